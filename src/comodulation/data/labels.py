@@ -1,0 +1,90 @@
+"""Label columns as integers, -1 where missing. Null, NaN and empty cells are missing; anything else must be a label."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from .source import Split
+
+_YES, _NO = {"1", "true"}, {"0", "-1", "false"}
+
+
+def label_names(split: Split, column: str) -> list[str]:
+    """Names of the classes of a column: of its ClassLabel, or its distinct values in order."""
+    names = getattr(split.feature(column), "names", None)
+    if names:
+        return [str(name) for name in names]
+    values = [value for value in split.column(column) if not is_missing(value)]
+    if not values:
+        raise InputError(f"column {column!r} of {split.source} [{split.name}] has no labels: every cell is missing")
+    if all(isinstance(value, str) for value in values):
+        return sorted(set(values))
+    integers = [_as_integer(value, column) for value in values]
+    if min(integers) < 0:
+        raise InputError(f"column {column!r}: class {min(integers)} is negative; missing labels are null, NaN or empty")
+    return [str(value) for value in sorted(set(integers))]
+
+
+def class_column(split: Split, column: str, names: Sequence[str]) -> np.ndarray:
+    """Class of each row as its place in ``names``, int64 ``(N,)``, -1 where missing.
+
+    Raises:
+        InputError: a value that is not an integer, infinite, out of range or not among ``names``; every cell missing.
+    """
+    places = {name: place for place, name in enumerate(names)}
+    coded = bool(getattr(split.feature(column), "names", None))  # ClassLabel: integers are places already
+    result = np.full(len(split), -1, np.int64)
+    for row, value in enumerate(split.column(column)):
+        if is_missing(value):
+            continue
+        if isinstance(value, str):
+            place = places.get(value, -1)
+        else:
+            integer = _as_integer(value, column)
+            place = integer if coded else places.get(str(integer), -1)
+        if not 0 <= place < len(names):
+            expected = f"[0, {len(names) - 1}]" if coded else f"one of {len(names)} known classes"
+            raise InputError(f"column {column!r}, row {row}: label {value!r} is out of range, expected {expected}")
+        result[row] = place
+    return _not_all_missing(result, split, column)
+
+
+def binary_column(split: Split, column: str) -> np.ndarray:
+    """A binary attribute as 0 and 1, int64 ``(N,)``, -1 where missing. 1/0, true/false and CelebA's 1/-1 are read.
+
+    Raises:
+        InputError: any other value; every cell missing.
+    """
+    result = np.full(len(split), -1, np.int64)
+    for row, value in enumerate(split.column(column)):
+        if is_missing(value):
+            continue
+        text = str(value).strip().lower() if isinstance(value, (str, bool)) else str(_as_integer(value, column))
+        if text not in _YES | _NO:
+            raise InputError(f"column {column!r}, row {row}: {value!r} is not binary, expected 0 or 1 (or -1 and 1)")
+        result[row] = text in _YES
+    return _not_all_missing(result, split, column)
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell holds no label: null, NaN or an empty string."""
+    return value is None or (isinstance(value, float) and math.isnan(value)) or (isinstance(value, str) and not value)
+
+
+def _as_integer(value: Any, column: str) -> int:
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        return int(value)
+    raise InputError(f"column {column!r}: label {value!r} is not an integer")
+
+
+def _not_all_missing(result: np.ndarray, split: Split, column: str) -> np.ndarray:
+    if (result < 0).all():
+        raise InputError(f"column {column!r} of {split.source} [{split.name}] has no labels: every cell is missing")
+    return result

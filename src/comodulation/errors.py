@@ -1,0 +1,34 @@
+"""Errors a user can act on: what was given, what was expected, and the nearest known name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """What was asked for cannot be done as asked. The command line prints the message alone and exits with status 2."""
+
+
+class RunError(RuntimeError):
+    """Something failed while running (a full disk, an interrupted job). The command line exits with status 1."""
+
+
+def choose(value: str, known: Iterable[str], what: str) -> str:
+    """Return ``value`` if it is one of ``known``.
+
+    Raises:
+        InputError: names the value, the nearest known name and all known names.
+
+    >>> choose("derivativ", ["quadrature", "derivative"], "estimator")
+    Traceback (most recent call last):
+    ...
+    comodulation.errors.InputError: unknown estimator 'derivativ'; did you mean 'derivative'? known: quadrature, derivative
+    """
+    names = [str(name) for name in known]
+    if value in names:
+        return value
+    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
+    raise InputError(f"unknown {what} {value!r}{hint} known: {shown}")

@@ -1,0 +1,84 @@
+"""Predictions -> metrics: accuracy, NLL, Brier score, ECE; overall, per task, macro and worst task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ECE_BINS = 15
+METRICS = ("accuracy", "nll", "brier", "ece")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predicted distributions for labelled (image, task) pairs.
+
+    Attributes:
+        image, task, target: int64 ``(M,)``.
+        log_probabilities: ``(M, C)`` for classes, ``(M, 2)`` for binary tasks.
+    """
+
+    image: Tensor
+    task: Tensor
+    target: Tensor
+    log_probabilities: Tensor
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+def metrics(log_probabilities: Tensor, targets: Tensor) -> dict[str, float]:
+    """Accuracy, NLL (nats), Brier score (sum over classes, in [0, 2]) and ECE (15 equal bins of confidence).
+
+    Args:
+        log_probabilities: normalised, ``(M, C)``.
+        targets: ``(M,)``, M > 0.
+
+    Returns:
+        accuracy, ece and brier as fractions, nll in nats, and the number of predictions as ``count``.
+
+    >>> metrics(torch.tensor([[0.75, 0.25], [0.75, 0.25]]).log(), torch.tensor([0, 1]))["ece"]
+    0.25
+    """
+    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
+
+    logs = log_probabilities.double()
+    probabilities, classes = logs.exp(), logs.shape[1]
+    hits = torch.nn.functional.one_hot(targets, classes)
+    ece = multiclass_calibration_error(probabilities, targets, classes, n_bins=ECE_BINS, norm="l1")
+    return {
+        "accuracy": float(multiclass_accuracy(probabilities, targets, classes, average="micro")),
+        "nll": float(-logs.gather(1, targets[:, None]).clamp(min=-100).mean()),
+        "brier": float((probabilities - hits).square().sum(1).mean()),
+        "ece": round(float(ece), 12),
+        "count": len(targets),
+    }
+
+
+def evaluate_predictions(predictions: Predictions, tasks: Sequence[str]) -> dict[str, object]:
+    """Metrics over all pairs, per task, their mean over tasks, and the worst task of each.
+
+    Returns:
+        The overall metrics, and under ``tasks`` the same by task name (tasks without a label are left out), under
+        ``macro`` the mean over tasks, under ``worst`` for each metric the worst task and its value.
+    """
+    result: dict[str, object] = dict(metrics(predictions.log_probabilities, predictions.target))
+    per_task = {}
+    for number, name in enumerate(tasks):
+        rows = predictions.task == number
+        if bool(rows.any()):
+            per_task[name] = metrics(predictions.log_probabilities[rows], predictions.target[rows])
+    result["tasks"] = per_task
+    result["macro"] = {
+        metric: sum(values[metric] for values in per_task.values()) / len(per_task) for metric in METRICS
+    }
+    worst = {}
+    for metric in METRICS:
+        pick = min if metric == "accuracy" else max
+        name = pick(per_task, key=lambda task: per_task[task][metric])
+        worst[metric] = {"task": name, "value": per_task[name][metric]}
+    result["worst"] = worst
+    return result

@@ -1,0 +1,390 @@
+"""The paper's network behind a frozen backbone: encoder layer, decoder layer, readout; base and residual variants.
+
+    features -> 1x1 projection, ReLU -> encoder 3x3 -> [modulation] -> decoder 3x3 -> [gains] -> pooling -> MLP -> logits
+
+With h the encoder's activity after its ReLU and d = relu(K h + skip(h)) the decoder's, comodulation computes the gain
+of each decoder neuron from Cov_m(m, d_j(m)) (gains.py). With estimator `derivative` this fuses into one more
+convolution: the derivative of d at m = 0 is [K h + skip(h) > 0] * (K (h w) + skip(h w)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .controller import Controller, coupling
+from .errors import choose
+from .gains import DecoderStatistics, average_over_tasks, check_options, decoder_statistics, gains_from_statistics
+from .modulation import check_std, modulate
+from .noise import modulator_noise
+from .response import TaskResponse, task_response
+
+MODES = ("base", "attention", "comodulation")
+ENCODERS = ("gain", "none", "stochastic")
+LEVELS = ("task", "input")
+MAX_RESPONSE = 2**28  # numbers in a stored response (1 GiB in float32)
+
+
+@dataclass(frozen=True)
+class Modulation:
+    """How a task modulates the head. Names as in ``comodulation.decoder_gains``.
+
+    Attributes:
+        std: standard deviation sigma of the modulator.
+        estimator, normalizer, link, beta, num_nodes, num_samples: as in ``decoder_gains``.
+        level: `task` (one gain per task, from statistics averaged over its inputs) or `input` (one per input).
+        encoder: what the encoder does while the decoder has its gains: `gain` (multiplied by exp(u)), `none`
+            (unmodulated), or `stochastic` (modulated by ``num_samples`` draws; probabilities are averaged).
+        training_encoder: the same while training; None means as ``encoder``.
+
+    Raises:
+        ValueError: unknown names, combinations that are not offered, numbers out of range.
+    """
+
+    std: float = 0.3
+    estimator: str = "derivative"
+    normalizer: str = "relative"
+    link: str = "exponential"
+    level: str = "task"
+    beta: float = 1.0
+    encoder: str = "gain"
+    training_encoder: str | None = None
+    num_nodes: int = 5
+    num_samples: int = 16
+
+    def __post_init__(self) -> None:
+        check_std(self.std)
+        check_options(self.estimator, self.normalizer, self.link, self.beta, self.num_nodes, self.num_samples)
+        choose(self.level, LEVELS, "level")
+        choose(self.encoder, ENCODERS, "encoder")
+        choose(self.encoder_in(training=True), ENCODERS, "training_encoder")
+
+    def encoder_in(self, training: bool) -> str:
+        """What the encoder does, in training or in evaluation."""
+        return (self.training_encoder or self.encoder) if training else self.encoder
+
+
+class ComodulatedHead(nn.Module):
+    """Encoder layer, decoder layer and readout, with a controller that adapts them to tasks once they are frozen.
+
+    Args:
+        in_channels: channels of the backbone's features.
+        num_outputs: number C of outputs, shared by all tasks.
+        num_tasks: number K of tasks.
+        encoder_channels: number E of encoder neurons.
+        decoder_channels: number D of decoder neurons.
+        residual: whether encoder and decoder layer each have a skip connection (identity; a 1x1 projection where E != D).
+        kernel_size: odd; 1 makes the layers fully connected on pooled features.
+        hidden: width of the readout's hidden layer.
+        dropout: in the readout, while the layers are being pretrained.
+        feature_dropout: of whole feature channels, likewise.
+        controller: options of ``Controller`` (hidden, embedding_size, activation, task_vectors).
+        modulation: options of the mechanism; see ``Modulation``.
+        seed: of the modulator's noise, in [0, 2^32).
+        **options: fields of ``Modulation`` given one by one, in place of ``modulation``.
+
+    Raises:
+        ValueError: sizes that are not positive, an even kernel size, options out of range.
+        TypeError: an option that does not exist.
+    """
+
+    feature_mean: Tensor
+    feature_std: Tensor
+    task_gains: Tensor | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_outputs: int,
+        num_tasks: int,
+        *,
+        encoder_channels: int = 256,
+        decoder_channels: int = 256,
+        residual: bool = True,
+        kernel_size: int = 3,
+        hidden: int = 256,
+        dropout: float = 0.4,
+        feature_dropout: float = 0.2,
+        controller: dict[str, object] | None = None,
+        modulation: Modulation | None = None,
+        seed: int = 0,
+        **options: object,
+    ) -> None:
+        super().__init__()
+        sizes = {
+            "in_channels": in_channels,
+            "num_outputs": num_outputs,
+            "num_tasks": num_tasks,
+            "encoder_channels": encoder_channels,
+            "decoder_channels": decoder_channels,
+            "hidden": hidden,
+        }
+        for name, size in sizes.items():
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"{name} must be a positive integer, got {size!r}")
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
+        if modulation is not None and options:
+            raise ValueError(f"give modulation or its fields, not both; got {', '.join(options)}")
+        self.modulation = modulation or Modulation(**options)  # type: ignore[arg-type]
+        self.num_outputs, self.num_tasks, self.residual, self.seed = num_outputs, num_tasks, residual, seed
+        self.in_channels, self.encoder_channels, self.decoder_channels = in_channels, encoder_channels, decoder_channels
+        padding = kernel_size // 2
+        self.register_buffer("feature_mean", torch.zeros(in_channels))
+        self.register_buffer("feature_std", torch.ones(in_channels))
+        self.feature_dropout = nn.Dropout2d(feature_dropout)
+        self.projection = nn.Conv2d(in_channels, encoder_channels, 1)
+        self.encoder = nn.Conv2d(encoder_channels, encoder_channels, kernel_size, padding=padding)
+        self.decoder = nn.Conv2d(encoder_channels, decoder_channels, kernel_size, padding=padding)
+        self.decoder_skip: nn.Module | None = None
+        if residual:
+            same = encoder_channels == decoder_channels
+            self.decoder_skip = nn.Identity() if same else nn.Conv2d(encoder_channels, decoder_channels, 1, bias=False)
+        self.readout = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(decoder_channels, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, num_outputs),
+        )
+        self.controller = Controller(num_tasks, encoder_channels, **(controller or {}))  # type: ignore[arg-type]
+        self.register_buffer("task_gains", None)
+        self.response: TaskResponse | None = None
+        self.frozen = False
+
+    # ---- the network without a task -------------------------------------------------------------------------------
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """What pretraining trains and freezing freezes: everything but the controller."""
+        parts: list[nn.Module] = [self.feature_dropout, self.projection, self.encoder, self.decoder, self.readout]
+        return parts + ([self.decoder_skip] if self.decoder_skip is not None else [])
+
+    def freeze(self) -> ComodulatedHead:
+        """Freeze every layer but the controller, and keep dropout off from now on."""
+        for layer in self.layers:
+            layer.requires_grad_(False)
+        self.frozen = True
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> ComodulatedHead:
+        super().train(mode)
+        if self.frozen:
+            for layer in self.layers:
+                layer.eval()
+        return self
+
+    def standardize(self, mean: Tensor, std: Tensor) -> None:
+        """Set the per-channel mean and standard deviation, each ``(in_channels,)``, that features are scaled by."""
+        self.feature_mean.copy_(mean)
+        self.feature_std.copy_(torch.where(std > 0, std, 1))
+
+    def encode(self, features: Tensor) -> Tensor:
+        """Features ``(B, in_channels, H, W)`` or ``(B, in_channels)`` -> encoder activity h >= 0, ``(B, E, H, W)``."""
+        if features.ndim == 2:
+            features = features[:, :, None, None]
+        if features.ndim != 4 or features.shape[1] != self.in_channels:
+            raise ValueError(
+                f"features must be (B, {self.in_channels}, H, W) or (B, {self.in_channels}), got {tuple(features.shape)}"
+            )
+        scaled = (features - self.feature_mean[:, None, None]) / self.feature_std[:, None, None]
+        projected = self.projection(self.feature_dropout(scaled)).relu()
+        encoded = self.encoder(projected)
+        return (encoded + projected if self.residual else encoded).relu()
+
+    def drive(self, activity: Tensor) -> Tensor:
+        """The linear part of the decoder, K h + skip(h) without bias: ``(N, E, H, W) -> (N, D, H, W)``."""
+        drive = F.conv2d(activity, self.decoder.weight, padding=self.decoder.padding)  # type: ignore[arg-type]
+        return drive if self.decoder_skip is None else drive + self.decoder_skip(activity)
+
+    def decode(self, activity: Tensor) -> Tensor:
+        """Encoder activity ``(N, E, H, W)`` -> rectified decoder activity ``(N, D, H, W)``."""
+        assert self.decoder.bias is not None
+        return (self.drive(activity) + self.decoder.bias[:, None, None]).relu()
+
+    def read(self, activity: Tensor) -> Tensor:
+        """Decoder activity ``(..., D, H, W)`` -> logits ``(..., C)``, by global pooling and the MLP."""
+        return self.readout(activity.mean((-2, -1)))
+
+    # ---- with a task ----------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        features: Tensor,
+        task_ids: Tensor | None = None,
+        mode: str = "comodulation",
+        *,
+        sample_ids: Tensor | None = None,
+        step: int = 0,
+    ) -> Tensor:
+        """Logits of each input under its task.
+
+        Args:
+            features: ``(B, in_channels, H, W)``, or ``(B, in_channels)`` if already pooled.
+            task_ids: task of each input, integers ``(B,)``, mixed freely; or task vectors ``(B, V)`` if the controller
+                has them. Not used by mode `base`.
+            mode: `base` (no task signal), `attention` (encoder gains) or `comodulation` (encoder and decoder gains).
+            sample_ids: identity of each input, integers ``(B,)``; needed where the encoder is stochastic.
+            step: pass over the data; new noise for each.
+
+        Returns:
+            ``(B, C)``. With a stochastic encoder, log of the mean probability over modulator samples.
+
+        Raises:
+            ValueError: task_ids of wrong shape or type, an unknown mode, sample_ids missing.
+            IndexError: task_ids out of range, with the value and the range.
+        """
+        logits = self.logits(self.encode(features), task_ids, mode, sample_ids=sample_ids, step=step)
+        return logits[0] if len(logits) == 1 else logits.log_softmax(-1).logsumexp(0) - torch.tensor(len(logits)).log()
+
+    def logits(
+        self,
+        activity: Tensor,
+        task_ids: Tensor | None,
+        mode: str,
+        *,
+        sample_ids: Tensor | None = None,
+        step: int = 0,
+    ) -> Tensor:
+        """Logits from encoder activity ``(B, E, H, W)``, one set per modulator sample: ``(T, B, C)``, T = 1 unless stochastic."""
+        choose(mode, MODES, "mode")
+        if mode == "base":
+            return self.read(self.decode(activity))[None]
+        tasks = self.check_tasks(task_ids, len(activity))
+        u = self.controller(tasks)
+        encoder_gain = u.exp()[:, :, None, None]
+        if mode == "attention":
+            return self.read(self.decode(activity * encoder_gain))[None]
+        gains = self.gains(activity, u, tasks)[:, :, None, None]
+        encoder = self.modulation.encoder_in(self.training)
+        if encoder == "stochastic":
+            modulated = self._modulated(activity, u, tasks, sample_ids, step)
+            decoded = self.decode(modulated.flatten(0, 1)).unflatten(0, modulated.shape[:2])
+            return self.read(decoded * gains)
+        return self.read(self.decode(activity * encoder_gain if encoder == "gain" else activity) * gains)[None]
+
+    def check_tasks(self, task_ids: Tensor | None, batch: int) -> Tensor:
+        """``task_ids`` as int64, or task vectors as they are; see ``forward`` for what is raised."""
+        if task_ids is None or not isinstance(task_ids, Tensor):
+            raise ValueError(f"task_ids must be an integer tensor of shape ({batch},), got {type(task_ids).__name__}")
+        if task_ids.is_floating_point() and self.controller.task_vectors is not None:
+            if task_ids.shape[0] != batch:
+                raise ValueError(f"task vectors must be ({batch}, V), got {tuple(task_ids.shape)}")
+            return task_ids
+        if task_ids.is_floating_point() or task_ids.is_complex() or task_ids.dtype == torch.bool:
+            raise ValueError(f"task_ids must be an integer tensor, got {task_ids.dtype}")
+        if task_ids.shape != (batch,):
+            raise ValueError(f"task_ids must have shape ({batch},), one task per input, got {tuple(task_ids.shape)}")
+        if batch and not torch.compiler.is_compiling():
+            low, high = int(task_ids.min()), int(task_ids.max())
+            if low < 0 or high >= self.num_tasks:
+                raise IndexError(f"task_ids must be in [0, {self.num_tasks - 1}], got {low if low < 0 else high}")
+        return task_ids.to(torch.int64)
+
+    def gains(self, activity: Tensor, u: Tensor, tasks: Tensor) -> Tensor:
+        """Decoder gains ``(B, D)`` of a batch.
+
+        Level `task`, in training: from the observed response (``observe``) if there is one, else from the statistics of
+        the batch's own inputs of each task. Level `task`, in evaluation: the stored gains. Otherwise, and as long as no
+        gains are stored, one gain per input: no prediction ever depends on the rest of its batch.
+        """
+        by_task = self.modulation.level == "task" and not tasks.is_floating_point()
+        if by_task and not self.training and self.task_gains is not None:
+            return self.task_gains[tasks]
+        if by_task and self.training:
+            self.task_gains = None  # stored gains belong to a coupling that training is about to change
+            if self.response is not None:
+                return self._link(self.response.statistics(self._all_couplings()))[tasks]
+            statistics = self.statistics(activity, coupling(u, self.modulation.link))
+            return self._link(average_over_tasks(statistics, tasks, self.num_tasks))[tasks]
+        return self._link(self.statistics(activity, coupling(u, self.modulation.link)))
+
+    def observe(self, batches: Iterable[tuple[Tensor, Tensor]]) -> bool:
+        """See the inputs of every task once, so that training uses exact task gains (level `task`, `derivative` only).
+
+        Args:
+            batches: of (encoder activity ``(B, E, H, W)``, task ids ``(B,)``), such as the controller's training images.
+
+        Returns:
+            Whether the response is used: False for other levels and estimators, or where K D E numbers are too many
+            (more than 2^28), and training then estimates task gains from each batch.
+        """
+        self.response = None
+        size = self.num_tasks * self.decoder_channels * self.encoder_channels
+        if self.modulation.level != "task" or self.modulation.estimator != "derivative" or size > MAX_RESPONSE:
+            return False
+        seen = ((activity, self.decode(activity), tasks) for activity, tasks in batches)
+        with torch.no_grad():
+            self.response = task_response(seen, self.num_tasks, self.decoder.weight, self._skip_matrix())
+        return True
+
+    @torch.no_grad()
+    def store_task_gains(self, batches: Iterable[tuple[Tensor, Tensor]] = ()) -> None:
+        """Compute and store the gains ``(K, D)`` of every task at the present coupling, for evaluation.
+
+        Args:
+            batches: as in ``observe``; not needed after it.
+        """
+        if self.modulation.level != "task":
+            return
+        if self.response is not None:
+            self.task_gains = self._link(self.response.statistics(self._all_couplings()))
+            return
+        totals, counts = None, torch.zeros(self.num_tasks, 1, device=self.decoder.weight.device)
+        for activity, tasks in batches:
+            w = coupling(self.controller(tasks), self.modulation.link)
+            part = average_over_tasks(self.statistics(activity, w), tasks, self.num_tasks)
+            number = torch.bincount(tasks, minlength=self.num_tasks)[:, None]
+            # Deviations average as variances.
+            sums = [part.slope * number, part.mean * number, part.deviation.square() * number]
+            totals = sums if totals is None else [a + b for a, b in zip(totals, sums, strict=True)]
+            counts += number
+        if totals is None:
+            raise ValueError("no inputs to estimate task gains from")
+        slope, mean, variance = (total / counts.clamp(min=1) for total in totals)
+        self.task_gains = self._link(DecoderStatistics(slope, mean, variance.sqrt()))
+
+    def _all_couplings(self) -> Tensor:
+        tasks = torch.arange(self.num_tasks, device=self.decoder.weight.device)
+        return coupling(self.controller(tasks), self.modulation.link)
+
+    def _skip_matrix(self) -> Tensor | None:
+        if isinstance(self.decoder_skip, nn.Conv2d):
+            return self.decoder_skip.weight[:, :, 0, 0]
+        return (
+            None if self.decoder_skip is None else torch.eye(self.encoder_channels, device=self.decoder.weight.device)
+        )
+
+    def statistics(self, activity: Tensor, coupling: Tensor) -> DecoderStatistics:
+        """Decoder statistics ``(B, D)`` at the encoder activity before its task gain; the derivative is fused."""
+        m = self.modulation
+        if m.estimator != "derivative":
+            return decoder_statistics(
+                self.decode, activity, coupling, m.std, estimator=m.estimator, num_nodes=m.num_nodes,
+                num_samples=m.num_samples,
+            )  # fmt: skip
+        decoded = self.decode(activity)
+        slope = torch.where(decoded > 0, self.drive(activity * coupling[:, :, None, None]), 0).mean((-2, -1))
+        return DecoderStatistics(slope, decoded.mean((-2, -1)), slope.abs())
+
+    def _link(self, statistics: DecoderStatistics) -> Tensor:
+        m = self.modulation
+        return gains_from_statistics(statistics, normalizer=m.normalizer, link=m.link, beta=m.beta)
+
+    def _modulated(self, activity: Tensor, u: Tensor, tasks: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
+        """Encoder activity under T modulator samples, ``(T, B, E, H, W)``."""
+        if sample_ids is None:
+            raise ValueError(
+                "a stochastic encoder needs sample_ids (B,), so that noise belongs to the input and not to its place "
+                "in the batch"
+            )
+        m = self.modulation
+        ids = (
+            tasks if not tasks.is_floating_point() else torch.zeros(len(tasks), dtype=torch.int64, device=tasks.device)
+        )
+        noise = modulator_noise(sample_ids, ids, m.num_samples, seed=self.seed, step=step)
+        return modulate(activity, coupling(u, m.link), m.std * noise.to(activity.dtype), m.std)

@@ -1,0 +1,118 @@
+"""The interface of a method: a way to adapt a pretrained, frozen head to a family of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import InputError
+from ..head import ComodulatedHead
+from ..tasks import TaskFamily, task_logits
+
+Batches = Iterable[tuple[Tensor, Tensor]]  # of (encoder activity (B, E, H, W), task ids (B,))
+
+
+class Method(nn.Module):
+    """Logits of a head under a task, and what is learned to get them.
+
+    A subclass says what it adds: ``head_logits`` (the rest of the pipeline is shared), ``learnable`` (its parameters),
+    and, where it needs them, ``observe`` (see the training inputs before training) and ``settle`` (fix what evaluation
+    needs after training). The head's layers are frozen unless ``trains_layers``.
+
+    Args:
+        head: pretrained; changed only by methods with ``trains_layers``.
+        family: the tasks.
+        readout: ``open`` or ``restricted``; see ``task_logits``.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    trains_layers: ClassVar[bool] = False
+    kinds: ClassVar[tuple[str, ...]] = ("classes", "binary")
+    default_learning_rate: ClassVar[float] = 0.06
+
+    def __init__(self, head: ComodulatedHead, family: TaskFamily, readout: str = "open") -> None:
+        super().__init__()
+        if family.kind not in self.kinds:
+            raise InputError(f"method {self.name!r} is for tasks of kind {', '.join(self.kinds)}, got {family.kind}")
+        if (head.num_tasks, head.num_outputs) != (family.num_tasks, family.num_outputs):
+            raise ValueError(
+                f"the head has {head.num_tasks} tasks and {head.num_outputs} outputs, the family {family.num_tasks} and "
+                f"{family.num_outputs}"
+            )
+        self.head, self.family, self.readout = head, family, readout
+        if not self.trains_layers:
+            head.freeze()
+
+    def head_logits(self, activity: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
+        """Logits ``(T, B, C)`` from encoder activity, before the readout's mask; T = 1 unless sampled."""
+        raise NotImplementedError
+
+    def learnable(self) -> list[nn.Parameter]:
+        """The parameters that fine-tuning trains. None by default."""
+        return []
+
+    def observe(self, batches: Batches) -> None:
+        """See the training inputs once before training."""
+
+    def settle(self, batches: Batches) -> None:
+        """Fix, after training or before validation, what evaluation must not compute from its own batch."""
+
+    def forward(self, activity: Tensor, task_ids: Tensor, sample_ids: Tensor | None = None, step: int = 0) -> Tensor:
+        """Logits the task decides by: ``(T, B, C)`` for classes, ``(T, B, 2)`` for binary tasks."""
+        logits = self.head_logits(activity, task_ids, sample_ids, step)
+        return task_logits(self.family, logits, task_ids, self.readout)
+
+    def loss(
+        self, activity: Tensor, task_ids: Tensor, targets: Tensor, sample_ids: Tensor | None = None, step: int = 0
+    ) -> Tensor:
+        """Mean negative log likelihood over inputs, and over modulator samples where there are several."""
+        logits = self(activity, task_ids, sample_ids, step)
+        return F.cross_entropy(logits.flatten(0, 1), targets.repeat(len(logits)))
+
+    @torch.no_grad()
+    def log_probabilities(self, activity: Tensor, task_ids: Tensor, sample_ids: Tensor | None = None) -> Tensor:
+        """Log of the predicted probabilities, averaged over modulator samples as probabilities: ``(B, C)`` or ``(B, 2)``."""
+        logs = self(activity, task_ids, sample_ids).log_softmax(-1)
+        return logs[0] if len(logs) == 1 else logs.logsumexp(0) - torch.tensor(float(len(logs))).log()
+
+    def num_learnable(self) -> int:
+        return sum(parameter.numel() for parameter in self.learnable())
+
+    def adapter_tensors(self) -> dict[str, Tensor]:
+        """What distinguishes the adapted network from its pretrained head, by name."""
+        names = {id(parameter) for parameter in self.learnable()}
+        return {name: parameter.detach() for name, parameter in self.named_parameters() if id(parameter) in names}
+
+    def load_adapter_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of ``adapter_tensors``. Raises InputError for missing, unknown, misshapen or non-finite tensors."""
+        own = self.adapter_tensors()
+        copy_checked(own, tensors, f"method {self.name!r}")
+
+
+def copy_checked(own: dict[str, Tensor], given: dict[str, Tensor], what: str) -> None:
+    """Copy tensors by name into ``own``, after all of them have been checked.
+
+    Raises:
+        InputError: names that are missing or unknown, shapes or types that differ, values that are not finite.
+    """
+    if set(own) != set(given):
+        missing, unknown = sorted(set(own) - set(given)), sorted(set(given) - set(own))
+        raise InputError(
+            f"the adapter does not fit {what}: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}"
+        )
+    for name, tensor in own.items():
+        if tensor.shape != given[name].shape or tensor.dtype != given[name].dtype:
+            raise InputError(
+                f"the adapter does not fit {what}: {name} is {given[name].dtype} {tuple(given[name].shape)}, expected "
+                f"{tensor.dtype} {tuple(tensor.shape)}"
+            )
+        if not bool(torch.isfinite(given[name]).all()):
+            raise InputError(f"the adapter is damaged: {name} holds values that are not finite")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(given[name])

@@ -1,0 +1,42 @@
+"""Stochastic comodulation: encoder couplings are learned, decoder gains follow from the covariance with the modulator.
+
+As many learnable parameters as attention. Source: arXiv 2311.15053 (2023).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .base import Batches, Method
+
+
+class Comodulation(Method):
+    """Encoder gains, and decoder gains computed from them."""
+
+    name = "comodulation"
+    paper = "arXiv 2311.15053 (2023)"
+
+    def head_logits(self, activity: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
+        return self.head.logits(activity, task_ids, "comodulation", sample_ids=sample_ids, step=step)
+
+    def learnable(self) -> list[nn.Parameter]:
+        return list(self.head.controller.parameters())
+
+    def observe(self, batches: Batches) -> None:
+        self.head.observe(batches)
+
+    def settle(self, batches: Batches) -> None:
+        self.head.store_task_gains(batches)
+
+    def adapter_tensors(self) -> dict[str, Tensor]:
+        tensors = super().adapter_tensors()
+        return tensors if self.head.task_gains is None else {**tensors, "head.task_gains": self.head.task_gains}
+
+    def load_adapter_tensors(self, tensors: dict[str, Tensor]) -> None:
+        if self.head.modulation.level == "task":
+            if "head.task_gains" not in tensors:
+                raise InputError("the adapter does not fit level 'task': it holds no head.task_gains")
+            self.head.task_gains = torch.ones(self.head.num_tasks, self.head.decoder_channels)
+        super().load_adapter_tensors(tensors)

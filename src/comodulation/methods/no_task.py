@@ -1,0 +1,17 @@
+"""The pretrained network as it is: no task signal, nothing learned. The floor every method must leave."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .base import Method
+
+
+class NoTask(Method):
+    """Base network without a task."""
+
+    name = "base"
+    paper = "none: the pretrained network itself"
+
+    def head_logits(self, activity: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
+        return self.head.logits(activity, None, "base")

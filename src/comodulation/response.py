@@ -1,0 +1,74 @@
+"""How a decoder layer responds to the couplings, per task: exact task gains from one pass over the data.
+
+With the derivative estimator, the slope of decoder neuron j for one input is linear in the coupling w,
+
+    b_j = sum_e w_e * mean_p [d_j(p) > 0] * (sum_delta K[j, e, delta] h_e(p + delta) + skip_je h_e(p)),
+
+because the mask [d_j > 0] is taken at m = 0, at the encoder activity before its task gain: it does not depend on w. So
+is its average over a task's inputs: b_k = J_k w_k with one fixed matrix J_k (D, E) per task. Once J_k and the mean
+activities are known, the gains of level `task` follow for any coupling from one matrix-vector product, over all inputs
+rather than those of a batch, with exact gradients. For a convolution J_k is the kernel times the gradient that the
+convolution's weight would get from [d > 0] as output gradient, summed over the kernel's positions: one backward pass.
+
+Derivation: docs/mathematics.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .gains import DecoderStatistics
+
+
+class TaskResponse(NamedTuple):
+    """Mean response of the decoder over each task's inputs."""
+
+    jacobian: Tensor  # (K, D, E): slope of decoder neuron j per unit of coupling of encoder neuron e
+    mean: Tensor  # (K, D): mean activity of decoder neuron j
+
+    def statistics(self, coupling: Tensor) -> DecoderStatistics:
+        """Decoder statistics ``(K, D)`` for couplings ``(K, E)``, in the small-noise limit."""
+        slope = torch.einsum("kde,ke->kd", self.jacobian, coupling)
+        return DecoderStatistics(slope, self.mean, slope.abs())
+
+
+@torch.no_grad()
+def task_response(
+    batches: Iterable[tuple[Tensor, Tensor, Tensor]], num_tasks: int, kernel: Tensor, skip: Tensor | None
+) -> TaskResponse:
+    """Average response over batches of (encoder activity, decoder activity, task ids).
+
+    Args:
+        batches: encoder activity ``(B, E, H, W)`` before any task gain, decoder activity ``(B, D, H, W)`` after its
+            ReLU, task ids ``(B,)``.
+        num_tasks: number K of tasks.
+        kernel: of the decoder's convolution, ``(D, E, k, k)``, k odd, padded to keep the map's size.
+        skip: the skip connection as a matrix ``(D, E)``, or None.
+
+    Returns:
+        TaskResponse in float32; zero for a task without inputs.
+    """
+    decoder_channels, encoder_channels = kernel.shape[:2]
+    device = kernel.device
+    jacobian = torch.zeros(num_tasks, decoder_channels, encoder_channels, device=device)
+    mean = torch.zeros(num_tasks, decoder_channels, device=device)
+    counts = torch.zeros(num_tasks, device=device)
+    for activity, decoded, task_ids in batches:
+        for task in task_ids.unique().tolist():
+            rows = task_ids == task
+            h, d = activity[rows], decoded[rows]
+            positions = h.shape[2] * h.shape[3]
+            active = (d > 0).to(h.dtype)
+            correlation = torch.nn.grad.conv2d_weight(h, kernel.shape, active, padding=kernel.shape[-1] // 2)
+            response = (kernel * correlation).sum((2, 3))
+            if skip is not None:
+                response += skip * torch.einsum("bdhw,behw->de", active, h)
+            jacobian[task] += response / positions
+            mean[task] += d.mean((2, 3)).sum(0)
+            counts[task] += len(h)
+    counts = counts.clamp(min=1)
+    return TaskResponse(jacobian / counts[:, None, None], mean / counts[:, None])

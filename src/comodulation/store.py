@@ -1,0 +1,176 @@
+"""Run folders and adapters on disk: safetensors, JSON and YAML only, nothing unpickled, nothing half-written.
+
+Every file is written beside its final name and moved there once it is whole, so a reader finds the old file, the new
+one, or none. A run folder holds config.yaml, head.safetensors (the pretrained layers), adapter.safetensors (what the
+method learned, and its stored gains; tied to the fingerprints of backbone and head), predictions.parquet, report.html,
+and metrics.json, written last: a folder with metrics.json is a finished run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .backbone import hash_tensors
+from .errors import InputError, RunError
+from .head import ComodulatedHead
+from .methods.base import Method, copy_checked
+from .tasks import TaskFamily
+
+SCHEMA = 1
+CONFIG, HEAD, ADAPTER = "config.yaml", "head.safetensors", "adapter.safetensors"
+PREDICTIONS, REPORT, METRICS = "predictions.parquet", "report.html", "metrics.json"
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all. Raises RunError (disk full, folder gone), leaving no partial file."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    write_bytes(path, (json.dumps(value, indent=2, sort_keys=False) + "\n").encode())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, object] | None = None) -> None:
+    """Write tensors as safetensors; metadata values are stored as JSON in its header."""
+    from safetensors.torch import save
+
+    header = {key: json.dumps(value) for key, value in (metadata or {}).items()}
+    write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, header))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a safetensors file. Raises InputError for anything else."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"no such file: {path}")
+    try:
+        with safe_open(path, "pt") as handle:
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a mapping)
+            return tensors, {key: json.loads(value) for key, value in (handle.metadata() or {}).items()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path} is not a readable safetensors file: {str(error).splitlines()[0]}") from error
+
+
+def head_tensors(head: ComodulatedHead) -> dict[str, Tensor]:
+    """The pretrained part of a head by name: layers and feature scaling, without controller and gains."""
+    skipped = ("controller.", "task_gains")
+    return {name: tensor for name, tensor in head.state_dict().items() if not name.startswith(skipped)}
+
+
+def head_fingerprint(head: ComodulatedHead) -> str:
+    """Identity of the pretrained layers an adapter belongs to."""
+    return hash_tensors(head_tensors(head))
+
+
+def load_head(head: ComodulatedHead, path: Path) -> None:
+    """Fill a head's pretrained layers from a file. Raises InputError if they do not fit."""
+    copy_checked(head_tensors(head), read_tensors(path)[0], f"{path.name} of this configuration")
+
+
+def save_adapter(
+    adapted: Method | ComodulatedHead, path: str | Path, *, family: TaskFamily | None = None, backbone: str = ""
+) -> None:
+    """Save what a method learned: kilobytes a task.
+
+    Args:
+        adapted: a fine-tuned method, or a head (its controller and stored task gains).
+        path: file to write, *.safetensors.
+        family: names of the tasks; a method brings its own.
+        backbone: fingerprint of the backbone (``Backbone.fingerprint()``); "" leaves the adapter tied to its head alone.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    head = adapted.head if isinstance(adapted, Method) else adapted
+    names = adapted.family if isinstance(adapted, Method) else family
+    trains_layers = isinstance(adapted, Method) and adapted.trains_layers
+    metadata = {
+        "schema": SCHEMA,
+        "method": adapted.name if isinstance(adapted, Method) else "head",
+        "family": None if names is None else names.to_json(),
+        "num_tasks": head.num_tasks,
+        "backbone": backbone,
+        # A method that trains the layers replaces them, so its adapter belongs to their shape, not to their values.
+        "head": "" if trains_layers else head_fingerprint(head),
+        "modulation": vars(head.modulation),
+        "seed": head.seed,
+        "versions": {name: version(name) for name in ("comodulation", "torch", "safetensors")},
+    }
+    write_tensors(Path(path), _adapter_tensors(adapted), metadata)
+
+
+def load_adapter(adapted: Method | ComodulatedHead, path: str | Path, *, backbone: str = "") -> dict[str, Any]:
+    """Load an adapter into the network it was made for, after checking everything about it.
+
+    Args:
+        adapted: a method or head of the same configuration, its layers already pretrained.
+        path: file written by ``save_adapter``.
+        backbone: fingerprint of the backbone in use; checked where both sides have one.
+
+    Returns:
+        The adapter's metadata (schema, method, family, backbone, head, modulation, seed, versions).
+
+    Raises:
+        InputError: not an adapter, a newer schema, another method, backbone, head or number of tasks, other modulation
+            options, tensors that are missing, unknown, misshapen or not finite. Nothing is changed then.
+    """
+    tensors, metadata = read_tensors(Path(path))
+    schema = metadata.get("schema")
+    if not isinstance(schema, int):
+        raise InputError(f"{path} is not an adapter: its header has no schema version")
+    if schema > SCHEMA:
+        raise InputError(f"{path} has schema {schema}, this release reads up to {SCHEMA}; upgrade comodulation")
+    head = adapted.head if isinstance(adapted, Method) else adapted
+    expected = {
+        "method": adapted.name if isinstance(adapted, Method) else "head",
+        "num_tasks": head.num_tasks,
+        "modulation": vars(head.modulation),
+    }
+    if backbone and metadata.get("backbone"):
+        expected["backbone"] = backbone
+    if metadata.get("head"):
+        expected["head"] = head_fingerprint(head)
+    for key, value in expected.items():
+        if metadata.get(key) != value:
+            raise InputError(f"{path} belongs to another {key}: it has {metadata.get(key)!r}, here is {value!r}")
+    if isinstance(adapted, Method):
+        adapted.load_adapter_tensors(tensors)
+    else:
+        _load_head_adapter(adapted, tensors)
+    return metadata
+
+
+def _adapter_tensors(adapted: Method | ComodulatedHead) -> dict[str, Tensor]:
+    if isinstance(adapted, Method):
+        return adapted.adapter_tensors()
+    tensors = {f"controller.{name}": value for name, value in adapted.controller.state_dict().items()}
+    return tensors if adapted.task_gains is None else {**tensors, "task_gains": adapted.task_gains}
+
+
+def _load_head_adapter(head: ComodulatedHead, tensors: dict[str, Tensor]) -> None:
+    own = {f"controller.{name}": value for name, value in head.controller.state_dict().items()}
+    gains = None
+    if "task_gains" in tensors:
+        gains = torch.ones(head.num_tasks, head.decoder_channels, device=head.decoder.weight.device)
+        own["task_gains"] = gains
+    copy_checked(own, tensors, "this head")
+    head.task_gains = gains

@@ -1,0 +1,211 @@
+"""One training loop, on Lightning Fabric, for both steps: pretraining of the added layers, then the controller alone.
+
+After every epoch all of its state (parameters, optimizer, history, best parameters so far) goes to one checkpoint file.
+Order and dropout of an epoch depend on (seed, epoch) alone, so a training that was interrupted and resumed ends with
+the same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import InputError, RunError
+from .store import read_tensors, write_tensors
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the data.
+        learning_rate: peak of a one-cycle schedule: cosine up over ``warmup``, cosine down to 0 (Smith and Topin, 2018).
+        batch_size: inputs per step.
+        weight_decay: decoupled (AdamW).
+        warmup: share of the steps that go up, in [0, 1).
+        patience: stop after this many epochs without a lower validation NLL; 0 never stops early.
+    """
+
+    epochs: int = 10
+    learning_rate: float = 1e-3
+    batch_size: int = 256
+    weight_decay: float = 0.0
+    warmup: float = 0.3
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        checks = {
+            "epochs": 1 <= self.epochs <= 60_000,
+            "learning_rate": 0 < self.learning_rate < math.inf,
+            "batch_size": self.batch_size >= 1,
+            "weight_decay": 0 <= self.weight_decay < math.inf,
+            "warmup": 0 <= self.warmup < 1,
+            "patience": self.patience >= 0,
+        }
+        for name, fine in checks.items():
+            if not fine:
+                raise InputError(f"{name} is out of range: {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What is reported after an epoch: training loss, validation metrics, and the time this and later ones take."""
+
+    number: int
+    epochs: int
+    loss: float
+    validation: dict[str, float]
+    seconds: float
+    seconds_left: float
+
+
+Batch = tuple[Any, ...]
+Report = Callable[[Epoch], None]
+
+
+def train(
+    module: nn.Module,
+    parameters: list[nn.Parameter],
+    batches: Callable[[int, torch.Generator], Iterable[Batch]],
+    steps_per_epoch: int,
+    validate: Callable[[], dict[str, float]],
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    fabric: Any,
+    checkpoint: Path | None = None,
+    identity: str = "",
+    report: Report | None = None,
+) -> list[dict[str, float]]:
+    """Train ``parameters`` to lower ``module.loss(*batch)``; leave them at the epoch of lowest validation NLL.
+
+    Args:
+        module: has ``loss(*batch) -> scalar``.
+        parameters: what to train.
+        batches: (epoch, generator) -> the epoch's batches; random choices are drawn from the generator.
+        steps_per_epoch: number of batches of an epoch.
+        validate: metrics after an epoch, with ``nll`` among them; called in eval mode, without gradients.
+        settings: epochs, learning rate, ...
+        seed: of order and dropout.
+        fabric: a ``lightning.fabric.Fabric``.
+        checkpoint: file to write after every epoch, and to continue from if it is there.
+        identity: what the checkpoint must belong to.
+        report: called after every epoch.
+
+    Returns:
+        One dict per epoch: epoch, loss, the validation metrics, seconds.
+
+    Raises:
+        RunError: the loss is not finite (nothing is saved then).
+        InputError: the checkpoint belongs to another training.
+    """
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    wrapped, optimizer = fabric.setup(module, optimizer)
+    wrapped.mark_forward_method("loss")
+    history: list[dict[str, float]] = []
+    best = [parameter.detach().clone() for parameter in parameters]
+    if checkpoint is not None and checkpoint.exists():
+        history, best = _restore(checkpoint, identity, parameters, optimizer)
+    total = settings.epochs * steps_per_epoch
+    for epoch in range(len(history), settings.epochs):
+        if _stalled(history, settings.patience):
+            break
+        began = time.perf_counter()
+        module.train()
+        losses: list[Tensor] = []
+        with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
+            torch.manual_seed(derived_seed(seed, "dropout", epoch))
+            generator = torch.Generator().manual_seed(derived_seed(seed, "order", epoch))
+            for step, batch in enumerate(batches(epoch, generator), epoch * steps_per_epoch):
+                for group in optimizer.param_groups:
+                    group["lr"] = one_cycle(step, total, settings.learning_rate, settings.warmup)
+                loss = wrapped.loss(*batch)
+                optimizer.zero_grad()
+                fabric.backward(loss)
+                optimizer.step()
+                losses.append(loss.detach())
+        mean_loss = float(torch.stack(losses).mean())
+        if not math.isfinite(mean_loss):
+            raise RunError(f"the training loss became {mean_loss} in epoch {epoch + 1}; try a lower learning rate")
+        module.eval()
+        with torch.no_grad():
+            validation = validate()
+        if validation["nll"] < min((entry["nll"] for entry in history), default=math.inf):
+            best = [parameter.detach().clone() for parameter in parameters]
+        seconds = time.perf_counter() - began
+        history.append({"epoch": epoch + 1, "loss": mean_loss, **validation, "seconds": seconds})
+        if checkpoint is not None:
+            _save(checkpoint, identity, parameters, best, optimizer, history)
+        if report is not None:
+            left = (settings.epochs - epoch - 1) * seconds
+            report(Epoch(epoch + 1, settings.epochs, mean_loss, validation, seconds, left))
+    with torch.no_grad():
+        for parameter, value in zip(parameters, best, strict=True):
+            parameter.copy_(value)
+    module.eval()
+    return history
+
+
+def one_cycle(step: int, total: int, peak: float, warmup: float) -> float:
+    """Learning rate of a step: cosine from peak / 25 up to the peak over ``warmup``, then cosine down to 0."""
+    place, turn = step / max(1, total), warmup
+    if place < turn:
+        return peak * (1 - 0.96 * (1 + math.cos(math.pi * place / turn)) / 2)
+    return peak * (1 + math.cos(math.pi * (place - turn) / (1 - turn))) / 2
+
+
+def derived_seed(seed: int, *what: object) -> int:
+    """A seed for one purpose, independent of the others: a hash of the run's seed and the purpose."""
+    return int.from_bytes(hashlib.sha256(repr((seed, *what)).encode()).digest()[:6], "little")
+
+
+def _stalled(history: list[dict[str, float]], patience: int) -> bool:
+    if not patience or len(history) <= patience:
+        return False
+    losses = [entry["nll"] for entry in history]
+    return losses.index(min(losses)) < len(losses) - patience
+
+
+def _save(
+    path: Path,
+    identity: str,
+    parameters: list[nn.Parameter],
+    best: list[Tensor],
+    optimizer: torch.optim.Optimizer,
+    history: list[dict[str, float]],
+) -> None:
+    tensors: dict[str, Tensor] = {}
+    for place, (now, then) in enumerate(zip(parameters, best, strict=True)):
+        tensors[f"now.{place}"], tensors[f"best.{place}"] = now, then
+    for place, state in optimizer.state_dict()["state"].items():
+        tensors.update({f"optimizer.{place}.{name}": torch.as_tensor(value) for name, value in state.items()})
+    write_tensors(path, tensors, {"identity": identity, "history": history})
+
+
+def _restore(
+    path: Path, identity: str, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer
+) -> tuple[list[dict[str, float]], list[Tensor]]:
+    tensors, metadata = read_tensors(path)
+    if metadata.get("identity") != identity:
+        raise InputError(
+            f"the checkpoint {path} belongs to a training with other settings or data; remove it to start over"
+        )
+    with torch.no_grad():
+        for place, parameter in enumerate(parameters):
+            parameter.copy_(tensors[f"now.{place}"])
+    state: dict[int, dict[str, Tensor]] = {place: {} for place in range(len(parameters))}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, place, key = name.split(".", 2)
+            state[int(place)][key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return metadata["history"], [tensors[f"best.{place}"].to(p.device) for place, p in enumerate(parameters)]
