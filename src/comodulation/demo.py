@@ -18,14 +18,17 @@ from .data.digits import PARITY, Digits, Scenes, load_digits, make_scenes, patch
 from .errors import InputError
 from .evaluation import METRICS, metrics
 from .features import Features
-from .fitting import Inputs, Silent, build_head, predict, pretrain, tune
+from .fitting import build_head
 from .head import ComodulatedHead, Modulation
 from .methods import Method, make_method
+from .pretraining import pretrain
+from .progress import Silent
 from .report import gains_figure, svg
 from .splits import Partition
 from .statistics import paired_difference
 from .store import head_tensors, save_adapter, write_bytes, write_json, write_tensors
 from .training import TrainingSettings, derived_seed
+from .tuning import Inputs, predict, tune
 
 SHARES = (0.4, 0.25, 0.1, 0.25)  # of the digits: pretraining, fine-tuning, validation, test
 COUNTS = {"pretraining": 4096, "pretraining_validation": 512, "tuning": 3072, "validation": 768, "test": 2000}

@@ -9,27 +9,27 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from .backbone import Backbone
 from .config import RunConfig, read_config, write_config
 from .data import Split, available_splits, binary_column, class_column, label_names, open_split
 from .errors import InputError, RunError
-from .evaluation import METRICS as METRIC_NAMES
-from .evaluation import Predictions, evaluate_predictions, metrics
+from .evaluation import Predictions, evaluate_predictions
 from .features import Features, extract, locked
 from .head import ComodulatedHead
 from .methods import Method, make_method
-from .splits import Partition, partition
+from .pretraining import pretrain, pretraining_targets
+from .progress import Progress, Silent
+from .splits import partition
 from .store import (
     ADAPTER,
     CONFIG,
@@ -42,30 +42,14 @@ from .store import (
     save_adapter,
     write_bytes,
     write_json,
+    write_predictions,
     write_tensors,
 )
-from .tasks import Examples, TaskFamily
-from .training import Epoch, derived_seed, train
+from .tasks import Examples, TaskFamily, first_rows
+from .training import derived_seed
+from .tuning import Inputs, predict, tune
 
 CHECKPOINT, LOCK = "checkpoint.safetensors", ".lock"
-EVALUATION_BATCH = 1024
-ACTIVITY_LIMIT = 2**30  # bytes of encoder activity kept in memory; beyond it, it is encoded again each epoch
-
-
-class Progress(Protocol):
-    """What a fit tells whoever watches it."""
-
-    def message(self, text: str) -> None: ...
-    def extraction(self, split: str, done: int, total: int) -> None: ...
-    def epoch(self, phase: str, epoch: Epoch) -> None: ...
-
-
-class Silent:
-    """Progress for no one."""
-
-    def message(self, text: str) -> None: ...
-    def extraction(self, split: str, done: int, total: int) -> None: ...
-    def epoch(self, phase: str, epoch: Epoch) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -75,6 +59,18 @@ class Labelled:
     split: Split
     examples: Examples
     columns: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A fine-tuned method: its validation predictions, the layers it started from, and how it came about."""
+
+    method: Method
+    validation: Predictions
+    pretrained: dict[str, Tensor]
+    pretraining: list[dict[str, float]]
+    history: list[dict[str, float]]
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -160,12 +156,12 @@ def fit(
                 began = time.perf_counter()
                 features[name] = extract(
                     backbone, data.split, cache, device=fabric.device, precision=shared.precision,
-                    skip_bad=shared.skip_bad, report=lambda done, total, name=name: tell.extraction(name, done, total),
+                    skip_bad=shared.skip_bad, report=partial(tell.extraction, name),
                 )  # fmt: skip
                 seconds[f"features_{name}"] = round(time.perf_counter() - began, 2)
                 if features[name].bad_rows:
                     tell.message(f"skipped {len(features[name].bad_rows)} unreadable images of split {name!r}")
-            session = _Session(shared, family, labelled, features, backbone.fingerprint(), cache, fabric, tell)
+            session = Session(shared, family, labelled, features, backbone.fingerprint(), cache, fabric, tell)
             for config, folder in unfinished:
                 session.run(config, folder, dict(seconds))
         return [FitResult(folder, json.loads((folder / METRICS).read_text())) for folder in folders]
@@ -195,7 +191,7 @@ def _claim(folder: Path, config: RunConfig, resume: bool) -> None:
         raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
-class _Session:
+class Session:
     """What the runs of one seed share: features, partition, pretrained layers."""
 
     def __init__(
@@ -218,7 +214,7 @@ class _Session:
         }
         self.train_examples = usable[config.train_split]
         self.test_examples = usable.get(config.test_split)
-        first_of_image, images = _first_rows(self.train_examples.image)
+        first_of_image, images = first_rows(self.train_examples.image)
         strata = self.train_examples.target[first_of_image] if family.kind == "classes" else torch.zeros_like(images)
         self.parts = partition(
             images, strata, seed=derived_seed(config.seed, "halves"), validation_fraction=config.validation_fraction,
@@ -229,22 +225,35 @@ class _Session:
     def train_features(self) -> Features:
         return self.features[self.config.train_split]
 
-    def run(self, config: RunConfig, folder: Path, seconds: dict[str, float]) -> None:
-        """Fit and evaluate one method, and write its run folder."""
+    def adapt(self, config: RunConfig, checkpoint: Path | None = None) -> Adapted:
+        """Fine-tune one method on this seed's pretrained layers."""
         head = build_head(config, self.family, self.train_features.array.shape[1]).to(self.fabric.device)
         began = time.perf_counter()
-        base = self._pretrained(head)
-        seconds["pretraining"] = round(time.perf_counter() - began, 2)
-        began = time.perf_counter()
-        write_tensors(folder / HEAD, head_tensors(head), {"base": base["key"]})
+        key, pretraining = self._pretrained(head)
+        trained = time.perf_counter()
+        pretrained = {name: tensor.clone() for name, tensor in head_tensors(head).items()}
         method = make_method(config.method, head, self.family, config.readout).to(self.fabric.device)
         tuning = self.train_examples.of_images(self.parts.tuning)
         validation = self.train_examples.of_images(self.parts.tuning_validation)
         inputs = Inputs(method, self.train_features, torch.cat([tuning.image, validation.image]).unique())
-        history = tune(
-            method, inputs, tuning, validation, config, self.fabric, folder / CHECKPOINT, base["key"], self.tell
-        )
-        seconds["tuning"] = round(time.perf_counter() - began, 2)
+        history = tune(method, inputs, tuning, validation, config, self.fabric, checkpoint, key, self.tell)
+        seconds = {
+            "pretraining": round(trained - began, 2),
+            "tuning": round(time.perf_counter() - trained, 2),
+        }
+        return Adapted(method, predict(method, inputs, validation), pretrained, pretraining, history, seconds)
+
+    def test(self, method: Method) -> Predictions | None:
+        """Predictions on the test split, if there is one."""
+        if self.test_examples is None:
+            return None
+        features = self.features[self.config.test_split]
+        return predict(method, Inputs(method, features, self.test_examples.image.unique()), self.test_examples)
+
+    def run(self, config: RunConfig, folder: Path, seconds: dict[str, float]) -> None:
+        """Fit and evaluate one method, and write its run folder."""
+        adapted = self.adapt(config, folder / CHECKPOINT)
+        method = adapted.method
         began = time.perf_counter()
         result: dict[str, Any] = {
             "schema": 1,
@@ -253,26 +262,26 @@ class _Session:
             "readout": config.readout,
             "residual": config.head.residual,
             "learnable_parameters": method.num_learnable(),
-            "validation": evaluate_predictions(predict(method, inputs, validation), self.family.tasks),
+            "validation": evaluate_predictions(adapted.validation, self.family.tasks),
         }
-        final = predict(method, inputs, validation)
-        if self.test_examples is not None:
-            test = Inputs(method, self.features[config.test_split], self.test_examples.image.unique())
-            final = predict(method, test, self.test_examples)
-            result["test"] = evaluate_predictions(final, self.family.tasks)
-        seconds["evaluation"] = round(time.perf_counter() - began, 2)
-        if self.train_features.bad_rows:
+        tested = self.test(method)
+        if tested is not None:
+            result["test"] = evaluate_predictions(tested, self.family.tasks)
+        if any(features.bad_rows for features in self.features.values()):
             result["skipped_images"] = {name: len(features.bad_rows) for name, features in self.features.items()}
-        result.update(seconds=seconds, pretraining=base["history"], history=history)
+        evaluation = {"evaluation": round(time.perf_counter() - began, 2)}
+        result["seconds"] = {**seconds, **adapted.seconds, **evaluation}
+        result.update(pretraining=adapted.pretraining, history=adapted.history)
+        write_tensors(folder / HEAD, adapted.pretrained)
         save_adapter(method, folder / ADAPTER, backbone=self.backbone_fingerprint)
-        write_predictions(folder / PREDICTIONS, final, self.family)
+        write_predictions(folder / PREDICTIONS, tested or adapted.validation, self.family)
         from .report import run_report
 
         write_bytes(folder / REPORT, run_report(config, self.family, method, result).encode())
         write_json(folder / METRICS, result)
         (folder / CHECKPOINT).unlink(missing_ok=True)
 
-    def _pretrained(self, head: ComodulatedHead) -> dict[str, Any]:
+    def _pretrained(self, head: ComodulatedHead) -> tuple[str, list[dict[str, float]]]:
         """Fill the head with the pretrained layers of this seed, from the cache or by pretraining now."""
         config, data = self.config, self.labelled[self.config.train_split]
         described = {
@@ -298,7 +307,7 @@ class _Session:
                     history = json.loads(done.read_text())
                     load_head(head, stored)
                     self.tell.message(f"pretrained layers of seed {config.seed} found in the cache")
-                    return {"key": key, "history": history}
+                    return key, history
                 except (InputError, ValueError):
                     done.unlink()  # damaged: pretrain again
             history = pretrain(
@@ -308,7 +317,7 @@ class _Session:
             write_tensors(stored, head_tensors(head))
             write_json(done, history)
             (folder / CHECKPOINT).unlink(missing_ok=True)
-        return {"key": key, "history": history}
+        return key, history
 
 
 def build_head(config: RunConfig, family: TaskFamily, in_channels: int) -> ComodulatedHead:
@@ -324,223 +333,3 @@ def build_head(config: RunConfig, family: TaskFamily, in_channels: int) -> Comod
             seed=config.seed,
             **config.head.model_dump(),
         )
-
-
-# ---- pretraining ------------------------------------------------------------------------------------------------------
-
-
-class Pretraining(nn.Module):
-    """The head on its primary task: all classes, or all attributes jointly. Missing targets (-1) are masked."""
-
-    def __init__(self, head: ComodulatedHead) -> None:
-        super().__init__()
-        self.head = head
-
-    def loss(self, features: Tensor, targets: Tensor) -> Tensor:
-        """Mean NLL; features ``(B, C, s, s)``, targets classes ``(B,)`` or attributes ``(B, K)``."""
-        logits = self.head(features, mode="base")
-        if targets.ndim == 1:
-            return F.cross_entropy(logits, targets)
-        known = targets >= 0
-        losses = F.binary_cross_entropy_with_logits(logits, targets.clamp(min=0).to(logits.dtype), reduction="none")
-        return losses[known].mean() if bool(known.any()) else (logits * 0).sum()
-
-
-def pretraining_targets(family: TaskFamily, columns: list[np.ndarray]) -> Tensor:
-    """Targets of the primary task for every row: classes ``(N,)`` or attributes ``(N, K)``."""
-    if family.kind == "classes":
-        return torch.from_numpy(columns[1])
-    return torch.from_numpy(np.stack(columns, 1))
-
-
-def pretrain(
-    head: ComodulatedHead,
-    features: Features,
-    targets: Tensor,
-    parts: Partition,
-    config: RunConfig,
-    fabric: Any,
-    checkpoint: Path | None,
-    identity: str,
-    tell: Progress,
-) -> list[dict[str, float]]:
-    """Train all layers of the head on the primary task, on the pretraining half."""
-    settings, device = config.pretraining, fabric.device
-    head.standardize(*channel_moments(features, parts.pretraining))
-    head.to(device)
-    module = Pretraining(head)
-
-    def batches(epoch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        order = parts.pretraining[torch.randperm(len(parts.pretraining), generator=generator)]
-        for rows in order.split(settings.batch_size):
-            yield features.rows(rows).to(device), targets[rows].to(device)
-
-    def validate() -> dict[str, float]:
-        rows = parts.pretraining_validation
-        logits = torch.cat([head(features.rows(part).to(device), mode="base") for part in rows.split(EVALUATION_BATCH)])
-        known = targets[rows].to(device)
-        if known.ndim == 2:
-            logits, known = torch.stack([torch.zeros_like(logits), logits], -1)[known >= 0], known[known >= 0]
-        return {name: metrics(logits.log_softmax(-1), known)[name] for name in METRIC_NAMES}
-
-    return train(
-        module,
-        [parameter for layer in head.layers for parameter in layer.parameters()],
-        batches,
-        -(-len(parts.pretraining) // settings.batch_size),
-        validate,
-        settings,
-        seed=derived_seed(config.seed, "pretraining"),
-        fabric=fabric,
-        checkpoint=checkpoint,
-        identity=identity,
-        report=lambda epoch: tell.epoch("pretraining", epoch),
-    )
-
-
-def channel_moments(features: Features, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each feature channel over some rows, each ``(C,)``, read in blocks."""
-    channels = features.array.shape[1]
-    total, squares, count = torch.zeros(channels).double(), torch.zeros(channels).double(), 0
-    for part in rows.split(4096):
-        block = features.rows(part).double()
-        total += block.sum((0, 2, 3))
-        squares += block.square().sum((0, 2, 3))
-        count += block.numel() // channels
-    mean = total / count
-    return mean.float(), (squares / count - mean.square()).clamp(min=0).sqrt().float()
-
-
-# ---- fine-tuning and evaluation ---------------------------------------------------------------------------------------
-
-
-class Inputs:
-    """What a method reads for given images: features if it trains the layers, else encoder activity, computed once.
-
-    Args:
-        method: decides which.
-        features: of the split.
-        images: row numbers that may be asked for, sorted, ``(n,)``.
-    """
-
-    def __init__(self, method: Method, features: Features, images: Tensor) -> None:
-        self.method, self.features, self.images = method, features, images
-        self.device = method.head.decoder.weight.device
-        self.activity: Tensor | None = None
-        side = features.array.shape[2] * features.array.shape[3]
-        if not method.trains_layers and 4 * len(images) * method.head.encoder_channels * side <= ACTIVITY_LIMIT:
-            with torch.no_grad():
-                parts = [self._encode(part) for part in images.split(EVALUATION_BATCH)]
-            self.activity = torch.cat(parts)
-
-    def rows(self, images: Tensor) -> Tensor:
-        """Inputs of some images."""
-        if self.activity is not None:
-            return self.activity[torch.searchsorted(self.images, images).to(self.device)]
-        if self.method.trains_layers:
-            return self.features.rows(images).to(self.device)
-        with torch.no_grad():
-            return self._encode(images)
-
-    def _encode(self, images: Tensor) -> Tensor:
-        return self.method.head.encode(self.features.rows(images).to(self.device))
-
-
-def tune(
-    method: Method,
-    inputs: Inputs,
-    examples: Examples,
-    validation: Examples,
-    config: RunConfig,
-    fabric: Any,
-    checkpoint: Path | None,
-    identity: str,
-    tell: Progress,
-) -> list[dict[str, float]]:
-    """Train what the method learns, on the family's half; [] for a method that learns nothing."""
-    settings, device = config.tuning, inputs.device
-
-    def seen() -> Iterable[tuple[Tensor, Tensor]]:
-        for rows in torch.arange(len(examples)).split(EVALUATION_BATCH):
-            part = examples.take(rows)
-            yield inputs.rows(part.image), part.task.to(device)
-
-    method.observe(seen())
-    history: list[dict[str, float]] = []
-    if method.learnable():
-
-        def batches(epoch: int, generator: torch.Generator) -> Iterator[tuple[Any, ...]]:
-            for part in epoch_examples(examples, generator, settings.batch_size):
-                task, target = part.task.to(device), part.target.to(device)
-                yield inputs.rows(part.image), task, target, part.image.to(device), epoch + 1
-
-        def validate() -> dict[str, float]:
-            method.settle(seen())
-            result = predict(method, inputs, validation)
-            return {name: metrics(result.log_probabilities, result.target)[name] for name in METRIC_NAMES}
-
-        history = train(
-            method,
-            method.learnable(),
-            batches,
-            -(-len(examples.image.unique()) // settings.batch_size),
-            validate,
-            settings,
-            seed=derived_seed(config.seed, "tuning"),
-            fabric=fabric,
-            checkpoint=checkpoint,
-            identity=identity,
-            report=lambda epoch: tell.epoch(method.name, epoch),
-        )
-    method.eval()
-    method.settle(seen())
-    return history
-
-
-def epoch_examples(examples: Examples, generator: torch.Generator, batch_size: int) -> Iterator[Examples]:
-    """Batches of one epoch: every image once, each with one of its tasks drawn at random, in random order."""
-    order = torch.randperm(len(examples), generator=generator)
-    chosen, _ = _first_rows(examples.image[order])
-    rows = order[chosen]
-    for part in rows[torch.randperm(len(rows), generator=generator)].split(batch_size):
-        yield examples.take(part)
-
-
-def predict(method: Method, inputs: Inputs, examples: Examples) -> Predictions:
-    """Predictions for all pairs of ``examples``, in their order."""
-    method.eval()
-    logs = []
-    for rows in torch.arange(len(examples)).split(EVALUATION_BATCH):
-        part = examples.take(rows)
-        ids = part.image.to(inputs.device)
-        logs.append(method.log_probabilities(inputs.rows(part.image), part.task.to(inputs.device), ids).cpu())
-    return Predictions(examples.image, examples.task, examples.target, torch.cat(logs))
-
-
-def write_predictions(path: Path, predictions: Predictions, family: TaskFamily) -> None:
-    """One row per (image, task) pair as parquet: image, task, target, prediction, confidence, target_probability."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    confidence, predicted = predictions.log_probabilities.exp().max(1)
-    target = predictions.log_probabilities.gather(1, predictions.target[:, None])[:, 0].exp()
-    names = family.outputs if family.kind == "classes" else ("no", "yes")
-    table = pa.table(
-        {
-            "image": predictions.image.numpy(),
-            "task": [family.tasks[task] for task in predictions.task.tolist()],
-            "target": [names[place] for place in predictions.target.tolist()],
-            "prediction": [names[place] for place in predicted.tolist()],
-            "confidence": confidence.numpy(),
-            "target_probability": target.numpy(),
-        }
-    )
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    write_bytes(path, sink.getvalue().to_pybytes())
-
-
-def _first_rows(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Place of the first occurrence of each distinct value, and the distinct values in order."""
-    distinct, first = np.unique(values.numpy(), return_index=True)
-    return torch.from_numpy(first), torch.from_numpy(distinct)

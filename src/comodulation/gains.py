@@ -37,6 +37,7 @@ NORMALIZERS = ("relative", "covariance", "correlation")
 LINKS = ("rectified", "exponential")
 SLOPE_LIMIT = 4.0  # of the exponential link: relative slopes are clamped to +- this
 MOST_NODES = 100  # beyond about 150 the Gauss-Hermite weights underflow and are NaN
+ROUNDING = 64  # units in the last place that a decoder's own sums are taken to lose by cancellation
 ROWS_PER_PASS = 4096  # modulated copies of the input that one decoder pass of monte_carlo may hold
 
 Decode = Callable[[Tensor], Tensor]
@@ -156,10 +157,14 @@ def decoder_statistics(
     num_nodes: int = 5,
     num_samples: int = 128,
     generator: torch.Generator | None = None,
+    draws: Tensor | None = None,
 ) -> DecoderStatistics:
     """Slope, mean and deviation of every decoder neuron under modulation. Arguments as in ``decoder_gains``, unchecked.
 
     A map's activity is its spatial mean, taken before any statistic. Half precision is accumulated in float32.
+
+    Args:
+        draws: standard normal values ``(T, B)`` for ``monte_carlo`` to use in place of ``num_samples`` of its own.
 
     Returns:
         DecoderStatistics with fields ``(B, D)`` in at least float32.
@@ -179,7 +184,11 @@ def decoder_statistics(
         spread = _root_mean_square(deviation, weights) / std
         rounding = torch.einsum("q,qbd->bd", weights * nodes.abs(), samples.abs())
     else:
-        samples, modulator = _monte_carlo(decode, activity, coupling, std, num_samples, generator)
+        if draws is None:
+            shape = (num_samples, len(activity))
+            draws = torch.randn(shape, dtype=coupling.dtype, device=activity.device, generator=generator)
+        num_samples, modulator = len(draws), std * draws.to(coupling.dtype)
+        samples = _sample(decode, activity, coupling, modulator, std)
         mean = samples.mean(0)
         deviation = samples - mean
         centred = modulator - modulator.mean(0)
@@ -191,7 +200,7 @@ def decoder_statistics(
     # (Two equal rows of one matrix product may differ in the last bit, and the normalisation would blow that up.)
     active = (activity > 0).flatten(2).any(2) if activity.ndim > 2 else activity > 0
     uncoupled = ~(active & (coupling != 0)).any(1, keepdim=True)
-    floor = 4 * torch.finfo(samples.dtype).eps * rounding.detach() / std
+    floor = ROUNDING * torch.finfo(samples.dtype).eps * rounding.detach() / std
     return DecoderStatistics(_zero_where(uncoupled | (slope.detach().abs() <= floor), slope), mean, spread)
 
 
@@ -248,8 +257,8 @@ def gauss_hermite(num_nodes: int, dtype: torch.dtype, device: torch.device) -> t
     sum_q omega_q f(x_q) is E[f(x)] for x ~ N(0, 1), exact for polynomials up to degree 2 Q - 1.
     """
     nodes, weights = np.polynomial.hermite_e.hermegauss(num_nodes)
-    to = {"dtype": dtype, "device": device}
-    return torch.as_tensor(nodes).to(**to), torch.as_tensor(weights / weights.sum()).to(**to)
+    weights = weights / weights.sum()
+    return torch.as_tensor(nodes).to(device, dtype), torch.as_tensor(weights).to(device, dtype)
 
 
 def spatial_mean(activity: Tensor) -> Tensor:
@@ -286,7 +295,7 @@ def _derivative(decode: Decode, activity: Tensor, coupling: Tensor) -> tuple[Ten
     tangent = (activity * scaled).to(activity.dtype)
     try:
         # A copy: a decode that begins with an in-place operation must not write into the caller's activity.
-        value, slope = torch.func.jvp(lambda h: _decode_rows(decode, h[None]), (activity.clone(),), (tangent,))
+        value, slope, *_ = torch.func.jvp(lambda h: _decode_rows(decode, h[None]), (activity.clone(),), (tangent,))
     except RuntimeError as error:
         # An autograd.Function without setup_context is refused with a plain RuntimeError.
         if not isinstance(error, NotImplementedError) and "setup_context" not in str(error):
@@ -298,18 +307,13 @@ def _derivative(decode: Decode, activity: Tensor, coupling: Tensor) -> tuple[Ten
     return spatial_mean(value)[0], spatial_mean(slope)[0] * scale
 
 
-def _monte_carlo(
-    decode: Decode, activity: Tensor, coupling: Tensor, std: float, num_samples: int, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
-    """Decoder activity ``(T, B, D)`` under T independent modulator values per input, and those values ``(T, B)``."""
-    modulator = std * torch.randn(
-        num_samples, len(activity), dtype=coupling.dtype, device=activity.device, generator=generator
-    )
+def _sample(decode: Decode, activity: Tensor, coupling: Tensor, modulator: Tensor, std: float) -> Tensor:
+    """Decoder activity ``(T, B, D)`` under the modulator values ``(T, B)``, a bounded number of them at a time."""
     at_once = max(1, ROWS_PER_PASS // max(1, len(activity)))
     parts = [
         spatial_mean(_decode_rows(decode, modulate(activity, coupling, part, std))) for part in modulator.split(at_once)
     ]
-    return torch.cat(parts), modulator
+    return torch.cat(parts)
 
 
 def _root_mean_square(deviation: Tensor, weights: Tensor) -> Tensor:

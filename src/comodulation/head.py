@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from .response import TaskResponse, task_response
 MODES = ("base", "attention", "comodulation")
 ENCODERS = ("gain", "none", "stochastic")
 LEVELS = ("task", "input")
+DECODER_NOISE = 1  # the noise layer of monte_carlo gains; 0 is the encoder's
 MAX_RESPONSE = 2**28  # numbers in a stored response (1 GiB in float32)
 
 
@@ -107,12 +109,12 @@ class ComodulatedHead(nn.Module):
         residual: bool = True,
         kernel_size: int = 3,
         hidden: int = 256,
-        dropout: float = 0.4,
-        feature_dropout: float = 0.2,
-        controller: dict[str, object] | None = None,
+        dropout: float = 0.2,
+        feature_dropout: float = 0.3,
+        controller: dict[str, Any] | None = None,
         modulation: Modulation | None = None,
         seed: int = 0,
-        **options: object,
+        **options: Any,
     ) -> None:
         super().__init__()
         sizes = {
@@ -130,7 +132,7 @@ class ComodulatedHead(nn.Module):
             raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
         if modulation is not None and options:
             raise ValueError(f"give modulation or its fields, not both; got {', '.join(options)}")
-        self.modulation = modulation or Modulation(**options)  # type: ignore[arg-type]
+        self.modulation = modulation or Modulation(**options)
         self.num_outputs, self.num_tasks, self.residual, self.seed = num_outputs, num_tasks, residual, seed
         self.in_channels, self.encoder_channels, self.decoder_channels = in_channels, encoder_channels, decoder_channels
         padding = kernel_size // 2
@@ -151,7 +153,7 @@ class ComodulatedHead(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(hidden, num_outputs),
         )
-        self.controller = Controller(num_tasks, encoder_channels, **(controller or {}))  # type: ignore[arg-type]
+        self.controller = Controller(num_tasks, encoder_channels, **(controller or {}))
         self.register_buffer("task_gains", None)
         self.response: TaskResponse | None = None
         self.frozen = False
@@ -198,7 +200,7 @@ class ComodulatedHead(nn.Module):
 
     def drive(self, activity: Tensor) -> Tensor:
         """The linear part of the decoder, K h + skip(h) without bias: ``(N, E, H, W) -> (N, D, H, W)``."""
-        drive = F.conv2d(activity, self.decoder.weight, padding=self.decoder.padding)  # type: ignore[arg-type]
+        drive = F.conv2d(activity, self.decoder.weight, padding=self.decoder.padding)
         return drive if self.decoder_skip is None else drive + self.decoder_skip(activity)
 
     def decode(self, activity: Tensor) -> Tensor:
@@ -363,9 +365,12 @@ class ComodulatedHead(nn.Module):
         """Decoder statistics ``(B, D)`` at the encoder activity before its task gain; the derivative is fused."""
         m = self.modulation
         if m.estimator != "derivative":
+            # The same draws for every input: a gain then depends on its input alone, not on its place in a batch.
+            one = torch.zeros(1, dtype=torch.int64, device=activity.device)
+            draws = modulator_noise(one, one, m.num_samples, seed=self.seed, layer=DECODER_NOISE)
             return decoder_statistics(
                 self.decode, activity, coupling, m.std, estimator=m.estimator, num_nodes=m.num_nodes,
-                num_samples=m.num_samples,
+                draws=draws.expand(-1, len(activity)),
             )  # fmt: skip
         decoded = self.decode(activity)
         slope = torch.where(decoded > 0, self.drive(activity * coupling[:, :, None, None]), 0).mean((-2, -1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from .data.source import decode_image
 from .errors import InputError
 from .evaluation import evaluate_predictions
 from .features import extract, features_of_images
-from .fitting import Inputs, Progress, Silent, build_head, predict, read_labels
+from .fitting import build_head, read_labels
 from .methods import Method, make_method
+from .progress import Progress, Silent
 from .store import ADAPTER, CONFIG, HEAD, METRICS, load_adapter, load_head, read_tensors
 from .tasks import TaskFamily
+from .tuning import Inputs, predict
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Run:
         method = self.method
         features = extract(
             self.backbone, opened, cache, precision=self.config.precision, skip_bad=skip_bad,
-            report=lambda done, total: tell.extraction(name, done, total),
+            report=partial(tell.extraction, name),
         )  # fmt: skip
         bad = torch.tensor(features.bad_rows, dtype=torch.int64)
         examples = labelled.examples.take((~torch.isin(labelled.examples.image, bad)).nonzero()[:, 0])
@@ -126,10 +128,12 @@ class Run:
         return results
 
     def _describe(self, probabilities: torch.Tensor, task: int) -> dict[str, Any]:
+        shown: tuple[int, ...]
+        names: tuple[str, ...]
         if self.family.kind == "binary":
-            shown, names = [0, 1], ("no", "yes")
+            shown, names = (0, 1), ("no", "yes")
         else:
-            shown, names = list(self.family.members[task]), self.family.outputs
+            shown, names = self.family.members[task], self.family.outputs
         best = int(probabilities.argmax())
         listed = sorted(((float(probabilities[c]), names[c]) for c in shown), reverse=True)
         return {

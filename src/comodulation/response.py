@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 from .gains import DecoderStatistics
 
@@ -63,7 +64,7 @@ def task_response(
             h, d = activity[rows], decoded[rows]
             positions = h.shape[2] * h.shape[3]
             active = (d > 0).to(h.dtype)
-            correlation = torch.nn.grad.conv2d_weight(h, kernel.shape, active, padding=kernel.shape[-1] // 2)
+            correlation = conv2d_weight(h, kernel.shape, active, padding=kernel.shape[-1] // 2)
             response = (kernel * correlation).sum((2, 3))
             if skip is not None:
                 response += skip * torch.einsum("bdhw,behw->de", active, h)

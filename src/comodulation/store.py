@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .backbone import hash_tensors
 from .errors import InputError, RunError
+from .evaluation import Predictions
 from .head import ComodulatedHead
 from .methods.base import Method, copy_checked
 from .tasks import TaskFamily
@@ -174,3 +175,26 @@ def _load_head_adapter(head: ComodulatedHead, tensors: dict[str, Tensor]) -> Non
         own["task_gains"] = gains
     copy_checked(own, tensors, "this head")
     head.task_gains = gains
+
+
+def write_predictions(path: Path, predictions: Predictions, family: TaskFamily) -> None:
+    """One row per (image, task) pair as parquet: image, task, target, prediction, confidence, target_probability."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    confidence, predicted = predictions.log_probabilities.exp().max(1)
+    target = predictions.log_probabilities.gather(1, predictions.target[:, None])[:, 0].exp()
+    names = family.outputs if family.kind == "classes" else ("no", "yes")
+    table = pa.table(
+        {
+            "image": predictions.image.numpy(),
+            "task": [family.tasks[task] for task in predictions.task.tolist()],
+            "target": [names[place] for place in predictions.target.tolist()],
+            "prediction": [names[place] for place in predicted.tolist()],
+            "confidence": confidence.numpy(),
+            "target_probability": target.numpy(),
+        }
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    write_bytes(path, sink.getvalue().to_pybytes())

@@ -162,3 +162,9 @@ def task_logits(family: TaskFamily, logits: Tensor, task_ids: Tensor, readout: s
     if choose(readout, READOUTS, "readout") == "open":
         return logits
     return logits.masked_fill(~family.member_mask().to(logits.device)[task_ids], -torch.inf)
+
+
+def first_rows(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Place of the first occurrence of each distinct value, and the distinct values in order."""
+    distinct, first = np.unique(values.numpy(), return_index=True)
+    return torch.from_numpy(first), torch.from_numpy(distinct)

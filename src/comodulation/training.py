@@ -205,7 +205,7 @@ def _restore(
     state: dict[int, dict[str, Tensor]] = {place: {} for place in range(len(parameters))}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
-            _, place, key = name.split(".", 2)
-            state[int(place)][key] = tensor
+            _, number, key = name.split(".", 2)
+            state[int(number)][key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return metadata["history"], [tensors[f"best.{place}"].to(p.device) for place, p in enumerate(parameters)]

@@ -8,6 +8,7 @@ wrong answer, but cannot keep its strokes out of the network's pooled activity. 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +59,7 @@ def split_digits(digits: Digits, fractions: tuple[float, ...], seed: int) -> lis
     """Disjoint random parts with the given fractions of all digits."""
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(digits.labels)))
     edges = [round(sum(fractions[:place]) * len(order)) for place in range(len(fractions) + 1)]
-    return [digits.take(order[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    return [digits.take(order[a:b]) for a, b in itertools.pairwise(edges)]
 
 
 def make_scenes(digits: Digits, count: int, seed: int, *, distractor: bool) -> Scenes:
