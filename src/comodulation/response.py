@@ -51,13 +51,12 @@ def task_response(
         skip: the skip connection as a matrix ``(D, E)``, or None.
 
     Returns:
-        TaskResponse in float32; zero for a task without inputs.
+        TaskResponse in the kernel's type; zero for a task without inputs.
     """
     decoder_channels, encoder_channels = kernel.shape[:2]
-    device = kernel.device
-    jacobian = torch.zeros(num_tasks, decoder_channels, encoder_channels, device=device)
-    mean = torch.zeros(num_tasks, decoder_channels, device=device)
-    counts = torch.zeros(num_tasks, device=device)
+    jacobian = kernel.new_zeros(num_tasks, decoder_channels, encoder_channels)
+    mean = kernel.new_zeros(num_tasks, decoder_channels)
+    counts = kernel.new_zeros(num_tasks)
     for activity, decoded, task_ids in batches:
         for task in task_ids.unique().tolist():
             rows = task_ids == task

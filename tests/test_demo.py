@@ -1,0 +1,99 @@
+"""The demo's scenes, its statement, and one small run of the real thing."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from comodulation import demo
+from comodulation.data.digits import PARITY, load_digits, make_scenes, patches, split_digits
+from comodulation.errors import InputError
+
+
+def test_scenes_hold_the_digit_asked_for_and_one_of_the_other_parity():
+    digits = load_digits()
+    scenes = make_scenes(digits, 400, 3, distractor=True)
+    single = make_scenes(digits, 400, 3, distractor=False)
+    task, target = scenes.examples.task, scenes.examples.target
+    assert torch.equal(target % 2, task)
+    assert torch.equal(single.examples.target, target)
+    # Where the distractor is missing, one side of 4 pixels is empty; the digit asked for stands left and right equally.
+    left = single.images[:, 0, :, 8:].sum((1, 2)) == 0
+    right = single.images[:, 0, :, :4].sum((1, 2)) == 0
+    assert (left ^ right).all()
+    assert 0.4 < float(left.float().mean()) < 0.6
+    assert (scenes.images >= single.images).all()
+    assert (scenes.images.sum((1, 2, 3)) > single.images.sum((1, 2, 3))).all()
+    # Every class comes up about equally often in either role, so that no prior over classes helps.
+    counts = np.bincount(target.numpy(), minlength=10)
+    assert counts.min() > 20
+
+
+def test_split_is_disjoint_and_complete():
+    parts = split_digits(load_digits(), demo.SHARES, 0)
+    assert sum(len(part.labels) for part in parts) == 1797
+    images = torch.cat([part.images.flatten(1) for part in parts])
+    assert len(images.unique(dim=0)) == len(load_digits().images.flatten(1).unique(dim=0))
+
+
+def test_patches_are_the_pixels():
+    scenes = make_scenes(load_digits(), 3, 0, distractor=True)
+    features = patches(scenes.images)
+    assert features.shape == (3, 16, 4, 6)
+    # Patch (1, 2) starts at pixel (2 * 1 - 1, 2 * 2 - 1).
+    torch.testing.assert_close(features[:, :, 1, 2], scenes.images[:, 0, 1:5, 3:7].flatten(1))
+
+
+def test_verdict_says_what_the_intervals_say():
+    def cells(shift):
+        rows = []
+        for seed in range(5):
+            jitter = 0.001 * (seed % 2)
+            for name in demo.COMPARED:
+                value = 0.7 + (shift + jitter if name == "comodulation" else 0.0)
+                rows.append(
+                    {"seed": seed, "method": name, "accuracy": value, "nll": 1 - value, "brier": 0.1, "ece": 0.1}
+                )
+        return rows
+
+    better, same, worse = (demo.verdict(cells(shift)) for shift in (0.1, -0.0005, -0.1))
+    assert "Routing matters here" in better
+    assert "accuracy is better, NLL is better, ECE cannot be told apart" in better
+    assert "does not show" in same
+    assert "accuracy cannot be told apart" in same
+    assert "accuracy is worse, NLL is worse" in worse
+
+
+def test_small_run(tmp_path, monkeypatch):
+    """Two seeds with little data: files are written, numbers agree with one another, a second run replaces the first."""
+    monkeypatch.setattr(
+        demo, "COUNTS", {"pretraining": 256, "pretraining_validation": 64, "tuning": 128, "validation": 64, "test": 100}
+    )
+    result = demo.run_demo(tmp_path / "demo", seeds=2)
+    assert json.loads((tmp_path / "demo" / "results.json").read_text())["cells"] == result["cells"]
+    assert {cell["method"] for cell in result["cells"]} == set(demo.COMPARED)
+    assert len(result["cells"]) == 2 * len(demo.COMPARED)
+    text = demo.describe(result)
+    assert all(name in text for name in demo.COMPARED)
+    assert (tmp_path / "demo" / "gains.svg").read_text().startswith("<svg")
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == {
+        "results.json", "cells.csv", "gains.svg", "head.safetensors", "adapter.safetensors"
+    }  # fmt: skip
+    again = demo.run_demo(tmp_path / "demo", seeds=2)
+    assert again["cells"] == result["cells"]
+    learned = {cell["method"]: cell["learnable_parameters"] for cell in result["cells"]}
+    assert learned["attention"] == learned["comodulation"] == PARITY.num_tasks * 64
+
+
+def test_bad_arguments(tmp_path):
+    with pytest.raises(InputError, match="at least 2"):
+        demo.run_demo(tmp_path / "d", seeds=1)
+    with pytest.raises(InputError, match="out of range"):
+        demo.run_demo(tmp_path / "d", first_seed=-1)
+    assert not (tmp_path / "d").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("")
+    with pytest.raises(InputError, match="not a demo's folder"):
+        demo.run_demo(tmp_path / "other")
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["thesis.tex"]

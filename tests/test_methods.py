@@ -1,0 +1,171 @@
+"""Every method behind one interface: properties that all of them must have."""
+
+import pytest
+import torch
+
+from comodulation.errors import InputError
+from comodulation.head import ComodulatedHead, Modulation
+from comodulation.methods import METHODS, make_method
+from comodulation.tasks import TaskFamily
+
+CLASSES = TaskFamily("classes", ("a", "b", "c"), tuple("tuvwxyz"), ((0, 1), (2, 3, 4), (5, 6)))
+BINARY = TaskFamily.from_attributes(("p", "q", "r", "s"))
+CASES = [
+    (name, family) for name, method in METHODS.items() for family in (CLASSES, BINARY) if family.kind in method.kinds
+]
+
+
+def make(name: str, family: TaskFamily, readout: str = "open", seed: int = 0, **options):
+    torch.manual_seed(seed)
+    head = ComodulatedHead(
+        5, family.num_outputs, family.num_tasks, encoder_channels=8, decoder_channels=8, hidden=16, **options
+    )
+    return make_method(name, head, family, readout).eval()
+
+
+def inputs(method, family, size: int = 20):
+    generator = torch.Generator().manual_seed(2)
+    features = torch.randn(size, 5, 2, 2, generator=generator)
+    task = torch.arange(size) % family.num_tasks
+    if family.kind == "classes":
+        target = torch.tensor([family.members[k][i % len(family.members[k])] for i, k in enumerate(task.tolist())])
+    else:
+        target = torch.arange(size) // family.num_tasks % 2
+    given = features if method.trains_layers else method.head.encode(features).detach()
+    return given, task, target
+
+
+def train(method, given, task, target, steps: int = 10):
+    method.observe([(given, task)])
+    method.train()
+    if method.learnable():
+        optimizer = torch.optim.Adam(method.learnable(), 0.05)
+        for _ in range(steps):
+            loss = method.loss(given, task, target, torch.arange(len(task)))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    method.eval()
+    method.settle([(given, task)])
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_probabilities_are_normalised_and_mixed_batches_equal_separate_ones(name, family):
+    method = make(name, family)
+    given, task, target = inputs(method, family)
+    train(method, given, task, target)
+    logs = method.log_probabilities(given, task)
+    torch.testing.assert_close(logs.exp().sum(1), torch.ones(len(task)))
+    for k in range(family.num_tasks):
+        rows = task == k
+        alone = method.log_probabilities(given[rows], task[rows])
+        torch.testing.assert_close(alone.exp(), logs[rows].exp(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_only_what_is_learnable_changes(name, family):
+    """Backbone bits cannot change (it is not there); of the head's layers, only hard sharing changes any."""
+    method = make(name, family)
+    layers = {n: t.clone() for n, t in method.head.state_dict().items() if not n.startswith("controller.")}
+    given, task, target = inputs(method, family)
+    before = float(method.loss(given, task, target).detach())
+    train(method, given, task, target, 30)
+    same = all(torch.equal(method.head.state_dict()[n], t) for n, t in layers.items())
+    assert same != method.trains_layers
+    if method.learnable():
+        assert float(method.loss(given, task, target).detach()) < before
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_adapter_tensors_carry_everything(name, family):
+    """A second network with the same pretrained layers and the adapter's tensors predicts the same bits."""
+    method, other = make(name, family), make(name, family)
+    given, task, target = inputs(method, family)
+    train(method, given, task, target)
+    tensors = {n: t.clone() for n, t in method.adapter_tensors().items()}
+    other.load_adapter_tensors(tensors)
+    assert torch.equal(other.log_probabilities(given, task), method.log_probabilities(given, task))
+    if tensors:
+        first = next(iter(tensors))
+        for broken in (
+            {},
+            {**tensors, "more": torch.zeros(1)},
+            {**tensors, first: torch.full_like(tensors[first], torch.nan)},
+        ):
+            fresh = make(name, family)
+            with pytest.raises(InputError, match="adapter"):
+                fresh.load_adapter_tensors(broken)
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if "classes" in method.kinds])
+def test_restricted_readout_never_leaves_the_group(name):
+    method = make(name, CLASSES, "restricted")
+    given, task, _ = inputs(method, CLASSES)
+    probabilities = method.log_probabilities(given, task).exp()
+    assert (probabilities[~CLASSES.member_mask()[task]] == 0).all()
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(len(task)))
+
+
+def test_class_mask_is_the_restricted_base():
+    mask, base = make("class-mask", CLASSES), make("base", CLASSES, "restricted")
+    given, task, _ = inputs(mask, CLASSES)
+    assert torch.equal(mask.log_probabilities(given, task), base.log_probabilities(given, task))
+
+
+def test_learnable_parameters():
+    """Attention and comodulation have K E, the task bias K C, hard sharing all layers, the others none."""
+    counts = {name: make(name, CLASSES).num_learnable() for name in METHODS}
+    layers = sum(p.numel() for p in make("base", CLASSES).head.parameters()) - 3 * 8
+    assert counts == {
+        "base": 0,
+        "class-mask": 0,
+        "task-bias": 3 * 7,
+        "attention": 3 * 8,
+        "comodulation": 3 * 8,
+        "hard-sharing": layers,
+    }
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_untrained_methods_are_the_base_network(name, family):
+    """Before training, every method but the class mask is the base network (rectified comodulation aside)."""
+    method, base = make(name, family), make("base", family)
+    given, task, _ = inputs(method, family)
+    activity = inputs(base, family)[0]
+    method.settle([(given, task)])
+    same = torch.equal(method.log_probabilities(given, task), base.log_probabilities(activity, task))
+    assert same != (name == "class-mask")
+
+
+def test_stochastic_training_averages_losses_over_samples():
+    method = make("comodulation", CLASSES, encoder="stochastic", num_samples=4)
+    given, task, target = inputs(method, CLASSES)
+    ids = torch.arange(len(task))
+    torch.nn.init.normal_(method.head.controller.embedding.weight)
+    method.settle([(given, task)])
+    logs = method(given, task, ids).log_softmax(-1)
+    by_hand = torch.stack([-sample[torch.arange(len(task)), target].mean() for sample in logs]).mean()
+    torch.testing.assert_close(method.loss(given, task, target, ids), by_hand)
+
+
+def test_binary_task_reads_its_own_output():
+    method = make("base", BINARY)
+    given, task, _ = inputs(method, BINARY)
+    logits = method.head.logits(given, None, "base")[0]
+    expected = logits[torch.arange(len(task)), task].sigmoid()
+    torch.testing.assert_close(method.log_probabilities(given, task)[:, 1].exp(), expected)
+
+
+def test_wrong_kind_and_wrong_sizes():
+    with pytest.raises(InputError, match="class-mask"):
+        make("class-mask", BINARY)
+    with pytest.raises(InputError, match="did you mean 'attention'"):
+        make("atention", CLASSES)
+    with pytest.raises(ValueError, match="7 outputs"):
+        make_method("base", ComodulatedHead(5, 7, 2, encoder_channels=8, decoder_channels=8), CLASSES)
+
+
+def test_missing_task_gains_are_refused():
+    method = make("comodulation", CLASSES, modulation=Modulation(level="task"))
+    with pytest.raises(InputError, match="task_gains"):
+        method.load_adapter_tensors(method.adapter_tensors())

@@ -1,0 +1,72 @@
+"""The task response against three other routes to the same numbers."""
+
+import pytest
+import torch
+
+from comodulation.gains import average_over_tasks, decoder_statistics
+from comodulation.head import ComodulatedHead
+
+
+def make_head(residual: bool, encoder: int = 6, decoder: int = 5, kernel: int = 3) -> ComodulatedHead:
+    torch.manual_seed(0)
+    head = ComodulatedHead(
+        4, 3, 3, encoder_channels=encoder, decoder_channels=decoder, residual=residual, kernel_size=kernel, hidden=8
+    )
+    return head.double().freeze().eval()
+
+
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize(("encoder", "decoder"), [(6, 6), (6, 5)])
+@pytest.mark.parametrize(("kernel", "size"), [(3, (2, 2)), (1, (1, 1)), (3, (4, 3)), (5, (3, 3))])
+def test_response_equals_averaged_derivative(residual, encoder, decoder, kernel, size):
+    """J_k w_k and the mean activities are the task averages of the forward-mode derivative, for any coupling."""
+    head = make_head(residual, encoder, decoder, kernel)
+    generator = torch.Generator().manual_seed(1)
+    activity = torch.rand(17, encoder, *size, generator=generator, dtype=torch.float64)
+    tasks = torch.tensor([0, 2] * 8 + [2])  # task 1 has no inputs
+    assert head.observe([(activity[:5], tasks[:5]), (activity[5:], tasks[5:])])
+    for scale in (1e-3, 1.0, 30.0):
+        w = scale * torch.randn(3, encoder, generator=generator, dtype=torch.float64)
+        ours = head.response.statistics(w)
+        general = decoder_statistics(head.decode, activity, w[tasks], 0.3, estimator="derivative")
+        fused = head.statistics(activity, w[tasks])
+        for theirs in (average_over_tasks(general, tasks, 3), average_over_tasks(fused, tasks, 3)):
+            torch.testing.assert_close(ours.slope, theirs.slope, rtol=1e-10, atol=1e-12 * scale)
+            torch.testing.assert_close(ours.mean, theirs.mean, rtol=1e-10, atol=1e-12)
+    assert (ours.slope[1] == 0).all()
+    assert (ours.mean[1] == 0).all()
+
+
+def test_slopes_of_finite_differences():
+    """The response predicts how mean decoder activity moves when the encoder is scaled by exp(m w), for small m."""
+    head = make_head(True)
+    activity = torch.rand(50, 6, 2, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    head.observe([(activity, torch.zeros(50, dtype=torch.int64))])
+    w, m = torch.randn(6, dtype=torch.float64), 1e-6
+    up, down = (head.decode(activity * torch.exp(sign * m * w)[:, None, None]).mean((0, 2, 3)) for sign in (1, -1))
+    predicted = head.response.statistics(w.expand(3, 6)).slope[0]
+    torch.testing.assert_close(predicted, (up - down) / (2 * m), rtol=1e-4, atol=1e-5)
+
+
+def test_training_with_response_equals_training_on_the_whole_task():
+    """Gains in training, with a response, are those of a batch that holds all inputs of every task."""
+    head = make_head(True, 6, 6).float()
+    activity = torch.rand(40, 6, 2, 2, generator=torch.Generator().manual_seed(3))
+    tasks = torch.arange(40) % 3
+    torch.nn.init.normal_(head.controller.embedding.weight, std=0.5)
+    head.train()
+    from_batch = head.logits(activity, tasks, "comodulation")
+    head.observe([(activity, tasks)])
+    exact = head.logits(activity, tasks, "comodulation")
+    torch.testing.assert_close(exact, from_batch, rtol=1e-4, atol=1e-5)
+    # ... and the same for any part of the batch, which a batch estimate cannot give.
+    part = head.logits(activity[:4], tasks[:4], "comodulation")
+    torch.testing.assert_close(part, exact[:, :4], rtol=1e-4, atol=1e-5)
+
+
+def test_not_used_where_it_does_not_hold():
+    """Only level `task` with estimator `derivative` is linear in the coupling."""
+    for options in ({"level": "input"}, {"estimator": "quadrature"}):
+        head = ComodulatedHead(4, 3, 3, encoder_channels=6, decoder_channels=6, **options)
+        assert not head.observe([(torch.rand(4, 6, 2, 2), torch.zeros(4, dtype=torch.int64))])
+        assert head.response is None
