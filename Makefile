@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow lint format benchmarks clean
+.PHONY: install demo test test-slow test-lower-bounds lint format benchmarks clean
 
 install: $(VENV)/.installed
 
@@ -29,6 +29,13 @@ test: lint
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
+# The oldest versions that pyproject.toml admits, in an environment of their own.
+test-lower-bounds: install
+	$(BIN)/python -m venv .venv-lower
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python .venv-lower/bin/python --resolution lowest-direct -e '.[offline,dev]'
+	.venv-lower/bin/python -m pytest -W default
+
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -38,4 +45,4 @@ benchmarks: install
 	$(BIN)/python benchmarks/startup.py
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lower .pytest_cache .mypy_cache .ruff_cache .hypothesis

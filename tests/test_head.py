@@ -168,6 +168,20 @@ def test_training_and_evaluation_may_differ_in_the_encoder():
         head.train()(features, tasks)
 
 
+def test_statistics_after_the_task_gain():
+    """The same gains as statistics before it, of an encoder that has the gain built in; no stored response."""
+    head = make_head(after_gain=True, level="input")
+    features, tasks = make_inputs()
+    activity, u = head.encode(features), head.controller(tasks)
+    gained = activity * u.exp()[:, :, None, None]
+    expected = decoder_gains(head.decode, gained, u, 0.3, estimator="derivative", link="exponential")
+    torch.testing.assert_close(head.gains(activity, u, tasks), expected, rtol=1e-4, atol=1e-5)
+    assert not make_head(after_gain=True).observe([(activity, tasks)])
+    by_task = make_head(after_gain=True)
+    by_task.store_task_gains([(activity, tasks)])
+    assert not torch.allclose(by_task.task_gains[tasks], make_head(level="input").gains(activity, u, tasks))
+
+
 def test_encoder_none_leaves_the_encoder_alone():
     head = make_head(encoder="none", level="input")
     features, tasks = make_inputs()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from .errors import InputError, choose
 
 EFFICIENTNET_LITE0 = "efficientnet-lite0"
 IMAGE_SIZES = (16, 1024)
+_WEIGHTS = ("pretrained", "random")
 _INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -76,7 +78,7 @@ class Backbone(nn.Module):
         self.model = _create(settings, architecture, pretrained=settings.weights == "pretrained" and not offline)
         if settings.weights == "pretrained" and offline:
             _load_in_order(self.model, _package_weights())
-        elif settings.weights not in ("pretrained", "random"):
+        elif settings.weights not in _WEIGHTS:
             _load_file(self.model, Path(settings.weights))
         config = timm.data.resolve_model_data_config(self.model)
         self.crop_fraction = float(config["crop_pct"])
@@ -89,12 +91,17 @@ class Backbone(nn.Module):
         size = settings.image_size
         try:
             with torch.no_grad():
-                self.feature_shape = tuple(self(torch.zeros(1, 3, size, size, dtype=torch.uint8)).shape[1:])
+                features = self(torch.zeros(1, 3, size, size, dtype=torch.uint8))
         except (RuntimeError, AssertionError, AttributeError, TypeError, IndexError, ValueError) as error:
             raise InputError(
                 f"backbone {settings.name!r} gives no feature map at image size {size}, layer {settings.layer}: "
                 f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
             ) from error
+        self.feature_shape = tuple(features.shape[1:])
+        if not bool(features.isfinite().all()):
+            raise InputError(
+                f"weights {settings.weights!r} are damaged: a black image has features that are not finite"
+            )
 
     def train(self, mode: bool = True) -> Backbone:
         """A frozen backbone stays in eval mode."""
@@ -130,6 +137,9 @@ class Backbone(nn.Module):
     def fingerprint(self) -> str:
         """Hash of weights, architecture and preprocessing: two backbones with it agree on every feature."""
         digest = hashlib.sha256()
+        # Architectures may differ in what is no tensor (padding, an activation). The package's has a name of its own.
+        if self.settings.name != EFFICIENTNET_LITE0:
+            digest.update(f"{self.settings.name.split('.')[0]} ".encode())
         settings = {key: value for key, value in asdict(self.settings).items() if key not in ("name", "weights")}
         digest.update(repr((type(self.model).__name__, sorted(settings.items()), self.interpolation)).encode())
         digest.update(repr((self.crop_fraction, self.pixel_mean.tolist(), self.pixel_std.tolist())).encode())
@@ -193,7 +203,11 @@ def _load_file(model: nn.Module, path: Path) -> None:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise InputError(f"no such weights: {str(path)!r}; expected 'pretrained', 'random' or a safetensors file")
+        near = difflib.get_close_matches(str(path), _WEIGHTS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(
+            f"no such weights: {str(path)!r}; {hint}expected {', '.join(_WEIGHTS)} or the path of a safetensors file"
+        )
     try:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:

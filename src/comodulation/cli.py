@@ -49,7 +49,7 @@ def run(command: Callable[..., Any]) -> int:
     except typer.Exit as error:
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted; finished epochs are kept, the same command with --resume continues")
+        _say("interrupted")
         return 1
     except BrokenPipeError:
         return 1
@@ -122,7 +122,7 @@ def fit(
     from .backbone import BackboneSettings
     from .config import HeadSettings, RunConfig, make_config
     from .console import ConsoleProgress
-    from .errors import InputError, choose
+    from .errors import RunError, choose
     from .features import cache_folder
     from .fitting import fit as fit_runs
     from .head import Modulation
@@ -151,15 +151,16 @@ def fit(
             defaults["pretraining"], **_present(epochs=pretraining_epochs, learning_rate=pretraining_learning_rate)
         ),
     )  # fmt: skip
-    if kernel_size % 2 == 0:
-        raise InputError(f"kernel size must be odd, got {kernel_size}")
     configs = []
     for name in names:
         rate = learning_rate if learning_rate is not None else METHODS[name].default_learning_rate
         tuning = replace(defaults["tuning"], **_present(epochs=epochs, patience=patience, learning_rate=rate))
         configs.append(make_config({**shared, "method": name, "tuning": tuning}))
-    with ConsoleProgress() as progress:
-        results = fit_runs(configs, out, cache_folder(cache), resume=resume, progress=progress)
+    try:
+        with ConsoleProgress() as progress:
+            results = fit_runs(configs, out, cache_folder(cache), resume=resume, progress=progress)
+    except KeyboardInterrupt:
+        raise RunError("interrupted; what is finished is kept, the same command with --resume continues") from None
     if as_json:
         print(json.dumps({"runs": [{"folder": str(result.folder), **result.metrics} for result in results]}))
         return
@@ -221,7 +222,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="First seed.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
-    """The main job on real images, without any download, in about a minute: digits, five methods, five seeds."""
+    """The main job on real images, without any download, in about a minute: digits, six methods, five seeds."""
     from .demo import describe, run_demo
 
     result = run_demo(out, seeds=seeds, first_seed=seed, report=None if as_json else _say)

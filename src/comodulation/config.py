@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .backbone import BackboneSettings
-from .errors import InputError, choose
+from .controller import ACTIVATIONS
+from .errors import InputError, brief, choose
 from .features import PRECISIONS
 from .head import Modulation
 from .methods import METHODS
@@ -32,15 +33,27 @@ class HeadSettings(BaseModel):
     dropout: float = Field(0.2, ge=0, lt=1)
     feature_dropout: float = Field(0.3, ge=0, lt=1)
 
+    @field_validator("kernel_size")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise InputError(f"must be odd, got {value}")
+        return value
+
 
 class ControllerSettings(BaseModel):
     """Task -> coupling; see ``Controller``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    hidden: tuple[int, ...] = ()
+    hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = ()
     embedding_size: int = Field(32, ge=1, le=65536)
     activation: str = "relu"
+
+    @field_validator("activation")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return choose(value, ACTIVATIONS, "activation")
 
 
 class RunConfig(BaseModel):
@@ -88,6 +101,8 @@ class RunConfig(BaseModel):
             raise InputError("classes within groups need both --group and --label")
         if len(set(self.attributes)) < len(self.attributes):
             raise InputError(f"an attribute is given twice: {', '.join(self.attributes)}")
+        if self.train_split == self.test_split:
+            raise InputError(f"the test split must be another than the training split {self.train_split!r}")
         kind = "binary" if self.attributes else "classes"
         if kind not in METHODS[self.method].kinds:
             raise InputError(f"method {self.method!r} is for tasks of kind {', '.join(METHODS[self.method].kinds)}")
@@ -100,10 +115,21 @@ def make_config(values: dict[str, Any]) -> RunConfig:
         return RunConfig.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            *section, name = (str(part) for part in first["loc"])
+            choose(name, _fields(section), " ".join(["option of", *section]) if section else "option")
         where = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
-        given = "" if not where or first["type"] == "value_error" else f" (given: {first['input']!r})"
+        given = "" if not where or first["type"] == "value_error" else f" (given: {brief(first['input'])})"
         raise InputError(f"{where}: {message}{given}" if where else message) from error
+
+
+def _fields(section: list[str]) -> list[str]:
+    """Names of the options of a section of the configuration."""
+    owner: Any = RunConfig
+    for name in section:
+        owner = owner.model_fields[name].annotation
+    return list(owner.model_fields if issubclass(owner, BaseModel) else owner.__dataclass_fields__)
 
 
 def write_config(config: RunConfig) -> str:
@@ -115,8 +141,12 @@ def read_config(path: Path) -> RunConfig:
     """The inverse of ``write_config``. Raises InputError for a file that is missing or is not one."""
     try:
         values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read as YAML: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # PyYAML lets through what its constructors raise: ValueError, KeyError, RecursionError
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} cannot be read as YAML: {reason}") from error
     if not isinstance(values, dict):
-        raise InputError(f"{path} is not a configuration")
-    return make_config(values)
+        raise InputError(f"{path} is not a configuration: it holds {brief(values)}")
+    try:
+        return make_config(values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error

@@ -14,6 +14,30 @@ class RunError(RuntimeError):
     """Something failed while running (a full disk, an interrupted job). The command line exits with status 1."""
 
 
+def brief(value: object) -> str:
+    """A value as an error message shows it: its repr, cut where it is long.
+
+    >>> brief("a" * 100)
+    "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa..."
+    """
+    text = repr(value)
+    return text if len(text) <= 62 else f"{text[:59]}..."
+
+
+def first_difference(a: object, b: object, where: str = "") -> tuple[str, object, object] | None:
+    """Where two nested dictionaries first differ, and the two values there; None if they are equal.
+
+    >>> first_difference({"seed": 0, "head": {"hidden": 8}}, {"seed": 0, "head": {"hidden": 9}})
+    ('head.hidden', 8, 9)
+    """
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in dict.fromkeys([*b, *a]):
+            if found := first_difference(a.get(key), b.get(key), f"{where}.{key}" if where else str(key)):
+                return found
+        return None
+    return None if a == b else (where, a, b)
+
+
 def choose(value: str, known: Iterable[str], what: str) -> str:
     """Return ``value`` if it is one of ``known``.
 
@@ -31,4 +55,4 @@ def choose(value: str, known: Iterable[str], what: str) -> str:
     near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ";"
     shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
-    raise InputError(f"unknown {what} {value!r}{hint} known: {shown}")
+    raise InputError(f"unknown {what} {brief(value)}{hint} known: {shown}")

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _LARGEST_HALF = 65504.0
 
 Report = Callable[[int, int], None]  # rows done, rows in all
+Block = tuple[Tensor, list[int]]  # decoded images, and the rows among them that are bad
 
 
 @dataclass(frozen=True)
@@ -105,13 +107,17 @@ def extract(
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
     folder = cache / "features" / key
+    # The first block is decoded before anything is written, so that a data set of unreadable images leaves no trace.
+    first = None if folder.exists() else _load(backbone, split, 0, skip_bad)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / "lock"):
             store = _Store(folder, identity)
             start = store.verified_rows()
             if start < len(split):
-                _fill(store, backbone.to(device), split, start, torch.device(device), precision, skip_bad, report)
+                _fill(
+                    store, backbone.to(device), split, start, first, torch.device(device), precision, skip_bad, report
+                )
             elif report:
                 report(len(split), len(split))
             bad = store.bad_rows()
@@ -168,17 +174,11 @@ class _Store:
             return blocks
         expected = 0
         for line in self.journal.read_bytes().splitlines():
-            try:
-                block = json.loads(line)
-                start, stop = block["rows"]
-                whole = start == expected and start < stop <= self.shape[0] and isinstance(block["checksum"], int)
-                whole = whole and all(start <= row < stop for row in block["bad"])
-            except (ValueError, KeyError, TypeError):
-                break
-            if not whole:
+            block = _parse_json(line)
+            if not _is_block(block, expected, self.shape[0]):
                 break
             blocks.append(block)
-            expected = stop
+            expected = block["rows"][1]
         return blocks
 
     def verified_rows(self) -> int:
@@ -188,7 +188,7 @@ class _Store:
             with open(self.data, "rb") as data:
                 for block in blocks:
                     start, stop = block["rows"]
-                    if zlib.crc32(data.read((stop - start) * self.row_bytes)) != block["checksum"]:
+                    if _checksum(data.read((stop - start) * self.row_bytes), block["bad"]) != block["checksum"]:
                         break
                     good.append(block)
         rows = good[-1]["rows"][1] if good else 0
@@ -208,7 +208,7 @@ class _Store:
             data.truncate()
             data.flush()
             os.fsync(data.fileno())
-        block = {"rows": [start, start + len(rows)], "checksum": zlib.crc32(content), "bad": bad}
+        block = {"rows": [start, start + len(rows)], "checksum": _checksum(content, bad), "bad": bad}
         with open(self.journal, "a") as journal:
             journal.write(json.dumps(block) + "\n")
             journal.flush()
@@ -226,42 +226,67 @@ def _fill(
     backbone: Backbone,
     split: Split,
     start: int,
+    decoded: Block | None,
     device: torch.device,
     precision: str,
     skip_bad: bool,
     report: Report | None,
 ) -> None:
     """Extract rows from ``start`` on; one thread decodes the next block while the backbone works on this one."""
-    size = backbone.settings.image_size
-
-    def load(first: int) -> tuple[Tensor, list[int]]:
-        images, bad = torch.zeros(min(BLOCK, len(split) - first), 3, size, size, dtype=torch.uint8), []
-        for place in range(len(images)):
-            try:
-                images[place] = backbone.preprocess(split.image(first + place))
-            except BadImageError:
-                if not skip_bad:
-                    raise
-                bad.append(first + place)
-        return images, bad
-
-    starts = range(start, len(split), BLOCK)
+    ready = decoded if decoded and not start else _load(backbone, split, start, skip_bad)
     with ThreadPoolExecutor(1) as pool:
-        pending = pool.submit(load, start)
-        for first in starts:
-            images, bad = pending.result()
-            if first + BLOCK < len(split):
-                pending = pool.submit(load, first + BLOCK)
+        for first in range(start, len(split), BLOCK):
+            images, bad = ready
+            following = pool.submit(_load, backbone, split, first + BLOCK, skip_bad)
             parts = [features_of_images(backbone, part.to(device), precision).cpu() for part in images.split(BATCH)]
             block = torch.cat(parts).numpy()
             block[[row - first for row in bad]] = 0
             store.append(first, block, bad)
             if report:
                 report(first + len(images), len(split))
+            ready = following.result()
 
 
-def _read_json(path: Path) -> object:
+def _load(backbone: Backbone, split: Split, first: int, skip_bad: bool) -> Block:
+    """Decode the images of the block that starts at row ``first``: uint8 ``(n, 3, S, S)``, and the rows that are bad."""
+    size = backbone.settings.image_size
+    images = torch.zeros(max(0, min(BLOCK, len(split) - first)), 3, size, size, dtype=torch.uint8)
+    bad = []
+    for place in range(len(images)):
+        try:
+            images[place] = backbone.preprocess(split.image(first + place))
+        except BadImageError:
+            if not skip_bad:
+                raise
+            bad.append(first + place)
+    return images, bad
+
+
+def _checksum(content: bytes, bad: list[int]) -> int:
+    """CRC-32 of a block's rows, seeded by its list of bad rows, so that damage to either shows."""
+    return zlib.crc32(content, zlib.crc32(json.dumps(bad).encode()) if bad else 0)
+
+
+def _is_block(block: Any, start: int, total: int) -> bool:
+    """Whether a journal line describes a block of rows from ``start`` on."""
+    if not isinstance(block, dict):
+        return False
+    rows, bad = block.get("rows"), block.get("bad")
+    if not isinstance(rows, list) or not isinstance(bad, list) or any(type(row) is not int for row in rows + bad):
+        return False
+    return len(rows) == 2 and start == rows[0] < rows[1] <= total and all(rows[0] <= row < rows[1] for row in bad)
+
+
+def _parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text, None if it is not one."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return _parse_json(path.read_bytes())
+    except OSError:
         return None

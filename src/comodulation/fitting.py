@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,27 +20,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .backbone import Backbone
+from .backbone import Backbone, hash_tensors
 from .config import RunConfig, read_config, write_config
 from .data import Split, available_splits, binary_column, class_column, label_names, open_split
-from .errors import InputError, RunError
+from .errors import InputError, RunError, brief, choose, first_difference
 from .evaluation import Predictions, evaluate_predictions
 from .features import Features, extract, locked
 from .head import ComodulatedHead
 from .methods import Method, make_method
 from .pretraining import pretrain, pretraining_targets
 from .progress import Progress, Silent
-from .splits import partition
+from .splits import Partition, partition
 from .store import (
     ADAPTER,
     CONFIG,
     HEAD,
     METRICS,
+    PARTIAL,
     PREDICTIONS,
     REPORT,
+    head_fingerprint,
     head_tensors,
     load_head,
+    read_json,
+    read_tensors,
     save_adapter,
+    writable,
     write_bytes,
     write_json,
     write_predictions,
@@ -49,7 +55,8 @@ from .tasks import Examples, TaskFamily, first_rows
 from .training import derived_seed
 from .tuning import Inputs, predict, tune
 
-CHECKPOINT, LOCK = "checkpoint.safetensors", ".lock"
+CHECKPOINT, HISTORY, LOCK = "checkpoint.safetensors", "history.json", ".lock"
+_DEFAULT_TEST_SPLIT = RunConfig.model_fields["test_split"].default
 
 
 @dataclass(frozen=True)
@@ -132,20 +139,24 @@ def fit(
 
     tell = progress or Silent()
     folders = [out / config.method if len(configs) > 1 else out for config in configs]
+    if len(configs) > 1 and (out / CONFIG).exists():
+        raise InputError(f"{out} is the run folder of one method; choose another --out for several")
     shared = configs[0]
     splits = available_splits(shared.data)
+    if shared.test_split != _DEFAULT_TEST_SPLIT:  # the usual one may be absent, one that was asked for may not
+        choose(shared.test_split, splits, f"split of {shared.data}")
     train_split = open_split(shared.data, shared.train_split, image_column=shared.image_column)
     family = read_family(shared, train_split)
     labelled = {shared.train_split: read_labels(shared, train_split, family)}
-    if shared.test_split in splits and shared.test_split != shared.train_split:
+    if shared.test_split in splits:
         test = open_split(shared.data, shared.test_split, image_column=shared.image_column)
         labelled[shared.test_split] = read_labels(shared, test, family)
+    deal_images(shared, family, labelled[shared.train_split].examples)
     backbone = Backbone(shared.backbone)
     with ExitStack() as stack:
+        stack.enter_context(writable(cache))
         for config, folder in zip(configs, folders, strict=True):
-            _claim(folder, config, resume)
-            stack.enter_context(locked(folder / LOCK, wait=False))
-            write_bytes(folder / CONFIG, write_config(config).encode())
+            stack.enter_context(_claimed(folder, config, resume))
         unfinished = [
             (config, folder) for config, folder in zip(configs, folders, strict=True) if not (folder / METRICS).exists()
         ]
@@ -164,31 +175,59 @@ def fit(
             session = Session(shared, family, labelled, features, backbone.fingerprint(), cache, fabric, tell)
             for config, folder in unfinished:
                 session.run(config, folder, dict(seconds))
-        return [FitResult(folder, json.loads((folder / METRICS).read_text())) for folder in folders]
+        return [FitResult(folder, read_json(folder / METRICS)) for folder in folders]
 
 
-def _claim(folder: Path, config: RunConfig, resume: bool) -> None:
-    """Make a run folder, or accept the one that is there. Nothing is written into a folder that is something else."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file, expected a folder to write the run to")
-    entries = [path.name for path in folder.iterdir() if path.name != LOCK] if folder.exists() else []
-    if entries and CONFIG not in entries:
-        raise InputError(f"{folder} is not empty and not a run folder; choose another --out")
-    if entries:
-        if not resume:
-            raise InputError(f"{folder} already holds a run; --resume continues it, another --out starts a new one")
-        before, now = read_config(folder / CONFIG).model_dump(), config.model_dump()
-        differing = [key for key in now if before[key] != now[key]]
-        if differing:
-            key = differing[0]
-            raise InputError(
-                f"{folder} holds a run with another {key} ({before[key]!r}, now {now[key]!r}); choose another --out"
-            )
+@contextmanager
+def _claimed(folder: Path, config: RunConfig, resume: bool) -> Iterator[None]:
+    """Hold a run folder, new or to be continued. Where bad input turns up before the run has begun, nothing is left."""
+    _check_claim(folder, config, resume)
+    with writable(folder), locked(folder / LOCK, wait=False):
+        _check_claim(folder, config, resume)  # again: another process may have begun a run before the lock was ours
+        for partial in folder.glob(f".*{PARTIAL}"):  # of a process that was killed while writing
+            partial.unlink(missing_ok=True)
+        fresh = not (folder / CONFIG).exists()
+        try:
+            if fresh:
+                write_bytes(folder / CONFIG, write_config(config).encode())
+            yield
+        except InputError:
+            if fresh and {path.name for path in folder.iterdir()} <= {CONFIG, LOCK}:
+                (folder / CONFIG).unlink(missing_ok=True)
+                (folder / LOCK).unlink(missing_ok=True)
+            raise
+
+
+def _check_claim(folder: Path, config: RunConfig, resume: bool) -> None:
+    """Raise InputError for a folder that is something else, or another run."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / LOCK).touch()
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file, expected a folder to write the run to")
+        found = [path.name for path in folder.iterdir()] if folder.exists() else []
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
+    entries = [name for name in found if name != LOCK and not name.endswith(PARTIAL)]
+    if entries and CONFIG not in entries:
+        raise InputError(f"{folder} is not empty and not a run folder; choose another --out")
+    if not entries:
+        return
+    if not resume:
+        raise InputError(f"{folder} already holds a run; --resume continues it, another --out starts a new one")
+    if differing := first_difference(read_config(folder / CONFIG).model_dump(), config.model_dump()):
+        key, before, now = differing
+        raise InputError(
+            f"{folder} holds a run with another {key} ({brief(before)}, now {brief(now)}); choose another --out"
+        )
+
+
+def deal_images(config: RunConfig, family: TaskFamily, examples: Examples) -> Partition:
+    """Deal the training images out to pretraining, fine-tuning and their validation. Raises InputError for too few."""
+    first_of_image, images = first_rows(examples.image)
+    strata = examples.target[first_of_image] if family.kind == "classes" else torch.zeros_like(images)
+    return partition(
+        images, strata, seed=derived_seed(config.seed, "halves"), validation_fraction=config.validation_fraction,
+        disjoint=config.disjoint_halves,
+    )  # fmt: skip
 
 
 class Session:
@@ -212,14 +251,12 @@ class Session:
             name: data.examples.take((~torch.isin(data.examples.image, bad[name])).nonzero()[:, 0])
             for name, data in labelled.items()
         }
+        for name, examples in usable.items():
+            if not len(examples):
+                raise InputError(f"split {name!r} of {config.data!r} has no labelled image that can be read")
         self.train_examples = usable[config.train_split]
         self.test_examples = usable.get(config.test_split)
-        first_of_image, images = first_rows(self.train_examples.image)
-        strata = self.train_examples.target[first_of_image] if family.kind == "classes" else torch.zeros_like(images)
-        self.parts = partition(
-            images, strata, seed=derived_seed(config.seed, "halves"), validation_fraction=config.validation_fraction,
-            disjoint=config.disjoint_halves,
-        )  # fmt: skip
+        self.parts = deal_images(config, family, self.train_examples)
 
     @property
     def train_features(self) -> Features:
@@ -301,23 +338,29 @@ class Session:
         except OSError as error:
             raise RunError(f"cannot write the cache {folder}: {error.strerror or error}") from error
         with locked(lock):
-            done, stored = folder / "history.json", folder / HEAD
-            if done.exists():
-                try:
-                    history = json.loads(done.read_text())
-                    load_head(head, stored)
-                    self.tell.message(f"pretrained layers of seed {config.seed} found in the cache")
-                    return key, history
-                except (InputError, ValueError):
-                    done.unlink()  # damaged: pretrain again
+            if (found := _stored_head(head, folder)) is not None:
+                self.tell.message(f"pretrained layers of seed {config.seed} found in the cache")
+                return key, found
             history = pretrain(
                 head, self.train_features, pretraining_targets(self.family, data.columns), self.parts, config,
                 self.fabric, folder / CHECKPOINT, key, self.tell,
             )  # fmt: skip
-            write_tensors(stored, head_tensors(head))
-            write_json(done, history)
+            write_tensors(folder / HEAD, head_tensors(head))
+            write_json(folder / HISTORY, {"head": head_fingerprint(head), "history": history})
             (folder / CHECKPOINT).unlink(missing_ok=True)
         return key, history
+
+
+def _stored_head(head: ComodulatedHead, folder: Path) -> list[dict[str, float]] | None:
+    """Fill the head from the cache and return its history; None, and nothing changed, where that is absent or damaged."""
+    try:
+        stored, (tensors, _) = read_json(folder / HISTORY), read_tensors(folder / HEAD)
+        if not isinstance(stored, dict) or stored.get("head") != hash_tensors(tensors):
+            return None
+        load_head(head, folder / HEAD)
+    except InputError:
+        return None
+    return stored.get("history", [])
 
 
 def build_head(config: RunConfig, family: TaskFamily, in_channels: int) -> ComodulatedHead:

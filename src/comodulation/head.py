@@ -42,6 +42,7 @@ class Modulation:
         encoder: what the encoder does while the decoder has its gains: `gain` (multiplied by exp(u)), `none`
             (unmodulated), or `stochastic` (modulated by ``num_samples`` draws; probabilities are averaged).
         training_encoder: the same while training; None means as ``encoder``.
+        after_gain: take the decoder's statistics at the encoder activity after its task gain exp(u), not before it.
 
     Raises:
         ValueError: unknown names, combinations that are not offered, numbers out of range.
@@ -55,6 +56,7 @@ class Modulation:
     beta: float = 1.0
     encoder: str = "gain"
     training_encoder: str | None = None
+    after_gain: bool = False
     num_nodes: int = 5
     num_samples: int = 16
 
@@ -301,9 +303,8 @@ class ComodulatedHead(nn.Module):
             self.task_gains = None  # stored gains belong to a coupling that training is about to change
             if self.response is not None:
                 return self._link(self.response.statistics(self._all_couplings()))[tasks]
-            statistics = self.statistics(activity, coupling(u, self.modulation.link))
-            return self._link(average_over_tasks(statistics, tasks, self.num_tasks))[tasks]
-        return self._link(self.statistics(activity, coupling(u, self.modulation.link)))
+            return self._link(average_over_tasks(self._statistics_at(activity, u), tasks, self.num_tasks))[tasks]
+        return self._link(self._statistics_at(activity, u))
 
     def observe(self, batches: Iterable[tuple[Tensor, Tensor]]) -> bool:
         """See the inputs of every task once, so that training uses exact task gains (level `task`, `derivative` only).
@@ -312,12 +313,13 @@ class ComodulatedHead(nn.Module):
             batches: of (encoder activity ``(B, E, H, W)``, task ids ``(B,)``), such as the controller's training images.
 
         Returns:
-            Whether the response is used: False for other levels and estimators, or where K D E numbers are too many
-            (more than 2^28), and training then estimates task gains from each batch.
+            Whether the response is used: False for other levels and estimators, statistics after the task gain, or where
+            K D E numbers are too many (more than 2^28); training then estimates task gains from each batch.
         """
         self.response = None
         size = self.num_tasks * self.decoder_channels * self.encoder_channels
-        if self.modulation.level != "task" or self.modulation.estimator != "derivative" or size > MAX_RESPONSE:
+        m = self.modulation
+        if m.level != "task" or m.estimator != "derivative" or m.after_gain or size > MAX_RESPONSE:
             return False
         seen = ((activity, self.decode(activity), tasks) for activity, tasks in batches)
         with torch.no_grad():
@@ -338,8 +340,7 @@ class ComodulatedHead(nn.Module):
             return
         totals, counts = None, torch.zeros(self.num_tasks, 1, device=self.decoder.weight.device)
         for activity, tasks in batches:
-            w = coupling(self.controller(tasks), self.modulation.link)
-            part = average_over_tasks(self.statistics(activity, w), tasks, self.num_tasks)
+            part = average_over_tasks(self._statistics_at(activity, self.controller(tasks)), tasks, self.num_tasks)
             number = torch.bincount(tasks, minlength=self.num_tasks)[:, None]
             # Deviations average as variances.
             sums = [part.slope * number, part.mean * number, part.deviation.square() * number]
@@ -361,8 +362,13 @@ class ComodulatedHead(nn.Module):
             None if self.decoder_skip is None else torch.eye(self.encoder_channels, device=self.decoder.weight.device)
         )
 
+    def _statistics_at(self, activity: Tensor, u: Tensor) -> DecoderStatistics:
+        """Statistics ``(B, D)`` at the encoder activity before its task gain, or after it (option ``after_gain``)."""
+        at = activity * u.exp()[:, :, None, None] if self.modulation.after_gain else activity
+        return self.statistics(at, coupling(u, self.modulation.link))
+
     def statistics(self, activity: Tensor, coupling: Tensor) -> DecoderStatistics:
-        """Decoder statistics ``(B, D)`` at the encoder activity before its task gain; the derivative is fused."""
+        """Decoder statistics ``(B, D)`` at given encoder activity; the derivative is fused."""
         m = self.modulation
         if m.estimator != "derivative":
             # The same draws for every input: a gain then depends on its input alone, not on its place in a batch.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -21,7 +21,7 @@ from .features import extract, features_of_images
 from .fitting import build_head, read_labels
 from .methods import Method, make_method
 from .progress import Progress, Silent
-from .store import ADAPTER, CONFIG, HEAD, METRICS, load_adapter, load_head, read_tensors
+from .store import ADAPTER, CONFIG, HEAD, METRICS, load_adapter, load_head, read_json, read_tensors, writable
 from .tasks import TaskFamily
 from .tuning import Inputs, predict
 
@@ -57,7 +57,7 @@ class Run:
     @property
     def metrics(self) -> dict[str, Any]:
         """The content of metrics.json."""
-        return json.loads((self.folder / METRICS).read_text())
+        return read_json(self.folder / METRICS)
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -91,12 +91,15 @@ class Run:
         opened = open_split(data, name, image_column=self.config.image_column)
         labelled = read_labels(self.config, opened, self.family)
         method = self.method
-        features = extract(
-            self.backbone, opened, cache, precision=self.config.precision, skip_bad=skip_bad,
-            report=partial(tell.extraction, name),
-        )  # fmt: skip
+        with writable(cache):
+            features = extract(
+                self.backbone, opened, cache, precision=self.config.precision, skip_bad=skip_bad,
+                report=partial(tell.extraction, name),
+            )  # fmt: skip
         bad = torch.tensor(features.bad_rows, dtype=torch.int64)
         examples = labelled.examples.take((~torch.isin(labelled.examples.image, bad)).nonzero()[:, 0])
+        if not len(examples):
+            raise InputError(f"split {name!r} of {data!r} has no labelled image that can be read")
         result = evaluate_predictions(
             predict(method, Inputs(method, features, examples.image.unique()), examples), self.family.tasks
         )
@@ -119,7 +122,8 @@ class Run:
         activity = features if method.trains_layers else method.head.encode(features).detach()
         count = len(ids)
         task_ids = torch.tensor(ids).repeat(len(images))
-        sample_ids = torch.arange(len(images)).repeat_interleave(count)
+        # Noise belongs to an image's content, not to its place among the images asked about.
+        sample_ids = torch.tensor([_content_id(image) for image in pixels]).repeat_interleave(count)
         logs = method.log_probabilities(activity.repeat_interleave(count, 0), task_ids, sample_ids)
         results: list[dict[str, Any]] = [{"image": str(path), "tasks": {}} for path in images]
         for row, log in enumerate(logs):
@@ -141,6 +145,11 @@ class Run:
             "confidence": float(probabilities[best]),
             "probabilities": {name: value for value, name in listed},
         }
+
+
+def _content_id(pixels: torch.Tensor) -> int:
+    """A number of 56 bits that stands for an image, uint8 ``(3, S, S)``."""
+    return int.from_bytes(hashlib.sha256(pixels.numpy().tobytes()).digest()[:7], "little")
 
 
 def _file(path: Path) -> Path:

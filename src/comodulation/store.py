@@ -8,9 +8,11 @@ and metrics.json, written last: a folder with metrics.json is a finished run.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor
 
 from .backbone import hash_tensors
-from .errors import InputError, RunError
+from .errors import InputError, RunError, brief, first_difference
 from .evaluation import Predictions
 from .head import ComodulatedHead
 from .methods.base import Method, copy_checked
@@ -28,11 +30,12 @@ from .tasks import TaskFamily
 SCHEMA = 1
 CONFIG, HEAD, ADAPTER = "config.yaml", "head.safetensors", "adapter.safetensors"
 PREDICTIONS, REPORT, METRICS = "predictions.parquet", "report.html", "metrics.json"
+PARTIAL = ".partial"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all. Raises RunError (disk full, folder gone), leaving no partial file."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         with open(partial, "wb") as handle:
             handle.write(content)
@@ -42,11 +45,46 @@ def write_bytes(path: Path, content: bytes) -> None:
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Make a folder to write to. Where bad input turns up later, what was made here and is still empty goes again.
+
+    Raises:
+        InputError: it cannot be made or written to (a read-only disk, a file in its place).
+    """
+    made: list[Path] = []
+    try:
+        try:
+            for path in reversed((folder, *folder.parents)):
+                if not path.exists():
+                    path.mkdir(exist_ok=True)
+                    made.append(path)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
+        yield
+    except InputError:
+        with contextlib.suppress(OSError):
+            for path in reversed(made):
+                path.rmdir()
+        raise
 
 
 def write_json(path: Path, value: object) -> None:
     write_bytes(path, (json.dumps(value, indent=2, sort_keys=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file. Raises InputError for anything else."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, object] | None = None) -> None:
@@ -66,9 +104,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as handle:
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a mapping)
-            return tensors, {key: json.loads(value) for key, value in (handle.metadata() or {}).items()}
+            header = handle.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} is not a readable safetensors file: {str(error).splitlines()[0]}") from error
+    try:
+        return tensors, {key: json.loads(value) for key, value in header.items()}
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} was not written by comodulation: its header holds {brief(header)}") from error
 
 
 def head_tensors(head: ComodulatedHead) -> dict[str, Tensor]:
@@ -109,6 +151,7 @@ def save_adapter(
         "method": adapted.name if isinstance(adapted, Method) else "head",
         "family": None if names is None else names.to_json(),
         "num_tasks": head.num_tasks,
+        "residual": head.residual,
         "backbone": backbone,
         # A method that trains the layers replaces them, so its adapter belongs to their shape, not to their values.
         "head": "" if trains_layers else head_fingerprint(head),
@@ -131,12 +174,12 @@ def load_adapter(adapted: Method | ComodulatedHead, path: str | Path, *, backbon
         The adapter's metadata (schema, method, family, backbone, head, modulation, seed, versions).
 
     Raises:
-        InputError: not an adapter, a newer schema, another method, backbone, head or number of tasks, other modulation
-            options, tensors that are missing, unknown, misshapen or not finite. Nothing is changed then.
+        InputError: not an adapter, a newer schema, another method, backbone, head, family or number of tasks, other
+            modulation options, tensors that are missing, unknown, misshapen or not finite. Nothing is changed then.
     """
     tensors, metadata = read_tensors(Path(path))
     schema = metadata.get("schema")
-    if not isinstance(schema, int):
+    if type(schema) is not int or schema < 1:
         raise InputError(f"{path} is not an adapter: its header has no schema version")
     if schema > SCHEMA:
         raise InputError(f"{path} has schema {schema}, this release reads up to {SCHEMA}; upgrade comodulation")
@@ -144,15 +187,18 @@ def load_adapter(adapted: Method | ComodulatedHead, path: str | Path, *, backbon
     expected = {
         "method": adapted.name if isinstance(adapted, Method) else "head",
         "num_tasks": head.num_tasks,
+        "residual": head.residual,
         "modulation": vars(head.modulation),
     }
+    if isinstance(adapted, Method) and metadata.get("family") is not None:
+        expected["family"] = json.loads(json.dumps(adapted.family.to_json()))  # tuples become lists, as in the file
     if backbone and metadata.get("backbone"):
         expected["backbone"] = backbone
     if metadata.get("head"):
         expected["head"] = head_fingerprint(head)
-    for key, value in expected.items():
-        if metadata.get(key) != value:
-            raise InputError(f"{path} belongs to another {key}: it has {metadata.get(key)!r}, here is {value!r}")
+    if differing := first_difference({key: metadata.get(key) for key in expected}, expected):
+        key, stored, here = differing
+        raise InputError(f"{path} belongs to another {key}: it has {brief(stored)}, here is {brief(here)}")
     if isinstance(adapted, Method):
         adapted.load_adapter_tensors(tensors)
     else:

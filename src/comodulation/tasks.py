@@ -7,6 +7,7 @@ Missing labels are missing (image, task) pairs: they enter neither the loss nor 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import InputError, choose
+from .errors import InputError, brief, choose
 
 READOUTS = ("open", "restricted")
 
@@ -62,10 +63,22 @@ class TaskFamily:
                 f"{len(self.tasks)} tasks and {len(self.members)} lists of members; at least one, and equal"
             )
         for name, group in zip(self.tasks, self.members, strict=True):
-            if self.kind == "classes" and len(group) < 2:
-                raise InputError(f"task {name!r} has {len(group)} class; a task needs at least 2 to choose among")
+            number = len(set(group))
+            if self.kind == "classes" and number < 2:
+                classes = "class" if number == 1 else "classes"
+                raise InputError(f"task {name!r} has {number} {classes}; a task needs at least 2 to choose among")
+            if number < len(group):
+                raise InputError(f"task {name!r} lists a member twice")
             if any(not 0 <= output < len(self.outputs) for output in group):
                 raise InputError(f"task {name!r} has members outside [0, {len(self.outputs) - 1}]")
+        for what, names in (("task", self.tasks), ("output", self.outputs)):
+            name, count = Counter(names).most_common(1)[0]
+            if count > 1:
+                raise InputError(f"{count} {what}s are named {name!r}; names must differ")
+        if self.kind == "binary" and (
+            self.outputs != self.tasks or self.members != tuple((task,) for task in range(len(self.tasks)))
+        ):
+            raise InputError("in a binary family, task k reads output k, and both have the same names")
 
     @classmethod
     def from_groups(
@@ -135,12 +148,17 @@ class TaskFamily:
     @classmethod
     def from_json(cls, data: dict) -> TaskFamily:
         """The inverse of ``to_json``. Raises InputError for anything that is not a family."""
-        try:
-            members = tuple(tuple(int(output) for output in group) for group in data["members"])
-            tasks, outputs = (tuple(str(name) for name in data[key]) for key in ("tasks", "outputs"))
-            return cls(str(data["kind"]), tasks, outputs, members)
-        except (KeyError, TypeError) as error:
-            raise InputError(f"not a task family: {error!r}") from error
+        lists = {key: data.get(key) if isinstance(data, dict) else None for key in ("tasks", "outputs", "members")}
+        if not all(isinstance(value, (list, tuple)) for value in lists.values()):
+            raise InputError(
+                f"not a task family: {brief(data)}; expected kind, and lists of tasks, outputs and members"
+            )
+        tasks, outputs, members = (tuple(value or ()) for value in lists.values())
+        if not all(isinstance(name, str) for name in tasks + outputs):
+            raise InputError("not a task family: names of tasks and outputs must be strings")
+        if not all(isinstance(group, (list, tuple)) and all(type(n) is int for n in group) for group in members):
+            raise InputError(f"not a task family: members {brief(members)} are not lists of integers")
+        return cls(str(data.get("kind")), tasks, outputs, tuple(tuple(group) for group in members))
 
 
 def task_logits(family: TaskFamily, logits: Tensor, task_ids: Tensor, readout: str = "open") -> Tensor:

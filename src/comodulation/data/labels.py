@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, brief
 from .source import Split
 
 _YES, _NO = {"1", "true"}, {"0", "-1", "false"}
@@ -16,9 +16,8 @@ _YES, _NO = {"1", "true"}, {"0", "-1", "false"}
 
 def label_names(split: Split, column: str) -> list[str]:
     """Names of the classes of a column: of its ClassLabel, or its distinct values in order."""
-    names = getattr(split.feature(column), "names", None)
-    if names:
-        return [str(name) for name in names]
+    if names := _coded_names(split, column):
+        return names
     values = [value for value in split.column(column) if not is_missing(value)]
     if not values:
         raise InputError(f"column {column!r} of {split.source} [{split.name}] has no labels: every cell is missing")
@@ -37,20 +36,26 @@ def class_column(split: Split, column: str, names: Sequence[str]) -> np.ndarray:
         InputError: a value that is not an integer, infinite, out of range or not among ``names``; every cell missing.
     """
     places = {name: place for place, name in enumerate(names)}
-    coded = bool(getattr(split.feature(column), "names", None))  # ClassLabel: integers are places already
+    # A ClassLabel's integers are places in its own list of names, which another data set may order otherwise.
+    coded = _coded_names(split, column)
     result = np.full(len(split), -1, np.int64)
     for row, value in enumerate(split.column(column)):
         if is_missing(value):
             continue
-        if isinstance(value, str):
-            place = places.get(value, -1)
-        else:
+        name = value if isinstance(value, str) else str(_as_integer(value, column))
+        if coded:
             integer = _as_integer(value, column)
-            place = integer if coded else places.get(str(integer), -1)
-        if not 0 <= place < len(names):
-            expected = f"[0, {len(names) - 1}]" if coded else f"one of {len(names)} known classes"
-            raise InputError(f"column {column!r}, row {row}: label {value!r} is out of range, expected {expected}")
-        result[row] = place
+            if not 0 <= integer < len(coded):
+                raise InputError(
+                    f"column {column!r}, row {row}: label {value} is out of range, expected 0 to {len(coded) - 1}"
+                )
+            name = coded[integer]
+        if name not in places:
+            raise InputError(
+                f"column {column!r}, row {row}: label {brief(name)} is out of range, expected one of the {len(names)} "
+                f"known classes ({brief(', '.join(names))})"
+            )
+        result[row] = places[name]
     return _not_all_missing(result, split, column)
 
 
@@ -60,14 +65,24 @@ def binary_column(split: Split, column: str) -> np.ndarray:
     Raises:
         InputError: any other value; every cell missing.
     """
+    _coded_names(split, column)
     result = np.full(len(split), -1, np.int64)
+    seen = set()
     for row, value in enumerate(split.column(column)):
         if is_missing(value):
             continue
         text = str(value).strip().lower() if isinstance(value, (str, bool)) else str(_as_integer(value, column))
         if text not in _YES | _NO:
-            raise InputError(f"column {column!r}, row {row}: {value!r} is not binary, expected 0 or 1 (or -1 and 1)")
+            raise InputError(
+                f"column {column!r}, row {row}: {brief(value)} is not binary, expected 0 or 1 (or -1 and 1)"
+            )
+        seen.add(text)
         result[row] = text in _YES
+    if {"0", "-1"} <= seen:
+        raise InputError(
+            f"column {column!r} holds both 0 and -1, so that -1 may mean no or missing; missing labels are null, NaN or "
+            "empty"
+        )
     return _not_all_missing(result, split, column)
 
 
@@ -81,7 +96,21 @@ def _as_integer(value: Any, column: str) -> int:
         return int(value)
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         return int(value)
-    raise InputError(f"column {column!r}: label {value!r} is not an integer")
+    raise InputError(f"column {column!r}: label {brief(value)} is not an integer")
+
+
+def _coded_names(split: Split, column: str) -> list[str]:
+    """Names of the classes of a ClassLabel, [] for plain values. Raises InputError for a column that holds no labels."""
+    from datasets import ClassLabel, Value
+
+    feature = split.feature(column)
+    if isinstance(feature, ClassLabel):
+        return [str(name) for name in feature.names]
+    if not isinstance(feature, Value):
+        raise InputError(
+            f"column {column!r} of {split.source} holds {type(feature).__name__}, expected one label a row"
+        )
+    return []
 
 
 def _not_all_missing(result: np.ndarray, split: Split, column: str) -> np.ndarray:

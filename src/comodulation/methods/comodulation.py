@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .base import Batches, Method
+from .base import Batches, Method, copy_checked
 
 
 class Comodulation(Method):
@@ -35,8 +35,12 @@ class Comodulation(Method):
         return tensors if self.head.task_gains is None else {**tensors, "head.task_gains": self.head.task_gains}
 
     def load_adapter_tensors(self, tensors: dict[str, Tensor]) -> None:
+        own, gains = super().adapter_tensors(), None
         if self.head.modulation.level == "task":
             if "head.task_gains" not in tensors:
                 raise InputError("the adapter does not fit level 'task': it holds no head.task_gains")
-            self.head.task_gains = torch.ones(self.head.num_tasks, self.head.decoder_channels)
-        super().load_adapter_tensors(tensors)
+            like = self.head.decoder.weight
+            gains = torch.ones(self.head.num_tasks, self.head.decoder_channels, device=like.device, dtype=like.dtype)
+            own["head.task_gains"] = gains
+        copy_checked(own, tensors, f"method {self.name!r}")
+        self.head.task_gains = gains  # only now: tensors that do not fit change nothing

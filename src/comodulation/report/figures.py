@@ -39,7 +39,7 @@ def gains_figure(
     for axis, values, (_, name, neurons) in zip(axes, logs, panels, strict=True):
         order = np.lexsort((-np.ptp(values, axis=0), np.argmax(values - values.mean(0), axis=0)))
         image = axis.imshow(
-            values[:, order], aspect="auto", cmap="PuOr_r", norm=TwoSlopeNorm(0, -limit, limit), interpolation="nearest"
+            values[:, order], aspect="auto", cmap="PuOr", norm=TwoSlopeNorm(0, -limit, limit), interpolation="nearest"
         )
         image.set_rasterized(True)
         axis.set_title(name, fontsize=10)
