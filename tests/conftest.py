@@ -1,5 +1,89 @@
-"""Tests run on one thread: their tensors are small, and two threads only get in each other's way."""
+"""Tests run on one thread, without the network, and leave nothing behind: every cache is a folder that goes at the end."""
 
-import torch
+import atexit
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-torch.set_num_threads(1)
+# Before datasets, huggingface_hub or matplotlib are imported: they read these once.
+_CACHES = tempfile.mkdtemp(prefix="comodulation-tests-")
+atexit.register(shutil.rmtree, _CACHES, ignore_errors=True)
+os.environ.update(
+    HF_HOME=f"{_CACHES}/huggingface",
+    HF_DATASETS_CACHE=f"{_CACHES}/datasets",
+    HF_HUB_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    COMODULATION_CACHE=f"{_CACHES}/comodulation",
+    MPLCONFIGDIR=f"{_CACHES}/matplotlib",
+    MPLBACKEND="agg",
+)
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)  # the tensors are small, and two threads only get in each other's way
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small data set with its label columns and attributes, not to be changed."""
+    from synthetic import with_attributes, write
+
+    return write(tmp_path_factory.mktemp("data") / "small", with_attributes, changed="both")
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Features and layers that tests share, so that each is computed once; not to be damaged."""
+    return tmp_path_factory.mktemp("cache") / "shared"
+
+
+@pytest.fixture(scope="session")
+def run(data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of comodulation on the small data set, not to be changed."""
+    from command import fit
+
+    folder = tmp_path_factory.mktemp("runs") / "comodulation"
+    outcome = fit(data, folder, cache)
+    assert outcome.status == 0, outcome.err
+    return folder
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without their figure, which takes as long as all the rest of a small run."""
+    from comodulation.report import run
+
+    monkeypatch.setattr(run, "_gains", lambda method, family: "<svg></svg>")
+
+
+def _never(*arguments, **options):
+    pytest.fail("features were extracted before all arguments were checked")
+
+
+@pytest.fixture
+def refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Check that a command is refused before features are extracted, with one line that matches, and writes nothing."""
+    from comodulation import fitting, prediction
+    from synthetic import snapshot
+
+    monkeypatch.setattr(fitting, "extract", _never)
+    monkeypatch.setattr(prediction, "extract", _never)
+    place = tmp_path / "place"
+    place.mkdir()
+
+    def check(call, *patterns):
+        before = snapshot(tmp_path, data)
+        outcome = call(place / "runs" / "out", place / "cache")
+        assert outcome.status == 2, outcome
+        for pattern in patterns:
+            assert re.search(pattern, outcome.line), outcome.line
+        assert len(outcome.line) < 1000, outcome.line
+        assert snapshot(tmp_path, data) == before
+        return outcome
+
+    return check

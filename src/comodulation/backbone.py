@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 from dataclasses import asdict, dataclass
@@ -15,10 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .errors import InputError, choose
+from .hub import hub_or_offline
 
 EFFICIENTNET_LITE0 = "efficientnet-lite0"
 IMAGE_SIZES = (16, 1024)
 _WEIGHTS = ("pretrained", "random")
+_CROP_MODES = ("center", "squash")
 _INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -82,6 +85,7 @@ class Backbone(nn.Module):
             _load_file(self.model, Path(settings.weights))
         config = timm.data.resolve_model_data_config(self.model)
         self.crop_fraction = float(config["crop_pct"])
+        self.crop_mode = choose(str(config["crop_mode"]), _CROP_MODES, f"crop mode of backbone {settings.name!r}:")
         self.interpolation = choose(str(config["interpolation"]), _INTERPOLATIONS, "interpolation")
         self.register_buffer("pixel_mean", 255 * torch.tensor(config["mean"])[:, None, None])
         self.register_buffer("pixel_std", 255 * torch.tensor(config["std"])[:, None, None])
@@ -120,15 +124,17 @@ class Backbone(nn.Module):
     def preprocess(self, image: Image.Image) -> Tensor:
         """An RGB image -> uint8 ``(3, S, S)``.
 
-        An image larger than the input on both sides is scaled and centre-cropped by the backbone's own crop fraction;
-        a smaller one is scaled to the input whole, because a crop would throw away part of the little there is.
+        An image larger than the input on both sides is scaled and centre-cropped by the backbone's own crop fraction and
+        mode, to the pixel as timm does it; a smaller one is scaled to the input whole, because a crop would throw away
+        part of the little there is.
         """
         size, resample = self.settings.image_size, _INTERPOLATIONS[self.interpolation]
         if min(image.size) > size:
-            scale = size / self.crop_fraction / min(image.size)
-            width, height = (max(size, round(side * scale)) for side in image.size)
+            short, scaled = min(image.size), int(size / self.crop_fraction)
+            keeps_ratio = self.crop_mode == "center"
+            width, height = (int(scaled * side / short) if keeps_ratio else scaled for side in image.size)
             image = image.resize((width, height), resample)
-            left, top = (width - size) // 2, (height - size) // 2
+            left, top = round((width - size) / 2), round((height - size) / 2)
             image = image.crop((left, top, left + size, top + size))
         elif image.size != (size, size):
             image = image.resize((size, size), resample)
@@ -143,6 +149,8 @@ class Backbone(nn.Module):
         settings = {key: value for key, value in asdict(self.settings).items() if key not in ("name", "weights")}
         digest.update(repr((type(self.model).__name__, sorted(settings.items()), self.interpolation)).encode())
         digest.update(repr((self.crop_fraction, self.pixel_mean.tolist(), self.pixel_std.tolist())).encode())
+        if self.crop_mode != _CROP_MODES[0]:
+            digest.update(self.crop_mode.encode())
         digest.update(hash_tensors(self.model.state_dict()).encode())
         return digest.hexdigest()
 
@@ -163,7 +171,7 @@ def _create(settings: BackboneSettings, architecture: str, *, pretrained: bool) 
     name = settings.name if pretrained else architecture
     sized = {"img_size": settings.image_size}  # transformers need it, convolutional networks refuse it
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), hub_or_offline() if pretrained else contextlib.nullcontext():
             torch.manual_seed(0)  # so that `random` weights are the same ones each time
             try:
                 return timm.create_model(name, pretrained=pretrained, **sized)

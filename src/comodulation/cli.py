@@ -39,7 +39,10 @@ def run(command: Callable[..., Any]) -> int:
     from .errors import InputError, RunError
 
     try:
-        return int(command(standalone_mode=False) or 0)
+        status = int(command(standalone_mode=False) or 0)
+        if status == 130:  # what newer versions of Typer make of Ctrl-C
+            raise KeyboardInterrupt
+        return status
     except InputError as error:
         _say(f"error: {error}")
         return 2
@@ -61,6 +64,10 @@ def run(command: Callable[..., Any]) -> int:
         if not hasattr(error, "format_message"):
             raise
         message = error.format_message()
+        if parsing := getattr(
+            error.__cause__, "errors", None
+        ):  # newer versions parse with pydantic, and leave out the value
+            message += f" (given: {parsing()[0]['input']!r})"
         _say(f"error: {message}") if not message.startswith("Usage:") else print(message)
         return 2
 

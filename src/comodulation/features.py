@@ -118,11 +118,11 @@ def extract(
                 _fill(
                     store, backbone.to(device), split, start, first, torch.device(device), precision, skip_bad, report
                 )
-            elif report:
-                report(len(split), len(split))
             bad = store.bad_rows()
             if bad and not skip_bad:
                 split.image(bad[0])  # raises, naming it: a cache filled with --skip-bad must not hide it
+            if report and start == len(split):
+                report(start, start)
             return Features(store.open(), bad, key, len(split) - start)
     except OSError as error:
         raise RunError(f"cannot write the feature cache {folder}: {error.strerror or error}") from error
@@ -188,7 +188,9 @@ class _Store:
             with open(self.data, "rb") as data:
                 for block in blocks:
                     start, stop = block["rows"]
-                    if _checksum(data.read((stop - start) * self.row_bytes), block["bad"]) != block["checksum"]:
+                    content = data.read((stop - start) * self.row_bytes)
+                    whole = len(content) == (stop - start) * self.row_bytes
+                    if not whole or _checksum(content, block["bad"]) != block["checksum"]:
                         break
                     good.append(block)
         rows = good[-1]["rows"][1] if good else 0

@@ -44,6 +44,7 @@ from .store import (
     load_head,
     read_json,
     read_tensors,
+    remove_partials,
     save_adapter,
     writable,
     write_bytes,
@@ -184,8 +185,7 @@ def _claimed(folder: Path, config: RunConfig, resume: bool) -> Iterator[None]:
     _check_claim(folder, config, resume)
     with writable(folder), locked(folder / LOCK, wait=False):
         _check_claim(folder, config, resume)  # again: another process may have begun a run before the lock was ours
-        for partial in folder.glob(f".*{PARTIAL}"):  # of a process that was killed while writing
-            partial.unlink(missing_ok=True)
+        remove_partials(folder)
         fresh = not (folder / CONFIG).exists()
         try:
             if fresh:
@@ -338,6 +338,7 @@ class Session:
         except OSError as error:
             raise RunError(f"cannot write the cache {folder}: {error.strerror or error}") from error
         with locked(lock):
+            remove_partials(folder)
             if (found := _stored_head(head, folder)) is not None:
                 self.tell.message(f"pretrained layers of seed {config.seed} found in the cache")
                 return key, found

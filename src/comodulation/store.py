@@ -75,6 +75,12 @@ def writable(folder: Path) -> Iterator[None]:
         raise
 
 
+def remove_partials(folder: Path) -> None:
+    """Remove what a process that was killed while writing left in a folder. The caller holds the folder's lock."""
+    for partial in folder.glob(f".*{PARTIAL}"):
+        partial.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: object) -> None:
     write_bytes(path, (json.dumps(value, indent=2, sort_keys=False) + "\n").encode())
 
@@ -88,11 +94,19 @@ def read_json(path: Path) -> Any:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, object] | None = None) -> None:
-    """Write tensors as safetensors; metadata values are stored as JSON in its header."""
+    """Write tensors as safetensors; metadata values are stored as JSON in its header. Equal contents make equal files."""
     from safetensors.torch import save
 
-    header = {key: json.dumps(value) for key, value in (metadata or {}).items()}
-    write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, header))
+    fields = {key: json.dumps(value) for key, value in (metadata or {}).items()}
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, fields or None)
+    # The library writes the fields in an order of its own, another one each time.
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    if fields:
+        header["__metadata__"] = fields
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # tensors stay aligned
+    write_bytes(path, len(text).to_bytes(8, "little") + text + content[8 + size :])
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

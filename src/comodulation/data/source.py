@@ -6,6 +6,7 @@ set costs no decoding.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Any
 from PIL import Image
 
 from ..errors import InputError, choose
+from ..hub import hub_or_offline
 
 _HASH_ROWS = 1000
 
@@ -99,12 +101,13 @@ def available_splits(source: str) -> list[str]:
     import datasets
 
     _quiet()
+    where = _resolve(source)
     try:
-        return [str(name) for name in datasets.get_dataset_split_names(_resolve(source))]
-    except InputError:
-        raise
+        with _reaching(where):
+            return [str(name) for name in datasets.get_dataset_split_names(where)]
     except Exception as error:  # the loader raises whatever its file format's reader raises
-        raise InputError(f"cannot read data {source!r}: {_first_line(error)}") from error
+        known = "" if Path(where).is_dir() else "no such folder; as a data set of the Hugging Face hub: "
+        raise InputError(f"cannot read data {source!r}: {known}{_first_line(error)}") from error
 
 
 def open_split(source: str, split: str, *, image_column: str | None = None) -> Split:
@@ -124,7 +127,8 @@ def open_split(source: str, split: str, *, image_column: str | None = None) -> S
     where = _resolve(source)
     choose(split, available_splits(source), f"split of {source}")
     try:
-        table = datasets.load_dataset(where, split=split)
+        with _reaching(where):
+            table = datasets.load_dataset(where, split=split)
     except Exception as error:
         # So does `datasets` say that all of a split's files are without rows.
         reason = "it is empty" if "corresponds to no data" in str(error) else _first_line(error)
@@ -158,6 +162,11 @@ def _resolve(source: str) -> str:
     if source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise InputError(f"no such data folder: {source!r}")
     return source
+
+
+def _reaching(where: str) -> contextlib.AbstractContextManager[None]:
+    """What reading a folder (nothing) or a data set of the hub takes."""
+    return contextlib.nullcontext() if Path(where).is_dir() else hub_or_offline()
 
 
 def _first_line(error: Exception) -> str:

@@ -16,6 +16,7 @@ class Attention(Method):
 
     name = "attention"
     paper = "arXiv 2311.15053 (2023), deterministic baseline"
+    default_learning_rate = 0.25
 
     def head_logits(self, activity: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
         return self.head.logits(activity, task_ids, "attention")

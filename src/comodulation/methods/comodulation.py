@@ -17,6 +17,7 @@ class Comodulation(Method):
 
     name = "comodulation"
     paper = "arXiv 2311.15053 (2023)"
+    default_learning_rate = 0.12
 
     def head_logits(self, activity: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
         return self.head.logits(activity, task_ids, "comodulation", sample_ids=sample_ids, step=step)

@@ -18,7 +18,7 @@ class TaskBias(Method):
 
     name = "task-bias"
     paper = "none: a class prior per task"
-    default_learning_rate = 0.1
+    default_learning_rate = 0.25
 
     def __init__(self, head: ComodulatedHead, family: TaskFamily, readout: str = "open") -> None:
         super().__init__(head, family, readout)

@@ -1,0 +1,328 @@
+"""The feature cache: right, resumable, and never used when damaged or foreign."""
+
+import json
+import shutil
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from comodulation import features
+from comodulation.backbone import Backbone, BackboneSettings
+from comodulation.data import BadImageError, open_split
+from comodulation.errors import InputError, RunError
+from comodulation.features import cache_folder, extract, features_of_images, locked
+from synthetic import images_at, snapshot, write
+
+ROWS, BLOCK = 160, 64
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    """Three blocks: 64, 64 and 32 rows."""
+    monkeypatch.setattr(features, "BLOCK", BLOCK)
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return Backbone(BackboneSettings("test_resnet", "random", 32, layer=-2))
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    return open_split(str(write(tmp_path_factory.mktemp("data") / "small")), "train")
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory, backbone, split):
+    """A complete cache, not to be changed."""
+    cache = tmp_path_factory.mktemp("filled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features, "BLOCK", BLOCK)
+        extract(backbone, split, cache)
+    return cache
+
+
+@pytest.fixture
+def cache(filled, tmp_path):
+    """A copy of the complete cache, to be damaged."""
+    shutil.copytree(filled, tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def the_file(cache, name):
+    (path,) = cache.glob(f"features/*/{name}")
+    return path
+
+
+def test_features_are_the_backbones(backbone, split, cache):
+    """Row by row what the backbone gives for the image, rounded to float16; reported block by block."""
+    seen = []
+    shutil.rmtree(cache)
+    result = extract(backbone, split, cache, report=lambda done, total: seen.append((done, total)))
+    assert result.extracted_rows == len(result) == ROWS
+    assert result.array.shape == (ROWS, *backbone.feature_shape)
+    assert seen == [(64, 160), (128, 160), (160, 160)]
+    rows = torch.tensor([0, 63, 64, 159])
+    with torch.no_grad():
+        expected = backbone(torch.stack([backbone.preprocess(split.image(row)) for row in rows.tolist()]))
+    torch.testing.assert_close(result.rows(rows), expected, atol=1e-3, rtol=2e-3)
+    assert torch.equal(result.rows(slice(0, 2)), torch.from_numpy(result.array[:2].astype(np.float32)))
+    with pytest.raises((ValueError, RuntimeError)):
+        result.array[0] = 0  # read-only
+
+
+def test_images_on_their_own_get_the_features_of_the_cache(backbone, split, filled):
+    """`predict` computes what `evaluate` reads, up to the rounding of a convolution over another batch size."""
+    images = torch.stack([backbone.preprocess(split.image(row)) for row in range(3)])
+    cached = extract(backbone, split, filled).rows(slice(0, 3))
+    torch.testing.assert_close(features_of_images(backbone, images), cached, atol=1e-3, rtol=2e-3)
+
+
+def test_a_second_call_extracts_nothing(backbone, split, cache):
+    before, seen = snapshot(cache), []
+    again = extract(backbone, split, cache, report=lambda done, total: seen.append((done, total)))
+    assert again.extracted_rows == 0
+    assert seen == [(ROWS, ROWS)]
+    assert snapshot(cache) == before
+
+
+def test_what_features_depend_on_is_in_the_key(backbone, split, cache):
+    others = [
+        extract(backbone, split, cache, precision="bfloat16"),
+        extract(Backbone(BackboneSettings("test_resnet", "random", 48, layer=-2)), split, cache),
+        extract(Backbone(BackboneSettings("test_resnet", "random", 32)), split, cache),
+    ]
+    assert all(other.extracted_rows == ROWS for other in others)
+    assert len({other.key for other in others} | {extract(backbone, split, cache).key}) == 4
+    difference = np.abs(others[0].array.astype(float) - extract(backbone, split, cache).array).max()
+    assert 0 < difference < 0.1  # bfloat16 was used, and is near
+    with pytest.raises(InputError, match=r"unknown precision 'float61'; did you mean 'float16'|unknown precision"):
+        extract(backbone, split, cache, precision="float61")
+
+
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def first_line(change):
+    def damage(cache):
+        journal = the_file(cache, "journal.jsonl")
+        lines = journal.read_text().splitlines()
+        block = json.loads(lines[0])
+        change(block)
+        journal.write_text("\n".join([json.dumps(block), *lines[1:]]) + "\n")
+
+    return damage
+
+
+DAMAGES = {
+    "first byte flipped": (lambda cache: flip(the_file(cache, "data.bin"), 0), 160),
+    "last byte flipped": (lambda cache: flip(the_file(cache, "data.bin"), -1), 32),
+    "data truncated": (
+        lambda cache: the_file(cache, "data.bin").write_bytes(the_file(cache, "data.bin").read_bytes()[:-1]),
+        32,
+    ),
+    "data gone": (lambda cache: the_file(cache, "data.bin").unlink(), 160),
+    "data emptied": (lambda cache: the_file(cache, "data.bin").write_bytes(b""), 160),
+    "journal truncated": (
+        lambda cache: the_file(cache, "journal.jsonl").write_bytes(the_file(cache, "journal.jsonl").read_bytes()[:-5]),
+        32,
+    ),
+    "journal gone": (lambda cache: the_file(cache, "journal.jsonl").unlink(), 160),
+    "journal is noise": (lambda cache: the_file(cache, "journal.jsonl").write_bytes(b"\xff\xfe{[" * 9), 160),
+    "journal is nested": (lambda cache: the_file(cache, "journal.jsonl").write_text("[" * 100_000), 160),
+    "rows are fractions": (first_line(lambda block: block.update(rows=[0, 64.0])), 160),
+    "rows are too many": (first_line(lambda block: block.update(rows=[0, 10**9])), 160),
+    "rows go backwards": (first_line(lambda block: block.update(rows=[64, 0])), 160),
+    "a row is called bad": (first_line(lambda block: block.update(bad=[3])), 160),
+    "checksum is a string": (first_line(lambda block: block.update(checksum="0")), 160),
+    "identity gone": (lambda cache: the_file(cache, "identity.json").unlink(), 160),
+    "identity is noise": (lambda cache: the_file(cache, "identity.json").write_bytes(b"\xff{"), 160),
+    "identity is foreign": (
+        lambda cache: the_file(cache, "identity.json").write_text(
+            the_file(cache, "identity.json").read_text().replace('"float32"', '"bfloat16"')
+        ),
+        160,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damage_is_found_and_only_that_is_extracted_again(name, backbone, split, filled, cache):
+    """From the first damaged block on, rows are computed again; the files end as they were, to the byte."""
+    damage, rows = DAMAGES[name]
+    damage(cache)
+    assert extract(backbone, split, cache).extracted_rows == rows
+    for file in ("data.bin", "journal.jsonl", "identity.json"):
+        assert the_file(cache, file).read_bytes() == the_file(filled, file).read_bytes(), file
+
+
+def test_a_foreign_cache_under_this_key_is_not_used(backbone, split, cache):
+    """Complete, with checksums that hold, but of another identity: another backbone's files moved here."""
+    other = Backbone(BackboneSettings("test_resnet", "random", 48, layer=-2))
+    theirs = extract(other, split, cache).key
+    ours = extract(backbone, split, cache)
+    expected = np.array(ours.array)
+    for file in ("data.bin", "journal.jsonl", "identity.json"):
+        shutil.copy(cache / "features" / theirs / file, cache / "features" / ours.key / file)
+    again = extract(backbone, split, cache)
+    assert again.extracted_rows == ROWS
+    assert np.array_equal(again.array, expected)
+
+
+@pytest.mark.parametrize("stop", [1, 2])
+def test_an_interrupted_extraction_continues(stop, backbone, split, filled, tmp_path):
+    """Ctrl-C after a block: the next call extracts the rest alone, and the file is the same to the byte."""
+
+    def interrupt(done, total):
+        if done == stop * BLOCK:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(backbone, split, tmp_path, report=interrupt)
+    result = extract(backbone, split, tmp_path)
+    assert result.extracted_rows == ROWS - stop * BLOCK
+    assert the_file(tmp_path, "data.bin").read_bytes() == the_file(filled, "data.bin").read_bytes()
+
+
+JOURNAL_LINE = st.one_of(
+    st.binary(max_size=30),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "rows": st.lists(st.integers(-1, 200) | st.floats() | st.text(max_size=1), max_size=3) | st.none(),
+            "checksum": st.integers(-1, 2**33) | st.none() | st.booleans(),
+            "bad": st.lists(st.integers(-1, 200) | st.floats(), max_size=2) | st.integers(),
+        },
+    ).map(lambda block: json.dumps(block).encode()),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(JOURNAL_LINE, max_size=4), st.binary(max_size=64))
+def test_any_journal_describes_a_verified_prefix(tmp_path_factory, lines, content):
+    """Whatever a journal and its data hold, what is kept is a prefix whose checksums hold, and the rest is cut off."""
+    folder = tmp_path_factory.mktemp("store")
+    identity = {"shape": [10, 1, 1, 2]}  # four bytes a row
+    store = features._Store(folder, identity)
+    good = {"rows": [0, 3], "checksum": zlib.crc32(content[:12]), "bad": []}
+    store.journal.write_bytes(b"\n".join([json.dumps(good).encode(), *lines]))
+    store.data.write_bytes(content)
+    rows = store.verified_rows()
+    assert 0 <= rows <= 10
+    assert (rows >= 3) == (len(content) >= 12)
+    assert 4 * rows <= store.data.stat().st_size
+    assert store.data.stat().st_size == 4 * rows or rows == 10
+    assert store.verified_rows() == rows
+
+
+# ---- images that cannot be read ----
+
+BAD = {3: b"not an image", 70: None, 150: b""}
+
+
+@pytest.fixture(scope="module")
+def spoiled(tmp_path_factory):
+    return open_split(str(write(tmp_path_factory.mktemp("data") / "spoiled", images_at(BAD))), "train")
+
+
+def test_a_bad_image_is_named_and_leaves_nothing(backbone, spoiled, tmp_path):
+    with pytest.raises(BadImageError, match=r"unreadable image: .* \[train, row 3\], damaged_3\.png"):
+        extract(backbone, spoiled, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_bad_image_later_on_keeps_the_blocks_before_it(backbone, tmp_path):
+    data = write(tmp_path / "data", images_at({70: b"not an image"}))
+    late = open_split(str(data), "train")
+    with pytest.raises(BadImageError, match="row 70"):
+        extract(backbone, late, tmp_path / "cache")
+    result = extract(backbone, late, tmp_path / "cache", skip_bad=True)
+    assert (result.extracted_rows, result.bad_rows) == (ROWS - BLOCK, (70,))
+
+
+def test_skip_bad_counts_and_goes_on(backbone, split, spoiled, filled, tmp_path):
+    """Bad rows are listed and zero, the others those of the undamaged images, and the list survives in the cache."""
+    result = extract(backbone, spoiled, tmp_path, skip_bad=True)
+    assert result.bad_rows == (3, 70, 150)
+    assert not result.array[[3, 70, 150]].any()
+    good = np.setdiff1d(np.arange(ROWS), list(BAD))
+    whole = extract(backbone, split, filled).array
+    assert np.array_equal(result.array[good], whole[good])
+    again = extract(backbone, spoiled, tmp_path, skip_bad=True)
+    assert (again.extracted_rows, again.bad_rows) == (0, (3, 70, 150))
+    # A cache that was filled with --skip-bad must not hide the image from a call without.
+    with pytest.raises(BadImageError, match="row 3"):
+        extract(backbone, spoiled, tmp_path)
+
+
+def test_a_changed_list_of_bad_rows_is_damage(backbone, spoiled, tmp_path):
+    extract(backbone, spoiled, tmp_path, skip_bad=True)
+    journal = the_file(tmp_path, "journal.jsonl")
+    journal.write_text(journal.read_text().replace("[3]", "[4]"))
+    result = extract(backbone, spoiled, tmp_path, skip_bad=True)
+    assert (result.extracted_rows, result.bad_rows) == (ROWS, (3, 70, 150))
+
+
+# ---- disks, locks, places ----
+
+
+def full_disk(*arguments):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_is_a_run_error(backbone, split, filled, tmp_path, monkeypatch):
+    """A disk that fills up while the second block is written: one error, and what is finished is kept."""
+    real, calls = features.os.fsync, []
+
+    def fsync(number):
+        calls.append(number)
+        return full_disk() if len(calls) == 3 else real(number)
+
+    monkeypatch.setattr(features.os, "fsync", fsync)
+    with pytest.raises(RunError, match=r"cannot write the feature cache .*: No space left on device"):
+        extract(backbone, split, tmp_path)
+    result = extract(backbone, split, tmp_path)
+    assert result.extracted_rows == ROWS - BLOCK
+    assert the_file(tmp_path, "data.bin").read_bytes() == the_file(filled, "data.bin").read_bytes()
+
+
+def test_a_cache_below_a_file(backbone, split, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot write the feature cache"):
+        extract(backbone, split, tmp_path / "file" / "cache")
+
+
+def test_features_beyond_half_precision(split, tmp_path):
+    """Values that float16 cannot hold are an error, not infinities in the cache."""
+    broken = Backbone(BackboneSettings("test_resnet", "random", 32, layer=-2))
+    broken.pixel_std /= 1e9
+    with pytest.raises(RunError, match="more than float16 holds"):
+        extract(broken, split, tmp_path)
+
+
+def test_the_lock(tmp_path):
+    lock = tmp_path / "lock"
+    in_use = pytest.raises(InputError, match=f"{tmp_path} is in use by another process")
+    with locked(lock), in_use, locked(lock, wait=False):
+        pytest.fail("locked twice")
+    with locked(lock, wait=False):
+        assert lock.exists()
+
+
+def test_where_the_cache_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMODULATION_CACHE", str(tmp_path / "a"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "b"))
+    assert cache_folder(tmp_path) == tmp_path
+    assert cache_folder() == tmp_path / "a"
+    monkeypatch.delenv("COMODULATION_CACHE")
+    assert cache_folder() == tmp_path / "b" / "comodulation"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "comodulation"
