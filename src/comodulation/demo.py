@@ -15,7 +15,7 @@ import torch
 
 from .config import HeadSettings, RunConfig
 from .data.digits import PARITY, Digits, Scenes, load_digits, make_scenes, patches, split_digits
-from .errors import InputError
+from .errors import InputError, RunError
 from .evaluation import METRICS, metrics
 from .features import Features
 from .fitting import build_head
@@ -250,5 +250,5 @@ def _claim(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_bytes(out / "cells.csv", b"")
-    except OSError as error:
-        raise InputError(f"cannot write to {out}: {error.strerror or error}") from error
+    except (OSError, RunError) as error:
+        raise InputError(f"cannot write to {out}: {getattr(error, 'strerror', None) or error}") from error

@@ -44,16 +44,16 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         checks = {
-            "epochs": 1 <= self.epochs <= 60_000,
-            "learning_rate": 0 < self.learning_rate < math.inf,
-            "batch_size": self.batch_size >= 1,
-            "weight_decay": 0 <= self.weight_decay < math.inf,
-            "warmup": 0 <= self.warmup < 1,
-            "patience": self.patience >= 0,
+            "epochs": (1 <= self.epochs <= 60_000, "1 to 60000"),
+            "learning_rate": (0 < self.learning_rate < math.inf, "a positive finite number"),
+            "batch_size": (self.batch_size >= 1, "at least 1"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "a finite number of at least 0"),
+            "warmup": (0 <= self.warmup < 1, "at least 0 and below 1"),
+            "patience": (self.patience >= 0, "at least 0"),
         }
-        for name, fine in checks.items():
+        for name, (fine, expected) in checks.items():
             if not fine:
-                raise InputError(f"{name} is out of range: {getattr(self, name)!r}")
+                raise InputError(f"{name} {getattr(self, name)!r} is out of range, expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ def train(
     wrapped.mark_forward_method("loss")
     history: list[dict[str, float]] = []
     best = [parameter.detach().clone() for parameter in parameters]
-    if checkpoint is not None and checkpoint.exists():
-        history, best = _restore(checkpoint, identity, parameters, optimizer)
+    if checkpoint is not None and (stored := _read_checkpoint(checkpoint, identity, parameters)) is not None:
+        history, best = _restore(*stored, parameters, optimizer)
     total = settings.epochs * steps_per_epoch
     for epoch in range(len(history), settings.epochs):
         if _stalled(history, settings.patience):
@@ -191,14 +191,29 @@ def _save(
     write_tensors(path, tensors, {"identity": identity, "history": history})
 
 
-def _restore(
-    path: Path, identity: str, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer
-) -> tuple[list[dict[str, float]], list[Tensor]]:
-    tensors, metadata = read_tensors(path)
+def _read_checkpoint(
+    path: Path, identity: str, parameters: list[nn.Parameter]
+) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """A checkpoint's content; None if there is none or it is damaged, and training starts over. Raises InputError if foreign."""
+    try:
+        tensors, metadata = read_tensors(path)
+    except InputError:
+        return None
     if metadata.get("identity") != identity:
         raise InputError(
             f"the checkpoint {path} belongs to a training with other settings or data; remove it to start over"
         )
+    keys = ("now", "best", "optimizer.{}.exp_avg", "optimizer.{}.exp_avg_sq", "optimizer.{}.step")
+    names = {key.format(place) if "{}" in key else f"{key}.{place}" for place in range(len(parameters)) for key in keys}
+    return (tensors, metadata) if set(tensors) == names else None
+
+
+def _restore(
+    tensors: dict[str, Tensor],
+    metadata: dict[str, Any],
+    parameters: list[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+) -> tuple[list[dict[str, float]], list[Tensor]]:
     with torch.no_grad():
         for place, parameter in enumerate(parameters):
             parameter.copy_(tensors[f"now.{place}"])
