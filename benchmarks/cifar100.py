@@ -16,7 +16,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from comodulation.backbone import Backbone
 from comodulation.config import RunConfig, make_config

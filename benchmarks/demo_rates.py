@@ -8,10 +8,10 @@ from __future__ import annotations
 from comodulation.demo import fit_seed
 
 CANDIDATES = {
-    "hard-sharing": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
-    "task-bias": (0.025, 0.05, 0.1, 0.2, 0.4),
-    "attention": (0.025, 0.05, 0.1, 0.2, 0.4),
-    "comodulation": (0.025, 0.05, 0.1, 0.2, 0.4),
+    "hard-sharing": (3e-3, 1e-2, 2e-2, 3e-2, 6e-2),
+    "task-bias": (0.1, 0.2, 0.4, 0.8, 1.6),
+    "attention": (0.1, 0.2, 0.4, 0.8, 1.6),
+    "comodulation": (0.1, 0.2, 0.4, 0.8, 1.6),
 }
 SEEDS = (100, 101)
 

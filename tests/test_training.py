@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import nn
 
 from comodulation.errors import InputError, RunError

@@ -136,7 +136,7 @@ def fit(
             configuration.
         RunError: something failed on the way; what is there can be resumed.
     """
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
     tell = progress or Silent()
     folders = [out / config.method if len(configs) > 1 else out for config in configs]

@@ -96,7 +96,7 @@ def train(
         validate: metrics after an epoch, with ``nll`` among them; called in eval mode, without gradients.
         settings: epochs, learning rate, ...
         seed: of order and dropout.
-        fabric: a ``lightning.fabric.Fabric``.
+        fabric: a ``lightning_fabric.Fabric``.
         checkpoint: file to write after every epoch, and to continue from if it is there.
         identity: what the checkpoint must belong to.
         report: called after every epoch.
