@@ -4,6 +4,7 @@ import atexit
 import os
 import re
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,9 @@ os.environ.update(
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+# A shell's background jobs and some CI runners ignore Ctrl-C, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)  # the tensors are small, and two threads only get in each other's way
 

@@ -77,8 +77,8 @@ def test_what_is_written_is_read(values, tmp_path):
             {**CLASSES, "modulation": {"link": "exp"}},
             r"unknown link 'exp'; did you mean 'exponential'\?|unknown link 'exp'",
         ),
-        ({**CLASSES, "tuning": {"epochs": 0}}, "epochs is out of range: 0"),
-        ({**CLASSES, "tuning": {"learning_rate": float("nan")}}, "learning_rate is out of range: nan"),
+        ({**CLASSES, "tuning": {"epochs": 0}}, "epochs 0 is out of range"),
+        ({**CLASSES, "tuning": {"learning_rate": float("nan")}}, "learning_rate nan is out of range"),
         ({**CLASSES, "tuning": 3}, "tuning: "),
     ],
 )

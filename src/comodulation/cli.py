@@ -124,8 +124,6 @@ def fit(
     as_json: JsonFlag = False,
 ) -> None:
     """Pretrain the added layers, fine-tune each method, evaluate, and write run folders."""
-    from dataclasses import replace
-
     from .backbone import BackboneSettings
     from .config import HeadSettings, RunConfig, make_config
     from .console import ConsoleProgress
@@ -154,14 +152,14 @@ def fit(
         ),
         controller=dict(hidden=tuple(controller_hidden or ())),
         modulation=_modulation({key: value for key, value in given.items() if value is not None}, Modulation),
-        pretraining=replace(
-            defaults["pretraining"], **_present(epochs=pretraining_epochs, learning_rate=pretraining_learning_rate)
+        pretraining=_training(
+            "pretraining", defaults["pretraining"], epochs=pretraining_epochs, learning_rate=pretraining_learning_rate
         ),
     )  # fmt: skip
     configs = []
     for name in names:
         rate = learning_rate if learning_rate is not None else METHODS[name].default_learning_rate
-        tuning = replace(defaults["tuning"], **_present(epochs=epochs, patience=patience, learning_rate=rate))
+        tuning = _training("fine-tuning", defaults["tuning"], epochs=epochs, patience=patience, learning_rate=rate)
         configs.append(make_config({**shared, "method": name, "tuning": tuning}))
     try:
         with ConsoleProgress() as progress:
@@ -236,8 +234,16 @@ def demo(
     print(json.dumps(result) if as_json else describe(result))
 
 
-def _present(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
+def _training(step: str, settings: Any, **changes: Any) -> Any:
+    """Training settings with the options that were given; errors say of which step they are."""
+    from dataclasses import replace
+
+    from .errors import InputError
+
+    try:
+        return replace(settings, **{name: value for name, value in changes.items() if value is not None})
+    except InputError as error:
+        raise InputError(f"{step}: {error}") from error
 
 
 def _modulation(given: dict[str, Any], make: Callable[..., Any]) -> Any:
