@@ -169,3 +169,24 @@ def test_missing_task_gains_are_refused():
     method = make("comodulation", CLASSES, modulation=Modulation(level="task"))
     with pytest.raises(InputError, match="task_gains"):
         method.load_adapter_tensors(method.adapter_tensors())
+
+
+@pytest.mark.parametrize(("name", "family"), [case for case in CASES if case[0] not in ("base", "class-mask")])
+def test_gradients_have_the_same_bits_each_time_on_two_threads(name, family):
+    """A resumed run must equal an uninterrupted one: no sum may depend on the order in which threads arrive."""
+    method = make(name, family)
+    given, task, target = inputs(method, family, 4000)
+    method.observe([(given, task)])
+    method.eval()  # no dropout
+    gradients = []
+    torch.set_num_threads(2)
+    try:
+        for _ in range(4):
+            method.zero_grad()
+            method.head.train(not method.trains_layers)
+            method.loss(given, task, target).backward()
+            gradients.append([parameter.grad.clone() for parameter in method.learnable()])
+    finally:
+        torch.set_num_threads(1)
+    for other in gradients[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(gradients[0], other, strict=True))

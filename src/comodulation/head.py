@@ -298,12 +298,14 @@ class ComodulatedHead(nn.Module):
         """
         by_task = self.modulation.level == "task" and not tasks.is_floating_point()
         if by_task and not self.training and self.task_gains is not None:
-            return self.task_gains[tasks]
+            return self.task_gains.index_select(0, tasks)
         if by_task and self.training:
             self.task_gains = None  # stored gains belong to a coupling that training is about to change
             if self.response is not None:
-                return self._link(self.response.statistics(self._all_couplings()))[tasks]
-            return self._link(average_over_tasks(self._statistics_at(activity, u), tasks, self.num_tasks))[tasks]
+                # Not gains[tasks]: its gradient adds up in the order in which threads arrive, another one each run.
+                return self._link(self.response.statistics(self._all_couplings())).index_select(0, tasks)
+            averaged = average_over_tasks(self._statistics_at(activity, u), tasks, self.num_tasks)
+            return self._link(averaged).index_select(0, tasks)
         return self._link(self._statistics_at(activity, u))
 
     def observe(self, batches: Iterable[tuple[Tensor, Tensor]]) -> bool:

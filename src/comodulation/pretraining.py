@@ -37,7 +37,7 @@ class Pretraining(nn.Module):
             return F.cross_entropy(logits, targets)
         known = targets >= 0
         losses = F.binary_cross_entropy_with_logits(logits, targets.clamp(min=0).to(logits.dtype), reduction="none")
-        return losses[known].mean() if bool(known.any()) else (logits * 0).sum()
+        return (losses * known).sum() / known.sum().clamp(min=1)
 
 
 def pretraining_targets(family: TaskFamily, columns: list[np.ndarray]) -> Tensor:

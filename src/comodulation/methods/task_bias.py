@@ -25,7 +25,7 @@ class TaskBias(Method):
         self.bias = nn.Parameter(torch.zeros(family.num_tasks, family.num_outputs))
 
     def head_logits(self, activity: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
-        return self.head.logits(activity, None, "base") + self.bias[task_ids]
+        return self.head.logits(activity, None, "base") + self.bias.index_select(0, task_ids)
 
     def learnable(self) -> list[nn.Parameter]:
         return [self.bias]
