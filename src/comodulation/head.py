@@ -10,7 +10,6 @@ convolution: the derivative of d at m = 0 is [K h + skip(h) > 0] * (K (h w) + sk
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,57 +18,15 @@ from torch.nn import functional as F
 
 from .controller import Controller, coupling
 from .errors import choose
-from .gains import DecoderStatistics, average_over_tasks, check_options, decoder_statistics, gains_from_statistics
-from .modulation import check_std, modulate
+from .gains import DecoderStatistics, average_over_tasks, decoder_statistics, gains_from_statistics
+from .mechanism import Modulation as Modulation
+from .modulation import modulate
 from .noise import modulator_noise
 from .response import TaskResponse, task_response
 
 MODES = ("base", "attention", "comodulation")
-ENCODERS = ("gain", "none", "stochastic")
-LEVELS = ("task", "input")
 DECODER_NOISE = 1  # the noise layer of monte_carlo gains; 0 is the encoder's
 MAX_RESPONSE = 2**28  # numbers in a stored response (1 GiB in float32)
-
-
-@dataclass(frozen=True)
-class Modulation:
-    """How a task modulates the head. Names as in ``comodulation.decoder_gains``.
-
-    Attributes:
-        std: standard deviation sigma of the modulator.
-        estimator, normalizer, link, beta, num_nodes, num_samples: as in ``decoder_gains``.
-        level: `task` (one gain per task, from statistics averaged over its inputs) or `input` (one per input).
-        encoder: what the encoder does while the decoder has its gains: `gain` (multiplied by exp(u)), `none`
-            (unmodulated), or `stochastic` (modulated by ``num_samples`` draws; probabilities are averaged).
-        training_encoder: the same while training; None means as ``encoder``.
-        after_gain: take the decoder's statistics at the encoder activity after its task gain exp(u), not before it.
-
-    Raises:
-        ValueError: unknown names, combinations that are not offered, numbers out of range.
-    """
-
-    std: float = 0.3
-    estimator: str = "derivative"
-    normalizer: str = "relative"
-    link: str = "exponential"
-    level: str = "task"
-    beta: float = 1.0
-    encoder: str = "gain"
-    training_encoder: str | None = None
-    after_gain: bool = False
-    num_nodes: int = 5
-    num_samples: int = 16
-
-    def __post_init__(self) -> None:
-        check_std(self.std)
-        check_options(self.estimator, self.normalizer, self.link, self.beta, self.num_nodes, self.num_samples)
-        choose(self.level, LEVELS, "level")
-        choose(self.encoder, ENCODERS, "encoder")
-        choose(self.encoder_in(training=True), ENCODERS, "training_encoder")
-
-    def encoder_in(self, training: bool) -> str:
-        """What the encoder does, in training or in evaluation."""
-        return (self.training_encoder or self.encoder) if training else self.encoder
 
 
 class ComodulatedHead(nn.Module):

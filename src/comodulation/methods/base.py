@@ -50,7 +50,7 @@ class Method(nn.Module):
 
     def head_logits(self, activity: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
         """Logits ``(T, B, C)`` from encoder activity, before the readout's mask; T = 1 unless sampled."""
-        raise NotImplementedError
+        raise NotImplementedError  # the one thing that every method must say for itself
 
     def learnable(self) -> list[nn.Parameter]:
         """The parameters that fine-tuning trains. None by default."""
