@@ -160,7 +160,7 @@ def table(arguments: argparse.Namespace) -> None:
             if known(read_rows(arguments.out), what):
                 continue
             adapted = shared.adapt(with_method(shared.config, method, modulation, tuning))
-            tested = shared.test(adapted.method)
+            tested = shared.test(adapted)
             assert tested is not None
             numbers = metrics(tested.log_probabilities, tested.target)
             extra = {"learnable": adapted.method.num_learnable(), "tuning_seconds": adapted.seconds["tuning"]}

@@ -31,8 +31,7 @@ def inputs(method, family, size: int = 20):
         target = torch.tensor([family.members[k][i % len(family.members[k])] for i, k in enumerate(task.tolist())])
     else:
         target = torch.arange(size) // family.num_tasks % 2
-    given = features if method.trains_layers else method.head.encode(features).detach()
-    return given, task, target
+    return method.prepare(features).detach(), task, target
 
 
 def train(method, given, task, target, steps: int = 10):
@@ -122,6 +121,9 @@ def test_learnable_parameters():
         "task-bias": 3 * 7,
         "attention": 3 * 8,
         "comodulation": 3 * 8,
+        "decoder-gains": 3 * 8,
+        "ia3": 3 * 16,
+        "film": 3 * 16,
         "hard-sharing": layers,
     }
 
@@ -151,7 +153,7 @@ def test_stochastic_training_averages_losses_over_samples():
 def test_binary_task_reads_its_own_output():
     method = make("base", BINARY)
     given, task, _ = inputs(method, BINARY)
-    logits = method.head.logits(given, None, "base")[0]
+    logits = method.head.readout(given)
     expected = logits[torch.arange(len(task)), task].sigmoid()
     torch.testing.assert_close(method.log_probabilities(given, task)[:, 1].exp(), expected)
 

@@ -62,8 +62,7 @@ def answers(adapted):
             if head is adapted:
                 results.append(head(FEATURES, tasks, sample_ids=ids))
             else:
-                inputs = FEATURES if adapted.trains_layers else head.encode(FEATURES)
-                results.append(adapted.log_probabilities(inputs, tasks, ids))
+                results.append(adapted.log_probabilities(adapted.prepare(FEATURES), tasks, ids))
     return torch.cat(results)
 
 

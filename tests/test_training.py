@@ -42,7 +42,7 @@ def run(module, checkpoint=None, *, epochs=6, stop_after=None, validate=None, id
 
     return train(
         module,
-        list(module.parameters()),
+        [(p, 1.0) for p in module.parameters()],
         batches,
         4,
         validate or (lambda: {"nll": float(module.loss(X, Y)), "accuracy": 0.0}),

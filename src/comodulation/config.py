@@ -63,6 +63,8 @@ class RunConfig(BaseModel):
         data: folder of parquet files, or Hugging Face dataset id.
         group, label: columns of a family of kind `classes`.
         attributes: columns of a family of kind `binary`, instead of group and label.
+        task_bias: learn a bias per task and output besides what the method learns.
+        options: of the method itself; see ``Method.options``.
         validation_fraction: share of each half that is kept for validation.
         disjoint_halves: pretraining and fine-tuning use disjoint halves of the training split.
     """
@@ -78,6 +80,8 @@ class RunConfig(BaseModel):
     attributes: tuple[str, ...] = ()
     readout: str = "open"
     method: str = "comodulation"
+    task_bias: bool = False
+    options: dict[str, int | float | str] = {}
     seed: int = Field(0, ge=0, le=MAX_SEED)
     precision: str = "float32"
     skip_bad: bool = False
@@ -93,7 +97,9 @@ class RunConfig(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
         choose(self.readout, READOUTS, "readout")
-        choose(self.method, METHODS, "method")
+        known = METHODS[choose(self.method, METHODS, "method")].options
+        for name in self.options:
+            choose(name, known, f"option of method {self.method!r};")
         choose(self.precision, PRECISIONS, "precision")
         if bool(self.attributes) == bool(self.group or self.label):
             raise InputError("give either --group and --label (classes within groups) or --attribute (binary tasks)")

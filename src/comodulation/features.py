@@ -57,6 +57,11 @@ class Features:
     def __len__(self) -> int:
         return len(self.array)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image's features."""
+        return self.array.shape[1:]
+
     def rows(self, rows: Tensor | slice) -> Tensor:
         """Features of some rows, float32 ``(len(rows), C, s, s)``."""
         index = rows.cpu().numpy() if isinstance(rows, Tensor) else rows

@@ -71,9 +71,10 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Adapted:
-    """A fine-tuned method: its validation predictions, the layers it started from, and how it came about."""
+    """A fine-tuned method: its validation predictions, the layers it started from (and their key), and how it came about."""
 
     method: Method
+    layers: str
     validation: Predictions
     pretrained: dict[str, Tensor]
     pretraining: list[dict[str, float]]
@@ -257,6 +258,7 @@ class Session:
         self.train_examples = usable[config.train_split]
         self.test_examples = usable.get(config.test_split)
         self.parts = deal_images(config, family, self.train_examples)
+        self._prepared: dict[tuple[str, str, str], Tensor] = {}
 
     @property
     def train_features(self) -> Features:
@@ -264,28 +266,38 @@ class Session:
 
     def adapt(self, config: RunConfig, checkpoint: Path | None = None) -> Adapted:
         """Fine-tune one method on this seed's pretrained layers."""
-        head = build_head(config, self.family, self.train_features.array.shape[1]).to(self.fabric.device)
+        head = build_head(config, self.family, self.train_features.shape[0]).to(self.fabric.device)
         began = time.perf_counter()
         key, pretraining = self._pretrained(head)
         trained = time.perf_counter()
         pretrained = {name: tensor.clone() for name, tensor in head_tensors(head).items()}
-        method = make_method(config.method, head, self.family, config.readout).to(self.fabric.device)
+        method = config_method(config, head, self.family).to(self.fabric.device)
         tuning = self.train_examples.of_images(self.parts.tuning)
         validation = self.train_examples.of_images(self.parts.tuning_validation)
-        inputs = Inputs(method, self.train_features, torch.cat([tuning.image, validation.image]).unique())
+        images = torch.cat([tuning.image, validation.image]).unique()
+        inputs = self._inputs(method, self.train_features, images, key)
         history = tune(method, inputs, tuning, validation, config, self.fabric, checkpoint, key, self.tell)
         seconds = {
             "pretraining": round(trained - began, 2),
             "tuning": round(time.perf_counter() - trained, 2),
         }
-        return Adapted(method, predict(method, inputs, validation), pretrained, pretraining, history, seconds)
+        return Adapted(method, key, predict(method, inputs, validation), pretrained, pretraining, history, seconds)
 
-    def test(self, method: Method) -> Predictions | None:
+    def test(self, adapted: Adapted) -> Predictions | None:
         """Predictions on the test split, if there is one."""
         if self.test_examples is None:
             return None
         features = self.features[self.config.test_split]
-        return predict(method, Inputs(method, features, self.test_examples.image.unique()), self.test_examples)
+        inputs = self._inputs(adapted.method, features, self.test_examples.image.unique(), adapted.layers)
+        return predict(adapted.method, inputs, self.test_examples)
+
+    def _inputs(self, method: Method, features: Features, images: Tensor, layers: str) -> Inputs:
+        """What a method reads of some images; kept, so that the next method on the same layers finds it."""
+        place = (layers, method.reads, features.key)
+        inputs = Inputs(method, features, images, self._prepared.get(place))
+        if inputs.prepared is not None:
+            self._prepared[place] = inputs.prepared
+        return inputs
 
     def run(self, config: RunConfig, folder: Path, seconds: dict[str, float]) -> None:
         """Fit and evaluate one method, and write its run folder."""
@@ -301,7 +313,7 @@ class Session:
             "learnable_parameters": method.num_learnable(),
             "validation": evaluate_predictions(adapted.validation, self.family.tasks),
         }
-        tested = self.test(method)
+        tested = self.test(adapted)
         if tested is not None:
             result["test"] = evaluate_predictions(tested, self.family.tasks)
         if any(features.bad_rows for features in self.features.values()):
@@ -362,6 +374,11 @@ def _stored_head(head: ComodulatedHead, folder: Path) -> list[dict[str, float]] 
     except InputError:
         return None
     return stored.get("history", [])
+
+
+def config_method(config: RunConfig, head: ComodulatedHead, family: TaskFamily) -> Method:
+    """The method a configuration describes, on a head."""
+    return make_method(config.method, head, family, config.readout, task_bias=config.task_bias, **config.options)
 
 
 def build_head(config: RunConfig, family: TaskFamily, in_channels: int) -> ComodulatedHead:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .controller import Controller, coupling
+from .convolution import convolve, dense_matrix, is_small
 from .errors import choose
 from .gains import DecoderStatistics, average_over_tasks, decoder_statistics, gains_from_statistics
 from .mechanism import Modulation as Modulation
@@ -115,6 +116,7 @@ class ComodulatedHead(nn.Module):
         self.controller = Controller(num_tasks, encoder_channels, **(controller or {}))
         self.register_buffer("task_gains", None)
         self.response: TaskResponse | None = None
+        self._matrices: dict[nn.Module, tuple[tuple[Any, ...], Tensor]] = {}
         self.frozen = False
 
     # ---- the network without a task -------------------------------------------------------------------------------
@@ -154,13 +156,25 @@ class ComodulatedHead(nn.Module):
             )
         scaled = (features - self.feature_mean[:, None, None]) / self.feature_std[:, None, None]
         projected = self.projection(self.feature_dropout(scaled)).relu()
-        encoded = self.encoder(projected)
+        assert self.encoder.bias is not None
+        encoded = self._convolve(projected, self.encoder) + self.encoder.bias[:, None, None]
         return (encoded + projected if self.residual else encoded).relu()
 
     def drive(self, activity: Tensor) -> Tensor:
         """The linear part of the decoder, K h + skip(h) without bias: ``(N, E, H, W) -> (N, D, H, W)``."""
-        drive = F.conv2d(activity, self.decoder.weight, padding=self.decoder.padding)
+        drive = self._convolve(activity, self.decoder)
         return drive if self.decoder_skip is None else drive + self.decoder_skip(activity)
+
+    def _convolve(self, activity: Tensor, layer: nn.Conv2d) -> Tensor:
+        """A layer's convolution without bias; a frozen layer's matrix for small maps is built once."""
+        weight, (height, width) = layer.weight, activity.shape[2:]
+        if weight.requires_grad or not is_small(height, width, weight.shape[-1]):
+            return convolve(activity, weight)
+        key = (weight.data_ptr(), weight._version, weight.dtype, height, width)
+        if layer not in self._matrices or self._matrices[layer][0] != key:
+            with torch.no_grad():
+                self._matrices[layer] = (key, dense_matrix(weight, height, width))
+        return convolve(activity, weight, self._matrices[layer][1])
 
     def decode(self, activity: Tensor) -> Tensor:
         """Encoder activity ``(N, E, H, W)`` -> rectified decoder activity ``(N, D, H, W)``."""

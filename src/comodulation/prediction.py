@@ -18,8 +18,8 @@ from .data.source import decode_image
 from .errors import InputError
 from .evaluation import evaluate_predictions
 from .features import extract, features_of_images
-from .fitting import build_head, read_labels
-from .methods import Method, make_method
+from .fitting import build_head, config_method, read_labels
+from .methods import Method
 from .progress import Progress, Silent
 from .store import ADAPTER, CONFIG, HEAD, METRICS, load_adapter, load_head, read_json, read_tensors, writable
 from .tasks import TaskFamily
@@ -68,7 +68,7 @@ class Run:
         """The adapted network. Raises InputError if head or adapter do not belong to this backbone and configuration."""
         head = build_head(self.config, self.family, self.backbone.feature_shape[0])
         load_head(head, self.folder / HEAD)
-        method = make_method(self.config.method, head, self.family, self.config.readout)
+        method = config_method(self.config, head, self.family)
         load_adapter(method, self.folder / ADAPTER, backbone=self.backbone.fingerprint())
         return method.eval()
 
@@ -119,12 +119,13 @@ class Run:
         pixels = torch.stack([self.backbone.preprocess(decode_image(_file(path), str(path))) for path in images])
         method = self.method
         features = features_of_images(self.backbone, pixels, self.config.precision)
-        activity = features if method.trains_layers else method.head.encode(features).detach()
+        with torch.no_grad():
+            inputs = method.prepare(features)
         count = len(ids)
         task_ids = torch.tensor(ids).repeat(len(images))
         # Noise belongs to an image's content, not to its place among the images asked about.
         sample_ids = torch.tensor([_content_id(image) for image in pixels]).repeat_interleave(count)
-        logs = method.log_probabilities(activity.repeat_interleave(count, 0), task_ids, sample_ids)
+        logs = method.log_probabilities(inputs.repeat_interleave(count, 0), task_ids, sample_ids)
         results: list[dict[str, Any]] = [{"image": str(path), "tasks": {}} for path in images]
         for row, log in enumerate(logs):
             place, task = divmod(row, count)

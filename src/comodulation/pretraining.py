@@ -79,7 +79,7 @@ def pretrain(
 
     return train(
         module,
-        [parameter for layer in head.layers for parameter in layer.parameters()],
+        [(parameter, 1.0) for layer in head.layers for parameter in layer.parameters()],
         batches,
         -(-len(parts.pretraining) // settings.batch_size),
         validate,
@@ -94,7 +94,7 @@ def pretrain(
 
 def channel_moments(features: Features, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each feature channel over some rows, each ``(C,)``, read in blocks."""
-    channels = features.array.shape[1]
+    channels = features.shape[0]
     total, squares, count = torch.zeros(channels).double(), torch.zeros(channels).double(), 0
     for part in rows.split(4096):
         block = features.rows(part).double()

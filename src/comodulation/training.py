@@ -8,6 +8,7 @@ the same bits as one that was not.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -70,11 +71,21 @@ class Epoch:
 
 Batch = tuple[Any, ...]
 Report = Callable[[Epoch], None]
+Gradients = Callable[
+    [Any, Any, Batch], Tensor
+]  # (module, fabric, batch) -> loss, with gradients left on the parameters
+
+
+def loss_gradients(module: Any, fabric: Any, batch: Batch) -> Tensor:
+    """Gradients of ``module.loss(*batch)``."""
+    loss = module.loss(*batch)
+    fabric.backward(loss)
+    return loss
 
 
 def train(
     module: nn.Module,
-    parameters: list[nn.Parameter],
+    learnable: list[tuple[nn.Parameter, float]],
     batches: Callable[[int, torch.Generator], Iterable[Batch]],
     steps_per_epoch: int,
     validate: Callable[[], dict[str, float]],
@@ -85,12 +96,14 @@ def train(
     checkpoint: Path | None = None,
     identity: str = "",
     report: Report | None = None,
+    gradients: Gradients = loss_gradients,
+    after_step: Callable[[int], None] | None = None,
 ) -> list[dict[str, float]]:
-    """Train ``parameters`` to lower ``module.loss(*batch)``; leave them at the epoch of lowest validation NLL.
+    """Train parameters to lower ``module.loss(*batch)``; leave them at the epoch of lowest validation NLL.
 
     Args:
         module: has ``loss(*batch) -> scalar``.
-        parameters: what to train.
+        learnable: what to train, each with its learning rate as a multiple of the settings'.
         batches: (epoch, generator) -> the epoch's batches; random choices are drawn from the generator.
         steps_per_epoch: number of batches of an epoch.
         validate: metrics after an epoch, with ``nll`` among them; called in eval mode, without gradients.
@@ -100,6 +113,8 @@ def train(
         checkpoint: file to write after every epoch, and to continue from if it is there.
         identity: what the checkpoint must belong to.
         report: called after every epoch.
+        gradients: computes a batch's gradients and returns its loss; by default those of the loss itself.
+        after_step: called with the number of steps done, after each.
 
     Returns:
         One dict per epoch: epoch, loss, the validation metrics, seconds.
@@ -108,7 +123,13 @@ def train(
         RunError: the loss is not finite (nothing is saved then).
         InputError: the checkpoint belongs to another training.
     """
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    parameters = [parameter for parameter, _ in learnable]
+    # Neighbours with the same factor share a group, so that parameters keep their order in the optimizer's state.
+    groups = [
+        {"params": [parameter for parameter, _ in same], "factor": factor}
+        for factor, same in itertools.groupby(learnable, lambda item: item[1])
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     wrapped, optimizer = fabric.setup(module, optimizer)
     wrapped.mark_forward_method("loss")
     history: list[dict[str, float]] = []
@@ -127,11 +148,13 @@ def train(
             generator = torch.Generator().manual_seed(derived_seed(seed, "order", epoch))
             for step, batch in enumerate(batches(epoch, generator), epoch * steps_per_epoch):
                 for group in optimizer.param_groups:
-                    group["lr"] = one_cycle(step, total, settings.learning_rate, settings.warmup)
-                loss = wrapped.loss(*batch)
+                    rate = one_cycle(step, total, settings.learning_rate, settings.warmup)
+                    group["lr"] = rate * group["factor"]
                 optimizer.zero_grad()
-                fabric.backward(loss)
+                loss = gradients(wrapped, fabric, batch)
                 optimizer.step()
+                if after_step is not None:
+                    after_step(step + 1)
                 losses.append(loss.detach())
         mean_loss = float(torch.stack(losses).mean())
         if not math.isfinite(mean_loss):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from .config import RunConfig
 from .evaluation import METRICS, Predictions, metrics
-from .features import Features
 from .methods import Method
 from .progress import Progress
 from .tasks import Examples, first_rows
@@ -21,36 +20,46 @@ EVALUATION_BATCH = 1024
 ACTIVITY_LIMIT = 2**30  # bytes of encoder activity kept in memory; beyond it, it is encoded again each epoch
 
 
+class FeatureRows(Protocol):
+    """Features of the images of a split, by row: ``Features``, or scenes composed of them."""
+
+    key: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+    def rows(self, rows: Tensor | slice) -> Tensor: ...
+
+
 class Inputs:
-    """What a method reads for given images: features if it trains the layers, else encoder activity, computed once.
+    """What a method reads for given images: features, encoder activity, or decoded activity, computed once.
 
     Args:
         method: decides which.
         features: of the split.
         images: row numbers that may be asked for, sorted, ``(n,)``.
+        prepared: what the method reads of these images, where an earlier method on the same layers has computed it.
     """
 
-    def __init__(self, method: Method, features: Features, images: Tensor) -> None:
+    def __init__(self, method: Method, features: FeatureRows, images: Tensor, prepared: Tensor | None = None) -> None:
         self.method, self.features, self.images = method, features, images
         self.device = method.head.decoder.weight.device
-        self.activity: Tensor | None = None
-        side = features.array.shape[2] * features.array.shape[3]
-        if not method.trains_layers and 4 * len(images) * method.head.encoder_channels * side <= ACTIVITY_LIMIT:
+        self.prepared = prepared
+        _, height, width = features.shape
+        bytes_each = 4 * method.head.encoder_channels * height * width
+        if prepared is None and method.reads != "features" and bytes_each * len(images) <= ACTIVITY_LIMIT:
             with torch.no_grad():
-                parts = [self._encode(part) for part in images.split(EVALUATION_BATCH)]
-            self.activity = torch.cat(parts)
+                self.prepared = torch.cat([self._prepare(part) for part in images.split(EVALUATION_BATCH)])
 
     def rows(self, images: Tensor) -> Tensor:
         """Inputs of some images."""
-        if self.activity is not None:
-            return self.activity[torch.searchsorted(self.images, images).to(self.device)]
-        if self.method.trains_layers:
-            return self.features.rows(images).to(self.device)
+        if self.prepared is not None:
+            return self.prepared[torch.searchsorted(self.images, images).to(self.device)]
         with torch.no_grad():
-            return self._encode(images)
+            return self._prepare(images)
 
-    def _encode(self, images: Tensor) -> Tensor:
-        return self.method.head.encode(self.features.rows(images).to(self.device))
+    def _prepare(self, images: Tensor) -> Tensor:
+        return self.method.prepare(self.features.rows(images).to(self.device))
 
 
 def tune(
@@ -88,7 +97,7 @@ def tune(
 
         history = train(
             method,
-            method.learnable(),
+            list(zip(method.learnable(), method.rate_factors(), strict=True)),
             batches,
             -(-len(examples.image.unique()) // settings.batch_size),
             validate,

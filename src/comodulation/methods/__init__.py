@@ -1,5 +1,7 @@
 """What is compared, one file each, behind one interface (base.py)."""
 
+from typing import Any
+
 from ..errors import choose
 from ..head import ComodulatedHead
 from ..tasks import TaskFamily
@@ -7,25 +9,61 @@ from .attention import Attention
 from .base import Method
 from .class_mask import ClassMask
 from .comodulation import Comodulation
+from .decoder_gains import DecoderGains
+from .film import FiLM
 from .hard_sharing import HardSharing
+from .ia3 import IA3
 from .no_task import NoTask
 from .task_bias import TaskBias
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (NoTask, HardSharing, ClassMask, TaskBias, Attention, Comodulation)
+    method.name: method
+    for method in (
+        NoTask,
+        HardSharing,
+        ClassMask,
+        TaskBias,
+        Attention,
+        DecoderGains,
+        IA3,
+        FiLM,
+        Comodulation,
+    )
 }
 
 
-def make_method(name: str, head: ComodulatedHead, family: TaskFamily, readout: str = "open") -> Method:
-    """Build a method by name on a pretrained head. Raises InputError for an unknown name, with the nearest one."""
-    return METHODS[choose(name, METHODS, "method")](head, family, readout)
+def make_method(
+    name: str,
+    head: ComodulatedHead,
+    family: TaskFamily,
+    readout: str = "open",
+    *,
+    task_bias: bool = False,
+    **options: Any,
+) -> Method:
+    """Build a method by name on a pretrained head.
+
+    Args:
+        name, head, family, readout, task_bias: as in ``Method``.
+        **options: the method's own; see ``Method.options``.
+
+    Raises:
+        InputError: an unknown name or option, with the nearest one; an option out of range.
+    """
+    kind = METHODS[choose(name, METHODS, "method")]
+    for option in options:
+        choose(option, kind.options, f"option of method {name!r};")
+    return kind(head, family, readout, task_bias=task_bias, **options)
 
 
 __all__ = [
+    "IA3",
     "METHODS",
     "Attention",
     "ClassMask",
     "Comodulation",
+    "DecoderGains",
+    "FiLM",
     "HardSharing",
     "Method",
     "NoTask",

@@ -18,8 +18,8 @@ class Attention(Method):
     paper = "arXiv 2311.15053 (2023), deterministic baseline"
     default_learning_rate = 0.25
 
-    def head_logits(self, activity: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
-        return self.head.logits(activity, task_ids, "attention")
+    def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
+        return self.head.logits(inputs, task_ids, "attention")
 
-    def learnable(self) -> list[nn.Parameter]:
+    def own_parameters(self) -> list[nn.Parameter]:
         return list(self.head.controller.parameters())

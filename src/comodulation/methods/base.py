@@ -13,29 +13,41 @@ from ..errors import InputError
 from ..head import ComodulatedHead
 from ..tasks import TaskFamily, task_logits
 
-Batches = Iterable[tuple[Tensor, Tensor]]  # of (encoder activity (B, E, H, W), task ids (B,))
+Batches = Iterable[tuple[Tensor, Tensor]]  # of (what the method reads, task ids (B,))
+READS = ("features", "activity", "decoded")
 
 
 class Method(nn.Module):
     """Logits of a head under a task, and what is learned to get them.
 
-    A subclass says what it adds: ``head_logits`` (the rest of the pipeline is shared), ``learnable`` (its parameters),
-    and, where it needs them, ``observe`` (see the training inputs before training) and ``settle`` (fix what evaluation
-    needs after training). The head's layers are frozen unless ``trains_layers``.
+    A subclass says what it adds: ``head_logits`` (the rest of the pipeline is shared), ``own_parameters``, and, where it
+    needs them, ``observe`` (see the training inputs before training) and ``settle`` (fix what evaluation needs after
+    training). The head's layers are frozen unless ``trains_layers``.
+
+    What lies before the first thing a method changes is computed once for all epochs. ``reads`` says where that is:
+    ``features`` of the backbone ``(B, C, H, W)``, ``activity`` of the encoder ``(B, E, H, W)``, or ``decoded``, the pooled
+    activity of the decoder ``(B, D)`` (a gain of a decoder neuron is the same before and after pooling).
 
     Args:
         head: pretrained; changed only by methods with ``trains_layers``.
         family: the tasks.
         readout: ``open`` or ``restricted``; see ``task_logits``.
+        task_bias: learn, besides, a bias per task and output: ``(K, C)``, or ``(K,)`` for binary tasks. Any method can be
+            combined with this cheap rival; with the other, the class mask, every method is what it is in the restricted
+            readout.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str]
     trains_layers: ClassVar[bool] = False
+    reads: ClassVar[str] = "activity"
     kinds: ClassVar[tuple[str, ...]] = ("classes", "binary")
+    options: ClassVar[dict[str, object]] = {}  # the method's own, by name, with their defaults
     default_learning_rate: ClassVar[float] = 0.06
 
-    def __init__(self, head: ComodulatedHead, family: TaskFamily, readout: str = "open") -> None:
+    def __init__(
+        self, head: ComodulatedHead, family: TaskFamily, readout: str = "open", *, task_bias: bool = False
+    ) -> None:
         super().__init__()
         if family.kind not in self.kinds:
             raise InputError(f"method {self.name!r} is for tasks of kind {', '.join(self.kinds)}, got {family.kind}")
@@ -45,16 +57,33 @@ class Method(nn.Module):
                 f"{family.num_outputs}"
             )
         self.head, self.family, self.readout = head, family, readout
+        shape = (family.num_tasks, family.num_outputs) if family.kind == "classes" else (family.num_tasks,)
+        self.bias = nn.Parameter(torch.zeros(shape)) if task_bias else None
         if not self.trains_layers:
             head.freeze()
 
-    def head_logits(self, activity: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
-        """Logits ``(T, B, C)`` from encoder activity, before the readout's mask; T = 1 unless sampled."""
+    def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
+        """Logits ``(T, B, C)`` from what the method reads, before bias and mask; T = 1 unless sampled."""
         raise NotImplementedError  # the one thing that every method must say for itself
 
-    def learnable(self) -> list[nn.Parameter]:
-        """The parameters that fine-tuning trains. None by default."""
+    def own_parameters(self) -> list[nn.Parameter]:
+        """What the method itself learns. Nothing by default."""
         return []
+
+    def learnable(self) -> list[nn.Parameter]:
+        """The parameters that fine-tuning trains: the method's own, and the task bias."""
+        return self.own_parameters() + ([] if self.bias is None else [self.bias])
+
+    def rate_factors(self) -> list[float]:
+        """Learning rate of each learnable parameter, as a multiple of the training's."""
+        return [1.0] * len(self.learnable())
+
+    def prepare(self, features: Tensor) -> Tensor:
+        """What the method reads, from features ``(B, C, H, W)``."""
+        if self.reads == "features":
+            return features
+        activity = self.head.encode(features)
+        return activity if self.reads == "activity" else self.head.decode(activity).mean((-2, -1))
 
     def observe(self, batches: Batches) -> None:
         """See the training inputs once before training."""
@@ -62,22 +91,25 @@ class Method(nn.Module):
     def settle(self, batches: Batches) -> None:
         """Fix, after training or before validation, what evaluation must not compute from its own batch."""
 
-    def forward(self, activity: Tensor, task_ids: Tensor, sample_ids: Tensor | None = None, step: int = 0) -> Tensor:
+    def forward(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None = None, step: int = 0) -> Tensor:
         """Logits the task decides by: ``(T, B, C)`` for classes, ``(T, B, 2)`` for binary tasks."""
-        logits = self.head_logits(activity, task_ids, sample_ids, step)
+        logits = self.head_logits(inputs, task_ids, sample_ids, step)
+        if self.bias is not None:
+            bias = self.bias.index_select(0, task_ids)
+            logits = logits + (bias if bias.ndim == 2 else bias[:, None])
         return task_logits(self.family, logits, task_ids, self.readout)
 
     def loss(
-        self, activity: Tensor, task_ids: Tensor, targets: Tensor, sample_ids: Tensor | None = None, step: int = 0
+        self, inputs: Tensor, task_ids: Tensor, targets: Tensor, sample_ids: Tensor | None = None, step: int = 0
     ) -> Tensor:
         """Mean negative log likelihood over inputs, and over modulator samples where there are several."""
-        logits = self(activity, task_ids, sample_ids, step)
+        logits = self(inputs, task_ids, sample_ids, step)
         return F.cross_entropy(logits.flatten(0, 1), targets.repeat(len(logits)))
 
     @torch.no_grad()
-    def log_probabilities(self, activity: Tensor, task_ids: Tensor, sample_ids: Tensor | None = None) -> Tensor:
+    def log_probabilities(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None = None) -> Tensor:
         """Log of the predicted probabilities, averaged over modulator samples as probabilities: ``(B, C)`` or ``(B, 2)``."""
-        logs = self(activity, task_ids, sample_ids).log_softmax(-1)
+        logs = self(inputs, task_ids, sample_ids).log_softmax(-1)
         return logs[0] if len(logs) == 1 else logs.logsumexp(0) - torch.tensor(float(len(logs))).log()
 
     def num_learnable(self) -> int:

@@ -16,8 +16,9 @@ class ClassMask(Method):
 
     name = "class-mask"
     paper = "none: the trivial use of a task cue"
+    reads = "decoded"
     kinds = ("classes",)
 
-    def head_logits(self, activity: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
-        logits = self.head.logits(activity, None, "base")
+    def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
+        logits = self.head.readout(inputs)[None]
         return logits.masked_fill(~self.family.member_mask().to(logits.device)[task_ids], -torch.inf)

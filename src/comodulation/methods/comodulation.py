@@ -19,10 +19,10 @@ class Comodulation(Method):
     paper = "arXiv 2311.15053 (2023)"
     default_learning_rate = 0.12
 
-    def head_logits(self, activity: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
-        return self.head.logits(activity, task_ids, "comodulation", sample_ids=sample_ids, step=step)
+    def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
+        return self.head.logits(inputs, task_ids, "comodulation", sample_ids=sample_ids, step=step)
 
-    def learnable(self) -> list[nn.Parameter]:
+    def own_parameters(self) -> list[nn.Parameter]:
         return list(self.head.controller.parameters())
 
     def observe(self, batches: Batches) -> None:

@@ -17,10 +17,11 @@ class HardSharing(Method):
     name = "hard-sharing"
     paper = "Caruana (1997)"
     trains_layers = True
+    reads = "features"
     default_learning_rate = 3e-4
 
-    def head_logits(self, activity: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
-        return self.head.logits(self.head.encode(activity), None, "base")
+    def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
+        return self.head.logits(self.head.encode(inputs), None, "base")
 
-    def learnable(self) -> list[nn.Parameter]:
+    def own_parameters(self) -> list[nn.Parameter]:
         return [parameter for layer in self.head.layers for parameter in layer.parameters()]

@@ -12,6 +12,8 @@ class NoTask(Method):
 
     name = "base"
     paper = "none: the pretrained network itself"
+    reads = "decoded"
+    default_learning_rate = 0.25  # of a task bias, if it is asked for
 
-    def head_logits(self, activity: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
-        return self.head.logits(activity, None, "base")
+    def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
+        return self.head.readout(inputs)[None]
