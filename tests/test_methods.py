@@ -63,7 +63,7 @@ def test_probabilities_are_normalised_and_mixed_batches_equal_separate_ones(name
 
 @pytest.mark.parametrize(("name", "family"), CASES)
 def test_only_what_is_learnable_changes(name, family):
-    """Backbone bits cannot change (it is not there); of the head's layers, only hard sharing changes any."""
+    """Backbone bits cannot change (it is not there); the head's layers, only methods that say so change."""
     method = make(name, family)
     layers = {n: t.clone() for n, t in method.head.state_dict().items() if not n.startswith("controller.")}
     given, task, target = inputs(method, family)
@@ -112,7 +112,7 @@ def test_class_mask_is_the_restricted_base():
 
 
 def test_learnable_parameters():
-    """Attention and comodulation have K E, the task bias K C, hard sharing all layers, the others none."""
+    """Attention and comodulation have K E, the task bias K C, hard sharing and its kin all layers, fine-tuning all of it."""
     counts = {name: make(name, CLASSES).num_learnable() for name in METHODS}
     layers = sum(p.numel() for p in make("base", CLASSES).head.parameters()) - 3 * 8
     assert counts == {
@@ -125,18 +125,22 @@ def test_learnable_parameters():
         "ia3": 3 * 16,
         "film": 3 * 16,
         "hard-sharing": layers,
+        "gradient-aggregation": layers,
+        "task-routing": layers,
+        "maximum-roaming": layers,
+        "fine-tuning": layers + 3 * 16 + 3 * 7,
     }
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)
 def test_untrained_methods_are_the_base_network(name, family):
-    """Before training, every method but the class mask is the base network (rectified comodulation aside)."""
+    """Before training, all methods are the base network but those that mask outputs or neurons (rectified comodulation aside)."""
     method, base = make(name, family), make("base", family)
     given, task, _ = inputs(method, family)
     activity = inputs(base, family)[0]
     method.settle([(given, task)])
     same = torch.equal(method.log_probabilities(given, task), base.log_probabilities(activity, task))
-    assert same != (name == "class-mask")
+    assert same != (name in ("class-mask", "task-routing", "maximum-roaming"))
 
 
 def test_stochastic_training_averages_losses_over_samples():

@@ -31,7 +31,19 @@ X = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
 Y = X.sum(1)
 
 
-def run(module, checkpoint=None, *, epochs=6, stop_after=None, validate=None, identity="", seed=0, **settings):
+def run(
+    module,
+    checkpoint=None,
+    *,
+    epochs=6,
+    stop_after=None,
+    validate=None,
+    identity="",
+    seed=0,
+    after_step=None,
+    state=(),
+    **settings,
+):
     def batches(epoch, generator):
         for rows in torch.randperm(64, generator=generator).split(16):
             yield X[rows], Y[rows]
@@ -52,6 +64,8 @@ def run(module, checkpoint=None, *, epochs=6, stop_after=None, validate=None, id
         checkpoint=checkpoint,
         identity=identity,
         report=report,
+        after_step=after_step,
+        state=state,
     )
 
 
@@ -100,6 +114,25 @@ def test_ends_at_the_best_epoch(tmp_path):
     resumed = Regression()
     run(resumed, path, epochs=4)
     assert all(torch.equal(a, b) for a, b in zip(bits(resumed), seen[1], strict=True))
+
+
+def test_state_belongs_to_the_best_epoch_and_to_the_checkpoint(tmp_path):
+    """A buffer that counts steps: after a resume it counts on, and what is left is the best epoch's count."""
+    scores = {4: 3.0, 8: 2.0, 12: 1.0, 16: 4.0, 20: 5.0, 24: 6.0}
+    count, resumed, path = torch.tensor(0), torch.tensor(0), tmp_path / "c.safetensors"
+
+    def counted(counter, **options):
+        return run(
+            Regression(), path, validate=lambda: {"nll": scores[int(counter)], "accuracy": 0.0},
+            after_step=lambda steps: counter.add_(1), state=[counter], **options,
+        )  # fmt: skip
+
+    with pytest.raises(Stop):
+        counted(count, stop_after=4)
+    assert int(count) == 16
+    history = counted(resumed)
+    assert int(resumed) == 12
+    assert [entry["nll"] for entry in history] == list(scores.values())
 
 
 @pytest.mark.parametrize(("patience", "expected"), [(0, 8), (1, 3), (2, 4), (3, 5)])

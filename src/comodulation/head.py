@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .controller import Controller, coupling
 from .convolution import convolve, dense_matrix, is_small

@@ -13,7 +13,7 @@ from .errors import InputError
 
 ALPHA, POWER = 0.05, 0.8
 WILCOXON_SEEDS = 6  # the smallest n whose smallest two-sided p, 2 / 2^n, is below ALPHA
-CROSSED_SEEDS = 5  # with fewer, the seeds drawn most alike are likelier than the tail that the interval needs
+CROSSED_SEEDS = 6  # where seeds dominate, a simulated 95% interval covers 95% with 6, 92% with 5, 77% with 3
 
 Floats = NDArray[np.float64]
 

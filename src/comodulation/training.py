@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,7 @@ def train(
     report: Report | None = None,
     gradients: Gradients = loss_gradients,
     after_step: Callable[[int], None] | None = None,
+    state: Sequence[Tensor] = (),
 ) -> list[dict[str, float]]:
     """Train parameters to lower ``module.loss(*batch)``; leave them at the epoch of lowest validation NLL.
 
@@ -115,6 +116,7 @@ def train(
         report: called after every epoch.
         gradients: computes a batch's gradients and returns its loss; by default those of the loss itself.
         after_step: called with the number of steps done, after each.
+        state: what else changes in training, in place, by ``after_step``: belongs to an epoch as the parameters do.
 
     Returns:
         One dict per epoch: epoch, loss, the validation metrics, seconds.
@@ -133,9 +135,13 @@ def train(
     wrapped, optimizer = fabric.setup(module, optimizer)
     wrapped.mark_forward_method("loss")
     history: list[dict[str, float]] = []
-    best = [parameter.detach().clone() for parameter in parameters]
-    if checkpoint is not None and (stored := _read_checkpoint(checkpoint, identity, parameters)) is not None:
-        history, best = _restore(*stored, parameters, optimizer)
+    kept = [*parameters, *state]  # what an epoch leaves
+    best = [tensor.detach().clone() for tensor in kept]
+    if (
+        checkpoint is not None
+        and (stored := _read_checkpoint(checkpoint, identity, len(kept), len(parameters))) is not None
+    ):
+        history, best = _restore(*stored, kept, len(parameters), optimizer)
     total = settings.epochs * steps_per_epoch
     for epoch in range(len(history), settings.epochs):
         if _stalled(history, settings.patience):
@@ -163,17 +169,17 @@ def train(
         with torch.no_grad():
             validation = validate()
         if validation["nll"] < min((entry["nll"] for entry in history), default=math.inf):
-            best = [parameter.detach().clone() for parameter in parameters]
+            best = [tensor.detach().clone() for tensor in kept]
         seconds = time.perf_counter() - began
         history.append({"epoch": epoch + 1, "loss": mean_loss, **validation, "seconds": seconds})
         if checkpoint is not None:
-            _save(checkpoint, identity, parameters, best, optimizer, history)
+            _save(checkpoint, identity, kept, best, optimizer, history)
         if report is not None:
             left = (settings.epochs - epoch - 1) * seconds
             report(Epoch(epoch + 1, settings.epochs, mean_loss, validation, seconds, left))
     with torch.no_grad():
-        for parameter, value in zip(parameters, best, strict=True):
-            parameter.copy_(value)
+        for tensor, value in zip(kept, best, strict=True):
+            tensor.copy_(value)
     module.eval()
     return history
 
@@ -201,13 +207,13 @@ def _stalled(history: list[dict[str, float]], patience: int) -> bool:
 def _save(
     path: Path,
     identity: str,
-    parameters: list[nn.Parameter],
+    kept: list[Tensor],
     best: list[Tensor],
     optimizer: torch.optim.Optimizer,
     history: list[dict[str, float]],
 ) -> None:
     tensors: dict[str, Tensor] = {}
-    for place, (now, then) in enumerate(zip(parameters, best, strict=True)):
+    for place, (now, then) in enumerate(zip(kept, best, strict=True)):
         tensors[f"now.{place}"], tensors[f"best.{place}"] = now, then
     for place, state in optimizer.state_dict()["state"].items():
         tensors.update({f"optimizer.{place}.{name}": torch.as_tensor(value) for name, value in state.items()})
@@ -215,7 +221,7 @@ def _save(
 
 
 def _read_checkpoint(
-    path: Path, identity: str, parameters: list[nn.Parameter]
+    path: Path, identity: str, num_kept: int, num_parameters: int
 ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """A checkpoint's content; None if there is none or it is damaged, and training starts over. Raises InputError if foreign."""
     try:
@@ -226,24 +232,27 @@ def _read_checkpoint(
         raise InputError(
             f"the checkpoint {path} belongs to a training with other settings or data; remove it to start over"
         )
-    keys = ("now", "best", "optimizer.{}.exp_avg", "optimizer.{}.exp_avg_sq", "optimizer.{}.step")
-    names = {key.format(place) if "{}" in key else f"{key}.{place}" for place in range(len(parameters)) for key in keys}
+    names = {f"{key}.{place}" for place in range(num_kept) for key in ("now", "best")}
+    names |= {
+        f"optimizer.{place}.{key}" for place in range(num_parameters) for key in ("exp_avg", "exp_avg_sq", "step")
+    }
     return (tensors, metadata) if set(tensors) == names else None
 
 
 def _restore(
     tensors: dict[str, Tensor],
     metadata: dict[str, Any],
-    parameters: list[nn.Parameter],
+    kept: list[Tensor],
+    num_parameters: int,
     optimizer: torch.optim.Optimizer,
 ) -> tuple[list[dict[str, float]], list[Tensor]]:
     with torch.no_grad():
-        for place, parameter in enumerate(parameters):
-            parameter.copy_(tensors[f"now.{place}"])
-    state: dict[int, dict[str, Tensor]] = {place: {} for place in range(len(parameters))}
+        for place, tensor in enumerate(kept):
+            tensor.copy_(tensors[f"now.{place}"])
+    state: dict[int, dict[str, Tensor]] = {place: {} for place in range(num_parameters)}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, number, key = name.split(".", 2)
             state[int(number)][key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return metadata["history"], [tensors[f"best.{place}"].to(p.device) for place, p in enumerate(parameters)]
+    return metadata["history"], [tensors[f"best.{place}"].to(now.device) for place, now in enumerate(kept)]

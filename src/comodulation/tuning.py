@@ -23,7 +23,8 @@ ACTIVITY_LIMIT = 2**30  # bytes of encoder activity kept in memory; beyond it, i
 class FeatureRows(Protocol):
     """Features of the images of a split, by row: ``Features``, or scenes composed of them."""
 
-    key: str
+    @property
+    def key(self) -> str: ...
 
     @property
     def shape(self) -> tuple[int, int, int]: ...
@@ -95,11 +96,13 @@ def tune(
             result = predict(method, inputs, validation)
             return {name: metrics(result.log_probabilities, result.target)[name] for name in METRICS}
 
+        steps_per_epoch = -(-len(examples.image.unique()) // settings.batch_size)
+        total = settings.epochs * steps_per_epoch
         history = train(
             method,
             list(zip(method.learnable(), method.rate_factors(), strict=True)),
             batches,
-            -(-len(examples.image.unique()) // settings.batch_size),
+            steps_per_epoch,
             validate,
             settings,
             seed=derived_seed(config.seed, "tuning"),
@@ -107,6 +110,9 @@ def tune(
             checkpoint=checkpoint,
             identity=identity,
             report=lambda epoch: tell.epoch(method.name, epoch),
+            gradients=method.gradients,
+            after_step=lambda steps: method.after_step(steps, total),
+            state=list(method.state().values()),
         )
     method.eval()
     method.settle(seen())

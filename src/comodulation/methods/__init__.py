@@ -11,16 +11,24 @@ from .class_mask import ClassMask
 from .comodulation import Comodulation
 from .decoder_gains import DecoderGains
 from .film import FiLM
+from .fine_tuning import FineTuning
+from .gradient_aggregation import GradientAggregation
 from .hard_sharing import HardSharing
 from .ia3 import IA3
+from .maximum_roaming import MaximumRoaming
 from .no_task import NoTask
 from .task_bias import TaskBias
+from .task_routing import TaskRouting
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
         NoTask,
         HardSharing,
+        GradientAggregation,
+        TaskRouting,
+        MaximumRoaming,
+        FineTuning,
         ClassMask,
         TaskBias,
         Attention,
@@ -64,9 +72,13 @@ __all__ = [
     "Comodulation",
     "DecoderGains",
     "FiLM",
+    "FineTuning",
+    "GradientAggregation",
     "HardSharing",
+    "MaximumRoaming",
     "Method",
     "NoTask",
     "TaskBias",
+    "TaskRouting",
     "make_method",
 ]

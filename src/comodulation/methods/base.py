@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,9 @@ class Method(nn.Module):
     """Logits of a head under a task, and what is learned to get them.
 
     A subclass says what it adds: ``head_logits`` (the rest of the pipeline is shared), ``own_parameters``, and, where it
-    needs them, ``observe`` (see the training inputs before training) and ``settle`` (fix what evaluation needs after
-    training). The head's layers are frozen unless ``trains_layers``.
+    needs them, ``observe`` (see the training inputs before training), ``settle`` (fix what evaluation needs after
+    training), ``gradients`` and ``after_step`` (train otherwise than by the gradient of the loss alone). The head's layers
+    are frozen unless ``trains_layers``.
 
     What lies before the first thing a method changes is computed once for all epochs. ``reads`` says where that is:
     ``features`` of the backbone ``(B, C, H, W)``, ``activity`` of the encoder ``(B, E, H, W)``, or ``decoded``, the pooled
@@ -78,6 +79,10 @@ class Method(nn.Module):
         """Learning rate of each learnable parameter, as a multiple of the training's."""
         return [1.0] * len(self.learnable())
 
+    def state(self) -> dict[str, Tensor]:
+        """Buffers that belong to the adapted network without being learned, by name; changed in place. None by default."""
+        return {}
+
     def prepare(self, features: Tensor) -> Tensor:
         """What the method reads, from features ``(B, C, H, W)``."""
         if self.reads == "features":
@@ -90,6 +95,15 @@ class Method(nn.Module):
 
     def settle(self, batches: Batches) -> None:
         """Fix, after training or before validation, what evaluation must not compute from its own batch."""
+
+    def gradients(self, module: Any, fabric: Any, batch: tuple[Any, ...]) -> Tensor:
+        """Leave a batch's gradients on the learnable parameters; return its loss. ``module`` is the method, as Fabric set it up."""
+        loss = module.loss(*batch)
+        fabric.backward(loss)
+        return loss
+
+    def after_step(self, steps: int, total: int) -> None:
+        """Called in training after each step: how many are done, of how many."""
 
     def forward(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None = None, step: int = 0) -> Tensor:
         """Logits the task decides by: ``(T, B, C)`` for classes, ``(T, B, 2)`` for binary tasks."""
@@ -118,7 +132,8 @@ class Method(nn.Module):
     def adapter_tensors(self) -> dict[str, Tensor]:
         """What distinguishes the adapted network from its pretrained head, by name."""
         names = {id(parameter) for parameter in self.learnable()}
-        return {name: parameter.detach() for name, parameter in self.named_parameters() if id(parameter) in names}
+        learned = {name: parameter.detach() for name, parameter in self.named_parameters() if id(parameter) in names}
+        return learned | self.state()
 
     def load_adapter_tensors(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of ``adapter_tensors``. Raises InputError for missing, unknown, misshapen or non-finite tensors."""

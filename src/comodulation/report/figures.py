@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .page import INK
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+# Text and axes in one colour on nothing, which the page turns into its own text colour, light or dark.
+_INKED: dict[Any, str] = {
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+}
 
 
 def gains_figure(
@@ -24,6 +38,13 @@ def gains_figure(
     Args:
         encoder_gains: ``(K, E)``. decoder_gains: ``(K, D)``. tasks: K names.
     """
+    import matplotlib
+
+    with matplotlib.rc_context(_INKED):
+        return _draw_gains(encoder_gains, decoder_gains, tasks, title)
+
+
+def _draw_gains(encoder_gains: np.ndarray, decoder_gains: np.ndarray, tasks: Sequence[str], title: str) -> Figure:
     from matplotlib.colors import TwoSlopeNorm
     from matplotlib.figure import Figure
 

@@ -1,8 +1,7 @@
-"""The page of one run: what was run, how good it is, per task, and its gains. One file, no network."""
+"""The page of one run: what was run, how good it is, per task, and its gains."""
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 import torch
@@ -12,18 +11,7 @@ from ..evaluation import METRICS
 from ..methods import Method
 from ..tasks import TaskFamily
 from .figures import gains_figure, svg
-
-_STYLE = """
-:root { color-scheme: light dark; --line: #8885; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .75rem; border-bottom: 1px solid var(--line); text-align: right; }
-th:first-child, td:first-child { text-align: left; }
-figure { margin: 1rem 0; background: #fff; border-radius: 6px; overflow-x: auto; } figure svg { max-width: 100%; height: auto; }
-figcaption { color: #333; padding: .5rem 1rem; font-size: .9rem; }
-pre { overflow-x: auto; padding: 1rem; border: 1px solid var(--line); border-radius: 6px; font-size: .85rem; }
-.wide { overflow-x: auto; }
-"""
+from .page import Block, Code, Details, Figure, Section, Table, render
 
 
 def run_report(config: RunConfig, family: TaskFamily, method: Method, result: dict[str, Any]) -> str:
@@ -33,23 +21,26 @@ def run_report(config: RunConfig, family: TaskFamily, method: Method, result: di
         config: what was run. family: names. method: fitted. result: the content of metrics.json.
     """
     split = "test" if "test" in result else "validation"
-    numbers = result[split]
-    title = f"{config.method}, seed {config.seed}"
-    sections = [
-        f"<h1>{html.escape(title)}</h1>",
-        f"<p>{family.num_tasks} tasks of {html.escape(config.data)}, backbone {html.escape(config.backbone.name)}, "
-        f"{'residual' if config.head.residual else 'base'} variant, {config.readout} readout. "
-        f"{result['learnable_parameters']:,} learnable parameters. Numbers below: {split} split, "
-        f"{numbers['count']:,} predictions.</p>",
-        _table(numbers),
-    ]
+    facts = {
+        "data": config.data,
+        "backbone": config.backbone.name,
+        "method": config.method,
+        "variant": "residual" if config.head.residual else "base",
+        "readout": config.readout,
+        "seed": str(config.seed),
+    }
+    sections = [Section("Accuracy and calibration per task", [_table(result[split], split)])]
     if method.name in ("attention", "comodulation"):
-        sections.append(f"<figure>{_gains(method, family)}<figcaption>{_CAPTION}</figcaption></figure>")
-    sections.append(f"<h2>Configuration</h2><pre>{html.escape(write_config(config))}</pre>")
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>{''.join(sections)}</body></html>\n"
+        sections.append(
+            Section("Gains", [Figure(_gains(method, family), _CAPTION, "Gain of each neuron under each task")])
+        )
+    configuration: list[Block] = [Details("config.yaml", [Code(write_config(config))])]
+    sections.append(Section("Configuration", configuration))
+    subtitle = (
+        f"{family.num_tasks} tasks, {result['learnable_parameters']:,} learnable parameters, "
+        f"{result[split]['count']:,} predictions of the {split} split"
     )
+    return render(f"{config.method}, seed {config.seed}", subtitle, facts, [], sections)
 
 
 _CAPTION = (
@@ -58,16 +49,20 @@ _CAPTION = (
 )
 
 
-def _table(numbers: dict[str, Any]) -> str:
-    head = "".join(f"<th>{name}</th>" for name in ("task", *METRICS, "count"))
-    rows = [("all", numbers), *sorted(numbers["tasks"].items(), key=lambda item: item[1]["accuracy"])]
-    body = "".join(
-        f"<tr><td>{html.escape(name)}</td>"
-        + "".join(f"<td>{values[metric]:.3f}</td>" for metric in METRICS)
-        + f"<td>{values['count']:,}</td></tr>"
-        for name, values in rows
+def _table(numbers: dict[str, Any], split: str) -> Table:
+    def row(name: str, values: dict[str, Any]) -> list[object]:
+        return [name, *(values[metric] for metric in METRICS), values["count"]]
+
+    tasks = sorted(numbers["tasks"].items(), key=lambda item: item[1]["accuracy"])
+    return Table(
+        ("task", *METRICS, "count"),
+        [row(*task) for task in tasks],
+        f"**Each task on the {split} split**, least accurate first. How to read it: accuracy (1 is best), negative "
+        "log-likelihood in nats, Brier score and expected calibration error (0 is best for all three), number of "
+        "predictions. The first row takes all predictions together.",
+        formats=dict.fromkeys(METRICS, ".3f"),
+        fixed=[row("all", numbers)],
     )
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 @torch.no_grad()

@@ -1,0 +1,485 @@
+"""Figures of the claims and of the mechanism: plain arrays in, a matplotlib figure out.
+
+Made for a page: as wide as a phone, on any background. All text and axes are in INK, which whoever embeds the SVG may
+replace by ``currentColor``; nothing else has that colour, and nothing is black or white. Colours are those of Okabe and
+Ito ("Color Universal Design", 2008), each with a marker of its own; a method has the same in every figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from ..analysis.sparsity import THRESHOLDS, log2_histogram
+from .page import INK
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 4.6  # inches; at 8 points, letters stay readable on 360 pixels
+STYLES = {
+    "comodulation": ("#D55E00", "o"),
+    "attention": ("#0072B2", "s"),
+    "hard-sharing": ("#009E73", "^"),
+    "base": ("#888888", "x"),
+    "class-mask": ("#CC79A7", "D"),
+    "task-bias": ("#E69F00", "v"),
+    "film": ("#56B4E9", "P"),
+    "ia3": ("#8C6D31", "*"),
+    "decoder-gains": ("#7A52A3", "h"),
+}
+SUBDUED = "#999999"
+
+
+class ForestRow(NamedTuple):
+    """One comparison: its name (up to about 45 letters), difference, interval, and whether the interval excludes 0."""
+
+    label: str
+    difference: float
+    low: float
+    high: float
+    decided: bool
+
+
+class Calibration(NamedTuple):
+    """Bins of confidence of one method, each ``(bins,)``: mean confidence, accuracy, number of predictions."""
+
+    confidence: ArrayLike
+    accuracy: ArrayLike
+    counts: ArrayLike
+
+
+class Curve(NamedTuple):
+    """Validation curves of one method: images seen ``(P,)``, NLL in nats ``(S, P)``, accuracy ``(S, P)``, S seeds."""
+
+    images: ArrayLike
+    nll: ArrayLike
+    accuracy: ArrayLike
+
+
+# ---- claims -----------------------------------------------------------------------------------------------------------
+
+
+def forest_figure(rows: Sequence[ForestRow], *, xlabel: str) -> Figure:
+    """Differences with intervals around a line at zero; decided ones in colour and filled, the others grey and hollow.
+
+    Args:
+        rows: from top to bottom. xlabel: what the difference is of, with its unit.
+    """
+    figure = _figure(0.75 + 0.42 * len(rows))
+    axis = figure.subplots()
+    for place, row in enumerate(rows):
+        colour = "#0072B2" if row.decided else SUBDUED
+        axis.plot([0, 0], [place - 0.24, place + 0.24], color=INK, linewidth=1)  # in pieces, not through the labels
+        axis.plot([row.low, row.high], [place, place], color=colour, linewidth=1.8, solid_capstyle="butt")
+        axis.plot(
+            row.difference, place, "o", color=colour, markersize=6, markerfacecolor=colour if row.decided else "none"
+        )
+        for text, x, align in (
+            (row.label, 0.0, "left"),
+            (f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}]".replace("-", "−"), 1.0, "right"),
+        ):
+            axis.text(x, place - 0.28, text, ha=align, va="bottom", fontsize=8, transform=axis.get_yaxis_transform())
+    axis.set(ylim=(len(rows) - 0.6, -0.85), yticks=[], xlabel=xlabel)
+    axis.margins(x=0.08)
+    return _finish(figure, spines=("bottom",))
+
+
+def accuracy_figure(groups: Mapping[str, Mapping[str, Sequence[float]]], *, xlabel: str = "accuracy (%)") -> Figure:
+    """A dot per seed and a bar at the mean, a row per method, a panel per group.
+
+    Args:
+        groups: variant -> method -> value per seed.
+    """
+    counts = [len(methods) for methods in groups.values()]
+    figure = _figure(0.6 + sum(0.3 + 0.24 * count for count in counts))
+    panels = figure.subplots(len(groups), sharex=True, squeeze=False, height_ratios=[c + 1 for c in counts])[:, 0]
+    styles = _styles(method for methods in groups.values() for method in methods)
+    for axis, (variant, methods) in zip(panels, groups.items(), strict=True):
+        for place, (method, values) in enumerate(methods.items()):
+            colour, marker = styles[method]
+            axis.plot(values, [place] * len(values), marker, color=colour, markersize=4.5, linestyle="", alpha=0.75)
+            axis.plot([np.mean(values)] * 2, [place - 0.36, place + 0.36], color=colour, linewidth=2.2)
+        axis.set_yticks(range(len(methods)), [_name(method) for method in methods])
+        axis.set_ylim(len(methods) - 0.4, -0.6)
+        axis.set_title(variant, loc="left", fontsize=9.5)
+        axis.grid(axis="x", color=INK, alpha=0.15)
+    panels[-1].set_xlabel(xlabel)
+    return _finish(figure)
+
+
+def reliability_figure(methods: Mapping[str, Calibration]) -> Figure:
+    """Accuracy against confidence, and below it the gap between the two; the area of a marker is its share of predictions.
+
+    Args:
+        methods: name -> bins; empty bins are left out.
+    """
+    figure = _figure(4.9)
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=[5, 3.5])
+    upper.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--")
+    lower.axhline(0, color=INK, linewidth=0.8, linestyle="--")
+    styles = _styles(methods)
+    for method, bins in methods.items():
+        confidence, accuracy, count = (_array(values) for values in bins)
+        held = count > 0
+        confidence, accuracy, count = confidence[held], accuracy[held], count[held]
+        colour, marker = styles[method]
+        for axis, values in ((upper, accuracy), (lower, 100 * (accuracy - confidence))):
+            axis.plot(confidence, values, color=colour, linewidth=1.2)
+            area = 8 + 150 * count / count.sum() if len(count) else count
+            axis.scatter(confidence, values, s=area, color=colour, marker=marker, alpha=0.8, linewidths=1)
+        upper.plot([], [], marker, color=colour, linestyle="-", markersize=4, label=_name(method))
+    upper.set(ylabel="accuracy", xlim=(0, 1.03), ylim=(0, 1.03))
+    lower.set(ylabel="accuracy − confidence\n(points)", xlabel="confidence")
+    for axis in (upper, lower):
+        axis.grid(color=INK, alpha=0.15)
+    _legend(upper, loc="upper left")
+    return _finish(figure)
+
+
+def confidence_figure(methods: Mapping[str, Calibration]) -> Figure:
+    """Share of predictions in each bin of confidence, bins equally wide in [0, 1]; dotted: each method's mean confidence.
+
+    Args:
+        methods: name -> bins, as for ``reliability_figure``.
+    """
+    figure = _figure(2.7)
+    axis = figure.subplots()
+    styles = _styles(methods)
+    for method, bins in methods.items():
+        confidence, _, count = (_array(values) for values in bins)
+        colour, marker = styles[method]
+        total = max(count.sum(), 1)
+        edges = np.linspace(0, 1, len(count) + 1)
+        axis.stairs(100 * count / total, edges, color=colour, linewidth=1.5)
+        axis.plot((edges[:-1] + edges[1:]) / 2, 100 * count / total, marker, color=colour, markersize=3.5)
+        axis.axvline(np.where(count > 0, count * confidence, 0).sum() / total, color=colour, linestyle=":", linewidth=1)
+        axis.plot([], [], marker, color=colour, linestyle="-", markersize=4, label=_name(method))
+    axis.set(xlabel="confidence (dotted: mean)", ylabel="predictions (%)", xlim=(0, 1))
+    _legend(axis, loc="best")
+    return _finish(figure)
+
+
+def learning_curves_figure(methods: Mapping[str, Curve]) -> Figure:
+    """Validation NLL and accuracy against images seen: the mean over seeds, in a band from the lowest to the highest seed."""
+    figure = _figure(4.4 + 0.15 * (len(methods) // 3))
+    panels = figure.subplots(2, sharex=True)
+    styles = _styles(methods)
+    for method, curve in methods.items():
+        colour, marker = styles[method]
+        images = _array(curve.images)
+        for axis, values in zip(panels, (_array(curve.nll), 100 * _array(curve.accuracy)), strict=True):
+            every = max(1, len(images) // 8)
+            axis.fill_between(images, values.min(0), values.max(0), color=colour, alpha=0.18, linewidth=0)
+            axis.plot(
+                images, values.mean(0), color=colour, marker=marker, markersize=3.5, markevery=every, linewidth=1.4
+            )
+        panels[0].plot([], [], marker, color=colour, linestyle="-", markersize=4, label=_name(method))
+    panels[0].set_ylabel("validation NLL (nats)")
+    panels[1].set(ylabel="validation accuracy (%)", xlabel="images seen (mean and range over seeds)")
+    for axis in panels:
+        axis.grid(color=INK, alpha=0.15)
+    figure.legend(frameon=False, fontsize=7.5, loc="outside lower center", ncols=3)
+    panels[1].xaxis.set_major_formatter(_thousands)
+    return _finish(figure)
+
+
+# ---- mechanism --------------------------------------------------------------------------------------------------------
+
+
+def separability_figure(measures: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """How far apart classes are, by method: a point per seed, a line through the points of one seed, a bar at the mean.
+
+    Args:
+        measures: axis label (Fisher ratio, d') -> method -> value per seed, seeds in the same order.
+    """
+    figure = _figure(0.9 + 1.7 * len(measures))
+    panels = figure.subplots(len(measures), sharex=True, squeeze=False)[:, 0]
+    styles = _styles(method for methods in measures.values() for method in methods)
+    for axis, (label, methods) in zip(panels, measures.items(), strict=True):
+        axis.plot(np.array(list(methods.values()), float), color=INK, alpha=0.3, linewidth=0.8)
+        for place, (method, values) in enumerate(methods.items()):
+            colour, marker = styles[method]
+            axis.plot([place] * len(values), values, marker, color=colour, markersize=5, linestyle="", alpha=0.85)
+            axis.plot([place - 0.22, place + 0.22], [np.mean(values)] * 2, color=colour, linewidth=2.4)
+        axis.set_ylabel(label)
+        slanted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if len(methods) > 4 else {}
+        axis.set_xticks(range(len(methods)), [_name(method) for method in methods], **slanted)
+        axis.margins(x=0.12)
+        axis.grid(axis="y", color=INK, alpha=0.15)
+    return _finish(figure)
+
+
+def noise_figure(
+    spectra: Mapping[str, ArrayLike],
+    shares: Mapping[str, ArrayLike],
+    chance: Mapping[str, ArrayLike],
+    control: Mapping[str, ArrayLike] | None = None,
+) -> Figure:
+    """Fluctuation caused by the modulator: how many directions it fills, and its share in the task-relevant subspace.
+
+    Args:
+        spectra: name -> eigenvalues of the covariance, ``(D,)``.
+        shares: name -> share inside the task's own subspace, per task, ``(K,)``; nan where there is no fluctuation.
+        chance: name -> share expected of a random subspace, ``(K,)``.
+        control: name -> mean share inside the other tasks' subspaces, ``(K,)``.
+    """
+    figure = _figure(3.4 + 0.45 * len(shares))
+    upper, lower = figure.subplots(2, height_ratios=[4, 1 + len(shares)])
+    styles = _styles([*spectra, *shares])
+    for name, spectrum in spectra.items():
+        colour, marker = styles[name]
+        values = np.sort(_array(spectrum))[::-1]
+        cumulative = 100 * values.cumsum() / (values.sum() or 1)
+        number = np.arange(1, len(values) + 1)
+        marked = np.unique(np.geomspace(1, len(values), 9).astype(int) - 1).tolist()
+        upper.plot(number, cumulative, color=colour, marker=marker, markevery=marked, markersize=4, label=_name(name))
+    upper.set_xscale("log")
+    upper.xaxis.set_major_formatter("{x:g}")
+    upper.xaxis.set_minor_formatter("")
+    upper.set(xlabel="directions (number, log scale)", ylabel="variance held (%)", ylim=(0, 104))
+    upper.grid(color=INK, alpha=0.15)
+    _legend(upper, loc="lower right")
+    for place, (name, share) in enumerate(shares.items()):
+        colour, marker = styles[name]
+        rows = [(share, colour, marker, 0.17, "own subspace")]
+        if control is not None:
+            rows.append((control[name], SUBDUED, ".", -0.17, "other tasks' subspaces"))
+        for held, shade, shape, lift, label in rows:
+            points = 100 * _array(held)
+            points = points[np.isfinite(points)]
+            at = place - lift if control is not None else place
+            lower.plot(points, np.full(len(points), at), shape, color=shade, markersize=4, alpha=0.6, linestyle="")
+            if len(points):
+                lower.plot([points.mean()] * 2, [at - 0.16, at + 0.16], color=shade, linewidth=2.2)
+            if place == 0 and control is not None:
+                lower.plot([], [], shape, color=shade, linestyle="", markersize=4, label=label)
+        expected = 100 * float(np.mean(_array(chance[name])))
+        lower.plot([expected] * 2, [place - 0.42, place + 0.42], color=INK, linestyle="--", linewidth=1)
+    lower.plot([], [], color=INK, linestyle="--", linewidth=1, label="random subspace")
+    lower.set_yticks(range(len(shares)), [_name(name) for name in shares])
+    lower.set(ylim=(len(shares) - 0.4, -0.6), xlabel="variance inside the task's subspace (%, a point per task)")
+    lower.set_xlim(left=0)
+    lower.grid(axis="x", color=INK, alpha=0.15)
+    handles, labels = lower.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=7, handlelength=1.4, loc="outside lower center", ncols=3)
+    return _finish(figure)
+
+
+def informativeness_figure(
+    encoder: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    decoder: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    *,
+    bins: int = 10,
+    encoder_label: str = "coupling of encoder neuron",
+    decoder_label: str = "gain of decoder neuron",
+) -> Figure:
+    """Coupling and gain against how informative a neuron is: median and quartiles in bins of equally many neurons.
+
+    Args:
+        encoder, decoder: name -> (d', coupling or gain), of equal shapes, such as ``(K, E)`` and ``(K, D)``. Neurons
+            whose d' is not finite are left out.
+    """
+    figure = _figure(4.8)
+    panels = figure.subplots(2)
+    styles = _styles([*encoder, *decoder])
+    for axis, lines, label in zip(panels, (encoder, decoder), (encoder_label, decoder_label), strict=True):
+        for name, (dprime, gain) in lines.items():
+            x, y = _array(dprime).ravel(), _array(gain).ravel()
+            order = np.argsort(np.where(np.isfinite(x), x, np.inf), kind="stable")[: int(np.isfinite(x).sum())]
+            parts = [part for part in np.array_split(order, bins) if len(part)]
+            centre = [np.median(x[part]) for part in parts]
+            quartiles = np.array([np.quantile(y[part], (0.25, 0.5, 0.75)) for part in parts]).reshape(-1, 3).T
+            colour, marker = styles[name]
+            axis.fill_between(centre, quartiles[0], quartiles[2], color=colour, alpha=0.2, linewidth=0)
+            axis.plot(centre, quartiles[1], color=colour, marker=marker, markersize=4.5, label=_name(name))
+        axis.set_ylabel(label)
+        axis.grid(color=INK, alpha=0.15)
+        _legend(axis, loc="best")
+    panels[1].set_xlabel("informativeness of the neuron, d′ (sd)\nmedian and quartiles")
+    return _finish(figure)
+
+
+def gain_histogram_figure(gains: Mapping[str, ArrayLike]) -> Figure:
+    """Distribution of gains on a log2 scale, with the thresholds of sparsity; the legend counts gains below 0.1.
+
+    Args:
+        gains: name (base, residual) -> ``(K, D)``; the first and last bin hold everything beyond (zeros too).
+    """
+    figure = _figure(3.2)
+    axis = figure.subplots()
+    styles = _styles(gains)
+    for threshold in THRESHOLDS:
+        axis.axvline(np.log2(threshold), color=INK, linewidth=0.8, linestyle=":")
+        axis.text(
+            np.log2(threshold), 1.01, f"{threshold:g}", ha="center", fontsize=7, transform=axis.get_xaxis_transform()
+        )
+    for name, values in gains.items():
+        table = _array(values)
+        edges, counts = (part.numpy() for part in log2_histogram(torch.as_tensor(table)))
+        share = 100 * counts.sum(0) / counts.sum()
+        colour, marker = styles[name]
+        axis.stairs(share, edges, color=colour, fill=True, alpha=0.18)
+        axis.stairs(share, edges, color=colour, linewidth=1.4)
+        label = f"{_name(name)}: {100 * (table < 0.1).mean():.1f}% below 0.1"
+        axis.plot([], [], marker, color=colour, linestyle="-", markersize=4, label=label)
+        axis.plot((edges[:-1] + edges[1:]) / 2, share, marker, color=colour, markersize=3, linestyle="")
+    ticks = range(-8, 5, 2)
+    names = ["0 … 1/256", "1/64", "1/16", "1/4", "1", "4", "≥ 16"]
+    axis.set_xticks(ticks, names)
+    axis.set(xlabel="decoder gain (log scale)", ylabel="neurons × tasks (%)")
+    axis.set_title("threshold", fontsize=7, pad=11, loc="left")
+    figure.legend(frameon=False, fontsize=7.5, loc="outside lower center")  # outside: the thresholds cross the panel
+    return _finish(figure)
+
+
+def one_image_figure(
+    image: ArrayLike,
+    couplings: Mapping[str, ArrayLike],
+    modulator: ArrayLike,
+    decoder: ArrayLike,
+    gains: ArrayLike,
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    target: str,
+    *,
+    neurons: int = 12,
+    neutral: float = 0.0,
+) -> Figure:
+    """One image followed through: couplings, the modulator and the neurons that covary with it, gains, predictions.
+
+    Args:
+        image: ``(H, W, 3)`` or ``(H, W)``, in [0, 1] or bytes.
+        couplings: of two tasks, the image's own first: name -> ``(E,)``. Shown are the neurons where they differ most.
+        modulator: ``(T,)``, in order of the samples. decoder: pooled activity under it, ``(T, D)``.
+        gains: of the decoder neurons, ``(D,)``.
+        before, after: class -> probability, without and with the task; shown in the order of ``after``.
+        target: the image's class.
+        neurons: how many encoder neurons to show. neutral: the coupling of a neuron that the task leaves alone.
+    """
+    figure = _figure(8.6)
+    grid = figure.add_gridspec(5, 2, height_ratios=[2.2, 1.7, 0.9, 1.7, 1.5], width_ratios=[1, 1.5])
+    picture, predicted = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
+    coupled, gained = figure.add_subplot(grid[1, :]), figure.add_subplot(grid[4, :])
+    driving = figure.add_subplot(grid[2, :])
+    driven = figure.add_subplot(grid[3, :], sharex=driving)
+
+    picture.imshow(np.asarray(image), cmap="gray" if np.ndim(image) == 2 else None)
+    picture.set(xticks=[], yticks=[])
+    picture.set_title(_name(target), fontsize=9.5)
+    place = np.arange(len(after))
+    predicted.barh(
+        place - 0.2, [100 * before.get(name, 0) for name in after], 0.38, color=SUBDUED, label="without task"
+    )
+    predicted.barh(
+        place + 0.2, [100 * p for p in after.values()], 0.38, color=STYLES["comodulation"][0], label="with task"
+    )
+    predicted.set_yticks(place, [_name(name) + (" ✓" if name == target else "") for name in after])
+    predicted.set(ylim=(len(after) - 0.45, -0.55), xlabel="probability (%)")
+    predicted.legend(frameon=False, fontsize=7, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
+
+    (own, own_coupling), (other, other_coupling) = ((name, _array(c)) for name, c in couplings.items())
+    contrast = own_coupling - other_coupling
+    top = np.argsort(-np.abs(contrast), kind="stable")[:neurons]
+    top = top[np.argsort(-contrast[top], kind="stable")]
+    place = np.arange(len(top))
+    coupled.axhline(neutral, color=INK, linewidth=0.8)
+    for lift, name, values, colour in ((-0.2, own, own_coupling, "#D55E00"), (0.2, other, other_coupling, "#56B4E9")):
+        coupled.bar(
+            place + lift, values[top] - neutral, 0.38, bottom=neutral, color=colour, label=f"task {_name(name)}"
+        )
+    coupled.set_xticks(place, [str(neuron) for neuron in top])
+    coupled.set(xlabel="encoder neuron (where the tasks differ most)", ylabel="coupling")
+    _legend(coupled, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+
+    activity, gain = _array(decoder), _array(gains)
+    mean = activity.mean(0)
+    relative = 100 * np.divide(activity - mean, mean, out=np.zeros_like(activity), where=mean > 0)
+    active = np.flatnonzero(mean > 0)
+    order = active[np.argsort(-gain[active], kind="stable")]
+    high, low = order[:3], order[3:][-3:]
+    driving.plot(_array(modulator), color="#009E73", linewidth=1.4)
+    driving.set_ylabel("modulator")
+    driving.tick_params(labelbottom=False)
+    for group, colour, label in ((low, SUBDUED, "3 lowest gains"), (high, "#D55E00", "3 highest gains")):
+        for neuron in group:
+            driven.plot(relative[:, neuron], color=colour, linewidth=1.1, alpha=0.85)
+        driven.plot([], [], color=colour, label=label)
+    driven.set(ylabel="decoder activity\n(% from its mean)", xlabel="modulator sample")
+    _legend(driven, loc="lower center", bbox_to_anchor=(0.5, 0.98), ncols=2)
+
+    ranked = np.argsort(-gain, kind="stable")
+    gained.bar(np.arange(len(gain)), gain[ranked] - 1, 1.0, bottom=1, color="#888888")
+    for group, colour in ((low, SUBDUED), (high, "#D55E00")):
+        where = np.flatnonzero(np.isin(ranked, group))
+        gained.plot(where, gain[ranked][where], "o", color=colour, markersize=4)
+    gained.axhline(1, color=INK, linewidth=0.8)
+    gained.set(xlabel="decoder neuron, sorted by gain", ylabel="gain")
+    _finish(figure)
+    for spine in picture.spines.values():
+        spine.set_visible(False)
+    return figure
+
+
+# ---- style ------------------------------------------------------------------------------------------------------------
+
+
+def _figure(height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(WIDTH, height), layout="constrained", facecolor="none")
+
+
+def _finish(figure: Figure, spines: tuple[str, ...] = ("left", "bottom")) -> Figure:
+    """Every text and axis in INK, nothing behind them; laid out. Ticks are made when drawn, hence ``tick_params``."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_color(INK)
+    for axis in figure.axes:
+        axis.set_facecolor("none")
+        axis.tick_params(which="both", colors=INK, labelsize=8)
+        for side, spine in axis.spines.items():
+            spine.set_edgecolor(INK)
+            spine.set_visible(side in spines)
+        for label in (axis.xaxis.label, axis.yaxis.label):
+            label.set_fontsize(8.5)
+        for part in (axis.xaxis, axis.yaxis):
+            part.get_offset_text().set(color=INK, fontsize=8)
+    # The solver's positions differ in their last bit from run to run, and with them the SVG: lay out once, round, keep.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axis in figure.axes:
+        axis.set_position(np.round(axis.get_position(original=True).bounds, 6).tolist())
+    return figure
+
+
+def _styles(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each name: a method's own, and for other names the first that is not in use."""
+    names = list(dict.fromkeys(names))
+    free = [style for name, style in STYLES.items() if name not in names and style[0] != STYLES["base"][0]]
+    styles = {}
+    for name in names:
+        styles[name] = STYLES.get(name) or (free.pop(0) if free else (SUBDUED, "."))
+    return styles
+
+
+def _legend(axis: Axes, **where: Any) -> None:
+    axis.legend(**{"frameon": False, "fontsize": 7.5, "handlelength": 1.6, "labelspacing": 0.25, **where})
+
+
+def _name(name: str) -> str:
+    return name.replace("-", " ").replace("_", " ")
+
+
+def _array(values: ArrayLike) -> NDArray[np.float64]:
+    return np.asarray(values, np.float64)
+
+
+def _thousands(value: float, _: int) -> str:
+    return f"{value / 1000:g}k" if value else "0"

@@ -1,0 +1,209 @@
+"""Where cells are trained: one process's data, features and sessions, shared by all cells that it is given.
+
+A cell's outcome is three things on disk: numbers (JSON, written last), scores of every test prediction, and the learned gains
+(safetensors). A cell whose numbers are there is not trained again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..analysis.calibration import apply_temperature, fit_temperature
+from ..backbone import Backbone
+from ..classification import evaluate_binary
+from ..config import RunConfig
+from ..data.scenes import make_scenes
+from ..evaluation import METRICS, Predictions, evaluate_predictions, metrics
+from ..features import extract
+from ..fitting import Adapted, Labelled, Session, TuningData
+from ..progress import Progress, Silent
+from ..store import write_json, write_tensors
+from ..tasks import Examples, TaskFamily
+from ..training import derived_seed
+from .mechanism import gains_of, measure_mechanism
+from .rows import Cell
+
+VALIDATION_PAIRS = 20_000  # of binary tasks
+MEASURED = ("base", "attention", "decoder-gains", "ia3", "comodulation")  # rows whose mechanism is analysed
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a study works on, read once a process.
+
+    Attributes:
+        config: what all cells share.
+        family, labelled: the tasks, and the splits' labels by split name.
+        cache: folder of features and pretrained layers.
+        groups: names of binary tasks by group, for metrics.
+    """
+
+    config: RunConfig
+    family: TaskFamily
+    labelled: dict[str, Labelled]
+    cache: Path
+    groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+class Laboratory:
+    """Trains cells.
+
+    Args:
+        material: data and configuration.
+        tell: told of extraction and pretraining.
+    """
+
+    def __init__(self, material: Material, tell: Progress | None = None) -> None:
+        from lightning_fabric import Fabric
+
+        self.material, self.tell = material, tell or Silent()
+        self.fabric = Fabric(accelerator="auto", devices=1)
+        self._session: tuple[tuple[str, int], Session] | None = None
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        return Backbone(self.material.config.backbone)
+
+    @cached_property
+    def features(self) -> dict[str, Any]:
+        """Features of every split, from the cache or extracted now."""
+        return {
+            name: extract(
+                self.backbone, data.split, self.material.cache, device=self.fabric.device,
+                precision=self.material.config.precision, skip_bad=self.material.config.skip_bad,
+                report=partial(self.tell.extraction, name),
+            )
+            for name, data in self.material.labelled.items()
+        }  # fmt: skip
+
+    def session(self, variant: str, seed: int) -> Session:
+        """Partition and pretrained layers of a seed; the last one is kept."""
+        if self._session is None or self._session[0] != (variant, seed):
+            shared = self.material.config
+            head = shared.head.model_copy(update={"residual": variant == "residual"})
+            config = shared.model_copy(update={"seed": seed, "head": head})
+            fingerprint = self.backbone.fingerprint()
+            session = Session(
+                config, self.material.family, self.material.labelled, self.features, fingerprint, self.material.cache,
+                self.fabric, self.tell,
+            )  # fmt: skip
+            self._session = ((variant, seed), session)
+        return self._session[1]
+
+    def adapt(self, cell: Cell, settings: dict[str, Any], tell: Progress | None = None) -> tuple[Session, Adapted]:
+        """Train a cell's network."""
+        session = self.session(cell.variant, cell.seed)
+        config = cell.row.configure(session.config.model_copy(update={"readout": cell.readout}), settings)
+        session.tell = tell or self.tell
+        return session, session.adapt(config, data=self.training_data(session, cell))
+
+    def training_data(self, session: Session, cell: Cell) -> TuningData:
+        """The family's half, or as much or whatever is made of it as the row's data options say."""
+        data = session.tuning_data()
+        if session.family.kind == "binary":  # every image has a label for every task: a sample of the pairs will do
+            kept = few_per_task(
+                data.validation, VALIDATION_PAIRS // session.family.num_tasks, derived_seed(cell.seed, "validation")
+            )
+            data = TuningData(data.features, data.tuning, data.validation.take(kept))
+        if number := cell.row.get("images"):
+            rows = few_per_task(data.tuning, number, derived_seed(cell.seed, "few images"))
+            data = TuningData(data.features, data.tuning.take(rows), data.validation)
+        if distractors := cell.row.get("distractors"):
+            features, (tuning, validation) = make_scenes(
+                data.features, [data.tuning, data.validation], distractors, derived_seed(cell.seed, "scenes")
+            )
+            data = TuningData(features, tuning, validation)
+        return data
+
+    def test_data(self, session: Session, cell: Cell) -> tuple[Any, Examples]:
+        """Features and examples to test on; where there is no test split, the validation examples."""
+        if session.test_examples is None:
+            data = self.training_data(session, cell)
+            return data.features, data.validation
+        features, examples = session.features[session.config.test_split], session.test_examples
+        if distractors := cell.row.get("distractors"):
+            scenes, (examples,) = make_scenes(features, [examples], distractors, derived_seed(cell.seed, "test scenes"))
+            return scenes, examples
+        return features, examples
+
+    def run(self, cell: Cell, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+        """Train, test and measure a cell, and write its files. Returns its numbers."""
+        began = time.perf_counter()
+        session, adapted = self.adapt(cell, settings)
+        features, examples = self.test_data(session, cell)
+        tested = session.answer(adapted, features, examples)
+        # As the cell's cost: what training it takes where the layers are there.
+        seconds = adapted.seconds["tuning"]
+        temperature = fit_temperature(adapted.validation.log_probabilities, adapted.validation.target)
+        scaled = apply_temperature(tested.log_probabilities, temperature)
+        whole = evaluate_predictions(tested, self.material.family.tasks)
+        numbers: dict[str, Any] = {
+            "variant": cell.variant,
+            "readout": cell.readout,
+            "method": cell.row.method,
+            "options": cell.row.described,
+            "seed": cell.seed,
+            **{name: whole[name] for name in METRICS},
+            "learnable_parameters": adapted.method.num_learnable(),
+            "seconds": seconds,
+            "settings": settings,
+            "temperature": temperature,
+            "scaled": metrics(scaled, tested.target),
+            "validation": metrics(adapted.validation.log_probabilities, adapted.validation.target),
+            "tasks": whole["tasks"],
+            "macro": whole["macro"],
+            "history": adapted.history,
+            "pretraining": adapted.pretraining[-1] if adapted.pretraining else {},
+        }
+        if self.material.family.kind == "binary":
+            numbers["binary"] = evaluate_binary(tested, self.material.family.tasks, self.material.groups)
+        if cell.row.method in MEASURED and not cell.row.get("distractors"):
+            numbers["mechanism"] = measure_mechanism(session, adapted, features, examples)
+        numbers["seconds_in_all"] = round(time.perf_counter() - began, 2)
+        tensors = scores(tested, scaled)
+        write_tensors(folder / f"{cell.key}.scores.safetensors", tensors)
+        if gains := gains_of(adapted.method):
+            write_tensors(folder / f"{cell.key}.gains.safetensors", gains)
+        write_json(folder / f"{cell.key}.json", numbers)
+        return numbers
+
+
+def few_per_task(examples: Examples, number: int, seed: int) -> Tensor:
+    """Rows of at most ``number`` examples of each task, drawn at random."""
+    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))
+    kept = []
+    for task in examples.task.unique():
+        kept.append(order[examples.task[order] == task][:number])
+    return torch.cat(kept).sort().values
+
+
+def scores(tested: Predictions, scaled: Tensor) -> dict[str, Tensor]:
+    """What is kept of each test prediction: enough for every metric, paired test and reliability diagram.
+
+    Args:
+        tested: M predictions.
+        scaled: their log-probabilities after temperature scaling, ``(M, C)``.
+    """
+    logs = tested.log_probabilities
+    hits = torch.nn.functional.one_hot(tested.target, logs.shape[1])
+
+    def nll(values: Tensor) -> Tensor:
+        return -values.gather(1, tested.target[:, None])[:, 0].clamp(min=-100)
+
+    return {
+        "image": tested.image.int(),
+        "task": tested.task.short(),
+        "hit": (logs.argmax(1) == tested.target).to(torch.uint8),
+        "nll": nll(logs),
+        "brier": (logs.exp() - hits).square().sum(1),
+        "confidence": logs.max(1).values.exp(),
+        "scaled_nll": nll(scaled),
+        "scaled_confidence": scaled.max(1).values.exp(),
+    }

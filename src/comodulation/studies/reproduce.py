@@ -1,0 +1,284 @@
+"""One command from data to verdicts: features, searches, cells, tables and report, in a folder that can be continued.
+
+The folder: study.json (what it is), search/*.jsonl (trials), settings.json (what they chose), cells/ (one network each), and, made
+again from these at the end or by `comodulate report`: cells.csv, comparisons.csv, results.json, figures/, report.html.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import RunConfig, make_config
+from ..data import (
+    CELEBA_ATTRIBUTES,
+    CELEBA_GROUPS,
+    CIFAR100_ATTRIBUTES,
+    attribute_columns,
+    attribute_family,
+    attribute_groups,
+    available_splits,
+    binary_column,
+    class_column,
+    label_names,
+    open_celeba,
+    open_split,
+)
+from ..errors import InputError, choose, first_difference
+from ..features import locked
+from ..fitting import Labelled, read_family, read_labels
+from ..progress import Progress, Silent
+from ..store import read_json, writable, write_json
+from ..tasks import TaskFamily
+from .laboratory import Laboratory, Material
+from .plan import REST_SEEDS, Plan, attributes_plan, cifar100_plan, narrowed
+from .pool import Clock, run_jobs
+from .rows import Cell
+from .search import best_settings, read_trials, search
+
+STUDIES = ("cifar100", "celeba", "attributes")
+STUDY, SETTINGS, CELLS, SEARCH, LOCK = "study.json", "settings.json", "cells", "search", ".lock"
+EPOCHS = 6  # of fine-tuning; ten reach the same validation NLL (attention 0.6484 after five, 0.6475 after ten)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is reproduced.
+
+    Attributes:
+        name: cifar100, celeba or attributes.
+        config: what all cells share: data, backbone, head, training.
+        seeds: compared; the rows beyond the core take the first few.
+        trials: of each search.
+        methods, parts: of the plan; none means all.
+    """
+
+    name: str
+    config: RunConfig
+    seeds: tuple[int, ...]
+    trials: int = 16
+    methods: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+
+    def plan(self) -> Plan:
+        whole = cifar100_plan() if self.name == "cifar100" else attributes_plan()
+        return narrowed(whole, self.methods, self.parts)
+
+    def stages(self) -> list[tuple[str, list[Cell]]]:
+        return self.plan().stages(self.seeds, REST_SEEDS)
+
+    def to_json(self) -> dict[str, Any]:
+        config = self.config.model_dump(mode="json")
+        return {
+            "schema": 1, "name": self.name, "config": config, "seeds": list(self.seeds), "trials": self.trials,
+            "methods": list(self.methods), "parts": list(self.parts),
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, value: Any) -> Study:
+        """The inverse of ``to_json``. Raises InputError for anything else."""
+        try:
+            config = make_config(value["config"])
+            seeds, methods, parts = (tuple(value[key]) for key in ("seeds", "methods", "parts"))
+            return cls(choose(value["name"], STUDIES, "study"), config, seeds, int(value["trials"]), methods, parts)
+        except (KeyError, TypeError) as error:
+            raise InputError(f"not a study: {error!r}") from error
+
+
+def study_config(name: str, data: str, **changes: Any) -> RunConfig:
+    """The configuration that a study's cells share.
+
+    Args:
+        name: of the study. data: folder or data set id. **changes: fields of ``RunConfig``.
+    """
+    values: dict[str, Any] = {"data": data, "tuning": {"epochs": EPOCHS, "learning_rate": 0.06}, **changes}
+    if choose(name, STUDIES, "study") == "cifar100":
+        values |= {"group": "coarse_label", "label": "fine_label"}
+    elif name == "celeba":
+        values |= {"attributes": CELEBA_ATTRIBUTES}
+    else:
+        values |= {"attributes": tuple(attribute.name for attribute in CIFAR100_ATTRIBUTES)}
+    return make_config(values)
+
+
+def read_material(study: Study, cache: Path) -> Material:
+    """Labels of a study's splits. Raises InputError for data that are not there or not what the study needs."""
+    config = study.config
+    if study.name == "celeba":
+        family = TaskFamily.from_attributes(CELEBA_ATTRIBUTES)
+        splits = open_celeba(config.data)
+        labelled = {}
+        for name in (config.train_split, config.test_split):
+            columns = [binary_column(splits[name], attribute) for attribute in family.tasks]
+            labelled[name] = Labelled(splits[name], family.examples(columns), columns)
+        return Material(config, family, labelled, cache, dict(CELEBA_GROUPS))
+    names = [name for name in (config.train_split, config.test_split) if name in available_splits(config.data)]
+    opened = {name: open_split(config.data, name, image_column=config.image_column) for name in names}
+    if config.train_split not in opened:
+        choose(config.train_split, names, f"split of {config.data}")
+    if study.name == "cifar100":
+        family = read_family(config, opened[config.train_split])
+        return Material(
+            config, family, {name: read_labels(config, split, family) for name, split in opened.items()}, cache
+        )
+    family, labelled = attribute_family(), {}
+    for name, split in opened.items():
+        classes = label_names(split, "fine_label")
+        table = attribute_columns(class_column(split, "fine_label", classes), classes=classes)
+        columns = list(table.T)
+        labelled[name] = Labelled(split, family.examples(columns), columns)
+    return Material(config, family, labelled, cache, attribute_groups())
+
+
+def reproduce(
+    study: Study,
+    out: Path,
+    cache: Path,
+    *,
+    devices: int = 1,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+) -> None:
+    """Run what is not finished of a study, and write its tables. The report is ``report.study.write_report``.
+
+    Args:
+        study: what is reproduced.
+        out: folder, new or of the same study.
+        cache: folder of features and pretrained layers.
+        devices: number of processes.
+        progress: told of extraction. say: told a line for whatever is finished, with the time left.
+
+    Raises:
+        InputError: bad input, found before anything is trained; ``out`` holds another study or is in use.
+        RunError: something failed; what is finished stays.
+    """
+    tell, say = progress or Silent(), say or (lambda line: None)
+    claim(study, out)
+    with writable(cache), writable(out), locked(out / LOCK, wait=False):
+        material = read_material(study, cache)
+        (out / CELLS).mkdir(exist_ok=True)
+        (out / SEARCH).mkdir(exist_ok=True)
+        write_json(out / STUDY, study.to_json())
+        Laboratory(material, tell).features  # noqa: B018 (extracted once, before several processes ask for them)
+        del material
+        _search(study, out, cache, devices, say)
+        for name, cells in study.stages():
+            _train(study, name, cells, out, cache, devices, say)
+
+
+def claim(study: Study, out: Path) -> None:
+    """Raise InputError for a folder that is something else, or another study."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file, expected a folder to write the study to")
+    found = [path.name for path in out.iterdir() if path.name != LOCK] if out.exists() else []
+    if not found:
+        return
+    if STUDY not in found:
+        raise InputError(f"{out} is not empty and not a study; choose another --out")
+    # More seeds, methods or parts may be added to a study: finished cells stay what they are.
+    free = ("seeds", "methods", "parts")
+    before, now = read_json(out / STUDY), study.to_json()
+    if not isinstance(before, dict):
+        raise InputError(f"{out / STUDY} is damaged; choose another --out")
+    if differing := first_difference(*({k: v for k, v in side.items() if k not in free} for side in (before, now))):
+        key, then, here = differing
+        raise InputError(f"{out} holds a study with another {key} ({then!r}, now {here!r}); choose another --out")
+
+
+def settings_of(study: Study, out: Path, cell: Cell) -> dict[str, Any]:
+    """What the search chose for a cell; {} where there was none."""
+    return best_settings(search_path(out, study.plan().searched_for(cell)))
+
+
+def search_path(out: Path, cell: Cell) -> Path:
+    """File of a search's trials."""
+    return out / SEARCH / f"{cell.variant}-{cell.row.label.replace(' ', '_').replace('=', '-')}.jsonl"
+
+
+def _search(study: Study, out: Path, cache: Path, devices: int, say: Callable[[str], None]) -> None:
+    todo = [cell for cell in study.plan().searches() if len(read_trials(search_path(out, cell))) < study.trials]
+    if study.trials and todo:
+        left = {_kind(c): 0 for c in todo}
+        for cell in todo:
+            left[_kind(cell)] += study.trials - len(read_trials(search_path(out, cell)))
+        clock = Clock(left, devices)
+
+        def on_event(event: Any) -> None:
+            label, number, kind, seconds = event
+            clock.finish(kind, seconds)
+            if number == study.trials:
+                say(f"search: {label}: {number} trials{_left(clock)}")
+
+        jobs = [(f"search of {cell.row.label}", ("search", cell)) for cell in todo]
+        run_jobs(jobs, _worker, (study, str(out), str(cache)), devices, on_event)
+    chosen = {search_path(out, cell).stem: best_settings(search_path(out, cell)) for cell in study.plan().searches()}
+    write_json(out / SETTINGS, chosen)
+
+
+def _train(
+    study: Study, stage: str, cells: Sequence[Cell], out: Path, cache: Path, devices: int, say: Callable[[str], None]
+) -> None:
+    todo = [cell for cell in cells if not (out / CELLS / f"{cell.key}.json").exists()]
+    say(f"{stage}: {len(cells) - len(todo)} of {len(cells)} cells are there")
+    if not todo:
+        return
+    units: dict[tuple[str, int], list[Cell]] = {}
+    for cell in todo:
+        units.setdefault((cell.variant, cell.seed), []).append(cell)
+    left = {_kind(cell): 0 for cell in todo}
+    for cell in todo:
+        left[_kind(cell)] += 1
+    clock, done = Clock(left, devices), len(cells) - len(todo)
+
+    def on_event(event: Any) -> None:
+        nonlocal done
+        cell, numbers, seconds = event
+        done += 1
+        clock.finish(_kind(cell), seconds)
+        say(
+            f"{stage} {done}/{len(cells)}: {cell.variant}, {cell.readout}, seed {cell.seed}, {cell.row.label}: "
+            f"{100 * numbers['accuracy']:.2f}%, NLL {numbers['nll']:.3f}, ECE {100 * numbers['ece']:.2f}%{_left(clock)}"
+        )
+
+    jobs = [(f"{variant}, seed {seed}", ("cells", unit)) for (variant, seed), unit in units.items()]
+    run_jobs(jobs, _worker, (study, str(out), str(cache)), devices, on_event)
+
+
+def _worker(study: Study, out: str, cache: str) -> Callable[[Any, Callable[[Any], None]], None]:
+    """What a process of a study does with a job."""
+    laboratory = Laboratory(read_material(study, Path(cache)))
+    folder = Path(out)
+
+    def work(job: Any, send: Callable[[Any], None]) -> None:
+        kind, what = job
+        began = time.perf_counter()
+        if kind == "search":
+
+            def report(number: int) -> None:
+                nonlocal began
+                send((what.row.label, number, _kind(what), time.perf_counter() - began))
+                began = time.perf_counter()
+
+            search(laboratory, what, study.trials, search_path(folder, what), report)
+            return
+        for cell in what:
+            numbers = laboratory.run(cell, settings_of(study, folder, cell), folder / CELLS)
+            send((cell, {name: numbers[name] for name in ("accuracy", "nll", "ece")}, time.perf_counter() - began))
+            began = time.perf_counter()
+
+    return work
+
+
+def _kind(cell: Cell) -> str:
+    """Cells of a kind take about the same time."""
+    return cell.row.without("link", "beta").label
+
+
+def _left(clock: Clock) -> str:
+    remaining = clock.remaining()
+    if remaining is None:
+        return ""
+    return f"; {remaining:.0f} s left" if remaining < 120 else f"; {remaining / 60:.0f} min left"

@@ -1,0 +1,202 @@
+"""Cells on disk, the two tables for machines, and the paired comparisons between rows.
+
+cells.csv has one row a trained network, comparisons.csv one a pair of rows, metric, variant and readout; anyone can recompute the
+second from the first. A row's name in the second is its method with its options.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..evaluation import METRICS
+from ..statistics import PairedDifference, holm, paired_difference
+from ..store import read_json, read_tensors
+from .plan import PRIMARY
+from .rows import DATA_OPTIONS, Cell, Row
+
+CELL_COLUMNS = (
+    "variant", "readout", "method", "options", "seed", *METRICS, "learnable_parameters", "seconds",
+)  # fmt: skip
+COMPARISON_COLUMNS = (
+    "variant", "readout", "metric", "a", "b", "n", "difference", "low", "high", "p_t", "p_wilcoxon", "p_holm",
+)  # fmt: skip
+# Against what comodulation is compared, everywhere; the first is the primary comparison's.
+REFERENCES = ("attention", "class-mask", "task-bias", "decoder-gains", "ia3", "film", "hard-sharing", "base")
+OPTION_REFERENCE = "comodulation"  # options and combinations of a method are compared with the method itself
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished cell: what it is, and its numbers."""
+
+    cell: Cell
+    numbers: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.cell.row.label
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A paired comparison of two rows over seeds.
+
+    Attributes:
+        variant, readout, metric: where.
+        a, b: names of rows; the difference is a - b.
+        seeds: the seeds both have.
+        difference: None with fewer than two seeds: said, not computed.
+        p_holm: adjusted over the secondary comparisons; nan for the primary one.
+    """
+
+    variant: str
+    readout: str
+    metric: str
+    a: str
+    b: str
+    seeds: tuple[int, ...]
+    difference: PairedDifference | None
+    p_holm: float = math.nan
+
+    @property
+    def primary(self) -> bool:
+        return (self.variant, self.readout, self.metric, self.a, self.b) == PRIMARY
+
+
+def read_results(folder: Path, cells: Iterable[Cell]) -> list[Result]:
+    """Numbers of the cells that are finished, in the order given. Raises InputError for a damaged file."""
+    found = []
+    for cell in cells:
+        path = folder / f"{cell.key}.json"
+        if path.exists():
+            found.append(Result(cell, read_json(path)))
+    return found
+
+
+def read_scores(folder: Path, result: Result) -> dict[str, np.ndarray]:
+    """Scores of every test prediction of a cell, by name, each ``(M,)``."""
+    tensors, _ = read_tensors(folder / f"{result.cell.key}.scores.safetensors")
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def read_gains(folder: Path, result: Result) -> dict[str, np.ndarray]:
+    """Learned and computed gains of a cell; {} where it has none."""
+    path = folder / f"{result.cell.key}.gains.safetensors"
+    return {name: tensor.numpy() for name, tensor in read_tensors(path)[0].items()} if path.exists() else {}
+
+
+def values(results: Sequence[Result], variant: str, readout: str, name: str, metric: str) -> dict[int, float]:
+    """A metric of a row by seed; metrics of a section of the numbers as ``section.metric``."""
+    found = {}
+    for result in results:
+        if (result.cell.variant, result.cell.readout, result.name) == (variant, readout, name):
+            value: Any = result.numbers
+            for part in metric.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if value is not None and not (isinstance(value, float) and math.isnan(value)):
+                found[result.cell.seed] = float(value)
+    return found
+
+
+def compare(results: Sequence[Result], variant: str, readout: str, metric: str, a: str, b: str) -> Comparison:
+    """Paired comparison of two rows over the seeds that both have."""
+    left, right = values(results, variant, readout, a, metric), values(results, variant, readout, b, metric)
+    seeds = tuple(sorted(left.keys() & right.keys()))
+    difference = paired_difference([left[s] for s in seeds], [right[s] for s in seeds]) if len(seeds) > 1 else None
+    return Comparison(variant, readout, metric, a, b, seeds, difference)
+
+
+def all_comparisons(results: Sequence[Result]) -> list[Comparison]:
+    """Every comparison of the study: comodulation with its rivals, and options and combinations with their method.
+
+    Holm's correction runs over all that have a p value but the primary one.
+    """
+    found = []
+    names: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        place = names.setdefault((result.cell.variant, result.cell.readout), [])
+        if result.name not in place:
+            place.append(result.name)
+    for (variant, readout), present in names.items():
+        for metric in METRICS:
+            found += [compare(results, variant, readout, metric, a, b) for a, b in pairs(present)]
+    adjusted = [place for place, item in enumerate(found) if item.difference is not None and not item.primary]
+    p_values = [found[place].difference.p for place in adjusted]  # type: ignore[union-attr]
+    for place, p in zip(adjusted, holm(p_values) if p_values else [], strict=True):
+        found[place] = replace(found[place], p_holm=float(p))
+    return found
+
+
+def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Which rows are compared, as (a, b)."""
+    found = []
+    for name in names:
+        row = Row.parse(name)
+        regime = {option: row.get(option) for option in DATA_OPTIONS if row.get(option) is not None}
+        if row.without(*DATA_OPTIONS) == Row("comodulation"):
+            rivals = [Row(method).adding(**regime).label for method in REFERENCES]
+            found += [(name, rival) for rival in rivals if rival in names]
+        elif not regime and row.options:
+            plain = Row(row.method).label
+            found += [(name, other) for other in dict.fromkeys((plain, "attention")) if other in names]
+            if row.get("task_bias") and row.method == "comodulation":
+                others = ("task-bias", "attention task_bias=True", "ia3 task_bias=True")
+                found += [(name, other) for other in others if other in names]
+    return found
+
+
+def cells_csv(results: Sequence[Result]) -> str:
+    """One row a trained network."""
+    return _csv(CELL_COLUMNS, ([result.numbers[column] for column in CELL_COLUMNS] for result in results))
+
+
+def comparisons_csv(comparisons: Sequence[Comparison]) -> str:
+    """One row a comparison. Those with fewer than two seeds have n and no numbers."""
+    rows = []
+    for item in comparisons:
+        d = item.difference
+        numbers = [d.mean, d.low, d.high, d.p, d.p_wilcoxon, item.p_holm] if d else [math.nan] * 6
+        rows.append([item.variant, item.readout, item.metric, item.a, item.b, len(item.seeds), *numbers])
+    return _csv(COMPARISON_COLUMNS, rows)
+
+
+def read_cells_csv(path: Path) -> list[Result]:
+    """The cells of a table, without what only the cells' own files hold. Raises InputError for another file."""
+    try:
+        with path.open(newline="") as handle:
+            rows = list(csv.DictReader(handle))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    results = []
+    for number, row in enumerate(rows, 2):
+        try:
+            label = f"{row['method']} {row['options']}".strip()
+            cell = Cell(row["variant"], row["readout"], Row.parse(label), int(row["seed"]))
+            numeric = {name: float(row[name]) for name in (*METRICS, "learnable_parameters", "seconds")}
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}, line {number}: not a row of cells.csv: {error}") from error
+        results.append(Result(cell, {**row, **numeric, "seed": cell.seed}))
+    return results
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_shown(value) for value in row] for row in rows)
+    return sink.getvalue()
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.10g}"
+    return value

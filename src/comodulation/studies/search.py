@@ -1,0 +1,160 @@
+"""The search for a row's settings: the same number of trials for every method, validation split only, resumable.
+
+Trials are drawn by Optuna's TPE sampler; a trial whose validation NLL after an epoch is worse than the median of the
+earlier ones at that epoch is stopped (it counts as a trial). Every finished trial is a line of a JSON file, from which an
+interrupted search goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, RunError
+from ..progress import Silent
+from ..store import write_bytes
+from ..training import Epoch, derived_seed
+from .laboratory import Laboratory
+from .rows import Cell, Row
+
+SEARCH_SEED = 100  # not among the seeds that are compared
+LAYERS = ("hard-sharing", "gradient-aggregation", "task-routing", "maximum-roaming", "fine-tuning")
+FREE = ("base", "class-mask")  # nothing to learn, nothing to search
+
+# Ranges, log-uniform. Those of gains were widened until no best trial lay at an end.
+RATES = {
+    "task-bias": (0.02, 2.0),
+    "attention": (0.02, 1.0),
+    "decoder-gains": (0.01, 1.0),
+    "ia3": (0.02, 1.0),
+    "film": (0.005, 0.5),
+    "comodulation": (0.02, 1.0),
+    **dict.fromkeys(LAYERS, (3e-5, 3e-3)),
+}
+
+
+def space(row: Row) -> dict[str, tuple[str, float, float]]:
+    """What is searched for a row: name -> (scale, low, high)."""
+    ranges: dict[str, tuple[str, float, float]] = {
+        "learning_rate": ("log", *RATES.get(row.method, (0.02, 1.0))),
+        "weight_decay": ("log", 1e-4, 0.3),
+    }
+    if row.method == "comodulation":
+        ranges["beta"] = ("linear", 0.4, 1.0 if row.get("link") == "rectified" else 1.4)
+    if row.method == "task-routing":
+        ranges["sharing"] = ("linear", 0.3, 0.95)
+    if row.method == "maximum-roaming":
+        ranges["share"] = ("linear", 0.5, 0.95)
+    if row.method == "fine-tuning":
+        ranges["gain_rate"] = ("log", 10.0, 300.0)
+    return {name: value for name, value in ranges.items() if row.get(name) is None}
+
+
+class _Watched(Silent):
+    """Reports each epoch of the fine-tuning to the trial, and stops it where it is behind."""
+
+    def __init__(self, trial: Any, method: str) -> None:
+        self.trial, self.method = trial, method
+
+    def epoch(self, phase: str, epoch: Epoch) -> None:
+        import optuna
+
+        if phase == self.method:
+            self.trial.report(epoch.validation["nll"], epoch.number)
+            if self.trial.should_prune():
+                raise optuna.TrialPruned
+
+
+def search(
+    laboratory: Laboratory,
+    cell: Cell,
+    trials: int,
+    path: Path,
+    report: Callable[[int], None] | None = None,
+) -> None:
+    """Run the trials of a row that are not there yet.
+
+    Args:
+        laboratory: where they run.
+        cell: variant, readout and row; its seed is ``SEARCH_SEED``.
+        trials: how many in all.
+        path: file of finished trials, one JSON object a line.
+        report: told the number of finished trials after each.
+    """
+    try:
+        import optuna
+        from optuna.distributions import FloatDistribution
+        from optuna.trial import TrialState, create_trial
+    except ImportError as error:
+        raise InputError("a search needs Optuna: pip install 'comodulation[studies]'") from error
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    ranges = {
+        name: FloatDistribution(low, high, log=scale == "log") for name, (scale, low, high) in space(cell.row).items()
+    }
+    study = optuna.create_study(pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2))
+    done = read_trials(path)
+    for line in done:
+        state = TrialState.PRUNED if line["pruned"] else TrialState.COMPLETE
+        values = {int(epoch): value for epoch, value in line["epochs"].items()}
+        study.add_trial(
+            create_trial(
+                state=state, value=line["nll"], params=line["params"], distributions=ranges, intermediate_values=values
+            )
+        )
+    for number in range(len(done), trials):
+        # A sampler of its own for each trial: a search that was interrupted draws what it would have drawn.
+        study.sampler = optuna.samplers.TPESampler(
+            seed=derived_seed(SEARCH_SEED, cell.variant, cell.readout, cell.row.label, number) % 2**31,
+            n_startup_trials=5,
+        )
+        trial = study.ask(ranges)
+        line: dict[str, Any] = {"params": trial.params, "pruned": False}
+        try:
+            _, adapted = laboratory.adapt(
+                replace(cell, seed=SEARCH_SEED), dict(trial.params), _Watched(trial, cell.row.method)
+            )
+            line["nll"] = min(entry["nll"] for entry in adapted.history)
+            line["accuracy"] = max(entry["accuracy"] for entry in adapted.history)
+            study.tell(trial, line["nll"])
+        except (optuna.TrialPruned, RunError) as error:  # stopped, or diverged to a loss that is not finite
+            seen = study.trials[-1].intermediate_values
+            line |= {"pruned": True, "nll": min(seen.values(), default=1e3), "diverged": isinstance(error, RunError)}
+            study.tell(trial, state=TrialState.PRUNED)
+        line["epochs"] = study.trials[-1].intermediate_values
+        done.append(line)
+        write_bytes(path, "".join(json.dumps(entry) + "\n" for entry in done).encode())
+        if report:
+            report(number + 1)
+
+
+def read_trials(path: Path) -> list[dict[str, Any]]:
+    """Finished trials of a file, [] if there is none."""
+    if not path.exists():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except ValueError as error:
+        raise InputError(f"{path} is not a list of trials: {error}; remove it to search again") from error
+
+
+def best_settings(path: Path) -> dict[str, Any]:
+    """Parameters of the finished trial of lowest validation NLL; {} where nothing was searched."""
+    complete = [line for line in read_trials(path) if not line["pruned"]]
+    return min(complete, key=lambda line: line["nll"])["params"] if complete else {}
+
+
+def at_an_end(row: Row, params: dict[str, Any]) -> list[str]:
+    """Names of searched parameters (but weight decay) whose best value lies within 5% of an end of its range."""
+    import math
+
+    ends = []
+    for name, (scale, low, high) in space(row).items():
+        if name in params and name != "weight_decay":
+            place = [math.log(v) if scale == "log" else v for v in (params[name], low, high)]
+            share = (place[0] - place[1]) / (place[2] - place[1])
+            if not 0.05 <= share <= 0.95:
+                ends.append(name)
+    return ends

@@ -1,0 +1,329 @@
+"""The page in a real browser: sorting, theme, phone, contrast, and that nothing is loaded or complained about."""
+
+import base64
+import io
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from comodulation.report import Figure, Section, Table, Text, render
+from test_report_page import HOSTILE, drawing, realistic_page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on this machine"
+)
+
+# Starts the browser with its debugging pipe, which it expects as file descriptors 3 (to read) and 4 (to write).
+LAUNCH = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+for place, end in enumerate(ends):
+    os.dup2(end, 3 + place)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+OPTIONS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
+    "--no-first-run", "--remote-debugging-pipe", "--hide-scrollbars",
+)  # fmt: skip
+
+
+class Browser:
+    """A headless chromium with one tab, spoken to over the debugging protocol."""
+
+    def __init__(self, folder):
+        browser_reads, self.sink = os.pipe()
+        self.source, browser_writes = os.pipe()
+        command = [sys.executable, "-c", LAUNCH, str(browser_reads), str(browser_writes), CHROMIUM, *OPTIONS]
+        self.process = subprocess.Popen(
+            [*command, f"--user-data-dir={folder}"],
+            pass_fds=(browser_reads, browser_writes),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        os.close(browser_reads)
+        os.close(browser_writes)
+        self.number, self.events, self.buffer, self.session = 0, [], b"", None
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method, **parameters):
+        self.number += 1
+        message = {"id": self.number, "method": method, "params": parameters}
+        if self.session:
+            message["sessionId"] = self.session
+        os.write(self.sink, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self.receive()
+            if answer.get("id") == self.number:
+                assert "error" not in answer, (method, answer["error"])
+                return answer["result"]
+            self.events.append(answer)
+
+    def receive(self):
+        while b"\0" not in self.buffer:
+            assert select.select([self.source], [], [], 30)[0], "the browser does not answer"
+            read = os.read(self.source, 1 << 20)
+            assert read, "the browser is gone"
+            self.buffer += read
+        message, self.buffer = self.buffer.split(b"\0", 1)
+        return json.loads(message)
+
+    def open(self, path, *, width=1280, height=900, scheme="light", javascript=True):
+        """Show a file in a window of this size, on a system with this colour scheme."""
+        self.events.clear()
+        self.call("Emulation.setScriptExecutionDisabled", value=not javascript)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.call("Page.navigate", url=path.as_uri())
+        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+            self.events.append(self.receive())
+
+    def run(self, expression):
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def press(self, key, code):
+        text = {"Enter": "\r", " ": " "}.get(key, "")
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, text=text)
+
+    def screenshot(self, whole=False):
+        picture = self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
+        return Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+
+    def complaints(self):
+        """Console messages, uncaught errors, log entries and requests, other than for the page itself."""
+        kinds = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
+        urls = [event["params"]["request"]["url"] for event in self.seen("Network.requestWillBeSent")]
+        return [*self.seen(*kinds), *(url for url in urls[1:] if not url.startswith("data:"))]
+
+    def seen(self, *methods):
+        return [event for event in self.events if event.get("method") in methods]
+
+    def close(self):
+        os.close(self.sink)
+        os.close(self.source)
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(realistic_page(), encoding="utf-8")
+    return path
+
+
+def small(tmp_path, columns, rows, **options):
+    path = tmp_path / "small.html"
+    path.write_text(render("t", "", {}, [], [Section("s", [Table(columns, rows, "c", **options)])]), encoding="utf-8")
+    return path
+
+
+def column(browser, place):
+    return browser.run(
+        f"[...document.querySelector('table').tBodies].at(-1).innerText.split('\\n').map(l => l.split('\\t')[{place}])"
+    )
+
+
+def click(browser, place):
+    browser.run(f"document.querySelectorAll('th button')[{place}].click()")
+
+
+ROWS = [["b", 10.0], ["a", 9.5], ["d", float("nan")], ["c", 9.5], ["e", None], ["f", float("-inf")], ["g", 1e-7]]
+
+
+def test_sorting_by_click(browser, tmp_path):
+    """Up, down, as given; equal values keep their order; what is missing stays last; the mean stays on top."""
+    browser.open(small(tmp_path, ["task", "x"], ROWS, fixed=[["mean", 99.0]], formats={"x": ".1f"}))
+    assert column(browser, 0) == list("badcefg")
+    states = []
+    for order in ("fgacbde", "bacgfde", "badcefg"):
+        click(browser, 1)
+        states.append(browser.run("document.querySelectorAll('th')[1].getAttribute('aria-sort')"))
+        assert "".join(column(browser, 0)) == order
+        assert browser.run("document.querySelector('.fixed').rows[0].cells[0].innerText") == "mean"
+    assert states == ["ascending", "descending", None]
+    click(browser, 1)
+    click(browser, 0)
+    assert "".join(column(browser, 0)) == "abcdefg"
+    assert browser.run("document.querySelectorAll('[aria-sort]').length") == 1
+
+
+def test_sorting_by_key_of_a_cell_and_by_words(browser, tmp_path):
+    """A Cell sorts by its key, not its text; words as people sort them, with numbers inside in order."""
+    from comodulation.report import Cell
+
+    rows = [["task 10", Cell("9.1 ± 0.2", 9.1)], ["task 9", Cell("10.0 ± 0.1", 10.0)], ["Task 1", Cell("?", None)]]
+    browser.open(small(tmp_path, ["task", "x"], rows))
+    click(browser, 0)
+    assert column(browser, 0) == ["Task 1", "task 9", "task 10"]
+    click(browser, 1)
+    assert column(browser, 1) == ["9.1 ± 0.2", "10.0 ± 0.1", "?"]
+
+
+def test_sorting_by_keyboard(browser, tmp_path):
+    """Tab reaches a column's button; Enter and space press it."""
+    browser.open(small(tmp_path, ["task", "x"], ROWS))
+    for _ in range(20):
+        browser.press("Tab", 9)
+        if browser.run("document.activeElement.innerText") == "x":
+            break
+    browser.press("Enter", 13)
+    assert "".join(column(browser, 0)) == "fgacbde"
+    browser.press(" ", 32)
+    assert "".join(column(browser, 0)) == "bacgfde"
+    assert browser.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_theme_follows_the_system_and_the_button(browser, page, scheme):
+    """Background, text and figures change together."""
+    state = """[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color,
+        getComputedStyle(document.querySelector('figure text')).fill]"""
+    light = ["rgb(255, 255, 255)", "rgb(32, 36, 43)", "rgb(32, 36, 43)"]
+    dark = ["rgb(21, 24, 29)", "rgb(228, 231, 236)", "rgb(228, 231, 236)"]
+    browser.open(page, scheme=scheme)
+    first, second = (light, dark) if scheme == "light" else (dark, light)
+    assert browser.run(state) == first
+    assert (np.asarray(browser.screenshot()).mean() > 128) == (scheme == "light")
+    browser.run("document.getElementById('theme').click()")
+    assert browser.run(state) == second
+    assert (np.asarray(browser.screenshot()).mean() > 128) == (scheme == "dark")
+    browser.run("document.getElementById('theme').click()")
+    assert browser.run(state) == first
+    assert browser.complaints() == []
+
+
+CONTRAST = """
+(() => {
+  const parse = text => { const v = text.match(/[\\d.]+/g).map(Number); return v.length < 4 ? [...v, 1] : v; };
+  const luminance = rgb => rgb.slice(0, 3).map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  const behind = node => { for (; node; node = node.parentElement) {
+    const colour = parse(getComputedStyle(node).backgroundColor); if (colour[3] === 1) return colour; } };
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
+  while (walker.nextNode()) {
+    const node = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || node.closest("script, style, .anchor")) continue;
+    const style = getComputedStyle(node), ink = parse(node instanceof SVGElement ? style.fill : style.color);
+    const [a, b] = [luminance(ink), luminance(behind(node))].sort((x, y) => y - x);
+    found.push([(a + .05) / (b + .05), node.textContent.slice(0, 40)]);
+  }
+  return found.sort((x, y) => x[0] - y[0]);
+})()
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast_of_all_text(browser, page, scheme):
+    """WCAG AA: 4.5 for every text on its background, inside figures too."""
+    browser.open(page, scheme=scheme)
+    found = browser.run(CONTRAST)
+    assert len(found) > 200
+    assert found[0][0] >= 4.5, found[:5]
+
+
+@pytest.mark.parametrize("width", [320, 360, 390, 768, 1280])
+def test_no_width_makes_the_page_scroll_sideways(browser, page, width):
+    """Wide tables and figures scroll in their own boxes, with the row's name in sight."""
+    browser.open(page, width=width, height=780)
+    assert browser.run("innerWidth") == width
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    if width == 360:
+        assert browser.run("[...document.querySelectorAll('.wide')].every(box => box.scrollWidth > box.clientWidth)")
+        edges = "(() => { const box = document.querySelector('.wide'), name = box.querySelector('tbody th'); box.scrollLeft = 200;"
+        edges += "return [box.scrollLeft, name.getBoundingClientRect().left - box.getBoundingClientRect().left]; })()"
+        assert browser.run(edges) == [200, 0]
+
+
+def test_names_that_try_to_be_code(browser, tmp_path):
+    """Markup, quotes, control characters and right-to-left text are shown, never run, and do not turn their neighbours."""
+    rows = [[name, 1.0] for name in HOSTILE]
+    path = tmp_path / "hostile.html"
+    figure = Figure(drawing("plain"), HOSTILE[0], HOSTILE[1])
+    section = Section(
+        HOSTILE[0], [Table([HOSTILE[1], HOSTILE[0]], rows, HOSTILE[1]), Text("\n\n".join(HOSTILE)), figure]
+    )
+    path.write_text(render(HOSTILE[0], HOSTILE[1], {HOSTILE[0]: HOSTILE[1]}, [], [section]), encoding="utf-8")
+    browser.open(path, width=360)
+    assert browser.run("document.title") == HOSTILE[0]
+    assert browser.run("window.hacked") is None
+    assert browser.run("document.querySelectorAll('script').length") == 1
+    shown = browser.run("[...document.querySelectorAll('tbody th')].map(cell => cell.textContent)")
+    assert shown == [name.encode("utf-8", "replace").decode() for name in HOSTILE]
+    assert browser.run("document.documentElement.scrollWidth") <= 360
+    assert browser.complaints() == []
+
+
+def test_the_policy_stops_what_a_page_could_load(browser, page, tmp_path):
+    """Control: without the policy the same page does load the picture and run the script."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}"
+        added = f'<img src="{address}/picture.png"><script>window.hacked = 1</script></body>'
+        text = page.read_text(encoding="utf-8").replace("</body>", added)
+        copy = tmp_path / "copy.html"
+        copy.write_text(text, encoding="utf-8")
+        browser.open(copy)
+        assert browser.run("window.hacked") is None
+        time.sleep(0.2)
+        assert asked == []
+        assert browser.complaints()
+        copy.write_text(text.replace("Content-Security-Policy", "nothing"), encoding="utf-8")
+        browser.open(copy)
+        assert browser.run("window.hacked") == 1
+        assert asked == ["/picture.png"]
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_without_javascript(browser, page):
+    """All content is there; what could not work is not offered."""
+    browser.open(page, javascript=False)
+    assert browser.complaints() == []
+    document = browser.call("DOM.getDocument")["root"]["nodeId"]
+
+    def count(selector):
+        return len(browser.call("DOM.querySelectorAll", nodeId=document, selector=selector)["nodeIds"])
+
+    assert count("th button:enabled") == 0
+    assert count("#theme[hidden]") == 1
+    assert count("tbody:not(.fixed) tr") == 15
