@@ -134,7 +134,7 @@ def test_masks_at_a_step_are_a_function_of_the_step():
     for steps in (0, 7, 33, 50):
         assert all(torch.equal(a, b) for a, b in zip(one.masks_at(steps, 100), two.masks_at(steps, 100), strict=True))
     encoder = [two.masks_at(steps, 100)[0] for steps in range(101)]
-    assert torch.equal(encoder[0], two.encoder_mask)
+    assert all(torch.equal(a, b) for a, b in zip(two.masks_at(0, 100), two.state().values(), strict=True))
     assert [bool((a != b).any()) for a, b in itertools.pairwise(encoder)].count(True) == 4
     assert not torch.equal(encoder[49], encoder[50])
     assert all(torch.equal(mask, encoder[50]) for mask in encoder[50:])
@@ -203,6 +203,18 @@ def test_interrupted_and_resumed_equals_uninterrupted(name, family, tmp_path):
     tensors = resumed.adapter_tensors()
     assert all(torch.equal(tensor, tensors[key]) for key, tensor in whole.adapter_tensors().items())
     assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_tuning_roams_and_aggregates():
+    """After it the masks are those of its best epoch, three steps each, by then others than the first; the aggregate counts."""
+    roaming = make("maximum-roaming", share=0.25)
+    history, _ = tuned(roaming)
+    best = min(history, key=lambda entry: entry["nll"])["epoch"]
+    expected = roaming.masks_at(3 * best, 18)
+    assert all(torch.equal(mask, then) for mask, then in zip(roaming.state().values(), expected, strict=True))
+    assert not torch.equal(roaming.encoder_mask, roaming.masks_at(0, 18)[0])
+    aggregated, shared = make("gradient-aggregation"), make("hard-sharing")
+    assert [entry["nll"] for entry in tuned(aggregated)[0]] != [entry["nll"] for entry in tuned(shared)[0]]
 
 
 @pytest.mark.parametrize("resume", [False, True])

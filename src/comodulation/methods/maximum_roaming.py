@@ -28,7 +28,8 @@ class MaximumRoaming(TaskRouting):
     Args:
         head, family, readout, task_bias: as in ``Method``.
         share: of a layer's neurons that are active for a task at any time, in (0, 1].
-        interval: optimisation steps between updates; 0 spreads them evenly over the first half of training.
+        interval: optimisation steps between updates; 0 spreads them evenly over the first half of training, several at once where
+            its steps are fewer than the updates.
 
     Raises:
         InputError: an option out of range.

@@ -151,6 +151,8 @@ class Laboratory:
             "options": cell.row.described,
             "seed": cell.seed,
             **{name: whole[name] for name in METRICS},
+            "outputs": self.material.family.num_outputs,
+            "tuning_images": len(self.training_data(session, cell).tuning.image.unique()),
             "learnable_parameters": adapted.method.num_learnable(),
             "seconds": seconds,
             "settings": settings,

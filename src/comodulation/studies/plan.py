@@ -11,6 +11,7 @@ from .rows import VARIANTS, Cell, Row
 from .search import FREE
 
 CORE = ("base", "class-mask", "task-bias", "attention", "decoder-gains", "ia3", "comodulation")
+PARTS = ("core", "others", "restricted", "options", "aggregation")
 REST_SEEDS = 3
 PRIMARY = ("residual", "open", "accuracy", "comodulation", "attention")  # variant, readout, metric, a, b
 
@@ -38,6 +39,7 @@ TRAINING = (
     "comodulation encoder=stochastic num_samples=4",
     "comodulation hidden=64",
 )
+AGGREGATION = ("gradient-aggregation aggregator=upgrad", "gradient-aggregation aggregator=mgda")
 REGIME_ROWS = ("class-mask", "task-bias", "attention", "ia3", "film", "comodulation")
 
 
@@ -50,12 +52,14 @@ class Plan:
         others: rows of the first seeds, both variants, open readout.
         restricted: rows of the first seeds, both variants, restricted readout.
         residual: rows of the first seeds, residual variant, open readout: options, and what the data are made to be.
+        extra: the same, of methods that need an extra package and more time.
     """
 
     core: tuple[Row, ...]
     others: tuple[Row, ...] = ()
     restricted: tuple[Row, ...] = ()
     residual: tuple[Row, ...] = ()
+    extra: tuple[Row, ...] = ()
 
     def stages(self, seeds: Sequence[int], rest_seeds: int = REST_SEEDS) -> list[tuple[str, list[Cell]]]:
         """Named stages of cells, in order: the core is complete before the rest begins."""
@@ -65,6 +69,7 @@ class Plan:
             "others": [Cell(v, "open", row, s) for s in few for v in VARIANTS for row in self.others],
             "restricted": [Cell(v, "restricted", row, s) for s in few for v in VARIANTS for row in self.restricted],
             "options and regimes": [Cell("residual", "open", row, s) for s in few for row in self.residual],
+            "gradient aggregation": [Cell("residual", "open", row, s) for s in few for row in self.extra],
         }
         return [(name, cells) for name, cells in stages.items() if cells]
 
@@ -73,7 +78,11 @@ class Plan:
 
         Options of the mechanism, the restricted readout and the regimes take the settings of their method.
         """
-        rows = [row for row in (*self.core, *self.others) if settings_row(row) == row and row.method not in FREE]
+        rows = [
+            row
+            for row in (*self.core, *self.others, *self.extra)
+            if settings_row(row) == row and row.method not in FREE
+        ]
         both = [Cell(v, "open", row, 0) for v in VARIANTS for row in rows if row in self.core]
         missing = {settings_row(row) for row in (*self.restricted, *self.residual)} - set(rows)
         once = [row for row in rows if row not in self.core]
@@ -88,7 +97,7 @@ class Plan:
 
 def settings_row(row: Row) -> Row:
     """The row whose settings a row takes: its method, with the task bias and the link if it has them."""
-    kept = tuple(item for item in row.options if item[0] in ("task_bias", "link"))
+    kept = tuple(item for item in row.options if item[0] in ("task_bias", "link", "aggregator"))
     return Row(row.method, kept)
 
 
@@ -96,7 +105,7 @@ def cifar100_plan() -> Plan:
     """Everything the paper compares on CIFAR-100, and what it left out."""
     regimes = [f"{name} images=25" for name in REGIME_ROWS]
     regimes += [f"{name} distractors=1" for name in ("base", *REGIME_ROWS)]
-    return Plan(_rows(CORE), _rows(OTHERS), _rows(RESTRICTED), _rows((*TRAINING, *regimes)))
+    return Plan(_rows(CORE), _rows(OTHERS), _rows(RESTRICTED), _rows((*TRAINING, *regimes)), _rows(AGGREGATION))
 
 
 def attributes_plan() -> Plan:
@@ -119,7 +128,7 @@ def narrowed(plan: Plan, methods: Sequence[str], parts: Sequence[str]) -> Plan:
     Args:
         plan: whole.
         methods: names; none means all. Attention and comodulation, which the primary comparison needs, are kept.
-        parts: of core, others, restricted, options; none means all.
+        parts: of ``PARTS``; none means all but gradient aggregation, which must be asked for.
 
     Raises:
         InputError: an unknown method or part, with the nearest name.
@@ -127,17 +136,18 @@ def narrowed(plan: Plan, methods: Sequence[str], parts: Sequence[str]) -> Plan:
     for name in methods:
         choose(name, METHODS, "method")
     for name in parts:
-        choose(name, ("core", "others", "restricted", "options"), "part")
+        choose(name, PARTS, "part")
     if parts and "core" not in parts:
         raise InputError("the core is part of every study; name it too: --part core")
     wanted = {*methods, "attention", "comodulation"} if methods else set(METHODS)
 
     def keep(rows: tuple[Row, ...], part: str) -> tuple[Row, ...]:
-        return tuple(row for row in rows if row.method in wanted) if not parts or part in parts else ()
+        asked = part in parts if parts else part != "aggregation"
+        return tuple(row for row in rows if row.method in wanted) if asked else ()
 
     return Plan(
         keep(plan.core, "core"), keep(plan.others, "others"), keep(plan.restricted, "restricted"),
-        keep(plan.residual, "options"),
+        keep(plan.residual, "options"), keep(plan.extra, "aggregation"),
     )  # fmt: skip
 
 

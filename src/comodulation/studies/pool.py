@@ -1,4 +1,5 @@
-"""Several processes, a seed (or a search) being the unit; each has its own device, or its share of the CPU's threads."""
+"""Several processes, a seed (or a search) being the unit; each has its own device, or its share of the CPU's "
+"threads."""
 
 from __future__ import annotations
 

@@ -33,13 +33,15 @@ from ..fitting import Labelled, read_family, read_labels
 from ..progress import Progress, Silent
 from ..store import read_json, writable, write_json
 from ..tasks import TaskFamily
+from .illustration import illustrate
 from .laboratory import Laboratory, Material
 from .plan import REST_SEEDS, Plan, attributes_plan, cifar100_plan, narrowed
 from .pool import Clock, run_jobs
-from .rows import Cell
+from .rows import Cell, Row
 from .search import best_settings, read_trials, search
 
 STUDIES = ("cifar100", "celeba", "attributes")
+ILLUSTRATION = "illustration.safetensors"
 STUDY, SETTINGS, CELLS, SEARCH, LOCK = "study.json", "settings.json", "cells", "search", ".lock"
 EPOCHS = 6  # of fine-tuning; ten reach the same validation NLL (attention 0.6484 after five, 0.6475 after ten)
 
@@ -167,6 +169,7 @@ def reproduce(
         _search(study, out, cache, devices, say)
         for name, cells in study.stages():
             _train(study, name, cells, out, cache, devices, say)
+        _illustrate(study, out, cache, say)
 
 
 def claim(study: Study, out: Path) -> None:
@@ -183,7 +186,8 @@ def claim(study: Study, out: Path) -> None:
     before, now = read_json(out / STUDY), study.to_json()
     if not isinstance(before, dict):
         raise InputError(f"{out / STUDY} is damaged; choose another --out")
-    if differing := first_difference(*({k: v for k, v in side.items() if k not in free} for side in (before, now))):
+    fixed = [{key: value for key, value in side.items() if key not in free} for side in (before, now)]
+    if differing := first_difference(fixed[0], fixed[1]):
         key, then, here = differing
         raise InputError(f"{out} holds a study with another {key} ({then!r}, now {here!r}); choose another --out")
 
@@ -245,6 +249,15 @@ def _train(
 
     jobs = [(f"{variant}, seed {seed}", ("cells", unit)) for (variant, seed), unit in units.items()]
     run_jobs(jobs, _worker, (study, str(out), str(cache)), devices, on_event)
+
+
+def _illustrate(study: Study, out: Path, cache: Path, say: Callable[[str], None]) -> None:
+    """What the figures of the mechanism need, from the first seed's comodulation."""
+    cell = Cell("residual", "open", Row("comodulation"), study.seeds[0])
+    if (out / ILLUSTRATION).exists() or not (out / CELLS / f"{cell.key}.json").exists():
+        return
+    say("one network followed through")
+    illustrate(Laboratory(read_material(study, cache)), cell, settings_of(study, out, cell), out / ILLUSTRATION)
 
 
 def _worker(study: Study, out: str, cache: str) -> Callable[[Any, Callable[[Any], None]], None]:

@@ -88,6 +88,17 @@ def read_scores(folder: Path, result: Result) -> dict[str, np.ndarray]:
     return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
+def scores_by_seed(
+    folder: Path, results: Sequence[Result], variant: str, readout: str, name: str, score: str
+) -> dict[int, np.ndarray]:
+    """One score of every test prediction of a row, by seed."""
+    return {
+        result.cell.seed: read_scores(folder, result)[score]
+        for result in results
+        if (result.cell.variant, result.cell.readout, result.name) == (variant, readout, name)
+    }
+
+
 def read_gains(folder: Path, result: Result) -> dict[str, np.ndarray]:
     """Learned and computed gains of a cell; {} where it has none."""
     path = folder / f"{result.cell.key}.gains.safetensors"
@@ -131,8 +142,8 @@ def all_comparisons(results: Sequence[Result]) -> list[Comparison]:
             found += [compare(results, variant, readout, metric, a, b) for a, b in pairs(present)]
     adjusted = [place for place, item in enumerate(found) if item.difference is not None and not item.primary]
     p_values = [found[place].difference.p for place in adjusted]  # type: ignore[union-attr]
-    for place, p in zip(adjusted, holm(p_values) if p_values else [], strict=True):
-        found[place] = replace(found[place], p_holm=float(p))
+    for number, p in zip(adjusted, holm(p_values) if p_values else [], strict=True):
+        found[number] = replace(found[number], p_holm=float(p))
     return found
 
 

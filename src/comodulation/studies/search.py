@@ -96,12 +96,16 @@ def search(
     }
     study = optuna.create_study(pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2))
     done = read_trials(path)
-    for line in done:
-        state = TrialState.PRUNED if line["pruned"] else TrialState.COMPLETE
-        values = {int(epoch): value for epoch, value in line["epochs"].items()}
+    for entry in done:
+        state = TrialState.PRUNED if entry["pruned"] else TrialState.COMPLETE
+        values = {int(epoch): value for epoch, value in entry["epochs"].items()}
         study.add_trial(
             create_trial(
-                state=state, value=line["nll"], params=line["params"], distributions=ranges, intermediate_values=values
+                state=state,
+                value=entry["nll"],
+                params=entry["params"],
+                distributions=ranges,
+                intermediate_values=values,
             )
         )
     for number in range(len(done), trials):

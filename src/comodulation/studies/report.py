@@ -1,0 +1,265 @@
+"""A study's tables, figures and report, from the files of its finished cells."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from ..report.page import Block, Details, Figure, Section, Text, Verdict, render
+from ..statistics import CrossedDifference, crossed_bootstrap
+from ..store import read_json, write_bytes, write_json
+from .claims import judge_claims, shown_p
+from .diagnosis import Diagnosis, diagnose
+from .plan import PRIMARY
+from .reproduce import CELLS, STUDY, Study
+from .results import (
+    Comparison,
+    Result,
+    all_comparisons,
+    cells_csv,
+    compare,
+    comparisons_csv,
+    read_results,
+    scores_by_seed,
+    values,
+)
+from .rows import VARIANTS
+from .study_figures import draw_figures
+from .tables import (
+    calibration_csv,
+    calibration_table,
+    comparisons_table,
+    diagnosis_table,
+    main_table,
+    mechanism_table,
+    methods_table,
+    options_table,
+    others_table,
+    search_table,
+    short_table,
+    task_table,
+)
+from .words import interval, mean, shown_name, subtitle_of, title_of
+
+REPORT, RESULTS = "report.html", "results.json"
+
+
+def write_report(folder: Path, also: Sequence[Path] = ()) -> dict[str, Any]:
+    """Write cells.csv, comparisons.csv, results.json, figures/ and report.html of a study.
+
+    Args:
+        folder: of the study. also: folders of the same study with another backbone or image size.
+
+    Returns:
+        What --json prints: verdicts, the primary comparison, diagnoses, files; ``text`` for the terminal.
+
+    Raises:
+        InputError: a folder that is not a study, or one without finished cells.
+    """
+    study, results = open_study(folder)
+    others = {str(path): open_study(path) for path in also}
+    comparisons = all_comparisons(results)
+    binary = study.name != "cifar100"
+    verdicts = judge_claims(results, binary)
+    chance = 0.5 if binary else 1 / max(1, results[0].numbers.get("outputs", 100))
+    diagnoses = diagnose(results, chance)
+    crossed = crossed_primary(folder, results)
+    figures = draw_figures(folder, study, results, comparisons)
+    page = render(
+        title_of(study), subtitle_of(study, results), _facts(folder, study),
+        verdicts, _sections(folder, study, results, comparisons, diagnoses, crossed, figures, others),
+    )  # fmt: skip
+    (folder / "figures").mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        write_bytes(folder / "figures" / f"{name}.svg", figure.svg.encode())
+    write_bytes(folder / "cells.csv", cells_csv(results).encode())
+    write_bytes(folder / "comparisons.csv", comparisons_csv(comparisons).encode())
+    write_bytes(folder / "calibration.csv", calibration_csv(folder, results).encode())
+    result = {
+        "study": study.to_json(),
+        "verdicts": [vars(verdict) for verdict in verdicts],
+        "primary": _primary_json(results, crossed),
+        "diagnoses": [vars(diagnosis) for diagnosis in diagnoses],
+        "cells": len(results),
+        "report": str(folder / REPORT),
+    }
+    write_json(folder / RESULTS, result)
+    write_bytes(folder / REPORT, page.encode())
+    return {**result, "text": describe(folder, study, results, verdicts, diagnoses)}
+
+
+def open_study(folder: Path) -> tuple[Study, list[Result]]:
+    """A study and its finished cells. Raises InputError where there is no study or nothing finished."""
+    if not (folder / STUDY).is_file():
+        raise InputError(f"{folder} is not a study: it has no {STUDY}; `comodulate reproduce` makes one")
+    study = Study.from_json(read_json(folder / STUDY))
+    results = read_results(folder / CELLS, [cell for _, cells in study.stages() for cell in cells])
+    if not results:
+        raise InputError(f"{folder} has no finished cell yet; run `comodulate reproduce` again")
+    return study, results
+
+
+def crossed_primary(folder: Path, results: Sequence[Result]) -> CrossedDifference | None:
+    """The primary comparison with seeds and test images both resampled; None with fewer than two seeds."""
+    variant, readout, _, a, b = PRIMARY
+    hits = [scores_by_seed(folder / CELLS, results, variant, readout, name, "hit") for name in (a, b)]
+    seeds = sorted(hits[0].keys() & hits[1].keys())
+    if len(seeds) < 2:
+        return None
+    left, right = (np.stack([side[seed] for seed in seeds]).astype(float) for side in hits)
+    return crossed_bootstrap(left, right)
+
+
+def _sections(
+    folder: Path,
+    study: Study,
+    results: Sequence[Result],
+    comparisons: Sequence[Comparison],
+    diagnoses: Sequence[Diagnosis],
+    crossed: CrossedDifference | None,
+    figures: Mapping[str, Figure],
+    others: Mapping[str, tuple[Study, list[Result]]],
+) -> list[Section]:
+    def drawn(*names: str) -> list[Block]:
+        return [figures[name] for name in names if name in figures]
+
+    few = f"Rows with fewer than {len(study.seeds)} seeds are marked by their number."
+    sections = [
+        Section("The comparison named beforehand", _primary_blocks(results, crossed)),
+        Section(
+            "All methods, open readout",
+            [main_table(folder, study, results, variant, few) for variant in VARIANTS]
+            + drawn("accuracy", "differences_residual", "differences_base"),
+        ),
+    ]
+    if restricted := [short_table(results, v, "restricted") for v in VARIANTS]:
+        tables = [table for table in restricted if table.rows]
+        if tables:
+            text = (
+                "With the class mask every method is what it is in the restricted readout: the task's classes are "
+                "given, and what is left "
+                "is what the features add. The row *base* is the class mask itself."
+            )
+            sections.append(Section("What is left beyond the class mask", [Text(text.replace("*", "**")), *tables]))
+    if options := options_table(results):
+        sections.append(Section("Options, and other regimes", options))
+    sections.append(Section("Calibration", [calibration_table(folder, results), *drawn("reliability", "confidence")]))
+    if mechanism := mechanism_table(results):
+        sections.append(
+            Section(
+                "Mechanism",
+                [mechanism, *drawn("one_image", "gain_map", "informativeness", "separability", "noise", "gains")],
+            )
+        )
+    if by_task := task_table(folder, study, results):
+        sections.append(Section("By task", [by_task]))
+    if drawn("learning"):
+        sections.append(Section("Learning", drawn("learning")))
+    sections.append(Section("Failure signatures", [diagnosis_table(diagnoses)]))
+    if others:
+        sections.append(Section("Over what it holds", [others_table(folder, study, results, others)]))
+    sections += [
+        Section("Searches", [search_table(folder, study)]),
+        Section("Methods", [methods_table(results)]),
+        Section(
+            "All comparisons", [Details("Every pair, metric, variant and readout", [comparisons_table(comparisons)])]
+        ),
+    ]
+    return sections
+
+
+def _primary_blocks(results: Sequence[Result], crossed: CrossedDifference | None) -> list[Block]:
+    variant, readout, metric, a, b = PRIMARY
+    d = compare(results, variant, readout, metric, a, b).difference
+    if d is None:
+        return [Text("Fewer than two seeds have both methods: there is nothing to compare yet.")]
+    lines = [
+        f"**{shown_name(a)} minus {shown_name(b)}**, {metric}, {variant} variant, {readout} readout: "
+        f"**{100 * d.mean:+.2f} points**, "
+        f"95% t interval over {d.n} seeds [{100 * d.low:+.2f}, {100 * d.high:+.2f}], paired t-test p {shown_p(d.p)}, "
+        f"Wilcoxon p {shown_p(d.p_wilcoxon) or 'not computed: ' + d.note}, Hedges' g {d.hedges_gz:.2f}.",
+        f"The smallest difference that {d.n} seeds of this spread find with power 0.8: {100 * d.detectable:.2f} "
+        "points.",
+    ]
+    if crossed is not None:
+        lines.append(
+            f"Over other test images as well (bootstrap crossed over {crossed.seeds} seeds and {crossed.images:,} "
+            "test images): "
+            f"[{100 * crossed.low:+.2f}, {100 * crossed.high:+.2f}]. {crossed.note}"
+        )
+    return [Text("\n\n".join(lines))]
+
+
+def describe(
+    folder: Path, study: Study, results: Sequence[Result], verdicts: Sequence[Verdict], diagnoses: Sequence[Diagnosis]
+) -> str:
+    """What the terminal shows at the end."""
+    lines = [f"{title_of(study)}: {len(results)} cells, {len(study.seeds)} seeds", ""]
+    for variant in VARIANTS:
+        names = [row.label for row in study.plan().core if values(results, variant, "open", row.label, "accuracy")]
+        if names:
+            lines.append(f"{variant:30s} accuracy      NLL    ECE   accuracy − attention")
+        for name in names:
+            accuracy, nll, ece = (
+                mean(values(results, variant, "open", name, m).values()) for m in ("accuracy", "nll", "ece")
+            )
+            d = compare(results, variant, "open", "accuracy", name, "attention").difference
+            against = "" if name == "attention" or d is None else f"   {interval(d, 100, 2).text}"
+            lines.append(f"  {shown_name(name):28s} {100 * accuracy:7.2f}%  {nll:7.3f}  {100 * ece:4.1f}%{against}")
+    lines.append("")
+    for v in verdicts:
+        numbers = ", ".join(part for part in (v.effect, v.interval, v.p and f"p {v.p}", v.n) if part)
+        lines.append(f"{v.claim}: {v.verdict}{f' ({numbers})' if numbers else ''}")
+    for signature in diagnoses:
+        if signature.found:
+            where = f"{signature.name} ({signature.variant})"
+            lines.append(f"failure signature: {where}: {signature.evidence}. Try {signature.advice}.")
+    lines += ["", f"{folder}: {REPORT}, cells.csv, comparisons.csv, calibration.csv, {RESULTS}, figures/"]
+    return "\n".join(lines)
+
+
+def _facts(folder: Path, study: Study) -> dict[str, str]:
+    backbone = study.config.backbone
+    command = (
+        f"comodulate reproduce {study.name} --data {Path(study.config.data).name} --seeds {len(study.seeds)} "
+        f"--seed {min(study.seeds)} --trials {study.trials} --backbone {backbone.name} "
+        f"--image-size {backbone.image_size} --out {folder.name}"
+    )
+    return {
+        "command": command,
+        "commit": _commit(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "data": Path(study.config.data).name,
+    }
+
+
+def _commit() -> str:
+    """The source's commit where it runs from a checkout, else the version."""
+    from importlib.metadata import version
+
+    try:
+        place = Path(__file__).parent
+        found = subprocess.run(
+            ["git", "-C", place, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+        )
+        return found.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return f"version {version('comodulation')}"
+
+
+def _primary_json(results: Sequence[Result], crossed: CrossedDifference | None) -> dict[str, Any]:
+    variant, readout, metric, a, b = PRIMARY
+    d = compare(results, variant, readout, metric, a, b).difference
+    found: dict[str, Any] = {"variant": variant, "readout": readout, "metric": metric, "a": a, "b": b}
+    if d is not None:
+        found |= {**vars(d), "hedges_gz": d.hedges_gz, "detectable": d.detectable}
+    return found | ({"crossed": vars(crossed)} if crossed is not None else {})
