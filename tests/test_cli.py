@@ -125,7 +125,7 @@ def test_the_run_folder_tells_one_story(run):
     assert opened.family == TaskFamily("classes", tuple(GROUPS), tuple(CLASSES), ((0, 1, 2), (3, 4, 5), (6, 7)))
     assert load_file(run / "adapter.safetensors")["head.controller.embedding.weight"].shape == (3, 16)
     page = (run / "report.html").read_text()
-    assert "http-equiv" not in page
+    assert page.count("http-equiv") == 1  # the policy that forbids all loading
     assert "src=" not in page
     assert all(name in page for name in GROUP_NAMES)
 
@@ -245,7 +245,7 @@ def test_help():
 def test_help_names_every_method():
     from comodulation.methods import METHODS
 
-    text = " ".join(comodulate("fit", "--help").out.split())
+    text = "".join(comodulate("fit", "--help").out.split())  # lines may break at a hyphen
     assert all(name in text for name in METHODS)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from comodulation.convolution import convolve, dense_matrix, is_small
+from comodulation.convolution import FEW_ROWS, convolve, dense_matrix, is_small
 from comodulation.head import ComodulatedHead
 
 
@@ -15,10 +15,11 @@ def test_a_small_map_as_a_matrix_is_the_convolution(height, width, size):
     assert is_small(height, width, size)
     generator = torch.Generator().manual_seed(0)
     kernel = torch.randn(7, 5, size, size, dtype=torch.float64, generator=generator).requires_grad_()
-    maps = torch.randn(3, 5, height, width, dtype=torch.float64, generator=generator).requires_grad_()
+    maps = torch.randn(FEW_ROWS, 5, height, width, dtype=torch.float64, generator=generator).requires_grad_()
     ours, theirs = convolve(maps, kernel), F.conv2d(maps, kernel, padding=size // 2)
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(convolve(maps, kernel, dense_matrix(kernel, height, width)), ours)
+    torch.testing.assert_close(convolve(maps[:3], kernel), ours[:3])
     for own, other in zip(
         torch.autograd.grad(ours.sin().sum(), (maps, kernel)),
         torch.autograd.grad(theirs.sin().sum(), (maps, kernel)),

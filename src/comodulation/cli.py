@@ -92,7 +92,14 @@ def fit(
     readout: Annotated[str, typer.Option(help="open (all classes) or restricted (the task's own).")] = "open",
     method: Annotated[
         list[str] | None,
-        typer.Option(help="base, hard-sharing, class-mask, task-bias, attention, comodulation; repeat [comodulation]."),
+        typer.Option(
+            help="base, class-mask, task-bias, attention, decoder-gains, ia3, film, comodulation; or, training the layers, "
+            "hard-sharing, task-routing, maximum-roaming, fine-tuning, gradient-aggregation; repeat [comodulation]."
+        ),
+    ] = None,
+    task_bias: Annotated[bool, typer.Option("--task-bias", help="Learn a bias per task and output besides.")] = False,
+    option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE of the method's own options, such as sharing=0.8; repeat.")
     ] = None,
     backbone: Annotated[str, typer.Option(help="timm model name, or efficientnet-lite0.")] = "efficientnet-lite0",
     weights: Annotated[str, typer.Option(help="pretrained, random, or a safetensors file.")] = "pretrained",
@@ -144,6 +151,7 @@ def fit(
     shared = dict(
         data=data, group=group, label=label, attributes=tuple(attribute or ()), image_column=image_column,
         train_split=train_split, test_split=test_split, readout=readout, seed=seed, precision=precision,
+        task_bias=task_bias, options=_options(option or []),
         skip_bad=skip_bad,
         backbone=BackboneSettings(backbone, weights, image_size, layer, feature_size),
         head=dict(
@@ -314,6 +322,24 @@ def report(
 
     result = write_report(folder, also or [])
     print(json.dumps(result) if as_json else result["text"])
+
+
+def _options(pairs: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs; values are numbers where they can be."""
+    from .errors import InputError
+
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not (name and equals and text):
+            raise InputError(f"--option {pair!r} is not NAME=VALUE")
+        for kind in (int, float, str):
+            try:
+                found[name] = kind(text)
+                break
+            except ValueError:
+                continue
+    return found
 
 
 def _training(step: str, settings: Any, **changes: Any) -> Any:

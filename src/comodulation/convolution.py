@@ -13,6 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+FEW_ROWS = 32
+
+
 def convolve(activity: Tensor, kernel: Tensor, dense: Tensor | None = None) -> Tensor:
     """Convolution with stride 1, zero padding that keeps the map's size, and no bias.
 
@@ -26,6 +29,8 @@ def convolve(activity: Tensor, kernel: Tensor, dense: Tensor | None = None) -> T
     """
     height, width = activity.shape[2:]
     if kernel.shape[-1] == 1 or not is_small(height, width, kernel.shape[-1]):
+        return F.conv2d(activity, kernel, padding=kernel.shape[-1] // 2)
+    if dense is None and len(activity) < FEW_ROWS:  # to build the matrix would cost more than it saves
         return F.conv2d(activity, kernel, padding=kernel.shape[-1] // 2)
     matrix = dense_matrix(kernel, height, width) if dense is None else dense
     return (activity.flatten(1) @ matrix).unflatten(1, (len(kernel), height, width))
