@@ -21,7 +21,7 @@ from comodulation.config import make_config
 from comodulation.data import open_split
 from comodulation.fitting import deal_images, read_family, read_labels
 from comodulation.small_resnet import SMALL_RESNETS, small_resnet
-from comodulation.store import read_tensors, write_tensors
+from comodulation.store import write_tensors
 from comodulation.training import derived_seed, one_cycle
 
 
@@ -90,7 +90,8 @@ def train(arguments: argparse.Namespace) -> None:
             )
         accuracy = float((found == classes[validation]).float().mean())
         print(
-            f"epoch {epoch + 1}/{arguments.epochs}: loss {loss:.3f}, validation {accuracy:.4f}, {time.perf_counter() - began:.0f} s",
+            f"epoch {epoch + 1}/{arguments.epochs}: loss {loss:.3f}, validation {accuracy:.4f}, "
+            f"{time.perf_counter() - began:.0f} s",
             flush=True,
         )
         partial = state.with_suffix(".part")

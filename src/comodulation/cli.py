@@ -254,7 +254,10 @@ def reproduce(
     trials: Annotated[int, typer.Option(help="Of each search (0: the methods' defaults).")] = 16,
     method: Annotated[list[str] | None, typer.Option(help="Only these methods; repeat [all].")] = None,
     part: Annotated[
-        list[str] | None, typer.Option(help="Only these parts: core, others, restricted, options; repeat [all].")
+        list[str] | None,
+        typer.Option(
+            help="Only these parts: core, others, restricted, options, aggregation; repeat [all but the last]."
+        ),
     ] = None,
     backbone: Annotated[str, typer.Option(help="timm model name, or efficientnet-lite0.")] = "efficientnet-lite0",
     weights: Annotated[str, typer.Option(help="pretrained, random, or a safetensors file.")] = "pretrained",
@@ -281,6 +284,7 @@ def reproduce(
     _checked_seed(seed)
     if not 2 <= seeds <= 1000:
         raise InputError(f"--seeds must be 2 to 1000, got {seeds}: a paired test needs at least 2")
+    _checked_seed(seed + seeds - 1)
     if not 0 <= trials <= 1000:
         raise InputError(f"--trials must be 0 to 1000, got {trials}")
     if devices is not None and not 1 <= devices <= 256:

@@ -74,9 +74,9 @@ def make_scenes(
     members, examples, start = [], [], 0
     for part in parts:
         tasks, images = part.task.numpy(), part.image.numpy()
-        chosen = rng.integers(len(part), size=(len(part), distractors))
         if len(np.unique(tasks)) < 2:
             raise InputError("a distractor must be of another task, but all images are of one")
+        chosen = rng.integers(len(part), size=(len(part), distractors))
         while (same := tasks[chosen] == tasks[:, None]).any():
             chosen[same] = rng.integers(len(part), size=int(same.sum()))
         stand = np.concatenate([images[:, None], images[chosen]], 1)

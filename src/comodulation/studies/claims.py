@@ -39,8 +39,7 @@ def sign_verdict(difference: PairedDifference | None, positive: bool = True) -> 
 def relative_to_hard_sharing(
     results: Sequence[Result], variant: str, name: str, metric: str
 ) -> PairedDifference | None:
-    """Relative improvement over hard sharing, (1/K) sum_k (M_k - M_k^hard) / M_k^hard, over seeds; None with too "
-    "few."""
+    """Relative improvement over hard sharing, (1/K) sum_k (M_k - M_k^hard) / M_k^hard, over seeds; None with too few."""
     by_seed: dict[str, dict[int, dict[str, float]]] = {name: {}, "hard-sharing": {}}
     for result in results:
         cell = result.cell
@@ -48,10 +47,9 @@ def relative_to_hard_sharing(
             tasks = result.numbers["binary"]["tasks"]
             by_seed[result.name][cell.seed] = {task: row[metric] for task, row in tasks.items()}
     seeds = sorted(by_seed[name].keys() & by_seed["hard-sharing"].keys())
-    if len(seeds) < 2:
-        return None
     gains = [relative_improvement(by_seed[name][s], by_seed["hard-sharing"][s]).mean for s in seeds]
-    return paired_difference(gains, [0.0] * len(seeds))
+    gains = [gain for gain in gains if math.isfinite(gain)]  # undefined where hard sharing never says yes
+    return paired_difference(gains, [0.0] * len(gains)) if len(gains) > 1 else None
 
 
 def _c1(results: Sequence[Result], binary: bool) -> list[Verdict]:
@@ -79,8 +77,7 @@ def _c2(results: Sequence[Result]) -> list[Verdict]:
     main = found[variant]
     extra = "The primary comparison, named beforehand. "
     if main is not None:
-        extra += f"Hedges' g {main.hedges_gz:.2f}; these seeds find {100 * main.detectable:.2f} points with power 0.8. "
-        extra += main.note
+        extra += " ".join(part for part in (strength(main, 100, "points"), main.note) if part)
     better = _verdict(
         "C2 accuracy", "Comodulation is more accurate than deterministic attention with as many parameters "
         "(residual).",
@@ -89,7 +86,7 @@ def _c2(results: Sequence[Result]) -> list[Verdict]:
     size, note = UNKNOWN, ""
     if main is not None:
         size = FAILS if 100 * main.high < CLAIMED_POINTS else HOLDS if 100 * main.low >= CLAIMED_POINTS else UNKNOWN
-        note = f"Reached: {100 * main.mean:.2f} of {CLAIMED_POINTS}. Why it is less: the section on what routing adds."
+        note = f"Reached: {100 * main.mean:.2f} of {CLAIMED_POINTS}."
     claimed = _verdict(
         "C2 size", f"The advantage is {CLAIMED_POINTS} points in the residual variant.", size, main, 100, "points", note
     )
@@ -147,7 +144,13 @@ def _c4(results: Sequence[Result]) -> list[Verdict]:
     statement = "Confidence is better calibrated than under attention: lower ECE (residual)."
     return [
         _verdict(
-            "C4 calibration", statement, sign_verdict(main, positive=False), main, 100, "points", "; ".join(parts) + "."
+            "C4 calibration",
+            statement,
+            sign_verdict(main, positive=False),
+            main,
+            100,
+            "points",
+            "; ".join(parts) + "." if parts else "",
         )
     ]
 
@@ -164,7 +167,7 @@ def _c5(results: Sequence[Result]) -> list[Verdict]:
                     value: Any = result.numbers
                     for part in metric:
                         value = value.get(part) if isinstance(value, dict) else None
-                    if value is not None:
+                    if value is not None and math.isfinite(value):
                         found[cell.seed] = float(value)
             by_variant.append(found)
         seeds = sorted(by_variant[0].keys() & by_variant[1].keys())
@@ -198,7 +201,7 @@ def _c5(results: Sequence[Result]) -> list[Verdict]:
     attention, comodulation = hurt.get("attention"), hurt.get("comodulation")
     statement = "Residual connections help comodulation and hurt attention."
     if attention is None or comodulation is None:
-        return [*verdicts, Verdict("C5 consequence", statement, UNKNOWN)]
+        return [*verdicts, _verdict("C5 consequence", statement, UNKNOWN, None, 100, "points")]
     parts = (sign_verdict(comodulation), sign_verdict(attention, positive=False))
     verdict = HOLDS if parts == (HOLDS, HOLDS) else FAILS if FAILS in parts else UNKNOWN
     note = (
@@ -226,6 +229,14 @@ def _verdict(
         f"{d.n} seeds",
         note,
     )
+
+
+def strength(d: PairedDifference, scale: float, unit: str) -> str:
+    """Effect size, and what so many seeds find, as a sentence; what is not defined (two seeds, equal differences) is left out."""
+    parts = [] if math.isnan(d.hedges_gz) else [f"Hedges' g {d.hedges_gz:.2f}"]
+    if not math.isnan(d.detectable):
+        parts.append(f"{d.n} seeds of this spread find {scale * d.detectable:.2f} {unit} with power 0.8")
+    return "; ".join(parts) + "." if parts else ""
 
 
 def shown_p(p: float) -> str:

@@ -1,13 +1,14 @@
-"""Several processes, a seed (or a search) being the unit; each has its own device, or its share of the CPU's "
-"threads."""
+"""Several processes, a seed (or a search) being the unit; each has its own device, or its share of the CPU's threads."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
 from queue import Empty
 from typing import Any
 
@@ -67,18 +68,21 @@ def run_jobs(
             try:
                 kind, value = events.get(timeout=1.0)
             except Empty:
-                dead = [process for process in processes if process.exitcode not in (None, 0)]
-                if dead:
-                    raise RunError(
-                        f"a worker process ended with status {dead[0].exitcode} (killed, or out of memory); the same "
-                        "command goes on from what is finished"
-                    ) from None
-                continue
+                kind, value = "nothing", None
+            dead = [process for process in processes if process.exitcode not in (None, 0)]
+            # In this order: what a process has sent is there to be read before the process is gone.
+            if kind == "nothing" and not any(process.is_alive() for process in processes) and events.empty():
+                dead = processes
+            if dead:
+                raise RunError(
+                    f"a worker process ended with status {dead[0].exitcode} (killed, or out of memory); the same "
+                    "command goes on from what is finished"
+                )
             if kind == "event":
                 on_event(value)
             elif kind == "done":
                 finished += 1
-            else:
+            elif kind != "nothing":
                 raise (InputError if kind == "input" else RunError)(value)
     finally:
         for process in processes:
@@ -91,6 +95,7 @@ def _work(place: int, count: int, make_worker: Any, arguments: tuple[Any, ...], 
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         import torch
 
@@ -108,6 +113,14 @@ def _work(place: int, count: int, make_worker: Any, arguments: tuple[Any, ...], 
         events.put(("run", str(error)))
     except Exception:  # whatever it is, the parent must hear of it, with the place where it happened
         events.put(("run", "a worker failed: " + traceback.format_exc(limit=-3)))
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone: the next command must find no one else at work in the folder."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 class Clock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import subprocess
 import time
@@ -16,10 +17,10 @@ from ..errors import InputError
 from ..report.page import Block, Details, Figure, Section, Text, Verdict, render
 from ..statistics import CrossedDifference, crossed_bootstrap
 from ..store import read_json, write_bytes, write_json
-from .claims import judge_claims, shown_p
+from .claims import judge_claims, shown_p, strength
 from .diagnosis import Diagnosis, diagnose
 from .plan import PRIMARY
-from .reproduce import CELLS, STUDY, Study
+from .reproduce import CELLS, STUDY, Study, study_config
 from .results import (
     Comparison,
     Result,
@@ -66,6 +67,9 @@ def write_report(folder: Path, also: Sequence[Path] = ()) -> dict[str, Any]:
     """
     study, results = open_study(folder)
     others = {str(path): open_study(path) for path in also}
+    for path, (other, _) in others.items():
+        if other.name != study.name:
+            raise InputError(f"{path} is a study of {other.name}, expected one of {study.name} as {folder}")
     comparisons = all_comparisons(results)
     binary = study.name != "cifar100"
     verdicts = judge_claims(results, binary)
@@ -86,7 +90,7 @@ def write_report(folder: Path, also: Sequence[Path] = ()) -> dict[str, Any]:
     result = {
         "study": study.to_json(),
         "verdicts": [vars(verdict) for verdict in verdicts],
-        "primary": _primary_json(results, crossed),
+        "primary": {name: _finite(value) for name, value in _primary_json(results, crossed).items()},
         "diagnoses": [vars(diagnosis) for diagnosis in diagnoses],
         "cells": len(results),
         "report": str(folder / REPORT),
@@ -100,7 +104,11 @@ def open_study(folder: Path) -> tuple[Study, list[Result]]:
     """A study and its finished cells. Raises InputError where there is no study or nothing finished."""
     if not (folder / STUDY).is_file():
         raise InputError(f"{folder} is not a study: it has no {STUDY}; `comodulate reproduce` makes one")
-    study = Study.from_json(read_json(folder / STUDY))
+    value = read_json(folder / STUDY)
+    try:
+        study = Study.from_json(value)
+    except InputError as error:
+        raise InputError(f"{folder / STUDY}: {error}") from error
     results = read_results(folder / CELLS, [cell for _, cells in study.stages() for cell in cells])
     if not results:
         raise InputError(f"{folder} has no finished cell yet; run `comodulate reproduce` again")
@@ -184,11 +192,12 @@ def _primary_blocks(results: Sequence[Result], crossed: CrossedDifference | None
     lines = [
         f"**{shown_name(a)} minus {shown_name(b)}**, {metric}, {variant} variant, {readout} readout: "
         f"**{100 * d.mean:+.2f} points**, "
-        f"95% t interval over {d.n} seeds [{100 * d.low:+.2f}, {100 * d.high:+.2f}], paired t-test p {shown_p(d.p)}, "
-        f"Wilcoxon p {shown_p(d.p_wilcoxon) or 'not computed: ' + d.note}, Hedges' g {d.hedges_gz:.2f}.",
-        f"The smallest difference that {d.n} seeds of this spread find with power 0.8: {100 * d.detectable:.2f} "
-        "points.",
+        f"95% t interval over {d.n} seeds [{100 * d.low:+.2f}, {100 * d.high:+.2f}], "
+        f"paired t-test p {shown_p(d.p) or 'not computed: all differences are equal'}, "
+        f"Wilcoxon p {shown_p(d.p_wilcoxon) or 'not computed: ' + (d.note or 'all differences are 0')}.",
     ]
+    if effect := strength(d, 100, "points"):
+        lines.append(effect)
     if crossed is not None:
         lines.append(
             f"Over other test images as well (bootstrap crossed over {crossed.seeds} seeds and {crossed.images:,} "
@@ -227,19 +236,32 @@ def describe(
 
 
 def _facts(folder: Path, study: Study) -> dict[str, str]:
-    backbone = study.config.backbone
-    command = (
-        f"comodulate reproduce {study.name} --data {Path(study.config.data).name} --seeds {len(study.seeds)} "
-        f"--seed {min(study.seeds)} --trials {study.trials} --backbone {backbone.name} "
-        f"--image-size {backbone.image_size} --out {folder.name}"
-    )
     return {
-        "command": command,
+        "command": command_of(study, folder.name),
         "commit": _commit(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "data": Path(study.config.data).name,
     }
+
+
+def command_of(study: Study, out: str) -> str:
+    """The command that runs a study; of folders and files, their names alone."""
+    config, backbone = study.config, study.config.backbone
+    usual = study_config(study.name, config.data)
+    words = f"comodulate reproduce {study.name} --data {Path(config.data).name} --seeds {len(study.seeds)}"
+    words += f" --seed {min(study.seeds)} --trials {study.trials} --backbone {backbone.name}"
+    words += f" --image-size {backbone.image_size}"
+    for option, value, default in (
+        ("weights", Path(backbone.weights).name, usual.backbone.weights),
+        ("split-seed", config.split_seed, usual.split_seed),
+        ("channels", config.head.encoder_channels, usual.head.encoder_channels),
+        ("epochs", config.tuning.epochs, usual.tuning.epochs),
+        ("pretraining-epochs", config.pretraining.epochs, usual.pretraining.epochs),
+    ):
+        words += f" --{option} {value}" if value != default else ""
+    words += "".join(f" --method {name}" for name in study.methods) + "".join(f" --part {name}" for name in study.parts)
+    return f"{words} --out {out}"
 
 
 def _commit() -> str:
@@ -254,6 +276,13 @@ def _commit() -> str:
         return found.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return f"version {version('comodulation')}"
+
+
+def _finite(value: Any) -> Any:
+    """What is not a number becomes null: strict readers of JSON know no nan."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _primary_json(results: Sequence[Result], crossed: CrossedDifference | None) -> dict[str, Any]:

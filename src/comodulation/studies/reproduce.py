@@ -6,8 +6,10 @@ again from these at the end or by `comodulate report`: cells.csv, comparisons.cs
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +29,9 @@ from ..data import (
     open_celeba,
     open_split,
 )
-from ..errors import InputError, choose, first_difference
+from ..errors import InputError, brief, choose, first_difference
 from ..features import locked
-from ..fitting import Labelled, read_family, read_labels
+from ..fitting import Labelled, deal_images, read_family, read_labels
 from ..progress import Progress, Silent
 from ..store import read_json, writable, write_json
 from ..tasks import TaskFamily
@@ -83,10 +85,12 @@ class Study:
     def from_json(cls, value: Any) -> Study:
         """The inverse of ``to_json``. Raises InputError for anything else."""
         try:
-            config = make_config(value["config"])
-            seeds, methods, parts = (tuple(value[key]) for key in ("seeds", "methods", "parts"))
+            config, seeds = make_config(value["config"]), tuple(int(seed) for seed in value["seeds"])
+            methods, parts = (tuple(value[key]) for key in ("methods", "parts"))
             return cls(choose(value["name"], STUDIES, "study"), config, seeds, int(value["trials"]), methods, parts)
-        except (KeyError, TypeError) as error:
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"not a study: {error!r}") from error
 
 
@@ -144,7 +148,7 @@ def reproduce(
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> None:
-    """Run what is not finished of a study, and write its tables. The report is ``report.study.write_report``.
+    """Run what is not finished of a study. Tables and report are ``report.write_report``.
 
     Args:
         study: what is reproduced.
@@ -158,18 +162,52 @@ def reproduce(
         RunError: something failed; what is finished stays.
     """
     tell, say = progress or Silent(), say or (lambda line: None)
+    check_extras(study)
     claim(study, out)
-    with writable(cache), writable(out), locked(out / LOCK, wait=False):
+    with writable(cache), writable(out), locked(out / LOCK, wait=False), _begun(out):
+        claim(study, out)  # again: another process may have begun a study before the lock was ours
         material = read_material(study, cache)
+        deal_images(study.config, material.family, material.labelled[study.config.train_split].examples)
+        laboratory = Laboratory(material, tell)
+        laboratory.backbone  # noqa: B018 (refused before anything is written)
         (out / CELLS).mkdir(exist_ok=True)
         (out / SEARCH).mkdir(exist_ok=True)
         write_json(out / STUDY, study.to_json())
-        Laboratory(material, tell).features  # noqa: B018 (extracted once, before several processes ask for them)
-        del material
+        laboratory.features  # noqa: B018 (extracted once, before several processes ask for them)
+        del material, laboratory
         _search(study, out, cache, devices, say)
         for name, cells in study.stages():
             _train(study, name, cells, out, cache, devices, say)
         _illustrate(study, out, cache, say)
+
+
+def check_extras(study: Study) -> None:
+    """Raise InputError for unknown methods and parts, and for an extra package that the study would miss later."""
+    plan = study.plan()
+    needed = {"statsmodels": "studies"}
+    if study.trials:
+        needed["optuna"] = "studies"
+    if plan.extra:
+        needed["torchjd"] = "aggregation"
+    for package, extra in needed.items():
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"this study needs {package}: pip install 'comodulation[{extra}]'")
+
+
+@contextlib.contextmanager
+def _begun(out: Path) -> Iterator[None]:
+    """Where bad input turns up before anything is finished in a new folder, leave nothing in it."""
+    fresh = not (out / STUDY).exists()
+    try:
+        yield
+    except InputError:
+        if fresh and not any(path.is_file() for name in (CELLS, SEARCH) for path in (out / name).glob("*")):
+            for name in (CELLS, SEARCH):
+                with contextlib.suppress(OSError):
+                    (out / name).rmdir()
+            for name in (SETTINGS, STUDY, LOCK):
+                (out / name).unlink(missing_ok=True)
+        raise
 
 
 def claim(study: Study, out: Path) -> None:
@@ -185,11 +223,13 @@ def claim(study: Study, out: Path) -> None:
     free = ("seeds", "methods", "parts")
     before, now = read_json(out / STUDY), study.to_json()
     if not isinstance(before, dict):
-        raise InputError(f"{out / STUDY} is damaged; choose another --out")
+        raise InputError(f"{out / STUDY} is not a study: it holds {brief(before)}; choose another --out")
     fixed = [{key: value for key, value in side.items() if key not in free} for side in (before, now)]
     if differing := first_difference(fixed[0], fixed[1]):
         key, then, here = differing
-        raise InputError(f"{out} holds a study with another {key} ({then!r}, now {here!r}); choose another --out")
+        raise InputError(
+            f"{out} holds a study with another {key} ({brief(then)}, now {brief(here)}); choose another --out"
+        )
 
 
 def settings_of(study: Study, out: Path, cell: Cell) -> dict[str, Any]:

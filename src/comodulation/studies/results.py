@@ -24,7 +24,8 @@ from .plan import PRIMARY
 from .rows import DATA_OPTIONS, Cell, Row
 
 CELL_COLUMNS = (
-    "variant", "readout", "method", "options", "seed", *METRICS, "learnable_parameters", "seconds",
+    "variant", "readout", "method", "options", "seed", "accuracy", "nll", "ece", "brier", "learnable_parameters",
+    "seconds",
 )  # fmt: skip
 COMPARISON_COLUMNS = (
     "variant", "readout", "metric", "a", "b", "n", "difference", "low", "high", "p_t", "p_wilcoxon", "p_holm",
@@ -113,7 +114,7 @@ def values(results: Sequence[Result], variant: str, readout: str, name: str, met
             value: Any = result.numbers
             for part in metric.split("."):
                 value = value.get(part) if isinstance(value, dict) else None
-            if value is not None and not (isinstance(value, float) and math.isnan(value)):
+            if value is not None and math.isfinite(value):
                 found[result.cell.seed] = float(value)
     return found
 

@@ -44,7 +44,7 @@ class Row:
         >>> Row.parse("comodulation beta=0.7 link=rectified").options
         (('beta', 0.7), ('link', 'rectified'))
         """
-        method, *pairs = label.split()
+        method, *pairs = label.split() or [""]
         return cls(method, tuple((name, _value(text)) for name, _, text in (pair.partition("=") for pair in pairs)))
 
     @property

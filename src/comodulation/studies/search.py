@@ -26,7 +26,7 @@ FREE = ("base", "class-mask")  # nothing to learn, nothing to search
 
 # Ranges, log-uniform. Those of gains were widened until no best trial lay at an end.
 RATES = {
-    "task-bias": (0.02, 2.0),
+    "task-bias": (0.02, 10.0),
     "attention": (0.02, 1.0),
     "decoder-gains": (0.01, 1.0),
     "ia3": (0.02, 1.0),
@@ -139,9 +139,14 @@ def read_trials(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    except ValueError as error:
-        raise InputError(f"{path} is not a list of trials: {error}; remove it to search again") from error
+        trials = [json.loads(line) for line in path.read_text().splitlines()]
+        for entry in trials:
+            float(entry["nll"]), bool(entry["pruned"])
+            {int(epoch): float(value) for epoch, value in entry["epochs"].items()}
+            {name: float(value) for name, value in entry["params"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is not a list of trials: {error!r}; remove it to search again") from error
+    return trials
 
 
 def best_settings(path: Path) -> dict[str, Any]:
