@@ -256,7 +256,7 @@ def reproduce(
     part: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only these parts: core, others, restricted, options, aggregation; repeat [all but the last]."
+            help="Only these parts: core, others, restricted, regimes, options, layers, aggregation; repeat [all but the last]."
         ),
     ] = None,
     backbone: Annotated[str, typer.Option(help="timm model name, or efficientnet-lite0.")] = "efficientnet-lite0",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .config import RunConfig
+from .errors import RunError
 from .evaluation import METRICS, Predictions, metrics
 from .methods import Method
 from .progress import Progress
@@ -94,6 +95,8 @@ def tune(
         def validate() -> dict[str, float]:
             method.settle(seen())
             result = predict(method, inputs, validation)
+            if bool(result.log_probabilities.isnan().any()):
+                raise RunError(f"the predictions of {method.name} are no longer numbers; try a lower learning rate")
             return {name: metrics(result.log_probabilities, result.target)[name] for name in METRICS}
 
         steps_per_epoch = -(-len(examples.image.unique()) // settings.batch_size)

@@ -180,7 +180,8 @@ def _c5(results: Sequence[Result]) -> list[Verdict]:
     for link, name in rows.items():
         for threshold in ("0.01", "0.03", "0.1", "0.3"):
             d = sparser(name, threshold)
-            if d is not None and (link, threshold) != ("exponential", "0.3"):
+            shown = d is not None and (link, threshold) != ("exponential", "0.3")
+            if d is not None and shown and (d.mean or d.sd):  # a link that cannot fall below a threshold is left out
                 notes.append(f"{link} link, below {threshold}: {_signed(d, 100)}.")
     statement = "Residual connections make decoder gains sparser."
     verdicts = [_verdict("C5 sparsity", statement, sign_verdict(main), main, 100, "% of gains", " ".join(notes))]

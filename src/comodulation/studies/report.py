@@ -35,6 +35,7 @@ from .results import (
 from .rows import VARIANTS
 from .study_figures import draw_figures
 from .tables import (
+    ablation_table,
     calibration_csv,
     calibration_table,
     comparisons_table,
@@ -122,8 +123,15 @@ def crossed_primary(folder: Path, results: Sequence[Result]) -> CrossedDifferenc
     seeds = sorted(hits[0].keys() & hits[1].keys())
     if len(seeds) < 2:
         return None
-    left, right = (np.stack([side[seed] for seed in seeds]).astype(float) for side in hits)
+    images = next(iter(scores_by_seed(folder / CELLS, results, variant, readout, a, "image").values()))
+    left, right = (np.stack([by_image(side[seed], images) for seed in seeds]) for side in hits)
     return crossed_bootstrap(left, right)
+
+
+def by_image(scores: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Mean score of each image over its predictions (binary tasks ask several of one image), in order of images."""
+    _, place = np.unique(images, return_inverse=True)
+    return np.bincount(place, scores.astype(float)) / np.bincount(place)
 
 
 def _sections(
@@ -175,7 +183,9 @@ def _sections(
     if others:
         sections.append(Section("Over what it holds", [others_table(folder, study, results, others)]))
     sections += [
-        Section("Searches", [search_table(folder, study)]),
+        Section(
+            "Searches and defaults", [block for block in (search_table(folder, study), ablation_table(folder)) if block]
+        ),
         Section("Methods", [methods_table(results)]),
         Section(
             "All comparisons", [Details("Every pair, metric, variant and readout", [comparisons_table(comparisons)])]

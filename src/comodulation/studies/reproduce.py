@@ -40,7 +40,7 @@ from .laboratory import Laboratory, Material
 from .plan import REST_SEEDS, Plan, attributes_plan, cifar100_plan, narrowed
 from .pool import Clock, run_jobs
 from .rows import Cell, Row
-from .search import best_settings, read_trials, search
+from .search import ablate, best_settings, read_changes, read_trials, search
 
 STUDIES = ("cifar100", "celeba", "attributes")
 ILLUSTRATION = "illustration.safetensors"
@@ -175,10 +175,12 @@ def reproduce(
         write_json(out / STUDY, study.to_json())
         laboratory.features  # noqa: B018 (extracted once, before several processes ask for them)
         del material, laboratory
-        _search(study, out, cache, devices, say)
         for name, cells in study.stages():
+            _search(study, cells, out, cache, devices, say)
             _train(study, name, cells, out, cache, devices, say)
-        _illustrate(study, out, cache, say)
+            if name == "core":
+                _illustrate(study, out, cache, say)
+        _ablate(study, out, cache, devices, say)
 
 
 def check_extras(study: Study) -> None:
@@ -187,7 +189,7 @@ def check_extras(study: Study) -> None:
     needed = {"statsmodels": "studies"}
     if study.trials:
         needed["optuna"] = "studies"
-    if plan.extra:
+    if plan.aggregation:
         needed["torchjd"] = "aggregation"
     for package, extra in needed.items():
         if importlib.util.find_spec(package) is None:
@@ -237,13 +239,23 @@ def settings_of(study: Study, out: Path, cell: Cell) -> dict[str, Any]:
     return best_settings(search_path(out, study.plan().searched_for(cell)))
 
 
+def ablated(out: Path) -> dict[str, dict[str, Any]]:
+    """What single changes of the defaults do on validation images, by row."""
+    files = sorted((out / SEARCH).glob("ablation-*.jsonl"))
+    return {line["row"]: line for path in files for line in read_changes(path)}
+
+
 def search_path(out: Path, cell: Cell) -> Path:
     """File of a search's trials."""
     return out / SEARCH / f"{cell.variant}-{cell.row.label.replace(' ', '_').replace('=', '-')}.jsonl"
 
 
-def _search(study: Study, out: Path, cache: Path, devices: int, say: Callable[[str], None]) -> None:
-    todo = [cell for cell in study.plan().searches() if len(read_trials(search_path(out, cell))) < study.trials]
+def _search(
+    study: Study, cells: Sequence[Cell], out: Path, cache: Path, devices: int, say: Callable[[str], None]
+) -> None:
+    """The searches that some cells need."""
+    needed = study.plan().searches(cells)
+    todo = [cell for cell in needed if len(read_trials(search_path(out, cell))) < study.trials]
     if study.trials and todo:
         left = {_kind(c): 0 for c in todo}
         for cell in todo:
@@ -258,8 +270,18 @@ def _search(study: Study, out: Path, cache: Path, devices: int, say: Callable[[s
 
         jobs = [(f"search of {cell.row.label}", ("search", cell)) for cell in todo]
         run_jobs(jobs, _worker, (study, str(out), str(cache)), devices, on_event)
-    chosen = {search_path(out, cell).stem: best_settings(search_path(out, cell)) for cell in study.plan().searches()}
-    write_json(out / SETTINGS, chosen)
+    everything = {search_path(out, cell) for cell in study.plan().searches()}
+    write_json(out / SETTINGS, {path.stem: best_settings(path) for path in sorted(everything)})
+
+
+def _ablate(study: Study, out: Path, cache: Path, devices: int, say: Callable[[str], None]) -> None:
+    """Single changes of the defaults."""
+    rows = [row for row in study.plan().ablation if row.label not in ablated(out)]
+    if study.trials and rows:
+        say(f"defaults: {len(rows)} changes, one at a time")
+        halves = [rows[place::devices] for place in range(devices)]
+        changes = [("changes", ("ablation", (place, half))) for place, half in enumerate(halves) if half]
+        run_jobs(changes, _worker, (study, str(out), str(cache)), devices, lambda label: say(f"defaults: {label}"))
 
 
 def _train(
@@ -316,6 +338,14 @@ def _worker(study: Study, out: str, cache: str) -> Callable[[Any, Callable[[Any]
                 began = time.perf_counter()
 
             search(laboratory, what, study.trials, search_path(folder, what), report)
+            return
+        if kind == "ablation":
+            place, rows = what
+
+            def settings(row: Row) -> dict[str, Any]:
+                return settings_of(study, folder, Cell("residual", "open", row, 0))
+
+            ablate(laboratory, rows, settings, folder / SEARCH / f"ablation-{place}.jsonl", send)
             return
         for cell in what:
             numbers = laboratory.run(cell, settings_of(study, folder, cell), folder / CELLS)

@@ -193,7 +193,8 @@ def read_cells_csv(path: Path) -> list[Result]:
         try:
             label = f"{row['method']} {row['options']}".strip()
             cell = Cell(row["variant"], row["readout"], Row.parse(label), int(row["seed"]))
-            numeric = {name: float(row[name]) for name in (*METRICS, "learnable_parameters", "seconds")}
+            numeric: dict[str, float] = {name: float(row[name]) for name in (*METRICS, "seconds")}
+            numeric["learnable_parameters"] = int(row["learnable_parameters"])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}, line {number}: not a row of cells.csv: {error}") from error
         results.append(Result(cell, {**row, **numeric, "seed": cell.seed}))
@@ -210,5 +211,5 @@ def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def _shown(value: Any) -> Any:
     if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.10g}"
+        return "" if math.isnan(value) else repr(float(value))  # all digits: what follows from it must follow exactly
     return value

@@ -8,12 +8,13 @@ interrupted search goes on.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, RunError
+from ..evaluation import METRICS, metrics
 from ..progress import Silent
 from ..store import write_bytes
 from ..training import Epoch, derived_seed
@@ -36,10 +37,13 @@ RATES = {
 }
 
 
+MLP_RATES = (3e-4, 0.03)  # of a controller with hidden layers
+
+
 def space(row: Row) -> dict[str, tuple[str, float, float]]:
     """What is searched for a row: name -> (scale, low, high)."""
     ranges: dict[str, tuple[str, float, float]] = {
-        "learning_rate": ("log", *RATES.get(row.method, (0.02, 1.0))),
+        "learning_rate": ("log", *(MLP_RATES if row.get("hidden") else RATES[row.method])),
         "weight_decay": ("log", 1e-4, 0.3),
     }
     if row.method == "comodulation":
@@ -134,19 +138,62 @@ def search(
             report(number + 1)
 
 
+def ablate(
+    laboratory: Laboratory,
+    rows: Sequence[Row],
+    settings: Callable[[Row], dict[str, Any]],
+    path: Path,
+    report: Callable[[str], None] | None = None,
+) -> None:
+    """One change at a time, on the search's seed and validation images: the evidence for the defaults.
+
+    Args:
+        laboratory: where they run. rows: each with what it changes. settings: of a row, as the searches chose them.
+        path: file of what is finished, one JSON object a line.
+        report: told the label of each row that is finished.
+    """
+    done = read_changes(path)
+    for row in rows:
+        if any(line["row"] == row.label for line in done):
+            continue
+        try:
+            _, adapted = laboratory.adapt(Cell("residual", "open", row, SEARCH_SEED), settings(row))
+            found = metrics(adapted.validation.log_probabilities, adapted.validation.target)
+            line = {"row": row.label, **{name: found[name] for name in METRICS}, "seconds": adapted.seconds["tuning"]}
+        except RunError as error:
+            line = {"row": row.label, "failed": str(error)}
+        done.append(line)
+        write_bytes(path, "".join(json.dumps(entry) + "\n" for entry in done).encode())
+        if report:
+            report(row.label)
+
+
 def read_trials(path: Path) -> list[dict[str, Any]]:
-    """Finished trials of a file, [] if there is none."""
+    """Finished trials of a file, [] if there is none. Raises InputError for a damaged file."""
+
+    def check(entry: dict[str, Any]) -> None:
+        float(entry["nll"]), bool(entry["pruned"])
+        {int(epoch): float(value) for epoch, value in entry["epochs"].items()}
+        {name: float(value) for name, value in entry["params"].items()}
+
+    return _read_lines(path, check)
+
+
+def read_changes(path: Path) -> list[dict[str, Any]]:
+    """Finished rows of an ablation's file, [] if there is none. Raises InputError for a damaged file."""
+    return _read_lines(path, lambda entry: str(entry["row"]))
+
+
+def _read_lines(path: Path, check: Callable[[dict[str, Any]], object]) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        trials = [json.loads(line) for line in path.read_text().splitlines()]
-        for entry in trials:
-            float(entry["nll"]), bool(entry["pruned"])
-            {int(epoch): float(value) for epoch, value in entry["epochs"].items()}
-            {name: float(value) for name, value in entry["params"].items()}
+        entries = [json.loads(line) for line in path.read_text().splitlines()]
+        for entry in entries:
+            check(entry)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a list of trials: {error!r}; remove it to search again") from error
-    return trials
+    return entries
 
 
 def best_settings(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ..report.page import Block, Table
 from ..statistics import paired_by_task
 from .diagnosis import Diagnosis
 from .plan import PRIMARY
-from .reproduce import CELLS, Study, search_path
+from .reproduce import CELLS, Study, ablated, search_path
 from .results import (
     Comparison,
     Result,
@@ -335,6 +336,23 @@ def search_table(folder: Path, study: Study) -> Table:
         caption,
         {"validation NLL": ".4f"},
     )
+
+
+def ablation_table(folder: Path) -> Table | None:
+    """Single changes of the defaults, on validation images."""
+    found = ablated(folder)
+    rows = [
+        [shown_name(label), 100 * line["accuracy"], line["nll"], 100 * line["ece"], line["seconds"]]
+        for label, line in sorted(found.items(), key=lambda item: float(item[1].get("nll", math.inf)))
+        if "failed" not in line
+    ]
+    caption = (
+        "One change at a time from the settings that the search chose: validation images of the search's seed, residual "
+        "variant, one network each, so that differences below about half a point mean nothing."
+    )
+    columns = ("row", "accuracy, %", "NLL", "ECE, %", "seconds")
+    formats = {"accuracy, %": ".2f", "NLL": ".4f", "ECE, %": ".2f", "seconds": ".0f"}
+    return Table(columns, rows, caption, formats) if rows else None
 
 
 def methods_table(results: Sequence[Result]) -> Table:
