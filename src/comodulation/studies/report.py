@@ -36,10 +36,13 @@ from .rows import VARIANTS
 from .study_figures import draw_figures
 from .tables import (
     ablation_table,
+    bias_table,
+    binary_table,
     calibration_csv,
     calibration_table,
     comparisons_table,
     diagnosis_table,
+    group_table,
     main_table,
     mechanism_table,
     methods_table,
@@ -147,24 +150,29 @@ def _sections(
     def drawn(*names: str) -> list[Block]:
         return [figures[name] for name in names if name in figures]
 
-    few = f"Rows with fewer than {len(study.seeds)} seeds are marked by their number."
     sections = [
         Section("The comparison named beforehand", _primary_blocks(results, crossed)),
         Section(
             "All methods, open readout",
-            [main_table(folder, study, results, variant, few) for variant in VARIANTS]
+            [main_table(study, results, variant) for variant in VARIANTS]
             + drawn("accuracy", "differences_residual", "differences_base"),
         ),
     ]
-    if restricted := [short_table(results, v, "restricted") for v in VARIANTS]:
-        tables = [table for table in restricted if table.rows]
-        if tables:
-            text = (
-                "With the class mask every method is what it is in the restricted readout: the task's classes are "
-                "given, and what is left "
-                "is what the features add. The row *base* is the class mask itself."
-            )
-            sections.append(Section("What is left beyond the class mask", [Text(text.replace("*", "**")), *tables]))
+    binary: list[Block] = [
+        found for v in VARIANTS for make in (binary_table, group_table) if (found := make(results, v))
+    ]
+    if binary:
+        sections.append(Section("Binary tasks", binary))
+    beyond: list[Block] = [table for v in VARIANTS if (table := short_table(results, v, "restricted")).rows]
+    beyond += [biased for v in VARIANTS if (biased := bias_table(results, v)) is not None]
+    if beyond:
+        text = (
+            "Most of what the open readout rewards is knowing which classes belong to the task. With the class mask every "
+            "method is what it is in the **restricted** readout: the task's classes are given, and what is left is what the "
+            "features add (the row **no task** is the class mask itself). Beside a learned **task bias** the same question is "
+            "asked in the open readout."
+        )
+        sections.append(Section("What routing adds beyond mask and bias", [Text(text), *beyond]))
     if options := options_table(results):
         sections.append(Section("Options, and other regimes", options))
     sections.append(Section("Calibration", [calibration_table(folder, results), *drawn("reliability", "confidence")]))

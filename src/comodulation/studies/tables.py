@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..analysis.calibration import perfect_ece
+from ..classification import BINARY_METRICS
+from ..evaluation import METRICS
 from ..methods import METHODS
 from ..report.page import Block, Table
 from ..statistics import paired_by_task
+from .claims import relative_to_hard_sharing
 from .diagnosis import Diagnosis
 from .plan import PRIMARY
 from .reproduce import CELLS, Study, ablated, search_path
@@ -30,34 +33,64 @@ from .study_figures import as_logs
 from .words import interval, mean, parameters, shown_name, spread
 
 
-def main_table(folder: Path, study: Study, results: Sequence[Result], variant: str, few: str) -> Table:
-    names = [row.label for row in (*study.plan().core, *study.plan().others)]
+def main_table(study: Study, results: Sequence[Result], variant: str) -> Table:
+    """Every method in the open readout, and its differences from attention."""
+    plan = study.plan()
+    rows = []
+    for name in (row.label for row in (*plan.core, *plan.others, *plan.layers, *plan.aggregation)):
+        found = {m: values(results, variant, "open", name, m) for m in (*METRICS, "scaled.ece", "seconds")}
+        if not found["accuracy"]:
+            continue
+        against = {
+            m: compare(results, variant, "open", m, name, "attention").difference for m in ("accuracy", "nll", "ece")
+        }
+        rows.append(
+            [
+                shown_name(name),
+                len(found["accuracy"]),
+                spread(found["accuracy"], 100, 2),
+                interval(against["accuracy"], 100, 2),
+                spread(found["nll"], 1, 3, with_sd=False),
+                interval(against["nll"], 1, 3),
+                spread(found["ece"], 100, 2, with_sd=False),
+                interval(against["ece"], 100, 2),
+                spread(found["scaled.ece"], 100, 2, with_sd=False),
+                spread(found["brier"], 1, 3, with_sd=False),
+                parameters(results, variant, name),
+                spread(found["seconds"], 1, 0, with_sd=False),
+            ]
+        )
+    columns = (
+        "method", "seeds", "accuracy, %", "− attention", "NLL", "− attention, NLL", "ECE, %", "− attention, ECE", "ECE scaled, %",
+        "Brier", "learned", "seconds",
+    )  # fmt: skip
+    caption = (
+        f"**{variant.capitalize()} variant.** Test split, mean (± sd) over seeds; differences from attention with 95% t "
+        "intervals. ECE scaled: after temperature scaling on validation data. Seconds: of training, in one process of several."
+    )
+    return Table(columns, rows, caption, {"learned": ","})
+
+
+def bias_table(results: Sequence[Result], variant: str) -> Table | None:
+    """Methods beside a task bias, and what they add to it."""
+    names = [
+        "task-bias",
+        *(f"{method} task_bias=True" for method in ("attention", "decoder-gains", "ia3", "comodulation")),
+    ]
     rows = []
     for name in names:
         accuracy = values(results, variant, "open", name, "accuracy")
         if not accuracy:
             continue
-        shown: list[object] = [shown_name(name), len(accuracy), parameters(results, variant, name)]
-        shown.append(spread(accuracy, 100, 2))
-        for metric, scale, digits in (("nll", 1, 3), ("ece", 100, 2), ("scaled.ece", 100, 2), ("brier", 1, 3)):
-            shown.append(spread(values(results, variant, "open", name, metric), scale, digits, with_sd=False))
-        c = compare(results, variant, "open", "accuracy", name, "attention").difference
-        shown += [
-            interval(c, 100, 2),
-            interval(compare(results, variant, "open", "nll", name, "attention").difference, 1, 3),
-        ]
-        shown.append(spread(values(results, variant, "open", name, "seconds"), 1, 0, with_sd=False))
-        rows.append(shown)
-    columns = (
-        "method", "seeds", "learned", "accuracy, %", "NLL", "ECE, %", "ECE scaled, %", "Brier", "accuracy − attention",
-        "NLL − attention", "seconds",
-    )  # fmt: skip
-    caption = (
-        f"**{variant.capitalize()} variant.** Test split, mean (± sd) over seeds; differences from attention with "
-        "95% t intervals. "
-        f"ECE scaled: after temperature scaling on validation data. {few}"
-    )
-    return Table(columns, rows, caption, {"learned": ","})
+        row: list[object] = [shown_name(name), len(accuracy), spread(accuracy, 100, 2)]
+        for other in ("task-bias", "attention task_bias=True"):
+            row.append(interval(compare(results, variant, "open", "accuracy", name, other).difference, 100, 2))
+        row.append(spread(values(results, variant, "open", name, "nll"), 1, 3, with_sd=False))
+        row.append(interval(compare(results, variant, "open", "nll", name, "task-bias").difference, 1, 3))
+        rows.append(row)
+    columns = ("method", "seeds", "accuracy, %", "− task bias", "− attention with it", "NLL", "− task bias, NLL")
+    caption = f"**{variant.capitalize()} variant, open readout, beside a task bias.** Differences with 95% t intervals over seeds."
+    return Table(columns, rows, caption) if len(rows) > 1 else None
 
 
 def short_table(results: Sequence[Result], variant: str, readout: str) -> Table:
@@ -79,6 +112,44 @@ def short_table(results: Sequence[Result], variant: str, readout: str) -> Table:
         rows,
         f"**{variant.capitalize()} variant, {readout} readout.** Differences with 95% t intervals over seeds.",
     )
+
+
+def binary_table(results: Sequence[Result], variant: str) -> Table | None:
+    """Metrics of binary tasks, macro over tasks, and the relative improvement over hard sharing."""
+    names = dict.fromkeys(r.name for r in results if r.cell.variant == variant and "binary" in r.numbers)
+    rows = []
+    for name in names:
+        row: list[object] = [shown_name(name), len(values(results, variant, "open", name, "accuracy"))]
+        for metric in BINARY_METRICS:
+            row.append(spread(values(results, variant, "open", name, f"binary.macro.{metric}"), 100, 2, with_sd=False))
+        for metric in ("accuracy", "balanced_accuracy", "f1"):
+            same = name == "hard-sharing"
+            row.append(interval(None if same else relative_to_hard_sharing(results, variant, name, metric), 100, 2))
+        rows.append(row)
+    shown = [f"{metric.replace('_', ' ')}, %" for metric in BINARY_METRICS]
+    columns = ("method", "seeds", *shown, "accuracy, relative %", "balanced, relative %", "F1, relative %")
+    caption = (
+        f"**{variant.capitalize()} variant.** Means over tasks. Relative: improvement over hard sharing, task by task, in per "
+        "cent of its value, with 95% t intervals over seeds."
+    )
+    return Table(columns, rows, caption) if rows else None
+
+
+def group_table(results: Sequence[Result], variant: str) -> Table | None:
+    """Balanced accuracy by group of binary tasks, a column a method."""
+    mine = [r for r in results if r.cell.variant == variant and not r.cell.row.options and "binary" in r.numbers]
+    names = list(dict.fromkeys(r.name for r in mine))
+    groups = list(mine[0].numbers["binary"]["groups"]) if mine else []
+    rows = []
+    for group in groups:
+        row: list[object] = [group.replace("_", " ")]
+        for name in names:
+            found = [r.numbers["binary"]["groups"][group]["balanced_accuracy"] for r in mine if r.name == name]
+            row.append(_or_none(100 * mean(found)))
+        rows.append(row)
+    columns = ("group", *(shown_name(name) for name in names))
+    caption = f"**{variant.capitalize()} variant.** Balanced accuracy by group of tasks, %, mean over seeds."
+    return Table(columns, rows, caption, {column: ".2f" for column in columns[1:]}) if rows else None
 
 
 def options_table(results: Sequence[Result]) -> list[Block]:
@@ -199,9 +270,8 @@ def mechanism_table(results: Sequence[Result]) -> Table | None:
             found = [values(results, variant, "open", name, f"mechanism.{m}") for m in measures]
             if found[0] and " images=" not in name:
                 below = _below(results, variant, name)
-                rows.append(
-                    [f"{shown_name(name)}, {variant}", len(found[0]), *(mean(f.values()) for f in found), *below]
-                )
+                means = [_or_none(mean(f.values())) for f in found]
+                rows.append([f"{shown_name(name)}, {variant}", len(found[0]), *means, *map(_or_none, below)])
     columns = (
         "network", "seeds", "d'", "Fisher", "AUC encoder", "AUC decoder", "gain moved", "noise dims", "noise in "
         "task", "after gains",
@@ -218,6 +288,10 @@ def mechanism_table(results: Sequence[Result]) -> Table | None:
     )
     formats = {column: ".3f" for column in columns[2:]}
     return Table(columns, rows, caption, formats) if rows else None
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _below(results: Sequence[Result], variant: str, name: str) -> list[float]:

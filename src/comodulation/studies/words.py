@@ -14,6 +14,7 @@ from .results import Result, values
 from .rows import Row
 
 NAMES = {
+    "base": "no task",
     "class-mask": "class mask",
     "task-bias": "task bias",
     "decoder-gains": "decoder gains, learned",
