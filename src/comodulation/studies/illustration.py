@@ -39,7 +39,7 @@ def illustrate(laboratory: Laboratory, cell: Cell, settings: dict[str, Any], pat
     """
     with torch.enable_grad():
         session, adapted = laboratory.adapt(cell, settings)
-    method, family = adapted.method.eval(), session.family
+    method, family = adapted.method.eval().cpu(), session.family
     features, examples = laboratory.test_data(session, cell)
     data = laboratory.training_data(session, cell)
     fitted, held = at_most(data.validation, MOST_PER_TASK), at_most(examples, MOST_PER_TASK)

@@ -64,7 +64,9 @@ class Laboratory:
         from lightning_fabric import Fabric
 
         self.material, self.tell = material, tell or Silent()
-        self.fabric = Fabric(accelerator="auto", devices=1)
+        # The process's own GPU: with devices=1, Fabric would put every process on the first.
+        own = [torch.cuda.current_device()] if torch.cuda.is_available() else 1
+        self.fabric = Fabric(accelerator="auto", devices=own)
         self._session: tuple[tuple[str, int], Session] | None = None
 
     @cached_property

@@ -92,7 +92,9 @@ def write_report(folder: Path, also: Sequence[Path] = ()) -> dict[str, Any]:
     write_bytes(folder / "comparisons.csv", comparisons_csv(comparisons).encode())
     write_bytes(folder / "calibration.csv", calibration_csv(folder, results).encode())
     result = {
-        "study": study.to_json(),
+        "study": {key: value for key, value in study.to_json().items() if key != "config"},  # which holds local paths
+        "command": _facts(folder, study)["command"],
+        "commit": _commit(),
         "verdicts": [vars(verdict) for verdict in verdicts],
         "primary": {name: _finite(value) for name, value in _primary_json(results, crossed).items()},
         "diagnoses": [vars(diagnosis) for diagnosis in diagnoses],
