@@ -37,7 +37,7 @@ def test_two_processes():
     """Every job once, with all its events; a process takes its jobs in their order. An error at the end is raised here."""
     events = []
     with pytest.raises(InputError, match=r"^a column is missing$"):
-        run_jobs(jobs(*range(12), "wait", "input"), worker, ("a",), 2, events.append)
+        run_jobs(jobs(*range(12), "wait", "wait", "input"), worker, ("a",), 2, events.append)
     assert multiprocessing.active_children() == []
     assert sorted(job for _, job, _ in events) == sorted([*range(12), *range(12)])
     by_process = {}

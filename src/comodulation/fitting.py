@@ -56,6 +56,7 @@ from .tasks import Examples, TaskFamily, first_rows
 from .training import derived_seed
 from .tuning import FeatureRows, Inputs, predict, tune
 
+KEPT_INPUTS = 8  # what methods read of a split, kept for the next method; at most 1 GiB each
 CHECKPOINT, HISTORY, LOCK = "checkpoint.safetensors", "history.json", ".lock"
 _DEFAULT_TEST_SPLIT = RunConfig.model_fields["test_split"].default
 
@@ -323,6 +324,8 @@ class Session:
         inputs = Inputs(method, features, images, self._prepared.get(place))
         if inputs.prepared is not None:
             self._prepared[place] = inputs.prepared
+            while len(self._prepared) > KEPT_INPUTS:
+                self._prepared.pop(next(iter(self._prepared)))
         return inputs
 
     def run(self, config: RunConfig, folder: Path, seconds: dict[str, float]) -> None:

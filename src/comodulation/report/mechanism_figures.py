@@ -400,7 +400,7 @@ def one_image_figure(
     activity, gain = _array(decoder), _array(gains)
     mean = activity.mean(0)
     relative = 100 * np.divide(activity - mean, mean, out=np.zeros_like(activity), where=mean > 0)
-    active = np.flatnonzero(mean > 0)
+    active = np.flatnonzero(mean >= np.median(mean))  # relative to a nearly silent mean, any change is large
     order = active[np.argsort(-gain[active], kind="stable")]
     high, low = order[:3], order[3:][-3:]
     driving.plot(_array(modulator), color="#009E73", linewidth=1.4)

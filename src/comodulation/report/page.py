@@ -306,7 +306,7 @@ def _shown(value: object, spec: str | None) -> tuple[str, str | None]:
     if isinstance(value, Real):
         number = float(value)
         if math.isnan(number):
-            return "nan", ""
+            return "–", ""
         if math.isinf(number):
             return ("∞", "Infinity") if number > 0 else ("−∞", "-Infinity")
         return format(number, spec or ".4g"), repr(number)

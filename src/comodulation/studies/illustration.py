@@ -84,7 +84,7 @@ def _noise(
             spectra[name].append(torch.linalg.eigvalsh(covariance).clamp(min=0).flip(0))
             if name == "after":
                 others = [subspace_share(covariance, bases[k]) for k in tasks if k != task]
-                shares["control"].append(float(np.nanmean(others)))
+                shares["control"].append(float(torch.tensor(others, dtype=torch.float64).nanmean()))
         shares["chance"].append(bases[task].shape[1] / samples.shape[-1])
     found = {f"share_{name}": torch.tensor(values) for name, values in shares.items()}
     return found | {f"spectrum_{name}": torch.stack(values).mean(0) for name, values in spectra.items()}
@@ -99,8 +99,7 @@ def _one_image(
     activity: Tensor,
     gains: dict[str, Tensor],
 ) -> dict[str, Tensor]:
-    """A test image that the network gets wrong without its task and right with it (else the first), and all about "
-    "it."""
+    """A test image that the network gets wrong without its task and right with it (else the first), and all about it."""
     rows = torch.arange(min(len(held), 512))
     part = held.take(rows)
     before = (method.head.read(method.head.decode(activity[rows]))).log_softmax(-1).exp()

@@ -1,5 +1,4 @@
-"""The analyses of one trained network: separability, noise under modulation, informativeness, sparsity, as "
-"numbers for a cell."""
+"""The analyses of one trained network: separability, noise under modulation, informativeness, sparsity, as numbers for a cell."""
 
 from __future__ import annotations
 
@@ -27,8 +26,7 @@ NOISE_NODES = 9
 
 @torch.no_grad()
 def gains_of(method: Method) -> dict[str, Tensor]:
-    """Gains of every task, by place: ``encoder (K, E)``, ``decoder (K, D)``, and comodulation's ``coupling (K, "
-    "E)``."""
+    """Gains of every task, by place: ``encoder (K, E)``, ``decoder (K, D)``, and comodulation's ``coupling (K, E)``."""
     head = method.head
     tasks = torch.arange(head.num_tasks, device=head.decoder.weight.device)
     gains: dict[str, Tensor] = {}

@@ -39,6 +39,7 @@ from .tables import (
     bias_table,
     binary_table,
     calibration_csv,
+    calibration_rows,
     calibration_table,
     comparisons_table,
     diagnosis_table,
@@ -80,17 +81,18 @@ def write_report(folder: Path, also: Sequence[Path] = ()) -> dict[str, Any]:
     chance = 0.5 if binary else 1 / max(1, results[0].numbers.get("outputs", 100))
     diagnoses = diagnose(results, chance)
     crossed = crossed_primary(folder, results)
+    calibration = calibration_rows(folder, results)
     figures = draw_figures(folder, study, results, comparisons)
     page = render(
         title_of(study), subtitle_of(study, results), _facts(folder, study),
-        verdicts, _sections(folder, study, results, comparisons, diagnoses, crossed, figures, others),
+        verdicts, _sections(folder, study, results, comparisons, diagnoses, crossed, calibration, figures, others),
     )  # fmt: skip
     (folder / "figures").mkdir(exist_ok=True)
     for name, figure in figures.items():
         write_bytes(folder / "figures" / f"{name}.svg", figure.svg.encode())
     write_bytes(folder / "cells.csv", cells_csv(results).encode())
     write_bytes(folder / "comparisons.csv", comparisons_csv(comparisons).encode())
-    write_bytes(folder / "calibration.csv", calibration_csv(folder, results).encode())
+    write_bytes(folder / "calibration.csv", calibration_csv(calibration).encode())
     result = {
         "study": {key: value for key, value in study.to_json().items() if key != "config"},  # which holds local paths
         "command": _facts(folder, study)["command"],
@@ -146,6 +148,7 @@ def _sections(
     comparisons: Sequence[Comparison],
     diagnoses: Sequence[Diagnosis],
     crossed: CrossedDifference | None,
+    calibration: Sequence[Sequence[Any]],
     figures: Mapping[str, Figure],
     others: Mapping[str, tuple[Study, list[Result]]],
 ) -> list[Section]:
@@ -177,7 +180,7 @@ def _sections(
         sections.append(Section("What routing adds beyond mask and bias", [Text(text), *beyond]))
     if options := options_table(results):
         sections.append(Section("Options, and other regimes", options))
-    sections.append(Section("Calibration", [calibration_table(folder, results), *drawn("reliability", "confidence")]))
+    sections.append(Section("Calibration", [calibration_table(calibration), *drawn("reliability", "confidence")]))
     if mechanism := mechanism_table(results):
         sections.append(
             Section(

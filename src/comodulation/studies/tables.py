@@ -197,8 +197,7 @@ def _rows_against(results: Sequence[Result], names: Sequence[str], reference: st
 
 
 def calibration_rows(folder: Path, results: Sequence[Result]) -> list[list[Any]]:
-    """Variant, name, seeds, ECE, its value under perfect calibration and that one's 95% quantile, and after "
-    "scaling."""
+    """Variant, name, seeds, ECE, its value under perfect calibration and that one's 95% quantile, and after scaling."""
     rows = []
     for variant in VARIANTS:
         for name in dict.fromkeys(r.name for r in results if (r.cell.variant, r.cell.readout) == (variant, "open")):
@@ -215,23 +214,12 @@ def calibration_rows(folder: Path, results: Sequence[Result]) -> list[list[Any]]
     return rows
 
 
-def calibration_table(folder: Path, results: Sequence[Result]) -> Table:
-    rows = [
-        [
-            f"{shown_name(name)}, {variant}",
-            seeds,
-            100 * ece,
-            100 * perfect,
-            100 * high,
-            100 * scaled,
-            nll,
-            scaled_nll,
-            temperature,
-        ]
-        for variant, name, seeds, ece, perfect, high, scaled, nll, scaled_nll, temperature in calibration_rows(
-            folder, results
-        )
-    ]
+def calibration_table(found: Sequence[Sequence[Any]]) -> Table:
+    """Calibration as ``calibration_rows`` found it."""
+    rows = []
+    for variant, name, seeds, ece, perfect, high, scaled, nll, scaled_nll, temperature in found:
+        percents = [100 * value for value in (ece, perfect, high, scaled)]
+        rows.append([f"{shown_name(name)}, {variant}", seeds, *percents, nll, scaled_nll, temperature])
     columns = (
         "method", "seeds", "ECE, %", "ECE if perfect, %", "its 95% quantile", "ECE scaled, %", "NLL", "NLL "
         "scaled", "temperature",
@@ -250,12 +238,10 @@ def calibration_table(folder: Path, results: Sequence[Result]) -> Table:
     return Table(columns, rows, caption, formats)
 
 
-def calibration_csv(folder: Path, results: Sequence[Result]) -> str:
+def calibration_csv(found: Sequence[Sequence[Any]]) -> str:
+    """The same for machines."""
     head = "variant,method,seeds,ece,ece_perfect,ece_perfect_95,ece_scaled,nll,nll_scaled,temperature"
-    lines = [
-        ",".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in row)
-        for row in calibration_rows(folder, results)
-    ]
+    lines = [",".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in row) for row in found]
     return "\n".join([head, *lines]) + "\n"
 
 
@@ -432,11 +418,9 @@ def ablation_table(folder: Path) -> Table | None:
 def methods_table(results: Sequence[Result]) -> Table:
     rows = []
     for name in dict.fromkeys(r.cell.row.method for r in results):
-        learned = next(
-            r.numbers["learnable_parameters"]
-            for r in results
-            if r.cell.row.method == name and not r.cell.row.get("task_bias")
-        )
+        mine = [r for r in results if r.cell.row.method == name]
+        plain = [r for r in mine if not r.cell.row.get("task_bias")]
+        learned = (plain or mine)[0].numbers["learnable_parameters"]
         rows.append(
             [shown_name(name), int(learned), METHODS[name].paper, (METHODS[name].__doc__ or "").strip().splitlines()[0]]
         )
