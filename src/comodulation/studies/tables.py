@@ -369,7 +369,7 @@ def search_table(folder: Path, study: Study) -> Table:
     for cell in study.plan().searches():
         path = search_path(folder, cell)
         trials = read_trials(path)
-        complete = [t for t in trials if not t["pruned"]]
+        complete = [t for t in trials if not t["diverged"]]
         if complete:
             best = best_settings(path)
             chosen = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in best.items())
@@ -385,11 +385,7 @@ def search_table(folder: Path, study: Study) -> Table:
                     ", ".join(at_an_end(cell.row, best)),
                 ]
             )
-    caption = (
-        f"{study.trials} trials for each method on a seed that is not compared; lowest validation NLL. Trials "
-        "behind the median are "
-        "stopped early. The last column names a parameter whose best value lies at an end of its range."
-    )
+    caption = f"{study.trials} trials for each method on a seed that is not compared; lowest validation NLL. The last column names a parameter whose best value lies at an end of its range."
     return Table(
         ("method", "variant", "trials", "finished", "validation NLL", "chosen", "at an end"),
         rows,
