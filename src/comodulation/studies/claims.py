@@ -30,8 +30,8 @@ def judge_claims(results: Sequence[Result], binary: bool) -> list[Verdict]:
 
 
 def sign_verdict(difference: PairedDifference | None, positive: bool = True) -> str:
-    """Whether a difference has the claimed sign."""
-    if difference is None or not difference.decided:
+    """Whether a difference has the claimed sign; seeds that all differ by the same amount decide nothing."""
+    if difference is None or not difference.decided or not difference.sd:
         return UNKNOWN
     return HOLDS if (difference.low > 0) == positive else FAILS
 

@@ -81,7 +81,7 @@ def _calibration(results: Sequence[Result], variant: str) -> Diagnosis:
     return Diagnosis(
         "no better calibration than attention",
         variant,
-        not (ece.high < 0 or nll.high < 0),
+        ece.mean >= 0 and nll.mean >= 0,
         f"ECE {100 * ece.mean:+.2f} points [{100 * ece.low:+.2f}, {100 * ece.high:+.2f}], NLL {nll.mean:+.3f} "
         f"[{nll.low:+.3f}, {nll.high:+.3f}]",
         "fewer epochs, weight decay, or temperature scaling on validation data, which needs no new training",
