@@ -291,7 +291,7 @@ def test_cells():
     cells = [(text, attributes.get("data-sort")) for attributes, text in parsed.all("td")]
     assert cells == [
         ("50.0%", "0.5"), ("1,234", "1234"), ("79.1 ± 0.2", "79.1"), ("–", ""), ("yes", None),
-        ("25.0%", "0.25"), ("7", "7"), ("–", ""), ("nan", ""), ("no", None),
+        ("25.0%", "0.25"), ("7", "7"), ("–", ""), ("–", ""), ("no", None),
         ("−∞", "-Infinity"), ("0", "0"), ("x", ""), ("1.0e-09", "1e-09"), ("word", None),
     ]  # fmt: skip
     heads = parsed.all("th", scope="col")
