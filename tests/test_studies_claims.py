@@ -119,7 +119,8 @@ def test_the_interaction_with_the_variant(residual, base, expected):
 @pytest.mark.parametrize(("residual", "base", "expected"), [(0.3, 0.1, HOLDS), (0.1, 0.3, FAILS), (0.2, 0.2, UNKNOWN)])
 def test_sparsity(residual, base, expected):
     path = "mechanism/decoder/below/0.3"
-    rows = {("residual", "comodulation"): {path: noisy(residual)}, ("base", "comodulation"): {path: base}}
+    name = "comodulation beta=1.0"  # equal in both variants
+    rows = {("residual", name): {path: noisy(residual)}, ("base", name): {path: base}}
     found = verdict(study(rows), "C5 sparsity")
     assert found.verdict == expected
     assert found.effect == f"{100 * (residual - base):+.2f} % of gains"

@@ -18,6 +18,7 @@ PRIMARY = ("residual", "open", "accuracy", "comodulation", "attention")  # varia
 
 # Rows beyond the core, open readout.
 OTHERS = (
+    "comodulation beta=1.0",  # equal strength in both variants, which claims about sparsity need
     "comodulation link=rectified",
     "film",
     "attention task_bias=True",
