@@ -318,8 +318,82 @@ def task_table(folder: Path, study: Study, results: Sequence[Result]) -> Table |
         )
     columns = ("task", "predictions", "comodulation, %", "attention, %", "difference", "p", "p, Holm")
     caption = (
+        f"Accuracy by task, {variant} variant, open readout, {len(seeds)} seeds; Holm's correction over the tasks."
+    )
+    return Table(
+        columns, rows, caption, {"comodulation, %": ".1f", "attention, %": ".1f", "p": ".3g", "p, Holm": ".3g"}
+    )
+
+
+def diagnosis_table(diagnoses: Sequence[Diagnosis]) -> Table:
+    rows = [
+        [d.name, d.variant, "found" if d.found else "not found", d.evidence, d.advice if d.found else ""]
+        for d in diagnoses
+    ]
+    return Table(
+        ("signature", "variant", "", "evidence", "what to try"), rows, "Known ways in which comodulation fails."
+    )
+
+
+def others_table(
+    folder: Path, study: Study, results: Sequence[Result], others: Mapping[str, tuple[Study, list[Result]]]
+) -> Table:
+    rows = []
+    for own, found in ((study, results), *others.values()):
+        for variant in VARIANTS:
+            row: list[object] = [f"{own.config.backbone.name}, {own.config.backbone.image_size} px", variant]
+            for rival in ("attention", "ia3", "class-mask"):
+                row.append(
+                    interval(compare(found, variant, "open", "accuracy", "comodulation", rival).difference, 100, 2)
+                )
+            for metric, scale, digits in (("nll", 1, 3), ("ece", 100, 2)):
+                row.append(
+                    interval(
+                        compare(found, variant, "open", metric, "comodulation", "attention").difference, scale, digits
+                    )
+                )
+            row.append(len(values(found, variant, "open", "comodulation", "accuracy")))
+            rows.append(row)
+    columns = (
+        "backbone", "variant", "accuracy − attention", "accuracy − IA3 style", "accuracy − class mask", "NLL − "
+        "attention",
+        "ECE − attention", "seeds",
+    )  # fmt: skip
+    return Table(
+        columns, rows, "Comodulation minus its rivals on every backbone tried, with 95% t intervals over seeds."
+    )
+
+
+def search_table(folder: Path, study: Study) -> Table:
+    rows = []
+    for cell in study.plan().searches():
+        path = search_path(folder, cell)
+        trials = read_trials(path)
+        complete = [t for t in trials if not t["diverged"]]
+        if complete:
+            best = best_settings(path)
+            chosen = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in best.items())
+            nll = min(t["nll"] for t in complete)
+            rows.append(
+                [
+                    shown_name(cell.row.label),
+                    cell.variant,
+                    len(trials),
+                    len(complete),
+                    nll,
+                    chosen,
+                    ", ".join(at_an_end(cell.row, best)),
+                ]
+            )
+    caption = (
         f"{study.trials} trials for each method on a seed that is not compared; lowest validation NLL. The last column names "
         "a parameter whose best value lies at an end of its range."
+    )
+    return Table(
+        ("method", "variant", "trials", "finished", "validation NLL", "chosen", "at an end"),
+        rows,
+        caption,
+        {"validation NLL": ".4f"},
     )
 
 
