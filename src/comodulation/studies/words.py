@@ -19,6 +19,7 @@ NAMES = {
     "task-bias": "task bias",
     "decoder-gains": "decoder gains, learned",
     "ia3": "IA3 style",
+    "film": "FiLM",
 }
 
 
