@@ -37,6 +37,20 @@ def test_response_equals_averaged_derivative(residual, encoder, decoder, kernel,
     assert (ours.mean[1] == 0).all()
 
 
+@pytest.mark.parametrize("residual", [True, False])
+def test_tasks_that_share_their_images_share_a_response(residual):
+    """Once over the images equals every task over its own copy of them."""
+    head = make_head(residual)
+    activity = torch.rand(9, 6, 2, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    assert head.observe([(activity.repeat(3, 1, 1, 1), torch.arange(3).repeat_interleave(9))])
+    apart = head.response
+    assert head.observe(
+        [(activity[:4], torch.zeros(4, dtype=torch.int64)), (activity[4:], torch.ones(5).long())], shared=True
+    )
+    torch.testing.assert_close(head.response.jacobian, apart.jacobian)
+    torch.testing.assert_close(head.response.mean, apart.mean)
+
+
 def test_slopes_of_finite_differences():
     """The response predicts how mean decoder activity moves when the encoder is scaled by exp(m w), for small m."""
     head = make_head(True)

@@ -297,7 +297,9 @@ def _derivative(decode: Decode, activity: Tensor, coupling: Tensor) -> tuple[Ten
         # A copy: a decode that begins with an in-place operation must not write into the caller's activity.
         value, slope, *_ = torch.func.jvp(lambda h: _decode_rows(decode, h[None]), (activity.clone(),), (tangent,))
     except RuntimeError as error:
-        # An autograd.Function without setup_context is refused with a plain RuntimeError.
+        # Torch has two ways to say that there is no forward mode: NotImplementedError (fused attention, LSTM), and for an
+        # autograd.Function without setup_context a plain RuntimeError that only its text tells from others. Whatever else
+        # went wrong in the caller's decode is the caller's, and passes unchanged.
         if not isinstance(error, NotImplementedError) and "setup_context" not in str(error):
             raise
         raise RuntimeError(

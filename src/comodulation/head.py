@@ -278,11 +278,13 @@ class ComodulatedHead(nn.Module):
             return self._link(averaged).index_select(0, tasks)
         return self._link(self._statistics_at(activity, u))
 
-    def observe(self, batches: Iterable[tuple[Tensor, Tensor]]) -> bool:
+    def observe(self, batches: Iterable[tuple[Tensor, Tensor]], *, shared: bool = False) -> bool:
         """See the inputs of every task once, so that training uses exact task gains (level `task`, `derivative` only).
 
         Args:
             batches: of (encoder activity ``(B, E, H, W)``, task ids ``(B,)``), such as the controller's training images.
+            shared: every task has the very images of the batches (binary tasks without missing labels): their task ids
+                are not read, and the response, which depends on the images alone, is computed once for all tasks.
 
         Returns:
             Whether the response is used: False for other levels and estimators, statistics after the task gain, or where
@@ -293,9 +295,10 @@ class ComodulatedHead(nn.Module):
         m = self.modulation
         if m.level != "task" or m.estimator != "derivative" or m.after_gain or size > MAX_RESPONSE:
             return False
-        seen = ((activity, self.decode(activity), tasks) for activity, tasks in batches)
+        seen = ((h, self.decode(h), torch.zeros_like(tasks) if shared else tasks) for h, tasks in batches)
         with torch.no_grad():
-            self.response = task_response(seen, self.num_tasks, self.decoder.weight, self._skip_matrix())
+            response = task_response(seen, 1 if shared else self.num_tasks, self.decoder.weight, self._skip_matrix())
+        self.response = response.expand(self.num_tasks) if shared else response
         return True
 
     @torch.no_grad()

@@ -31,6 +31,10 @@ class TaskResponse(NamedTuple):
     jacobian: Tensor  # (K, D, E): slope of decoder neuron j per unit of coupling of encoder neuron e
     mean: Tensor  # (K, D): mean activity of decoder neuron j
 
+    def expand(self, num_tasks: int) -> TaskResponse:
+        """One task's response as that of ``num_tasks`` tasks, without copies."""
+        return TaskResponse(self.jacobian.expand(num_tasks, -1, -1), self.mean.expand(num_tasks, -1))
+
     def statistics(self, coupling: Tensor) -> DecoderStatistics:
         """Decoder statistics ``(K, D)`` for couplings ``(K, E)``, in the small-noise limit."""
         slope = torch.einsum("kde,ke->kd", self.jacobian, coupling)

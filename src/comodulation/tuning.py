@@ -83,7 +83,13 @@ def tune(
             part = examples.take(rows)
             yield inputs.rows(part.image), part.task.to(device)
 
-    method.observe(seen())
+    images = examples.image.unique()
+    # As many pairs as images times tasks: every image has a label for every task.
+    if len(examples) > len(images) and len(examples) == len(images) * method.family.num_tasks:
+        once = ((inputs.rows(part), torch.zeros_like(part).to(device)) for part in images.split(EVALUATION_BATCH))
+        method.observe(once, shared=True)
+    else:
+        method.observe(seen())
     history: list[dict[str, float]] = []
     if method.learnable():
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ Batches = Iterable[tuple[Tensor, Tensor]]  # of (what the method reads, task ids
 READS = ("features", "activity", "decoded")
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """Logits of a head under a task, and what is learned to get them.
 
     A subclass says what it adds: ``head_logits`` (the rest of the pipeline is shared), ``own_parameters``, and, where it
@@ -63,9 +64,9 @@ class Method(nn.Module):
         if not self.trains_layers:
             head.freeze()
 
+    @abstractmethod
     def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
         """Logits ``(T, B, C)`` from what the method reads, before bias and mask; T = 1 unless sampled."""
-        raise NotImplementedError  # the one thing that every method must say for itself
 
     def own_parameters(self) -> list[nn.Parameter]:
         """What the method itself learns. Nothing by default."""
@@ -90,8 +91,8 @@ class Method(nn.Module):
         activity = self.head.encode(features)
         return activity if self.reads == "activity" else self.head.decode(activity).mean((-2, -1))
 
-    def observe(self, batches: Batches) -> None:
-        """See the training inputs once before training."""
+    def observe(self, batches: Batches, *, shared: bool = False) -> None:
+        """See the training inputs once before training; ``shared`` as in ``ComodulatedHead.observe``."""
 
     def settle(self, batches: Batches) -> None:
         """Fix, after training or before validation, what evaluation must not compute from its own batch."""

@@ -25,8 +25,8 @@ class Comodulation(Method):
     def own_parameters(self) -> list[nn.Parameter]:
         return list(self.head.controller.parameters())
 
-    def observe(self, batches: Batches) -> None:
-        self.head.observe(batches)
+    def observe(self, batches: Batches, *, shared: bool = False) -> None:
+        self.head.observe(batches, shared=shared)
 
     def settle(self, batches: Batches) -> None:
         self.head.store_task_gains(batches)
