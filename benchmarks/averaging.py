@@ -18,9 +18,9 @@ from torch import Tensor
 
 from comodulation.evaluation import metrics
 from comodulation.features import cache_folder
-from comodulation.fitting import build_head
 from comodulation.methods import make_method
 from comodulation.response import TaskResponse
+from comodulation.session import build_head
 from comodulation.studies.laboratory import Laboratory
 from comodulation.studies.report import open_study
 from comodulation.studies.reproduce import CELLS, read_material

@@ -18,12 +18,12 @@ from .data.digits import PARITY, Digits, Scenes, load_digits, make_scenes, patch
 from .errors import InputError, RunError
 from .evaluation import METRICS, metrics
 from .features import Features
-from .fitting import build_head
 from .head import ComodulatedHead, Modulation
 from .methods import Method, make_method
 from .pretraining import pretrain
 from .progress import Silent
 from .report import gains_figure, svg
+from .session import build_head
 from .splits import Partition
 from .statistics import paired_difference
 from .store import head_tensors, save_adapter, write_bytes, write_json, write_tensors

@@ -18,9 +18,9 @@ from .data.source import decode_image
 from .errors import InputError
 from .evaluation import evaluate_predictions
 from .features import extract, features_of_images
-from .fitting import build_head, config_method, read_labels
 from .methods import Method
 from .progress import Progress, Silent
+from .session import build_head, config_method, read_labels
 from .store import ADAPTER, CONFIG, HEAD, METRICS, load_adapter, load_head, read_json, read_tensors, writable
 from .tasks import TaskFamily
 from .tuning import Inputs, predict

@@ -22,8 +22,8 @@ from ..config import RunConfig
 from ..data.scenes import make_scenes
 from ..evaluation import METRICS, Predictions, evaluate_predictions, metrics
 from ..features import extract
-from ..fitting import Adapted, Labelled, Session, TuningData
 from ..progress import Progress, Silent
+from ..session import Adapted, Labelled, Session, TuningData
 from ..store import write_json, write_tensors
 from ..tasks import Examples, TaskFamily
 from ..training import derived_seed

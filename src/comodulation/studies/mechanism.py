@@ -12,10 +12,10 @@ from ..analysis.noise import noise_geometry
 from ..analysis.separability import task_separability, task_subspace
 from ..analysis.sparsity import gain_sparsity
 from ..controller import coupling
-from ..fitting import Adapted, Session
 from ..gains import gauss_hermite
 from ..methods import IA3, Attention, Comodulation, DecoderGains, Method
 from ..modulation import modulate
+from ..session import Adapted, Session
 from ..tasks import Examples
 from ..tuning import EVALUATION_BATCH, FeatureRows
 

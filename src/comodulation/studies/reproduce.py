@@ -31,8 +31,8 @@ from ..data import (
 )
 from ..errors import InputError, brief, choose, first_difference
 from ..features import locked
-from ..fitting import Labelled, deal_images, read_family, read_labels
 from ..progress import Progress, Silent
+from ..session import Labelled, deal_images, read_family, read_labels
 from ..store import read_json, writable, write_json
 from ..tasks import TaskFamily
 from .illustration import illustrate
