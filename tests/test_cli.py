@@ -223,7 +223,9 @@ def test_the_streams_of_a_process(data, cache, tmp_path):
     assert ended.out.count("\n") == 1
     assert json.loads(ended.out)["runs"][0]["test"] == metrics_of(tmp_path / "run")["test"]
     known = ("features, ", "pretrained layers", "pretraining: ", "comodulation: ")
-    assert all(line.startswith(known) for line in ended.err.splitlines()), ended.err
+    lines = ended.err.splitlines()
+    assert lines[0].startswith("3 tasks; "), ended.err
+    assert all(line.startswith(known) for line in lines[5:]), ended.err  # after a title, a header, a line a task
 
 
 # ---- help ----

@@ -227,7 +227,9 @@ def test_an_unreadable_image(tmp_path):
     outcome = fit(bad, tmp_path / "runs" / "out", tmp_path / "cache")
     assert outcome.status == 2
     pattern = r"error: unreadable image: .*bad \[train, row 11\], damaged_11\.png: image file is truncated"
-    assert re.fullmatch(pattern, outcome.line), outcome.line
+    *summary, line = outcome.err.splitlines()  # the summary of tasks comes before extraction
+    assert re.fullmatch(pattern, line), line
+    assert summary[0].startswith("3 tasks; ")
     assert snapshot(tmp_path) == before
     # Nothing stands in the way of the same command with --skip-bad.
     assert fit(bad, tmp_path / "runs" / "out", tmp_path / "cache", "--skip-bad").status == 0

@@ -22,6 +22,8 @@ BINARY = {"data": "folder", "attributes": ["smiling", "young"]}
     [
         CLASSES,
         BINARY,
+        {"data": "folder"},
+        {"data": "folder", "labels": "labels.csv", "tasks": ["age", "smiling"], "balance": "classes"},
         {**CLASSES, "readout": "restricted", "method": "attention", "seed": MAX_SEED, "test_split": "val"},
         {
             **CLASSES,
@@ -45,7 +47,12 @@ def test_what_is_written_is_read(values, tmp_path):
     ("values", "message"),
     [
         ({}, "data: Field required"),
-        ({"data": "x"}, "give either --group and --label .* or --attribute"),
+        ({**CLASSES, "tasks": ["a"]}, "give either --group and --label .* or --attribute .* or label columns"),
+        ({**BINARY, "labels": "a.csv"}, "give either --group and --label .* or --attribute .* or label columns"),
+        ({"data": "x", "tasks": ["a", "a"]}, "a task is given twice: a, a"),
+        ({"data": "x", "tasks": ["a"], "readout": "open"}, "the open readout is not for label columns"),
+        ({"data": "x", "labels": "a.csv", "method": "class-mask"}, "method 'class-mask' is for tasks of kind classes"),
+        ({**BINARY, "balance": "class"}, r"unknown balance 'class'; did you mean 'classes'\?"),
         ({**CLASSES, **BINARY}, "give either --group and --label .* or --attribute"),
         ({"data": "x", "group": "g"}, "need both --group and --label"),
         ({"data": "x", "attributes": ["a", "a"]}, "an attribute is given twice: a, a"),

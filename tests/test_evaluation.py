@@ -1,5 +1,7 @@
 """Metrics, with their arithmetic by hand, and against scikit-learn and scipy as oracles."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 from sklearn import metrics as sklearn_metrics
 
-from comodulation.evaluation import ECE_BINS, METRICS, Predictions, evaluate_predictions, metrics
+from comodulation.evaluation import ECE_BINS, METRICS, Predictions, balanced_accuracy, evaluate_predictions, metrics
 
 # Three predictions over three classes; the second is wrong.
 PROBABILITIES = [[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.05, 0.05, 0.9]]
@@ -73,6 +75,19 @@ def test_against_independent_libraries(count, classes, seed, scale):
     assert values["ece"] == pytest.approx(by_bins(confidence, correct), abs=1e-6)
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30))
+def test_balanced_accuracy_against_scikit_learn(pairs):
+    """Classes that do not occur among the targets count for nothing."""
+    said, due = np.array(pairs).T
+    value = balanced_accuracy(
+        torch.nn.functional.one_hot(torch.from_numpy(said), 4).double().log(), torch.from_numpy(due)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # y_pred contains classes not in y_true
+        assert value == pytest.approx(sklearn_metrics.balanced_accuracy_score(due, said))
+
+
 def test_certain_predictions():
     """A restricted readout gives probability exactly 0 to other classes: finite metrics, a bounded NLL, no warning."""
     logs = torch.tensor([[0.0, -torch.inf], [0.0, -torch.inf]])
@@ -110,7 +125,8 @@ def test_tasks_macro_and_worst():
     result = evaluate_predictions(Predictions(torch.arange(4), tasks, targets, logs), ["a", "b", "c"])
     assert result["accuracy"] == 0.5
     assert list(result["tasks"]) == ["a", "c"]
-    assert result["tasks"]["a"] == metrics(logs[:3], targets[:3])
+    assert result["tasks"]["a"] == {**metrics(logs[:3], targets[:3]), "balanced_accuracy": 0.5}
+    assert result["macro"]["balanced_accuracy"] == pytest.approx((1 / 2 + 0) / 2)
     assert result["tasks"]["a"]["accuracy"] == 2 / 3
     assert result["tasks"]["c"]["accuracy"] == 0.0
     assert result["macro"]["accuracy"] == pytest.approx((2 / 3 + 0) / 2)

@@ -10,8 +10,12 @@ from comodulation.tasks import TaskFamily
 
 CLASSES = TaskFamily("classes", ("a", "b", "c"), tuple("tuvwxyz"), ((0, 1), (2, 3, 4), (5, 6)))
 BINARY = TaskFamily.from_attributes(("p", "q", "r", "s"))
+COLUMNS = TaskFamily.from_columns(("p", "q"), (("no", "yes"), ("u", "v", "w")))
 CASES = [
-    (name, family) for name, method in METHODS.items() for family in (CLASSES, BINARY) if family.kind in method.kinds
+    (name, family)
+    for name, method in METHODS.items()
+    for family in (CLASSES, BINARY, COLUMNS)
+    if family.kind in method.kinds
 ]
 
 
@@ -27,7 +31,7 @@ def inputs(method, family, size: int = 20):
     generator = torch.Generator().manual_seed(2)
     features = torch.randn(size, 5, 2, 2, generator=generator)
     task = torch.arange(size) % family.num_tasks
-    if family.kind == "classes":
+    if family.kind != "binary":
         target = torch.tensor([family.members[k][i % len(family.members[k])] for i, k in enumerate(task.tolist())])
     else:
         target = torch.arange(size) // family.num_tasks % 2
@@ -103,6 +107,39 @@ def test_restricted_readout_never_leaves_the_group(name):
     probabilities = method.log_probabilities(given, task).exp()
     assert (probabilities[~CLASSES.member_mask()[task]] == 0).all()
     torch.testing.assert_close(probabilities.sum(1), torch.ones(len(task)))
+
+
+@pytest.mark.parametrize("name", [name for name, family in CASES if family is COLUMNS])
+def test_columns_never_answer_for_another_column(name):
+    """In either readout; and what a column answers depends on its own outputs alone, task bias included."""
+    method = make(name, COLUMNS, "open")
+    given, task, target = inputs(method, COLUMNS)
+    train(method, given, task, target)
+    probabilities = method.log_probabilities(given, task).exp()
+    assert (probabilities[~COLUMNS.member_mask()[task]] == 0).all()
+    with torch.no_grad():
+        logits = method.head_logits(method.encoded(given), task, None, 0)
+        if method.bias is not None:
+            logits = logits + method.bias
+    for k, group in enumerate(COLUMNS.members):
+        own = logits[:, task == k][..., list(group)].softmax(-1).mean(0)
+        torch.testing.assert_close(probabilities[task == k][:, list(group)], own, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_weights_in_the_loss(name, family):
+    """Equal weights change nothing, integer weights repeat inputs, weight 0 leaves them out (up to the number divided by)."""
+    method = make(name, family)
+    given, task, target = inputs(method, family)
+    method.observe([(given, task)])
+    with torch.no_grad():
+        plain = method.loss(given, task, target)
+        torch.testing.assert_close(method.loss(given, task, target, weights=torch.ones(len(task))), plain)
+        weights = torch.arange(len(task)) % 3
+        rows = torch.arange(len(task)).repeat_interleave(weights)
+        weighted = method.loss(given, task, target, weights=weights.float())
+        repeated = method.loss(given[rows], task[rows], target[rows]) * len(rows) / len(task)
+    torch.testing.assert_close(weighted, repeated, rtol=1e-4, atol=1e-5)
 
 
 def test_class_mask_is_the_restricted_base():

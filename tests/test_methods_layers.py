@@ -84,7 +84,7 @@ def test_routing_by_hand(family):
         decoded = head.decode(activity)
         decoded[:, ~method.decoder_mask[task[row]]] = 0
         logits = head.read(decoded)
-        torch.testing.assert_close(method.head_logits(features, task, None, 0)[0, row], logits[0])
+        torch.testing.assert_close(method.head_logits(method.encoded(features), task, None, 0)[0, row], logits[0])
     whole, shared = make("task-routing", family, sharing=1.0), make("hard-sharing", family)
     assert torch.equal(whole(features, task), shared(features, task))
 

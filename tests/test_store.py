@@ -385,7 +385,8 @@ def test_no_source_file_unpickles(path):
             if called == "torch.load":
                 assert options.get("weights_only") == "True", ast.unparse(node)
             if called.startswith("yaml."):
-                assert called in ("yaml.safe_load", "yaml.safe_dump"), ast.unparse(node)
+                # `parse` gives events and makes no objects.
+                assert called in ("yaml.safe_load", "yaml.safe_dump", "yaml.parse"), ast.unparse(node)
             assert called not in ("np.load", "numpy.load", "torch.save", "torch.jit.load"), ast.unparse(node)
             assert options.get("allow_pickle", "False") == "False", ast.unparse(node)
 

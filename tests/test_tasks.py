@@ -13,6 +13,7 @@ from comodulation.tasks import TaskFamily, first_rows, task_logits
 
 ANIMALS = TaskFamily("classes", ("pets", "birds"), ("cat", "dog", "owl", "gull"), ((0, 1), (2, 3)))
 FACES = TaskFamily.from_attributes(["smiling", "young", "glasses"])
+MIXED = TaskFamily.from_columns(["striped", "size"], [("no", "yes"), ("s", "m", "l=xl")])
 
 
 def test_from_groups_reads_members_off_the_table():
@@ -41,6 +42,11 @@ def test_from_groups_reads_members_off_the_table():
         ("classes", ("a",), ("x", "x"), ((0, 1),), "2 outputs are named 'x'"),
         ("binary", ("a", "b"), ("a", "b"), ((1,), (0,)), "task k reads output k"),
         ("binary", ("a", "b"), ("b", "a"), ((0,), (1,)), "task k reads output k"),
+        ("columns", ("a",), ("a=x",), ((0,),), "has 1 class; a task needs at least 2"),
+        ("columns", ("a", "b"), ("a=x", "a=y", "b=x", "b=y"), ((0, 1), (1, 2)), "one column after the other"),
+        ("columns", ("a", "b"), ("a=x", "a=y", "b=x", "b=y"), ((2, 3), (0, 1)), "one column after the other"),
+        ("columns", ("a",), ("a=x", "a=y", "a=z"), ((0, 1),), "one column after the other"),
+        ("columns", ("a",), ("a=x", "y"), ((0, 1),), "'column=class'"),
     ],
 )
 def test_families_that_cannot_be(kind, tasks, outputs, members, message):
@@ -69,6 +75,40 @@ def test_examples_of_attributes_are_masked_per_image_and_task():
     assert len(examples.of_images(torch.tensor([1]))) == 0
 
 
+def test_columns_have_outputs_of_their_own():
+    """Classes of the same name in two columns are two outputs, and answers are named as the table names them."""
+    family = TaskFamily.from_columns(["a", "b"], [("no", "yes"), ("no", "yes")])
+    assert family.outputs == ("a=no", "a=yes", "b=no", "b=yes")
+    assert family.targets == ("no", "yes", "no", "yes")
+    assert MIXED.members == ((0, 1), (2, 3, 4))
+    assert [MIXED.answers(task) for task in range(2)] == [("no", "yes"), ("s", "m", "l=xl")]
+    assert MIXED.targets == ("no", "yes", "s", "m", "l=xl")
+    assert (FACES.answers(1), FACES.targets) == (("no", "yes"), ("no", "yes"))
+    assert (ANIMALS.answers(1), ANIMALS.targets) == (("owl", "gull"), ANIMALS.outputs)
+    with pytest.raises(InputError, match="2 outputs are named 'a=b=c'"):
+        TaskFamily.from_columns(["a", "a=b"], [("b=c", "d"), ("c", "e")])
+
+
+def test_examples_of_columns_name_outputs():
+    """Each label of an image is a pair; its target is the output that the task's own readout must choose."""
+    columns = [np.array([1, -1, 0]), np.array([-1, -1, 2])]
+    examples = MIXED.examples(columns)
+    pairs = list(zip(examples.image.tolist(), examples.task.tolist(), examples.target.tolist(), strict=True))
+    assert pairs == [(0, 0, 1), (2, 0, 0), (2, 1, 4)]
+    assert MIXED.target_table(columns).tolist() == [[1, -1], [-1, -1], [0, 4]]
+    own = MIXED.member_mask()[examples.task]
+    assert own[torch.arange(3), examples.target].all()
+
+
+def test_columns_are_always_restricted():
+    """No image says which column is asked about, so the open readout would compare answers to different questions."""
+    logits = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    tasks = torch.tensor([0, 1, 1, 0])
+    opened = task_logits(MIXED, logits, tasks, "open")
+    assert torch.equal(opened, task_logits(MIXED, logits, tasks, "restricted"))
+    assert torch.equal(opened > -torch.inf, MIXED.member_mask()[tasks])
+
+
 def test_open_and_restricted_readout():
     """Restricted: the probability of another task's class is exactly 0; among the task's own, ratios are the open ones."""
     logits = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0))
@@ -93,7 +133,7 @@ def test_binary_logits_give_the_sigmoid():
     torch.testing.assert_close(answers.sum(-1), torch.ones(2, 4))
 
 
-@pytest.mark.parametrize("family", [ANIMALS, FACES])
+@pytest.mark.parametrize("family", [ANIMALS, FACES, MIXED])
 def test_a_family_survives_json(family):
     assert TaskFamily.from_json(json.loads(json.dumps(family.to_json()))) == family
 
@@ -130,7 +170,7 @@ JSON = st.recursive(
         JSON,
         st.fixed_dictionaries(
             {
-                "kind": st.sampled_from(["classes", "binary"]) | JSON,
+                "kind": st.sampled_from(["classes", "binary", "columns"]) | JSON,
                 "tasks": st.lists(st.text(max_size=2), max_size=3) | JSON,
                 "outputs": st.lists(st.text(max_size=2), max_size=3) | JSON,
                 "members": st.lists(st.lists(st.integers(-1, 3), max_size=3), max_size=3) | JSON,

@@ -1,7 +1,8 @@
 """Adapt one frozen network to a family of tasks by stochastic comodulation (arXiv 2311.15053).
 
 The mathematics: ``modulate``, ``decoder_gains``. The network: ``ComodulatedHead``, ``TaskFamily``, ``save_adapter``,
-``load_adapter``. From the command line: ``comodulate --help``. Heavy parts load when they are first used.
+``load_adapter``. Any other network: ``comodulate``. From the command line: ``comodulate --help``. Heavy parts load when
+they are first used.
 """
 
 from __future__ import annotations
@@ -10,20 +11,29 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .attach import comodulate
+    from .comodulated import Comodulated
     from .controller import Controller
     from .errors import InputError, RunError
     from .evaluation import evaluate_predictions, metrics
     from .gains import DecoderStatistics, average_over_tasks, decoder_gains, decoder_statistics, gains_from_statistics
+    from .growing import add_tasks, begin_tasks
     from .head import ComodulatedHead, Modulation
     from .modulation import modulate
     from .prediction import Run
     from .store import load_adapter, save_adapter
+    from .task_pairs import all_tasks
     from .tasks import TaskFamily
 
 __version__ = "0.1.0"
 
 _PLACES = {
+    "Comodulated": "comodulated",
+    "comodulate": "attach",
     "Controller": "controller",
+    "add_tasks": "growing",
+    "all_tasks": "task_pairs",
+    "begin_tasks": "growing",
     "InputError": "errors",
     "RunError": "errors",
     "evaluate_predictions": "evaluation",
@@ -43,6 +53,7 @@ _PLACES = {
 }
 
 __all__ = [
+    "Comodulated",
     "ComodulatedHead",
     "Controller",
     "DecoderStatistics",
@@ -51,7 +62,11 @@ __all__ = [
     "Run",
     "RunError",
     "TaskFamily",
+    "add_tasks",
+    "all_tasks",
     "average_over_tasks",
+    "begin_tasks",
+    "comodulate",
     "decoder_gains",
     "decoder_statistics",
     "evaluate_predictions",

@@ -17,11 +17,12 @@ from torch.nn import functional as F
 
 from .errors import InputError, choose
 from .hub import hub_or_offline
+from .named_tensors import hash_tensors
 from .small_resnet import SMALL_RESNETS, small_resnet
 
 EFFICIENTNET_LITE0 = "efficientnet-lite0"
 IMAGE_SIZES = (16, 1024)
-_WEIGHTS = ("pretrained", "random")
+WEIGHTS = ("pretrained", "random")
 _CROP_MODES = ("center", "squash")
 _INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -88,7 +89,7 @@ class Backbone(nn.Module):
         self.model = _create(settings, architecture, pretrained=settings.weights == "pretrained" and not offline)
         if settings.weights == "pretrained" and offline:
             _load_in_order(self.model, _package_weights())
-        elif settings.weights not in _WEIGHTS:
+        elif settings.weights not in WEIGHTS:
             _load_file(self.model, Path(settings.weights))
         config = timm.data.resolve_model_data_config(self.model)
         self.crop_fraction = float(config["crop_pct"])
@@ -162,16 +163,6 @@ class Backbone(nn.Module):
         return digest.hexdigest()
 
 
-def hash_tensors(tensors: dict[str, Tensor]) -> str:
-    """sha256 over names, types, shapes and contents, whatever the order or device of the tensors."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
-    return digest.hexdigest()
-
-
 def _create(settings: BackboneSettings, architecture: str, *, pretrained: bool) -> nn.Module:
     import timm
 
@@ -220,10 +211,10 @@ def _load_file(model: nn.Module, path: Path) -> None:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        near = difflib.get_close_matches(str(path), _WEIGHTS, n=1)
+        near = difflib.get_close_matches(str(path), WEIGHTS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise InputError(
-            f"no such weights: {str(path)!r}; {hint}expected {', '.join(_WEIGHTS)} or the path of a safetensors file"
+            f"no such weights: {str(path)!r}; {hint}expected {', '.join(WEIGHTS)} or the path of a safetensors file"
         )
     try:
         weights = load_file(path)

@@ -81,15 +81,36 @@ def _say(text: str) -> None:
     "--label fine_label --method attention --method comodulation --seed 0 --out runs/c100"
 )
 def fit(
-    data: Annotated[str, typer.Option(help="Folder of parquet files, or Hugging Face dataset id.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Folder of parquet files, of images that --labels names, or of images sorted in folders; or Hugging Face "
+            "dataset id."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Run folder to write; with several methods, OUT/METHOD for each.")],
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Table (csv, tsv, parquet) of image paths in the folder and a label column for each task."),
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Label column that is a task; repeat for more [all columns of --labels].")
+    ] = None,
+    balance: Annotated[
+        str, typer.Option(help="none, or classes: rare classes weigh as much as frequent ones in fine-tuning.")
+    ] = "none",
     group: Annotated[str | None, typer.Option(help="Column of groups: each group is a task.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of classes within the groups.")] = None,
     attribute: Annotated[list[str] | None, typer.Option(help="Binary column that is a task; repeat for more.")] = None,
-    image_column: Annotated[str | None, typer.Option(help="Image column, if there are several.")] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="Column of images or their paths, if there are several.")
+    ] = None,
     train_split: Annotated[str, typer.Option(help="Split to train and validate on.")] = "train",
     test_split: Annotated[str, typer.Option(help="Split to test on once, if it is there.")] = "test",
-    readout: Annotated[str, typer.Option(help="open (all classes) or restricted (the task's own).")] = "open",
+    readout: Annotated[
+        str | None,
+        typer.Option(help="open (all classes) or restricted (the task's own) [open; of label columns: restricted]."),
+    ] = None,
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -150,7 +171,9 @@ def fit(
     defaults = {name: field.default for name, field in RunConfig.model_fields.items()}
     shared = dict(
         data=data, group=group, label=label, attributes=tuple(attribute or ()), image_column=image_column,
-        train_split=train_split, test_split=test_split, readout=readout, seed=seed, precision=precision,
+        labels=labels, tasks=tuple(task or ()), balance=balance,
+        train_split=train_split, test_split=test_split, seed=seed, precision=precision,
+        **({} if readout is None else {"readout": readout}),
         task_bias=task_bias, options=_options(option or []),
         skip_bad=skip_bad,
         backbone=BackboneSettings(backbone, weights, image_size, layer, feature_size),
@@ -187,6 +210,7 @@ def fit(
 def evaluate(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
     data: Annotated[str, typer.Option(help="Folder or dataset id with the run's columns.")],
+    labels: Annotated[str | None, typer.Option(help="Table of labels, if the run has one [the run's].")] = None,
     split: Annotated[str | None, typer.Option(help="Split to evaluate [the run's test split].")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count unreadable images and go on.")] = False,
     seed: Annotated[int | None, typer.Option(help="Of the modulator's noise [the run's].")] = None,
@@ -200,7 +224,9 @@ def evaluate(
 
     finished = _with_seed(Run.open(folder), seed)
     with ConsoleProgress() as progress:
-        result = finished.evaluate(data, split, cache_folder(cache), skip_bad=skip_bad, progress=progress)
+        result = finished.evaluate(
+            data, split, cache_folder(cache), labels=labels, skip_bad=skip_bad, progress=progress
+        )
     if as_json:
         print(json.dumps(result))
         return
@@ -226,6 +252,91 @@ def predict(
         print(result["image"])
         for name, answer in result["tasks"].items():
             print(f"  {name:32s} {answer['prediction']:24s} {100 * answer['confidence']:5.1f}%")
+
+
+@app.command(epilog="Example: comodulate serve runs/c100 --port 8000 --open")
+def serve(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    port: Annotated[int, typer.Option(help="Port (0: any that is free).")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = False,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Let other machines in; there is no password.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="Of the modulator's noise [the run's].")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """A page on this machine: drop an image, see all tasks, move the modulator. Ctrl-C ends it."""
+    import webbrowser
+
+    from .errors import InputError
+    from .prediction import Run
+
+    try:
+        from .guard import bind
+        from .serving import serve as serve_run
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in ("fastapi", "uvicorn", "python_multipart", "starlette", "anyio"):
+            raise
+        raise InputError(f"serve needs {error.name}: pip install 'comodulation[serve]'") from error
+
+    def ready(address: str) -> None:
+        if as_json:
+            print(json.dumps({"run": str(folder), "address": address}), flush=True)
+        else:
+            print(f"serving {folder} on {address} (Ctrl-C ends it)", flush=True)
+        if open_page:
+            webbrowser.open(address)
+
+    with bind(host, port, allow_remote=allow_remote) as listening:
+        serve_run(_with_seed(Run.open(folder), seed), listening, allow_remote=allow_remote, ready=ready)
+
+
+@app.command(
+    "add-task", epilog="Example: comodulate add-task runs/faces --data FOLDER --attribute hat --out runs/faces-hat"
+)
+def add_task(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder; not changed.")],
+    data: Annotated[str, typer.Option(help="Folder or dataset id with images and labels of the new tasks.")],
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    attribute: Annotated[list[str] | None, typer.Option(help="Binary column that is a new task; repeat.")] = None,
+    group: Annotated[
+        list[str] | None, typer.Option(help="NAME=CLASS: a class of a new group of known classes; repeat for each.")
+    ] = None,
+    labels: Annotated[str | None, typer.Option(help="Table of labels, if the run has one [the run's].")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count unreadable images and go on.")] = False,
+    cache: CacheOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Add tasks to a finished run; what it answers to the others keeps its bits."""
+    from .console import ConsoleProgress
+    from .errors import InputError
+    from .features import cache_folder
+    from .growing_runs import grow_run
+    from .prediction import Run
+
+    if bool(attribute) == bool(group):
+        raise InputError(
+            "give either --attribute (a run of binary tasks) or --group NAME=CLASS (a run of groups of classes)"
+        )
+    groups: dict[str, list[str]] = {}
+    for pair in group or []:
+        name, equals, member = pair.partition("=")
+        if not (name and equals and member):
+            raise InputError(f"--group {pair!r} is not NAME=CLASS")
+        groups.setdefault(name, []).append(member)
+    with ConsoleProgress() as progress:
+        result = grow_run(
+            Run.open(folder), groups or attribute or [], data, out, cache_folder(cache), labels=labels, skip_bad=skip_bad,
+            progress=progress,
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps({"run": str(result.folder), **result.metrics}))
+        return
+    entry = result.metrics["added"][-1]
+    split = "test" if "test" in entry else "validation"
+    _table(f"{split} split, added", list(entry[split]["tasks"].items()))
+    print(f"run folder: {result.folder}")
 
 
 @app.command(epilog="Example: comodulate demo --seeds 5 --out runs/demo")
@@ -387,11 +498,13 @@ def _checked_seed(seed: int) -> int:
 
 def _table(title: str, rows: list[tuple[str, dict[str, Any]]]) -> None:
     width = max(len(name) for name, _ in rows)
-    print(f"{title:{width}s}  accuracy     NLL   Brier     ECE   count")
+    print(f"{title:{width}s}  accuracy  balanced     NLL   Brier     ECE   count")
     for name, values in rows:
+        balanced = values.get("balanced_accuracy", values.get("macro", {}).get("balanced_accuracy"))
+        shown = "" if balanced is None else f"{100 * balanced:7.2f}%"
         print(
-            f"{name:{width}s}  {100 * values['accuracy']:7.2f}%  {values['nll']:6.3f}  {values['brier']:6.3f}"
-            f"  {100 * values['ece']:5.2f}%  {values['count']:6d}"
+            f"{name:{width}s}  {100 * values['accuracy']:7.2f}%  {shown:>8s}  {values['nll']:6.3f}"
+            f"  {values['brier']:6.3f}  {100 * values['ece']:5.2f}%  {values['count']:6d}"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,12 @@ from .tasks import READOUTS
 from .training import TrainingSettings
 
 MAX_SEED = 2**32 - 1
+MAX_CONFIG, MAX_DEPTH = 2**22, 32  # bytes, levels
+BALANCES = ("none", "classes")
+WHICH_TASKS = (
+    "give either --group and --label (classes within groups) or --attribute (binary tasks), or label columns by --labels "
+    "or --task"
+)
 
 
 class HeadSettings(BaseModel):
@@ -60,9 +67,15 @@ class RunConfig(BaseModel):
     """One method on one family of tasks, one seed.
 
     Attributes:
-        data: folder of parquet files, or Hugging Face dataset id.
+        data: folder of parquet files, or Hugging Face dataset id; with `labels`, or where they are sorted in folders, the folder
+            of the images.
         group, label: columns of a family of kind `classes`.
         attributes: columns of a family of kind `binary`, instead of group and label.
+        labels: a table (csv, tsv, parquet) of image paths and label columns, each column a task.
+        tasks: columns that are tasks, binary or categorical; none takes all columns of `labels`, the one label column of
+            other data, or the folders that images are sorted in.
+        readout: `open` or `restricted`; columns are always `restricted`.
+        balance: `none`, or `classes`: fine-tuning weights examples by the inverse frequency of their class; see ``class_weights``.
         task_bias: learn a bias per task and output besides what the method learns.
         options: of the method itself; see ``Method.options``.
         split_seed: draws the halves; None takes the seed. A backbone that was itself trained on a primary half needs it.
@@ -79,6 +92,9 @@ class RunConfig(BaseModel):
     group: str | None = None
     label: str | None = None
     attributes: tuple[str, ...] = ()
+    labels: str | None = None
+    tasks: tuple[str, ...] = ()
+    balance: str = "none"
     readout: str = "open"
     method: str = "comodulation"
     task_bias: bool = False
@@ -96,6 +112,18 @@ class RunConfig(BaseModel):
     pretraining: TrainingSettings = TrainingSettings(learning_rate=1.5e-3, weight_decay=0.1)
     tuning: TrainingSettings = TrainingSettings(learning_rate=0.06)
 
+    @property
+    def columns(self) -> bool:
+        """Whether the tasks are label columns found in the data, rather than `group` and `label` or `attributes`."""
+        return not (self.group or self.label or self.attributes)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _readout_of_columns(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not any(values.get(name) for name in ("group", "label", "attributes")):
+            return {"readout": "restricted", **values}
+        return values
+
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
         choose(self.readout, READOUTS, "readout")
@@ -103,15 +131,21 @@ class RunConfig(BaseModel):
         for name in self.options:
             choose(name, known, f"option of method {self.method!r};")
         choose(self.precision, PRECISIONS, "precision")
-        if bool(self.attributes) == bool(self.group or self.label):
-            raise InputError("give either --group and --label (classes within groups) or --attribute (binary tasks)")
-        if not self.attributes and not (self.group and self.label):
+        choose(self.balance, BALANCES, "balance")
+        if bool(self.attributes) + bool(self.group or self.label) + bool(self.labels or self.tasks) > 1:
+            raise InputError(WHICH_TASKS)
+        if (self.group or self.label) and not (self.group and self.label):
             raise InputError("classes within groups need both --group and --label")
-        if len(set(self.attributes)) < len(self.attributes):
-            raise InputError(f"an attribute is given twice: {', '.join(self.attributes)}")
+        for what, names in (("an attribute", self.attributes), ("a task", self.tasks)):
+            if len(set(names)) < len(names):
+                raise InputError(f"{what} is given twice: {', '.join(names)}")
+        if self.columns and self.readout == "open":
+            raise InputError(
+                "the open readout is not for label columns: each task has classes of its own; leave --readout out"
+            )
         if self.train_split == self.test_split:
             raise InputError(f"the test split must be another than the training split {self.train_split!r}")
-        kind = "binary" if self.attributes else "classes"
+        kind = "binary" if self.attributes else "columns" if self.columns else "classes"
         if kind not in METHODS[self.method].kinds:
             raise InputError(f"method {self.method!r} is for tasks of kind {', '.join(METHODS[self.method].kinds)}")
         return self
@@ -145,10 +179,26 @@ def write_config(config: RunConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
+def _events(text: str) -> Iterator[yaml.Event]:
+    """Events of a YAML text, of which nothing is made. Raises ValueError where it is nested deep."""
+    depth = 0
+    for event in yaml.parse(text):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
+        yield event
+
+
 def read_config(path: Path) -> RunConfig:
     """The inverse of ``write_config``. Raises InputError for a file that is missing or is not one."""
     try:
-        values = yaml.safe_load(path.read_text())
+        if (size := path.stat().st_size) > MAX_CONFIG:
+            raise ValueError(f"it has {size} bytes, at most {MAX_CONFIG} are read")
+        text = path.read_text()
+        # A few aliases of aliases stand for more than memory holds, and no configuration needs one.
+        if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in _events(text)):
+            raise ValueError("it holds an alias")
+        values = yaml.safe_load(text)
     except Exception as error:  # PyYAML lets through what its constructors raise: ValueError, KeyError, RecursionError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path} cannot be read as YAML: {reason}") from error

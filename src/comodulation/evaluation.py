@@ -1,4 +1,4 @@
-"""Predictions -> metrics: accuracy, NLL, Brier score, ECE; overall, per task, macro and worst task."""
+"""Predictions -> metrics: accuracy, NLL, Brier score, ECE; overall, per task, macro and worst task; balanced accuracy per task."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 ECE_BINS = 15
 METRICS = ("accuracy", "nll", "brier", "ece")
+BALANCED = "balanced_accuracy"
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Predictions:
 
     Attributes:
         image, task, target: int64 ``(M,)``.
-        log_probabilities: ``(M, C)`` for classes, ``(M, 2)`` for binary tasks.
+        log_probabilities: ``(M, C)`` for classes and columns, ``(M, 2)`` for binary tasks.
     """
 
     image: Tensor
@@ -79,22 +80,39 @@ def expected_calibration_error(probabilities: Tensor, targets: Tensor, bins: int
     return float(gaps.abs().sum() / len(targets))
 
 
+def balanced_accuracy(log_probabilities: Tensor, targets: Tensor) -> float:
+    """Mean over the classes that occur of the share of their predictions that is right.
+
+    Args:
+        log_probabilities: ``(M, C)``.
+        targets: ``(M,)``, M > 0.
+
+    >>> balanced_accuracy(torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1]]).log(), torch.tensor([0, 0, 1]))
+    0.5
+    """
+    counts = torch.bincount(targets)
+    hits = torch.bincount(targets, (log_probabilities.argmax(1) == targets).double())
+    return float((hits[counts > 0] / counts[counts > 0]).mean())
+
+
 def evaluate_predictions(predictions: Predictions, tasks: Sequence[str]) -> dict[str, object]:
     """Metrics over all pairs, per task, their mean over tasks, and the worst task of each.
 
     Returns:
         The overall metrics, and under ``tasks`` the same by task name (tasks without a label are left out), under
-        ``macro`` the mean over tasks, under ``worst`` for each metric the worst task and its value.
+        ``macro`` the mean over tasks, under ``worst`` for each metric the worst task and its value. Tasks and ``macro`` also
+        have ``balanced_accuracy``.
     """
     result: dict[str, object] = dict(metrics(predictions.log_probabilities, predictions.target))
     per_task = {}
     for number, name in enumerate(tasks):
         rows = predictions.task == number
         if bool(rows.any()):
-            per_task[name] = metrics(predictions.log_probabilities[rows], predictions.target[rows])
+            own = predictions.log_probabilities[rows], predictions.target[rows]
+            per_task[name] = {**metrics(*own), BALANCED: balanced_accuracy(*own)}
     result["tasks"] = per_task
     result["macro"] = {
-        metric: sum(values[metric] for values in per_task.values()) / len(per_task) for metric in METRICS
+        metric: sum(values[metric] for values in per_task.values()) / len(per_task) for metric in (*METRICS, BALANCED)
     }
     worst = {}
     for metric in METRICS:

@@ -12,11 +12,11 @@ from typing import Any
 
 from .backbone import Backbone
 from .config import RunConfig, read_config, write_config
-from .data import available_splits, open_split
-from .errors import InputError, brief, choose, first_difference
+from .data.summary import refuse_unlearnable, summarize, summary_table, warnings_of
+from .errors import InputError, brief, first_difference
 from .features import extract, locked
 from .progress import Progress, Silent
-from .session import Session, deal_images, read_family, read_labels
+from .session import Session, deal_images, open_splits, read_family, read_labels
 from .store import (
     CONFIG,
     METRICS,
@@ -63,16 +63,16 @@ def fit(
     if len(configs) > 1 and (out / CONFIG).exists():
         raise InputError(f"{out} is the run folder of one method; choose another --out for several")
     shared = configs[0]
-    splits = available_splits(shared.data)
-    if shared.test_split != _DEFAULT_TEST_SPLIT:  # the usual one may be absent, one that was asked for may not
-        choose(shared.test_split, splits, f"split of {shared.data}")
-    train_split = open_split(shared.data, shared.train_split, image_column=shared.image_column)
-    family = read_family(shared, train_split)
-    labelled = {shared.train_split: read_labels(shared, train_split, family)}
-    if shared.test_split in splits:
-        test = open_split(shared.data, shared.test_split, image_column=shared.image_column)
-        labelled[shared.test_split] = read_labels(shared, test, family)
-    deal_images(shared, family, labelled[shared.train_split].examples)
+    asked = shared.test_split != _DEFAULT_TEST_SPLIT  # the usual one may be absent, one that was asked for may not
+    needed, wanted = [shared.train_split], [shared.test_split]
+    splits = open_splits(shared, needed + wanted if asked else needed, wanted)
+    family = read_family(shared, splits[shared.train_split])
+    labelled = {name: read_labels(shared, split, family) for name, split in splits.items()}
+    train = labelled[shared.train_split]
+    found = summarize(family, train.examples, len(train.split))
+    if shared.columns:
+        refuse_unlearnable(found, named=bool(shared.tasks))
+    deal_images(shared, family, train.examples)
     backbone = Backbone(shared.backbone)
     with ExitStack() as stack:
         stack.enter_context(writable(cache))
@@ -82,6 +82,9 @@ def fit(
             (config, folder) for config, folder in zip(configs, folders, strict=True) if not (folder / METRICS).exists()
         ]
         if unfinished:
+            tell.message(summary_table(found, {name: len(split) for name, split in splits.items()}))
+            for warning in warnings_of(found):
+                tell.message(f"warning: {warning}")
             fabric = Fabric(accelerator="auto", devices=1)
             features, seconds = {}, {}
             for name, data in labelled.items():

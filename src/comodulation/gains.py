@@ -175,14 +175,9 @@ def decoder_statistics(
         return DecoderStatistics(slope, mean, slope.abs())
     if estimator == "quadrature":
         nodes, weights = gauss_hermite(num_nodes, coupling.dtype, coupling.device)
-        modulator = (std * nodes)[:, None].expand(-1, len(activity))
+        modulator = (std * nodes)[:, None].expand(-1, activity.shape[0])
         samples = spatial_mean(_decode_rows(decode, modulate(activity, coupling, modulator, std)))
-        mean = torch.einsum("q,qbd->bd", weights, samples)
-        deviation = samples - mean
-        # Centred: sum_q omega_q x_q = 0 exactly by symmetry, but in floating point the mean's own rounding would remain.
-        slope = torch.einsum("q,qbd->bd", weights * nodes, deviation) / std
-        spread = _root_mean_square(deviation, weights) / std
-        rounding = torch.einsum("q,qbd->bd", weights * nodes.abs(), samples.abs())
+        statistics = statistics_at_nodes(samples, nodes, weights, std)
     else:
         if draws is None:
             shape = (num_samples, len(activity))
@@ -195,13 +190,38 @@ def decoder_statistics(
         unbiased = 1 / (num_samples - 1)
         slope = torch.einsum("tb,tbd->bd", centred * unbiased, deviation) / std**2
         spread = _root_mean_square(deviation, samples.new_full((num_samples,), unbiased)) / std
-        rounding = samples.abs().mean(0)
-    # Exactly 0 where nothing can covary: the encoder is uncoupled, or the slope is below what rounding alone produces.
-    # (Two equal rows of one matrix product may differ in the last bit, and the normalisation would blow that up.)
+        statistics = DecoderStatistics(_above_rounding(slope, samples.abs().mean(0), std), mean, spread)
+    # Exactly 0 where nothing can covary because the encoder is uncoupled.
     active = (activity > 0).flatten(2).any(2) if activity.ndim > 2 else activity > 0
     uncoupled = ~(active & (coupling != 0)).any(1, keepdim=True)
-    floor = ROUNDING * torch.finfo(samples.dtype).eps * rounding.detach() / std
-    return DecoderStatistics(_zero_where(uncoupled | (slope.detach().abs() <= floor), slope), mean, spread)
+    return statistics._replace(slope=zero_where(uncoupled, statistics.slope))
+
+
+def statistics_at_nodes(samples: Tensor, nodes: Tensor, weights: Tensor, std: float) -> DecoderStatistics:
+    """Statistics of decoder activity known at Gauss-Hermite nodes of the modulator.
+
+    Args:
+        samples: decoder activity at m = sigma x_q, positions averaged, ``(Q, B, D)``.
+        nodes, weights: x_q and omega_q, ``(Q,)``; see ``gauss_hermite``. std: sigma.
+
+    Returns:
+        DecoderStatistics with fields ``(B, D)``; a slope below what rounding alone produces is exactly 0.
+    """
+    mean = torch.einsum("q,qbd->bd", weights, samples)
+    deviation = samples - mean
+    # Centred: sum_q omega_q x_q = 0 exactly by symmetry, but in floating point the mean's own rounding would remain.
+    slope = torch.einsum("q,qbd->bd", weights * nodes, deviation) / std
+    rounding = torch.einsum("q,qbd->bd", weights * nodes.abs(), samples.abs())
+    return DecoderStatistics(_above_rounding(slope, rounding, std), mean, _root_mean_square(deviation, weights) / std)
+
+
+def _above_rounding(slope: Tensor, rounding: Tensor, std: float) -> Tensor:
+    """The slope, and exactly 0 where it is below what rounding alone produces.
+
+    (Two equal rows of one matrix product may differ in the last bit, and the normalisation would blow that up.)
+    """
+    floor = ROUNDING * torch.finfo(slope.dtype).eps * rounding.detach() / std
+    return zero_where(slope.detach().abs() <= floor, slope)
 
 
 def average_over_tasks(statistics: DecoderStatistics, task_ids: Tensor, num_tasks: int) -> DecoderStatistics:
@@ -297,16 +317,22 @@ def _derivative(decode: Decode, activity: Tensor, coupling: Tensor) -> tuple[Ten
         # A copy: a decode that begins with an in-place operation must not write into the caller's activity.
         value, slope, *_ = torch.func.jvp(lambda h: _decode_rows(decode, h[None]), (activity.clone(),), (tangent,))
     except RuntimeError as error:
-        # Torch has two ways to say that there is no forward mode: NotImplementedError (fused attention, LSTM), and for an
-        # autograd.Function without setup_context a plain RuntimeError that only its text tells from others. Whatever else
-        # went wrong in the caller's decode is the caller's, and passes unchanged.
-        if not isinstance(error, NotImplementedError) and "setup_context" not in str(error):
+        if not lacks_forward_mode(error):
             raise
         raise RuntimeError(
             "decode has no forward-mode derivative, which estimator 'derivative' needs; use estimator 'quadrature' "
             f"({str(error).splitlines()[0]})"
         ) from error
     return spatial_mean(value)[0], spatial_mean(slope)[0] * scale
+
+
+def lacks_forward_mode(error: RuntimeError) -> bool:
+    """Whether an error says that some operation has no forward-mode derivative.
+
+    Torch has two ways to say it: NotImplementedError (fused attention, LSTM), and for an autograd.Function without setup_context
+    a plain RuntimeError that only its text tells from others. Whatever else goes wrong in a caller's layers is the caller's.
+    """
+    return isinstance(error, NotImplementedError) or "setup_context" in str(error)
 
 
 def _sample(decode: Decode, activity: Tensor, coupling: Tensor, modulator: Tensor, std: float) -> Tensor:
@@ -337,6 +363,6 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     return torch.where(finite, torch.where(finite, numerator, 0) / torch.where(finite, denominator, 1), 0)
 
 
-def _zero_where(condition: Tensor, values: Tensor) -> Tensor:
+def zero_where(condition: Tensor, values: Tensor) -> Tensor:
     """Exactly 0 where ``condition``, with the gradient kept: a controller that starts at zero coupling must be able to leave it."""
     return torch.where(condition, values - values.detach(), values)

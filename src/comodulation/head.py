@@ -21,11 +21,13 @@ from .errors import choose
 from .gains import DecoderStatistics, average_over_tasks, decoder_statistics, gains_from_statistics
 from .mechanism import Modulation as Modulation
 from .modulation import modulate
+from .named_tensors import copy_checked, hash_tensors
 from .noise import modulator_noise
 from .response import TaskResponse, task_response
 
 MODES = ("base", "attention", "comodulation")
 DECODER_NOISE = 1  # the noise layer of monte_carlo gains; 0 is the encoder's
+ADDED_OUTPUTS = "readout.added."  # names of what growing.py adds to the readout
 MAX_RESPONSE = 2**28  # numbers in a stored response (1 GiB in float32)
 
 
@@ -105,7 +107,7 @@ class ComodulatedHead(nn.Module):
         if residual:
             same = encoder_channels == decoder_channels
             self.decoder_skip = nn.Identity() if same else nn.Conv2d(encoder_channels, decoder_channels, 1, bias=False)
-        self.readout = nn.Sequential(
+        self.readout: nn.Module = nn.Sequential(
             nn.Dropout(dropout),
             nn.Linear(decoder_channels, hidden),
             nn.ReLU(),
@@ -139,6 +141,14 @@ class ComodulatedHead(nn.Module):
             for layer in self.layers:
                 layer.eval()
         return self
+
+    def added_outputs(self) -> list[nn.Parameter]:
+        """Parameters of outputs that came with tasks added later (growing.py); none in a head as it is built."""
+        return [value for name, value in self.named_parameters() if name.startswith(ADDED_OUTPUTS)]
+
+    def added_output_sizes(self) -> tuple[int, ...]:
+        """Number of outputs of each block that was added later."""
+        return tuple(len(value) for value in self.added_outputs() if value.ndim == 1)
 
     def standardize(self, mean: Tensor, std: Tensor) -> None:
         """Set the per-channel mean and standard deviation, each ``(in_channels,)``, that features are scaled by."""
@@ -212,7 +222,11 @@ class ComodulatedHead(nn.Module):
             ValueError: task_ids of wrong shape or type, an unknown mode, sample_ids missing.
             IndexError: task_ids out of range, with the value and the range.
         """
-        logits = self.logits(self.encode(features), task_ids, mode, sample_ids=sample_ids, step=step)
+        return self.over_samples(self.logits(self.encode(features), task_ids, mode, sample_ids=sample_ids, step=step))
+
+    @staticmethod
+    def over_samples(logits: Tensor) -> Tensor:
+        """Logits of T modulator samples ``(T, B, C)`` -> ``(B, C)``: as they are for T = 1, else log of the mean probability."""
         return logits[0] if len(logits) == 1 else logits.log_softmax(-1).logsumexp(0) - torch.tensor(len(logits)).log()
 
     def logits(
@@ -228,7 +242,7 @@ class ComodulatedHead(nn.Module):
         choose(mode, MODES, "mode")
         if mode == "base":
             return self.read(self.decode(activity))[None]
-        tasks = self.check_tasks(task_ids, len(activity))
+        tasks = self.check_tasks(task_ids, activity.shape[0])
         u = self.controller(tasks)
         encoder_gain = u.exp()[:, :, None, None]
         if mode == "attention":
@@ -253,7 +267,7 @@ class ComodulatedHead(nn.Module):
             raise ValueError(f"task_ids must be an integer tensor, got {task_ids.dtype}")
         if task_ids.shape != (batch,):
             raise ValueError(f"task_ids must have shape ({batch},), one task per input, got {tuple(task_ids.shape)}")
-        if batch and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and batch:
             low, high = int(task_ids.min()), int(task_ids.max())
             if low < 0 or high >= self.num_tasks:
                 raise IndexError(f"task_ids must be in [0, {self.num_tasks - 1}], got {low if low < 0 else high}")
@@ -326,6 +340,44 @@ class ComodulatedHead(nn.Module):
         slope, mean, variance = (total / counts.clamp(min=1) for total in totals)
         self.task_gains = self._link(DecoderStatistics(slope, mean, variance.sqrt()))
 
+    # ---- as an adapter ----------------------------------------------------------------------------------------------
+
+    def fingerprint(self) -> str:
+        """Identity of the pretrained layers that an adapter belongs to."""
+        return hash_tensors(self.pretrained_tensors())
+
+    def pretrained_tensors(self) -> dict[str, Tensor]:
+        """The pretrained part by name: layers and feature scaling, without controller, gains and outputs added later."""
+        skipped = ("controller.", "task_gains", ADDED_OUTPUTS)
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(skipped)}
+
+    def adapter_identity(self) -> dict[str, Any]:
+        """What an adapter and the head it is loaded into must agree in."""
+        return {
+            "method": "head",
+            "num_tasks": self.num_tasks,
+            "residual": self.residual,
+            "head": self.fingerprint(),
+            "modulation": vars(self.modulation),
+            **({"added_outputs": list(added)} if (added := self.added_output_sizes()) else {}),
+        }
+
+    def adapter_tensors(self) -> dict[str, Tensor]:
+        """Controller, stored task gains and outputs added later, by name."""
+        own = ("controller.", "task_gains", ADDED_OUTPUTS)
+        return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(own)}
+
+    def load_adapter_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of ``adapter_tensors``. Raises InputError for missing, unknown, misshapen or non-finite tensors."""
+        own, gains = self.adapter_tensors(), None
+        own.pop("task_gains", None)
+        if "task_gains" in tensors:
+            like = self.decoder.weight
+            gains = torch.ones(self.num_tasks, self.decoder_channels, device=like.device, dtype=like.dtype)
+            own["task_gains"] = gains
+        copy_checked(own, tensors, "this head")
+        self.task_gains = gains  # only now: tensors that do not fit change nothing
+
     def _all_couplings(self) -> Tensor:
         tasks = torch.arange(self.num_tasks, device=self.decoder.weight.device)
         return coupling(self.controller(tasks), self.modulation.link)
@@ -351,7 +403,7 @@ class ComodulatedHead(nn.Module):
             draws = modulator_noise(one, one, m.num_samples, seed=self.seed, layer=DECODER_NOISE)
             return decoder_statistics(
                 self.decode, activity, coupling, m.std, estimator=m.estimator, num_nodes=m.num_nodes,
-                draws=draws.expand(-1, len(activity)),
+                draws=draws.expand(-1, activity.shape[0]),
             )  # fmt: skip
         decoded = self.decode(activity)
         slope = torch.where(decoded > 0, self.drive(activity * coupling[:, :, None, None]), 0).mean((-2, -1))

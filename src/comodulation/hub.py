@@ -7,7 +7,36 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from .errors import InputError
+
 TIMEOUT = 5.0  # seconds
+REACHING = 30.0  # seconds for a hub's answer about one file
+
+
+@contextlib.contextmanager
+def hub_errors(repo_id: str) -> Iterator[None]:
+    """Turn what goes wrong between here and the hub into one line.
+
+    Raises:
+        InputError: the hub cannot be reached, is switched off (HF_HUB_OFFLINE), or refuses; the name is none.
+    """
+    from huggingface_hub import errors
+    from huggingface_hub.utils import logging
+
+    logging.set_verbosity_error()
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        # What the hub's library speaks through depends on its version, and has errors of its own.
+        foreign = type(error).__module__.startswith(("httpx", "requests"))
+        if not foreign and not isinstance(
+            error, (errors.HfHubHTTPError, errors.HFValidationError, OSError, ValueError)
+        ):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{repo_id!r} on the hub: {reason}") from error
 
 
 @contextlib.contextmanager

@@ -44,11 +44,20 @@ def modulate(activity: Tensor, coupling: Tensor, modulator: Tensor, std: float) 
             f"modulator must have shape (B,) or (T, B) with B = {activity.shape[0]}, got {tuple(modulator.shape)}"
         )
     precise = torch.promote_types(activity.dtype, torch.float32)
-    coupling, modulator = coupling.to(precise), modulator.to(precise)
-    factor = torch.exp(modulator[..., None] * coupling - (std * coupling).square() / 2)
+    factor = modulation_factor(coupling.to(precise), modulator.to(precise), std)
     positions = (1,) * (activity.ndim - 2)
     # The product in float32 too: in half precision a large factor alone would overflow, and a silent neuron turn NaN.
     return (activity.to(precise) * factor.reshape(*factor.shape, *positions)).to(activity.dtype)
+
+
+def modulation_factor(coupling: Tensor, modulator: Tensor, std: float) -> Tensor:
+    """What each neuron's activity is multiplied by, ``exp(m w - sigma^2 w^2 / 2)``: ``(B, E)`` or ``(T, B, E)``.
+
+    Args:
+        coupling: ``(B, E)``. modulator: ``(B,)`` or ``(T, B)``.
+        std: sigma; 0 leaves out the second term, which is what the derivative with respect to m at m = 0 needs.
+    """
+    return torch.exp(modulator[..., None] * coupling - (std * coupling).square() / 2)
 
 
 def check_activity_and_coupling(activity: Tensor, coupling: Tensor) -> None:

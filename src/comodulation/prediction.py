@@ -13,15 +13,17 @@ import torch
 
 from .backbone import Backbone
 from .config import RunConfig, read_config
-from .data import available_splits, open_split
 from .data.source import decode_image
-from .errors import InputError
+from .errors import InputError, brief
 from .evaluation import evaluate_predictions
-from .features import extract, features_of_images
+from .features import BATCH, extract, features_of_images
+from .growing import extend_head
 from .methods import Method
 from .progress import Progress, Silent
-from .session import build_head, config_method, read_labels
-from .store import ADAPTER, CONFIG, HEAD, METRICS, load_adapter, load_head, read_json, read_tensors, writable
+from .session import build_head, config_method, open_splits, read_labels
+from .sharing import check_shared, download, push_to_hub, save_pretrained, with_weights
+from .store import ADAPTER, CONFIG, HEAD, METRICS, load_adapter, load_head, read_json, read_metadata, writable
+from .task_pairs import task_chunks
 from .tasks import TaskFamily
 from .tuning import Inputs, predict
 
@@ -34,11 +36,13 @@ class Run:
         folder: where it is.
         config: how it was made.
         family: its tasks.
+        added_outputs: number of outputs that came with each addition of binary tasks (growing.py).
     """
 
     folder: Path
     config: RunConfig
     family: TaskFamily
+    added_outputs: tuple[int, ...] = ()
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -49,10 +53,54 @@ class Run:
             raise InputError(f"{folder} is not a run folder: it has no {CONFIG}{hint}")
         if not (folder / METRICS).exists():
             raise InputError(f"the run in {folder} is not finished; continue it with fit --resume")
-        _, metadata = read_tensors(folder / ADAPTER)
+        metadata = read_metadata(folder / ADAPTER)
         if not isinstance(metadata.get("family"), dict):
             raise InputError(f"{folder / ADAPTER} is not an adapter: its header names no tasks")
-        return cls(folder, read_config(folder / CONFIG), TaskFamily.from_json(metadata["family"]))
+        family = TaskFamily.from_json(metadata["family"])
+        added = metadata.get("added_outputs", [])
+        fine = isinstance(added, list) and all(type(number) is int and number > 0 for number in added)
+        if not fine or (added and (family.kind != "binary" or sum(added) >= family.num_outputs)):
+            raise InputError(f"{folder / ADAPTER} is damaged: added_outputs {brief(added)} does not fit its tasks")
+        return cls(folder, with_weights(read_config(folder / CONFIG), folder), family, tuple(added))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        cache: Path | None = None,
+        endpoint: str | None = None,
+    ) -> Run:
+        """Open a run that someone shared: a folder of ``save_pretrained``, or a repository of the Hugging Face hub.
+
+        Args:
+            name: path of a folder, or "owner/name".
+            revision: branch, tag or commit of a repository.
+            token: of the hub; None takes the one that is logged in.
+            cache: folder of downloads; None takes the hub's own.
+            endpoint: address of the hub, if it is another one.
+
+        Raises:
+            InputError: no such folder or repository; files that are missing, damaged, too large or lead outside.
+        """
+        folder, root = Path(name), None
+        if not folder.is_dir():
+            folder = download(str(name), revision=revision, token=token, cache=cache, endpoint=endpoint)
+            root = folder.parents[1]  # the cache keeps files beside the folder and links to them
+        check_shared(folder, root)
+        return cls.open(folder)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write what predicting needs, and a model card, to a new folder; see ``sharing.save_pretrained``."""
+        return save_pretrained(self, folder)
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, token: str | None = None, endpoint: str | None = None
+    ) -> str:
+        """Upload it with a model card to the Hugging Face hub; see ``sharing.push_to_hub``."""
+        return push_to_hub(self, repo_id, private=private, token=token, endpoint=endpoint)
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -66,14 +114,29 @@ class Run:
     @cached_property
     def method(self) -> Method:
         """The adapted network. Raises InputError if head or adapter do not belong to this backbone and configuration."""
-        head = build_head(self.config, self.family, self.backbone.feature_shape[0])
+        first = self.family
+        if self.added_outputs:
+            first = TaskFamily.from_attributes(first.tasks[: first.num_tasks - sum(self.added_outputs)])
+        channels = self.backbone.feature_shape[0]
+        with torch.device("meta"):  # a configuration can describe more than there is memory for
+            load_head(build_head(self.config, first, channels), self.folder / HEAD)
+        head = build_head(self.config, first, channels)
         load_head(head, self.folder / HEAD)
+        if self.added_outputs:
+            extend_head(head, self.family.num_tasks, self.added_outputs)
         method = config_method(self.config, head, self.family)
         load_adapter(method, self.folder / ADAPTER, backbone=self.backbone.fingerprint())
         return method.eval()
 
     def evaluate(
-        self, data: str, split: str | None, cache: Path, *, skip_bad: bool = False, progress: Progress | None = None
+        self,
+        data: str,
+        split: str | None,
+        cache: Path,
+        *,
+        labels: str | None = None,
+        skip_bad: bool = False,
+        progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Metrics on a split, overall and per task.
 
@@ -81,14 +144,17 @@ class Run:
             data: folder or data set id with the run's columns; it may hold only the split asked for.
             split: None takes the run's test split.
             cache: folder of features.
+            labels: table of labels; None takes the run's, if it has one.
 
         Raises:
             InputError: as for fit.
         """
         tell = progress or Silent()
         name = split or self.config.test_split
-        available_splits(data)
-        opened = open_split(data, name, image_column=self.config.image_column)
+        if labels is not None and self.config.group:
+            raise InputError("a table of labels has a column for each task; this run's tasks are groups of classes")
+        changed: dict[str, Any] = {"data": data, **({} if labels is None else {"labels": labels})}
+        opened = open_splits(self.config.model_copy(update=changed), [name], tasks=self.family.tasks)[name]
         labelled = read_labels(self.config, opened, self.family)
         method = self.method
         with writable(cache):
@@ -115,40 +181,54 @@ class Run:
         Raises:
             InputError: an unknown task; BadImageError: an image that cannot be read.
         """
-        ids = [self.family.task_id(name) for name in tasks] or list(range(self.family.num_tasks))
+        ids = self.task_ids(tasks)
         pixels = torch.stack([self.backbone.preprocess(decode_image(_file(path), str(path))) for path in images])
-        method = self.method
-        features = features_of_images(self.backbone, pixels, self.config.precision)
-        with torch.no_grad():
-            inputs = method.prepare(features)
-        count = len(ids)
-        task_ids = torch.tensor(ids).repeat(len(images))
+        features = torch.cat(
+            [features_of_images(self.backbone, part, self.config.precision) for part in pixels.split(BATCH)]
+        )
         # Noise belongs to an image's content, not to its place among the images asked about.
-        sample_ids = torch.tensor([_content_id(image) for image in pixels]).repeat_interleave(count)
-        logs = method.log_probabilities(inputs.repeat_interleave(count, 0), task_ids, sample_ids)
+        sample_ids = torch.tensor([content_id(image) for image in pixels])
         results: list[dict[str, Any]] = [{"image": str(path), "tasks": {}} for path in images]
-        for row, log in enumerate(logs):
-            place, task = divmod(row, count)
-            results[place]["tasks"][self.family.tasks[ids[task]]] = self._describe(log.exp(), ids[task])
+        for pairs, logs in task_chunks(self.method, features, torch.tensor(ids), sample_ids=sample_ids):
+            for pair, log in zip(pairs.tolist(), logs.exp(), strict=True):
+                place, task = divmod(pair, len(ids))
+                results[place]["tasks"][self.family.tasks[ids[task]]] = describe(self.family, ids[task], log)
         return results
 
-    def _describe(self, probabilities: torch.Tensor, task: int) -> dict[str, Any]:
-        shown: tuple[int, ...]
-        names: tuple[str, ...]
-        if self.family.kind == "binary":
-            shown, names = (0, 1), ("no", "yes")
-        else:
-            shown, names = self.family.members[task], self.family.outputs
-        best = int(probabilities.argmax())
-        listed = sorted(((float(probabilities[c]), names[c]) for c in shown), reverse=True)
-        return {
-            "prediction": names[best],
-            "confidence": float(probabilities[best]),
-            "probabilities": {name: value for value, name in listed},
-        }
+    def task_ids(self, tasks: Sequence[str]) -> list[int]:
+        """Numbers of named tasks (none: all of them). Raises InputError for an unknown task, with the nearest name."""
+        found = [self._places.get(name) for name in tasks]
+        missing = [name for name, place in zip(tasks, found, strict=True) if place is None]
+        if missing:
+            self.family.task_id(missing[0])
+        return [place for place in found if place is not None] or list(range(self.family.num_tasks))
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: task for task, name in enumerate(self.family.tasks)}
 
 
-def _content_id(pixels: torch.Tensor) -> int:
+def describe(family: TaskFamily, task: int, probabilities: torch.Tensor) -> dict[str, Any]:
+    """An answer in words.
+
+    Args:
+        family: of the task. task: its number. probabilities: ``(C,)``, or ``(2,)`` of no and yes.
+
+    Returns:
+        ``prediction``, ``confidence``, and ``probabilities`` of the task's own classes (or no and yes), in falling order.
+    """
+    names = family.targets
+    own = (0, 1) if family.kind == "binary" else family.members[task]
+    best = int(probabilities.argmax())
+    listed = sorted(((float(probabilities[place]), names[place]) for place in own), reverse=True)
+    return {
+        "prediction": names[best],
+        "confidence": float(probabilities[best]),
+        "probabilities": {name: value for value, name in listed},
+    }
+
+
+def content_id(pixels: torch.Tensor) -> int:
     """A number of 56 bits that stands for an image, uint8 ``(3, S, S)``."""
     return int.from_bytes(hashlib.sha256(pixels.numpy().tobytes()).digest()[:7], "little")
 

@@ -17,34 +17,49 @@ from .features import Features
 from .head import ComodulatedHead
 from .progress import Progress
 from .splits import Partition
-from .tasks import TaskFamily
+from .tasks import TaskFamily, task_logits
 from .training import derived_seed, train
 
 EVALUATION_BATCH = 1024
 
 
 class Pretraining(nn.Module):
-    """The head on its primary task: all classes, or all attributes jointly. Missing targets (-1) are masked."""
+    """The head on its primary task: all classes, or all attributes or columns jointly. Missing targets (-1) are masked.
 
-    def __init__(self, head: ComodulatedHead) -> None:
+    Args:
+        head: what is trained.
+        family: needed for targets of columns, whose classes are its own.
+    """
+
+    def __init__(self, head: ComodulatedHead, family: TaskFamily | None = None) -> None:
         super().__init__()
-        self.head = head
+        self.head, self.family = head, family
 
     def loss(self, features: Tensor, targets: Tensor) -> Tensor:
-        """Mean NLL; features ``(B, C, s, s)``, targets classes ``(B,)`` or attributes ``(B, K)``."""
+        """Mean NLL; features ``(B, C, s, s)``, targets classes ``(B,)``, or attributes or columns ``(B, K)``."""
         logits = self.head(features, mode="base")
         if targets.ndim == 1:
             return F.cross_entropy(logits, targets)
         known = targets >= 0
+        if self.family is not None and self.family.kind == "columns":
+            sums = [
+                F.cross_entropy(logits[:, group[0] : group[-1] + 1], column, ignore_index=-1, reduction="sum")
+                for group, column in zip(self.family.members, _places(self.family, targets).unbind(1), strict=True)
+            ]
+            return torch.stack(sums).sum() / known.sum().clamp(min=1)
         losses = F.binary_cross_entropy_with_logits(logits, targets.clamp(min=0).to(logits.dtype), reduction="none")
         return (losses * known).sum() / known.sum().clamp(min=1)
 
 
 def pretraining_targets(family: TaskFamily, columns: list[np.ndarray]) -> Tensor:
-    """Targets of the primary task for every row: classes ``(N,)`` or attributes ``(N, K)``."""
-    if family.kind == "classes":
-        return torch.from_numpy(columns[1])
-    return torch.from_numpy(np.stack(columns, 1))
+    """Targets of the primary task for every row: classes ``(N,)``, or attributes or columns ``(N, K)``."""
+    return torch.from_numpy(columns[1]) if family.kind == "classes" else family.target_table(columns)
+
+
+def _places(family: TaskFamily, targets: Tensor) -> Tensor:
+    """Targets as places among their task's own classes, -1 where missing, ``(B, K)``."""
+    first = torch.tensor([group[0] for group in family.members], device=targets.device)
+    return torch.where(targets < 0, -1, targets - first)
 
 
 def pretrain(
@@ -57,12 +72,13 @@ def pretrain(
     checkpoint: Path | None,
     identity: str,
     tell: Progress,
+    family: TaskFamily | None = None,
 ) -> list[dict[str, float]]:
-    """Train all layers of the head on the primary task, on the pretraining half."""
+    """Train all layers of the head on the primary task, on the pretraining half; ``family`` as in ``Pretraining``."""
     settings, device = config.pretraining, fabric.device
     head.standardize(*channel_moments(features, parts.pretraining))
     head.to(device)
-    module = Pretraining(head)
+    module = Pretraining(head, family)
 
     def batches(epoch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         order = parts.pretraining[torch.randperm(len(parts.pretraining), generator=generator)]
@@ -73,7 +89,10 @@ def pretrain(
         rows = parts.pretraining_validation
         logits = torch.cat([head(features.rows(part).to(device), mode="base") for part in rows.split(EVALUATION_BATCH)])
         known = targets[rows].to(device)
-        if known.ndim == 2:
+        if family is not None and family.kind == "columns":
+            image, task = (known >= 0).nonzero(as_tuple=True)
+            logits, known = task_logits(family, logits[image], task), known[image, task]
+        elif known.ndim == 2:
             logits, known = torch.stack([torch.zeros_like(logits), logits], -1)[known >= 0], known[known >= 0]
         return {name: metrics(logits.log_softmax(-1), known)[name] for name in METRICS}
 

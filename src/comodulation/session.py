@@ -6,9 +6,11 @@ the cache under that key, so that all methods of a seed share them, whether fitt
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .backbone import hash_tensors
-from .config import RunConfig
-from .data import Split, binary_column, class_column, label_names
-from .errors import InputError, RunError
+from .analysis.calibration import fit_temperature
+from .config import WHICH_TASKS, RunConfig
+from .data import (
+    Split,
+    answer_column,
+    available_splits,
+    binary_column,
+    class_column,
+    folder_splits,
+    is_binary,
+    label_names,
+    label_table_splits,
+    open_split,
+)
+from .errors import InputError, RunError, choose
 from .evaluation import Predictions, evaluate_predictions
 from .features import Features, locked
 from .head import ComodulatedHead
 from .methods import Method, make_method
+from .named_tensors import hash_tensors
 from .pretraining import pretrain, pretraining_targets
 from .progress import Progress
 from .splits import Partition, partition
@@ -46,7 +60,7 @@ from .store import (
     write_predictions,
     write_tensors,
 )
-from .tasks import Examples, TaskFamily, first_rows
+from .tasks import NO_YES, Examples, TaskFamily, first_rows
 from .training import derived_seed
 from .tuning import FeatureRows, Inputs, predict, tune
 
@@ -85,8 +99,38 @@ class TuningData:
     validation: Examples
 
 
+def open_splits(
+    config: RunConfig, needed: Sequence[str], wanted: Sequence[str] = (), tasks: Sequence[str] = ()
+) -> dict[str, Split]:
+    """Splits of the data that a configuration names.
+
+    Args:
+        config: data, labels, image column.
+        needed: names of splits that must be there.
+        wanted: names of splits that are opened where they are there.
+        tasks: columns of a label table that are read; none reads the configuration's.
+
+    Raises:
+        InputError: no such data, or not the splits that are needed.
+    """
+    if config.labels:
+        found = label_table_splits(config.labels, config.data, config.image_column, tasks or config.tasks)
+    else:
+        found = (folder_splits(config.data) if config.columns else None) or {}
+    there = list(found) or available_splits(config.data)
+    for name in needed:
+        choose(name, there, f"split of {config.data}")
+    names = [name for name in dict.fromkeys([*needed, *wanted]) if name in there]
+    return {
+        name: found[name] if found else open_split(config.data, name, image_column=config.image_column)
+        for name in names
+    }
+
+
 def read_family(config: RunConfig, split: Split) -> TaskFamily:
     """The family of tasks a configuration describes, read off the training split. Raises InputError for bad columns."""
+    if config.columns:
+        return _family_of_columns(config, split)
     if config.attributes:
         for name in config.attributes:
             split.feature(name)
@@ -98,9 +142,24 @@ def read_family(config: RunConfig, split: Split) -> TaskFamily:
     return TaskFamily.from_groups(groups, class_column(split, config.label, class_names), group_names, class_names)
 
 
+def _family_of_columns(config: RunConfig, split: Split) -> TaskFamily:
+    """One task per column: binary where all of them are 0 and 1, else each with its own classes."""
+    names = config.tasks or tuple(split.label_columns)
+    if not config.tasks and not config.labels and len(names) != 1:
+        held = f"the columns {', '.join(names)}" if names else "no label column"
+        raise InputError(f"{WHICH_TASKS}; {config.data!r} holds {held}")
+    binary = [is_binary(split, name) for name in names]
+    if all(binary):
+        return TaskFamily.from_attributes(names)
+    classes = [NO_YES if own else label_names(split, name) for name, own in zip(names, binary, strict=True)]
+    return TaskFamily.from_columns(names, classes)
+
+
 def read_labels(config: RunConfig, split: Split, family: TaskFamily) -> Labelled:
     """Labels of a split. Raises InputError for columns that are not there or hold something else."""
-    if family.kind == "binary":
+    if config.columns:
+        columns = [answer_column(split, name, family.answers(task)) for task, name in enumerate(family.tasks)]
+    elif family.kind == "binary":
         columns = [binary_column(split, name) for name in family.tasks]
     else:
         assert config.group is not None
@@ -118,7 +177,7 @@ def read_labels(config: RunConfig, split: Split, family: TaskFamily) -> Labelled
 def deal_images(config: RunConfig, family: TaskFamily, examples: Examples) -> Partition:
     """Deal the training images out to pretraining, fine-tuning and their validation. Raises InputError for too few."""
     first_of_image, images = first_rows(examples.image)
-    strata = examples.target[first_of_image] if family.kind == "classes" else torch.zeros_like(images)
+    strata = torch.zeros_like(images) if family.kind == "binary" else examples.target[first_of_image]
     return partition(
         images, strata, seed=derived_seed(_split_seed(config), "halves"), validation_fraction=config.validation_fraction,
         disjoint=config.disjoint_halves,
@@ -226,6 +285,9 @@ class Session:
             "learnable_parameters": method.num_learnable(),
             "validation": evaluate_predictions(adapted.validation, self.family.tasks),
         }
+        # What makes confidence fit on the validation images; predictions are not scaled by it unless one asks.
+        with contextlib.suppress(ValueError):  # an answer that was taken for impossible: no temperature mends that
+            result["temperature"] = fit_temperature(adapted.validation.log_probabilities, adapted.validation.target)
         tested = self.test(adapted)
         if tested is not None:
             result["test"] = evaluate_predictions(tested, self.family.tasks)
@@ -270,7 +332,7 @@ class Session:
                 return key, found
             history = pretrain(
                 head, self.train_features, pretraining_targets(self.family, data.columns), self.parts, config,
-                self.fabric, folder / CHECKPOINT, key, self.tell,
+                self.fabric, folder / CHECKPOINT, key, self.tell, self.family,
             )  # fmt: skip
             write_tensors(folder / HEAD, head_tensors(head))
             write_json(folder / HISTORY, {"head": head_fingerprint(head), "history": history})

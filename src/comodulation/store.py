@@ -15,22 +15,35 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
-from .backbone import hash_tensors
 from .errors import InputError, RunError, brief, first_difference
 from .evaluation import Predictions
 from .head import ComodulatedHead
-from .methods.base import Method, copy_checked
+from .named_tensors import copy_checked
 from .tasks import TaskFamily
 
 SCHEMA = 1
 CONFIG, HEAD, ADAPTER = "config.yaml", "head.safetensors", "adapter.safetensors"
 PREDICTIONS, REPORT, METRICS = "predictions.parquet", "report.html", "metrics.json"
 PARTIAL = ".partial"
+# Nothing is read before its size is known. A header of 16 MiB names the members of 100,000 tasks.
+MAX_HEADER, MAX_TENSORS, MAX_JSON, MAX_DEPTH = 2**24, 2**32, 2**28, 32
+
+
+class Adapted(Protocol):
+    """Something an adapter is saved from and loaded into: a method, a head, a model with modulated layers."""
+
+    def adapter_identity(self) -> dict[str, Any]:
+        """What an adapter and the network it is loaded into must agree in, as JSON."""
+
+    def adapter_tensors(self) -> dict[str, Tensor]:
+        """What distinguishes the adapted network from its frozen one, by name."""
+
+    def load_adapter_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse. Raises InputError for tensors that do not fit, and changes nothing then."""
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -86,11 +99,29 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value of a JSON file. Raises InputError for anything else."""
+    """The value of a JSON file. Raises InputError for anything else, and for one of more than 256 MiB or 32 levels."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
+        if (size := path.stat().st_size) > MAX_JSON:
+            raise ValueError(f"it has {size} bytes, at most {MAX_JSON} are read")
+        return parse_json(path.read_text())
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text. Raises ValueError for anything else, and for one nested deeper than 32 levels."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    # What parses may still be too deep to compare or to show.
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inside = (v.values() if isinstance(v, dict) else v for v in level if isinstance(v, (dict, list)))
+        level = [child for children in inside for child in children]
+    if level:
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
+    return value
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, object] | None = None) -> None:
@@ -110,46 +141,71 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a safetensors file. Raises InputError for anything else."""
+    """Tensors and metadata of a safetensors file. Raises InputError for anything else, and for one of more than 4 GiB."""
+    from safetensors import SafetensorError, safe_open
+
+    metadata = read_metadata(path)
+    try:
+        with safe_open(path, "pt") as handle:
+            return {name: handle.get_tensor(name) for name in handle.keys()}, metadata  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Metadata of a safetensors file, without its tensors. Raises as ``read_tensors``."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise InputError(f"no such file: {path}")
     try:
+        if (size := path.stat().st_size) > MAX_TENSORS:
+            raise ValueError(f"it has {size} bytes, at most {MAX_TENSORS} are read")
+        with open(path, "rb") as file:
+            claimed = int.from_bytes(file.read(8), "little")
+        if claimed > min(MAX_HEADER, size):
+            raise ValueError(
+                f"its header claims {claimed} bytes, the file has {size} and at most {MAX_HEADER} are read"
+            )
         with safe_open(path, "pt") as handle:
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a mapping)
             header = handle.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable safetensors file: {str(error).splitlines()[0]}") from error
+        raise _unreadable(path, error) from error
     try:
-        return tensors, {key: json.loads(value) for key, value in header.items()}
-    except (ValueError, RecursionError) as error:
+        return {key: parse_json(value) for key, value in header.items()}
+    except ValueError as error:
         raise InputError(f"{path} was not written by comodulation: its header holds {brief(header)}") from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} is not a readable safetensors file: {(str(error).splitlines() or [''])[0]}")
 
 
 def head_tensors(head: ComodulatedHead) -> dict[str, Tensor]:
     """The pretrained part of a head by name: layers and feature scaling, without controller and gains."""
-    skipped = ("controller.", "task_gains")
-    return {name: tensor for name, tensor in head.state_dict().items() if not name.startswith(skipped)}
+    return head.pretrained_tensors()
 
 
 def head_fingerprint(head: ComodulatedHead) -> str:
     """Identity of the pretrained layers an adapter belongs to."""
-    return hash_tensors(head_tensors(head))
+    return head.fingerprint()
 
 
 def load_head(head: ComodulatedHead, path: Path) -> None:
     """Fill a head's pretrained layers from a file. Raises InputError if they do not fit."""
-    copy_checked(head_tensors(head), read_tensors(path)[0], f"{path.name} of this configuration")
+    copy_checked(head.pretrained_tensors(), read_tensors(path)[0], f"{path.name} of this configuration")
 
 
-def save_adapter(
-    adapted: Method | ComodulatedHead, path: str | Path, *, family: TaskFamily | None = None, backbone: str = ""
-) -> None:
-    """Save what a method learned: kilobytes a task.
+def save_adapter(adapted: Adapted, path: str | Path, *, family: TaskFamily | None = None, backbone: str = "") -> None:
+    """Save what was learned: kilobytes a task.
+
+    The header says, as JSON: schema version, what the adapter belongs to (``adapter_identity``: for a method its name, tasks with
+    the names and members of their outputs, the modulator's standard deviation and the other options, the head's fingerprint), the
+    seed of the modulator's noise, the backbone's fingerprint and the versions of the libraries.
 
     Args:
-        adapted: a fine-tuned method, or a head (its controller and stored task gains).
+        adapted: a fine-tuned method, a head (its controller and stored task gains), or anything else with the three methods of
+            ``Adapted``.
         path: file to write, *.safetensors.
         family: names of the tasks; a method brings its own.
         backbone: fingerprint of the backbone (``Backbone.fingerprint()``); "" leaves the adapter tied to its head alone.
@@ -157,84 +213,54 @@ def save_adapter(
     Raises:
         RunError: the file cannot be written.
     """
-    head = adapted.head if isinstance(adapted, Method) else adapted
-    names = adapted.family if isinstance(adapted, Method) else family
-    trains_layers = isinstance(adapted, Method) and adapted.trains_layers
+    identity = adapted.adapter_identity()
     metadata = {
         "schema": SCHEMA,
-        "method": adapted.name if isinstance(adapted, Method) else "head",
-        "family": None if names is None else names.to_json(),
-        "num_tasks": head.num_tasks,
-        "residual": head.residual,
+        "family": None if family is None else family.to_json(),
+        **identity,
         "backbone": backbone,
-        # A method that trains the layers replaces them, so its adapter belongs to their shape, not to their values.
-        "head": "" if trains_layers else head_fingerprint(head),
-        "modulation": vars(head.modulation),
-        "seed": head.seed,
+        "seed": _noise_seed(adapted),
         "versions": {name: version(name) for name in ("comodulation", "torch", "safetensors")},
     }
-    write_tensors(Path(path), _adapter_tensors(adapted), metadata)
+    write_tensors(Path(path), adapted.adapter_tensors(), metadata)
 
 
-def load_adapter(adapted: Method | ComodulatedHead, path: str | Path, *, backbone: str = "") -> dict[str, Any]:
+def _noise_seed(adapted: Adapted) -> int | None:
+    """Seed of the modulator's noise; a method's is its head's. Not part of the identity: predictions may take another."""
+    return getattr(getattr(adapted, "head", adapted), "seed", None)
+
+
+def load_adapter(adapted: Adapted, path: str | Path, *, backbone: str = "") -> dict[str, Any]:
     """Load an adapter into the network it was made for, after checking everything about it.
 
     Args:
-        adapted: a method or head of the same configuration, its layers already pretrained.
+        adapted: of the same configuration, its layers already pretrained.
         path: file written by ``save_adapter``.
         backbone: fingerprint of the backbone in use; checked where both sides have one.
 
     Returns:
-        The adapter's metadata (schema, method, family, backbone, head, modulation, seed, versions).
+        The adapter's metadata; see ``save_adapter``.
 
     Raises:
         InputError: not an adapter, a newer schema, another method, backbone, head, family or number of tasks, other
             modulation options, tensors that are missing, unknown, misshapen or not finite. Nothing is changed then.
     """
-    tensors, metadata = read_tensors(Path(path))
+    metadata = read_metadata(Path(path))
     schema = metadata.get("schema")
     if type(schema) is not int or schema < 1:
         raise InputError(f"{path} is not an adapter: its header has no schema version")
     if schema > SCHEMA:
         raise InputError(f"{path} has schema {schema}, this release reads up to {SCHEMA}; upgrade comodulation")
-    head = adapted.head if isinstance(adapted, Method) else adapted
-    expected = {
-        "method": adapted.name if isinstance(adapted, Method) else "head",
-        "num_tasks": head.num_tasks,
-        "residual": head.residual,
-        "modulation": vars(head.modulation),
-    }
-    if isinstance(adapted, Method) and metadata.get("family") is not None:
-        expected["family"] = json.loads(json.dumps(adapted.family.to_json()))  # tuples become lists, as in the file
+    expected = json.loads(json.dumps(adapted.adapter_identity()))  # tuples become lists, as in the file
+    if metadata.get("family") is None:
+        expected.pop("family", None)
     if backbone and metadata.get("backbone"):
         expected["backbone"] = backbone
-    if metadata.get("head"):
-        expected["head"] = head_fingerprint(head)
     if differing := first_difference({key: metadata.get(key) for key in expected}, expected):
         key, stored, here = differing
         raise InputError(f"{path} belongs to another {key}: it has {brief(stored)}, here is {brief(here)}")
-    if isinstance(adapted, Method):
-        adapted.load_adapter_tensors(tensors)
-    else:
-        _load_head_adapter(adapted, tensors)
+    adapted.load_adapter_tensors(read_tensors(Path(path))[0])
     return metadata
-
-
-def _adapter_tensors(adapted: Method | ComodulatedHead) -> dict[str, Tensor]:
-    if isinstance(adapted, Method):
-        return adapted.adapter_tensors()
-    tensors = {f"controller.{name}": value for name, value in adapted.controller.state_dict().items()}
-    return tensors if adapted.task_gains is None else {**tensors, "task_gains": adapted.task_gains}
-
-
-def _load_head_adapter(head: ComodulatedHead, tensors: dict[str, Tensor]) -> None:
-    own = {f"controller.{name}": value for name, value in head.controller.state_dict().items()}
-    gains = None
-    if "task_gains" in tensors:
-        gains = torch.ones(head.num_tasks, head.decoder_channels, device=head.decoder.weight.device)
-        own["task_gains"] = gains
-    copy_checked(own, tensors, "this head")
-    head.task_gains = gains
 
 
 def write_predictions(path: Path, predictions: Predictions, family: TaskFamily) -> None:
@@ -244,7 +270,7 @@ def write_predictions(path: Path, predictions: Predictions, family: TaskFamily) 
 
     confidence, predicted = predictions.log_probabilities.exp().max(1)
     target = predictions.log_probabilities.gather(1, predictions.target[:, None])[:, 0].exp()
-    names = family.outputs if family.kind == "classes" else ("no", "yes")
+    names = family.targets
     table = pa.table(
         {
             "image": predictions.image.numpy(),

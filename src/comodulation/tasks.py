@@ -1,8 +1,9 @@
 """A family of tasks that share one network: its names, its outputs, and which labels an image has for which task.
 
-Two kinds. ``classes``: the tasks are groups of classes (CIFAR-100: superclasses); an image belongs to one task, and its
+Three kinds. ``classes``: the tasks are groups of classes (CIFAR-100: superclasses); an image belongs to one task, and its
 target is a class. ``binary``: the tasks are attributes; an image may have a label for each, and task k is output k.
-Missing labels are missing (image, task) pairs: they enter neither the loss nor a metric.
+``columns``: the tasks are columns of a label table, each with classes of its own; an image may have a label for each, and
+a target is an output, "column=class". Missing labels are missing (image, task) pairs: they enter neither the loss nor a metric.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,7 +19,9 @@ from torch import Tensor
 
 from .errors import InputError, brief, choose
 
+KINDS = ("classes", "binary", "columns")
 READOUTS = ("open", "restricted")
+NO_YES = ("no", "yes")
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,10 @@ class TaskFamily:
     """Names and kind of a family of tasks.
 
     Attributes:
-        kind: ``classes`` or ``binary``.
+        kind: ``classes``, ``binary`` or ``columns``.
         tasks: name of each task, K of them.
-        outputs: name of each output of the network, C of them: classes, or for ``binary`` the tasks again.
+        outputs: name of each output of the network, C of them: classes, for ``binary`` the tasks again, for ``columns``
+            "column=class", column by column.
         members: the outputs that belong to each task.
     """
 
@@ -57,14 +62,14 @@ class TaskFamily:
     members: tuple[tuple[int, ...], ...]
 
     def __post_init__(self) -> None:
-        choose(self.kind, ("classes", "binary"), "kind of task family")
+        choose(self.kind, KINDS, "kind of task family")
         if len(self.members) != len(self.tasks) or not self.tasks:
             raise InputError(
                 f"{len(self.tasks)} tasks and {len(self.members)} lists of members; at least one, and equal"
             )
         for name, group in zip(self.tasks, self.members, strict=True):
             number = len(set(group))
-            if self.kind == "classes" and number < 2:
+            if self.kind != "binary" and number < 2:
                 classes = "class" if number == 1 else "classes"
                 raise InputError(f"task {name!r} has {number} {classes}; a task needs at least 2 to choose among")
             if number < len(group):
@@ -79,6 +84,15 @@ class TaskFamily:
             self.outputs != self.tasks or self.members != tuple((task,) for task in range(len(self.tasks)))
         ):
             raise InputError("in a binary family, task k reads output k, and both have the same names")
+        if self.kind == "columns" and (
+            [output for group in self.members for output in group] != list(range(len(self.outputs)))
+            or not all(
+                self.outputs[n].startswith(f"{task}=")
+                for task, group in zip(self.tasks, self.members, strict=True)
+                for n in group
+            )
+        ):
+            raise InputError("in a family of columns, the outputs are 'column=class' of one column after the other")
 
     @classmethod
     def from_groups(
@@ -105,6 +119,36 @@ class TaskFamily:
         """One binary task per name; task k reads output k."""
         return cls("binary", tuple(names), tuple(names), tuple((k,) for k in range(len(names))))
 
+    @classmethod
+    def from_columns(cls, names: Sequence[str], classes: Sequence[Sequence[str]]) -> TaskFamily:
+        """One task per column, each with its own classes.
+
+        Args:
+            names: of the columns, K of them.
+            classes: names of each column's classes, at least two.
+
+        Raises:
+            InputError: a column with fewer than two classes.
+        """
+        outputs = [f"{name}={one}" for name, own in zip(names, classes, strict=True) for one in own]
+        ends = np.cumsum([len(own) for own in classes])
+        members = tuple(tuple(range(end - len(own), end)) for end, own in zip(ends.tolist(), classes, strict=True))
+        return cls("columns", tuple(names), tuple(outputs), members)
+
+    def answers(self, task: int) -> tuple[str, ...]:
+        """Names of what a task chooses among: no and yes, or its classes, without the column's name."""
+        if self.kind == "binary":
+            return NO_YES
+        start = len(self.tasks[task]) + 1 if self.kind == "columns" else 0
+        return tuple(self.outputs[output][start:] for output in self.members[task])
+
+    @cached_property
+    def targets(self) -> tuple[str, ...]:
+        """Name of each value that a target may have: no and yes, or what each of the C outputs answers."""
+        if self.kind == "columns":
+            return tuple(name for task in range(self.num_tasks) for name in self.answers(task))
+        return self.outputs if self.kind == "classes" else NO_YES
+
     @property
     def num_tasks(self) -> int:
         return len(self.tasks)
@@ -117,19 +161,21 @@ class TaskFamily:
         """Number of a task. Raises InputError with the nearest name."""
         return self.tasks.index(choose(name, self.tasks, "task"))
 
-    def member_mask(self) -> Tensor:
-        """Which outputs belong to which task, bool ``(K, C)``."""
-        mask = torch.zeros(self.num_tasks, self.num_outputs, dtype=torch.bool)
-        for task, group in enumerate(self.members):
-            mask[task, list(group)] = True
-        return mask
+    def member_mask(self, task_ids: Tensor | None = None) -> Tensor:
+        """Which outputs belong to which task, bool ``(K, C)``; or to the task of each input, ``(B, C)`` for ``(B,)``."""
+        asked = torch.arange(self.num_tasks) if task_ids is None else task_ids
+        distinct, places = asked.unique(return_inverse=True)  # so that the time does not depend on K
+        mask = torch.zeros(len(distinct), self.num_outputs, dtype=torch.bool)
+        for row, task in enumerate(distinct.tolist()):
+            mask[row, list(self.members[task])] = True
+        return mask.to(asked.device)[places]
 
     def examples(self, columns: Sequence[np.ndarray]) -> Examples:
         """All labelled (image, task) pairs of a table.
 
         Args:
-            columns: for ``classes``, groups and labels, each ``(N,)``; for ``binary``, one 0/1 column per task, ``(N,)``.
-                Integers; -1 is a missing label.
+            columns: for ``classes``, groups and labels, each ``(N,)``; for ``binary``, one 0/1 column per task, ``(N,)``;
+                for ``columns``, one per task with places among its answers, ``(N,)``. Integers; -1 is a missing label.
 
         Returns:
             Examples in the order of images, tasks within an image.
@@ -138,9 +184,21 @@ class TaskFamily:
             groups, labels = (torch.as_tensor(column, dtype=torch.int64) for column in columns)
             image = ((groups >= 0) & (labels >= 0)).nonzero()[:, 0]
             return Examples(image, groups[image], labels[image])
-        table = torch.stack([torch.as_tensor(column, dtype=torch.int64) for column in columns], 1)
+        table = self.target_table(columns)
         image, task = (table >= 0).nonzero(as_tuple=True)
         return Examples(image, task, table[image, task])
+
+    def target_table(self, columns: Sequence[np.ndarray]) -> Tensor:
+        """Target of every image under every task, -1 where missing, int64 ``(N, K)``; not for ``classes``.
+
+        Args:
+            columns: as for ``examples``.
+        """
+        table = torch.stack([torch.as_tensor(column, dtype=torch.int64) for column in columns], 1)
+        if self.kind == "binary":
+            return table
+        first = torch.tensor([group[0] for group in self.members])
+        return torch.where(table < 0, -1, table + first)
 
     def to_json(self) -> dict[str, object]:
         return {"kind": self.kind, "tasks": self.tasks, "outputs": self.outputs, "members": self.members}
@@ -168,18 +226,19 @@ def task_logits(family: TaskFamily, logits: Tensor, task_ids: Tensor, readout: s
         family: K tasks, C outputs.
         logits: ``(..., B, C)``.
         task_ids: ``(B,)``.
-        readout: ``open`` (all classes) or ``restricted`` (the task's own; the others -inf). Not used by binary tasks.
+        readout: ``open`` (all classes) or ``restricted`` (the task's own; the others -inf). Not used by binary tasks, nor by
+            columns, whose readout is always restricted: no image could tell "age=old" from "glasses=yes".
 
     Returns:
-        ``(..., B, C)`` for classes. ``(..., B, 2)`` for binary tasks: logits (0, z) of no and yes, z = output k of task k,
-        so that a softmax gives the sigmoid's two probabilities.
+        ``(..., B, C)`` for classes and columns. ``(..., B, 2)`` for binary tasks: logits (0, z) of no and yes, z = output k of
+        task k, so that a softmax gives the sigmoid's two probabilities.
     """
     if family.kind == "binary":
         yes = logits.gather(-1, task_ids.expand(logits.shape[:-1])[..., None])
         return torch.cat([torch.zeros_like(yes), yes], -1)
-    if choose(readout, READOUTS, "readout") == "open":
+    if choose(readout, READOUTS, "readout") == "open" and family.kind == "classes":
         return logits
-    return logits.masked_fill(~family.member_mask().to(logits.device)[task_ids], -torch.inf)
+    return logits.masked_fill(~family.member_mask(task_ids), -torch.inf)
 
 
 def first_rows(values: Tensor) -> tuple[Tensor, Tensor]:

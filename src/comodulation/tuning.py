@@ -14,7 +14,7 @@ from .errors import RunError
 from .evaluation import METRICS, Predictions, metrics
 from .methods import Method
 from .progress import Progress
-from .tasks import Examples, first_rows
+from .tasks import Examples, TaskFamily, first_rows
 from .training import derived_seed, train
 
 EVALUATION_BATCH = 1024
@@ -75,8 +75,12 @@ def tune(
     identity: str,
     tell: Progress,
 ) -> list[dict[str, float]]:
-    """Train what the method learns, on the family's half; [] for a method that learns nothing."""
+    """Train what the method learns, on the family's half; [] for a method that learns nothing.
+
+    With ``config.balance`` `classes` the loss, and the validation NLL that chooses the epoch, are weighted by ``class_weights``.
+    """
     settings, device = config.tuning, inputs.device
+    weights = class_weights(method.family, examples) if config.balance == "classes" else None
 
     def seen() -> Iterable[tuple[Tensor, Tensor]]:
         for rows in torch.arange(len(examples)).split(EVALUATION_BATCH):
@@ -95,15 +99,19 @@ def tune(
 
         def batches(epoch: int, generator: torch.Generator) -> Iterator[tuple[Any, ...]]:
             for part in epoch_examples(examples, generator, settings.batch_size):
-                task, target = part.task.to(device), part.target.to(device)
-                yield inputs.rows(part.image), task, target, part.image.to(device), epoch + 1
+                batch = (part.task.to(device), part.target.to(device), part.image.to(device), epoch + 1)
+                own = () if weights is None else (weights[part.task, part.target].to(device),)
+                yield (inputs.rows(part.image), *batch, *own)
 
         def validate() -> dict[str, float]:
             method.settle(seen())
             result = predict(method, inputs, validation)
             if bool(result.log_probabilities.isnan().any()):
                 raise RunError(f"the predictions of {method.name} are no longer numbers; try a lower learning rate")
-            return {name: metrics(result.log_probabilities, result.target)[name] for name in METRICS}
+            values = metrics(result.log_probabilities, result.target)
+            if weights is not None:  # the epoch that is kept must be the best at what is trained
+                values["nll"] = weighted_nll(result, weights)
+            return {name: values[name] for name in METRICS}
 
         steps_per_epoch = -(-len(examples.image.unique()) // settings.batch_size)
         total = settings.epochs * steps_per_epoch
@@ -126,6 +134,42 @@ def tune(
     method.eval()
     method.settle(seen())
     return history
+
+
+def class_weights(family: TaskFamily, examples: Examples) -> Tensor:
+    """Weight of an example of each class under each task: the inverse of the class's frequency within its task.
+
+    A task of n examples and c classes gives each of a class's m examples n / (c m): mean 1 over the task's examples, and every
+    class weighs the same in all. Minimising the weighted loss makes the predicted probabilities those of a population in which
+    the classes are equally frequent: p(class | image) times its weight, normalised. So the likeliest class is the one whose image
+    this is if all were equally common, which is what raises balanced accuracy, and the probabilities are *not* calibrated for data
+    as imbalanced as the training set's: NLL and ECE there get worse, and the rare class is said too often. Dividing the
+    probabilities by the weights would undo just that, and with it the balance, so it is not done.
+
+    Args:
+        family: K tasks, whose targets have V values.
+        examples: of the training set, M of them.
+
+    Returns:
+        ``(K, V)``, 0 for a class without an example.
+
+    >>> family = TaskFamily.from_attributes(["striped"])
+    >>> class_weights(family, family.examples([[1, 0, 0, 0]]))
+    tensor([[0.6667, 2.0000]])
+    """
+    values = len(family.targets)
+    counts = torch.bincount(examples.task * values + examples.target, minlength=family.num_tasks * values)
+    table = counts.view(family.num_tasks, values).double()
+    present = (table > 0).sum(1, keepdim=True)
+    weights = table.sum(1, keepdim=True) / (present * table)
+    return torch.where(table > 0, weights, 0.0).float()
+
+
+def weighted_nll(predictions: Predictions, weights: Tensor) -> float:
+    """Mean negative log likelihood of M predictions, weighted by the weight ``(K, V)`` of their task and class."""
+    own = weights[predictions.task, predictions.target].double()
+    losses = -predictions.log_probabilities.double().gather(1, predictions.target[:, None])[:, 0].clamp(min=-100)
+    return float((own * losses).sum() / own.sum())
 
 
 def epoch_examples(examples: Examples, generator: torch.Generator, batch_size: int) -> Iterator[Examples]:

@@ -10,7 +10,9 @@ from .attributes import (
     class_attributes,
 )
 from .celeba import CELEBA_ATTRIBUTES, CELEBA_GROUPS, CELEBA_SPLITS, open_celeba
-from .labels import binary_column, class_column, label_names
+from .image_folders import folder_splits
+from .label_table import label_table_splits
+from .labels import answer_column, binary_column, class_column, is_binary, label_names
 from .source import BadImageError, Split, available_splits, open_split
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "Attribute",
     "BadImageError",
     "Split",
+    "answer_column",
     "attribute_columns",
     "attribute_family",
     "attribute_groups",
@@ -29,7 +32,10 @@ __all__ = [
     "cifar100_classes",
     "class_attributes",
     "class_column",
+    "folder_splits",
+    "is_binary",
     "label_names",
+    "label_table_splits",
     "open_celeba",
     "open_split",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, brief
+from ..tasks import NO_YES
 from .source import Split
 
 _YES, _NO = {"1", "true"}, {"0", "-1", "false"}
@@ -84,6 +85,25 @@ def binary_column(split: Split, column: str) -> np.ndarray:
             "empty"
         )
     return _not_all_missing(result, split, column)
+
+
+def is_binary(split: Split, column: str) -> bool:
+    """Whether a column holds plain values that ``binary_column`` reads. The integers of a ClassLabel are names, not values."""
+    if _coded_names(split, column):
+        return False
+    values = {str(value).strip().lower() for value in split.column(column) if not is_missing(value)}
+    return bool(values) and {value.removesuffix(".0") for value in values} <= _YES | _NO
+
+
+def answer_column(split: Split, column: str, answers: Sequence[str]) -> np.ndarray:
+    """A task's answers as places in ``answers``, int64 ``(N,)``, -1 where missing; 0/1 and the like are read as no and yes.
+
+    Raises:
+        InputError: as for ``class_column``.
+    """
+    if tuple(answers) == NO_YES and is_binary(split, column):
+        return binary_column(split, column)
+    return class_column(split, column, answers)
 
 
 def is_missing(value: Any) -> bool:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from ..head import ComodulatedHead
+from ..named_tensors import copy_checked as copy_checked
 from ..tasks import TaskFamily, task_logits
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # of (what the method reads, task ids (B,))
@@ -34,7 +35,8 @@ class Method(nn.Module, ABC):
         head: pretrained; changed only by methods with ``trains_layers``.
         family: the tasks.
         readout: ``open`` or ``restricted``; see ``task_logits``.
-        task_bias: learn, besides, a bias per task and output: ``(K, C)``, or ``(K,)`` for binary tasks. Any method can be
+        task_bias: learn, besides, a bias per task and output: ``(K, C)``; ``(K,)`` for binary tasks, and ``(C,)`` for columns,
+            whose outputs each belong to one task. Any method can be
             combined with this cheap rival; with the other, the class mask, every method is what it is in the restricted
             readout.
     """
@@ -43,7 +45,7 @@ class Method(nn.Module, ABC):
     paper: ClassVar[str]
     trains_layers: ClassVar[bool] = False
     reads: ClassVar[str] = "activity"
-    kinds: ClassVar[tuple[str, ...]] = ("classes", "binary")
+    kinds: ClassVar[tuple[str, ...]] = ("classes", "binary", "columns")
     options: ClassVar[dict[str, object]] = {}  # the method's own, by name, with their defaults
     default_learning_rate: ClassVar[float] = 0.06
 
@@ -59,22 +61,26 @@ class Method(nn.Module, ABC):
                 f"{family.num_outputs}"
             )
         self.head, self.family, self.readout = head, family, readout
-        shape = (family.num_tasks, family.num_outputs) if family.kind == "classes" else (family.num_tasks,)
+        shape = {
+            "classes": (family.num_tasks, family.num_outputs), "binary": (family.num_tasks,),
+            "columns": (family.num_outputs,),
+        }[family.kind]  # fmt: skip
         self.bias = nn.Parameter(torch.zeros(shape)) if task_bias else None
         if not self.trains_layers:
             head.freeze()
 
     @abstractmethod
     def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
-        """Logits ``(T, B, C)`` from what the method reads, before bias and mask; T = 1 unless sampled."""
+        """Logits ``(T, B, C)`` from what is ``encoded``, before bias and mask; T = 1 unless sampled."""
 
     def own_parameters(self) -> list[nn.Parameter]:
         """What the method itself learns. Nothing by default."""
         return []
 
     def learnable(self) -> list[nn.Parameter]:
-        """The parameters that fine-tuning trains: the method's own, and the task bias."""
-        return self.own_parameters() + ([] if self.bias is None else [self.bias])
+        """The parameters that fine-tuning trains: the method's own, the task bias, and outputs that came with added tasks."""
+        bias = [] if self.bias is None else [self.bias]
+        return [*self.own_parameters(), *bias, *self.head.added_outputs()]
 
     def rate_factors(self) -> list[float]:
         """Learning rate of each learnable parameter, as a multiple of the training's."""
@@ -90,6 +96,11 @@ class Method(nn.Module, ABC):
             return features
         activity = self.head.encode(features)
         return activity if self.reads == "activity" else self.head.decode(activity).mean((-2, -1))
+
+    def encoded(self, inputs: Tensor) -> Tensor:
+        """What all tasks of an input have in common, from what the method reads: the encoder's activity ``(B, E, H, W)``, or
+        what lies behind it where the method reads that."""
+        return self.head.encode(inputs) if self.reads == "features" else inputs
 
     def observe(self, batches: Batches, *, shared: bool = False) -> None:
         """See the training inputs once before training; ``shared`` as in ``ComodulatedHead.observe``."""
@@ -107,28 +118,59 @@ class Method(nn.Module, ABC):
         """Called in training after each step: how many are done, of how many."""
 
     def forward(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None = None, step: int = 0) -> Tensor:
-        """Logits the task decides by: ``(T, B, C)`` for classes, ``(T, B, 2)`` for binary tasks."""
-        logits = self.head_logits(inputs, task_ids, sample_ids, step)
+        """Logits the task decides by: ``(T, B, C)`` for classes and columns, ``(T, B, 2)`` for binary tasks."""
+        return self.decide(self.encoded(inputs), task_ids, sample_ids, step)
+
+    def decide(self, encoded: Tensor, task_ids: Tensor, sample_ids: Tensor | None = None, step: int = 0) -> Tensor:
+        """As ``forward``, from what is ``encoded``."""
+        return self.finish(self.head_logits(encoded, task_ids, sample_ids, step), task_ids)
+
+    def finish(self, logits: Tensor, task_ids: Tensor) -> Tensor:
+        """The head's logits ``(..., B, C)`` with task bias and mask: what the task decides by."""
         if self.bias is not None:
-            bias = self.bias.index_select(0, task_ids)
+            bias = self.bias[None] if self.family.kind == "columns" else self.bias.index_select(0, task_ids)
             logits = logits + (bias if bias.ndim == 2 else bias[:, None])
         return task_logits(self.family, logits, task_ids, self.readout)
 
     def loss(
-        self, inputs: Tensor, task_ids: Tensor, targets: Tensor, sample_ids: Tensor | None = None, step: int = 0
+        self,
+        inputs: Tensor,
+        task_ids: Tensor,
+        targets: Tensor,
+        sample_ids: Tensor | None = None,
+        step: int = 0,
+        weights: Tensor | None = None,
     ) -> Tensor:
-        """Mean negative log likelihood over inputs, and over modulator samples where there are several."""
+        """Mean negative log likelihood over inputs, and over modulator samples where there are several.
+
+        With ``weights`` ``(B,)``, each input's counts so many times; they are not made to add up to the batch's size, so that an
+        input weighs the same in whichever batch it comes.
+        """
         logits = self(inputs, task_ids, sample_ids, step)
-        return F.cross_entropy(logits.flatten(0, 1), targets.repeat(len(logits)))
+        if weights is None:
+            return F.cross_entropy(logits.flatten(0, 1), targets.repeat(len(logits)))
+        losses = F.cross_entropy(logits.flatten(0, 1), targets.repeat(len(logits)), reduction="none")
+        return (losses * weights.repeat(len(logits))).mean()
 
     @torch.no_grad()
     def log_probabilities(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None = None) -> Tensor:
         """Log of the predicted probabilities, averaged over modulator samples as probabilities: ``(B, C)`` or ``(B, 2)``."""
-        logs = self(inputs, task_ids, sample_ids).log_softmax(-1)
+        return self.decided(self.encoded(inputs), task_ids, sample_ids)
+
+    @torch.no_grad()
+    def decided(self, encoded: Tensor, task_ids: Tensor, sample_ids: Tensor | None = None) -> Tensor:
+        """As ``log_probabilities``, from what is ``encoded``."""
+        logs = self.decide(encoded, task_ids, sample_ids).log_softmax(-1)
         return logs[0] if len(logs) == 1 else logs.logsumexp(0) - torch.tensor(float(len(logs))).log()
 
     def num_learnable(self) -> int:
         return sum(parameter.numel() for parameter in self.learnable())
+
+    def adapter_identity(self) -> dict[str, Any]:
+        """What an adapter and the method it is loaded into must agree in."""
+        # A method that trains the layers replaces them, so its adapter belongs to their shape, not to their values.
+        layers = {"head": ""} if self.trains_layers else {}
+        return {**self.head.adapter_identity(), **layers, "method": self.name, "family": self.family.to_json()}
 
     def adapter_tensors(self) -> dict[str, Tensor]:
         """What distinguishes the adapted network from its pretrained head, by name."""
@@ -140,27 +182,3 @@ class Method(nn.Module, ABC):
         """The inverse of ``adapter_tensors``. Raises InputError for missing, unknown, misshapen or non-finite tensors."""
         own = self.adapter_tensors()
         copy_checked(own, tensors, f"method {self.name!r}")
-
-
-def copy_checked(own: dict[str, Tensor], given: dict[str, Tensor], what: str) -> None:
-    """Copy tensors by name into ``own``, after all of them have been checked.
-
-    Raises:
-        InputError: names that are missing or unknown, shapes or types that differ, values that are not finite.
-    """
-    if set(own) != set(given):
-        missing, unknown = sorted(set(own) - set(given)), sorted(set(given) - set(own))
-        raise InputError(
-            f"the adapter does not fit {what}: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}"
-        )
-    for name, tensor in own.items():
-        if tensor.shape != given[name].shape or tensor.dtype != given[name].dtype:
-            raise InputError(
-                f"the adapter does not fit {what}: {name} is {given[name].dtype} {tuple(given[name].shape)}, expected "
-                f"{tensor.dtype} {tuple(tensor.shape)}"
-            )
-        if not bool(torch.isfinite(given[name]).all()):
-            raise InputError(f"the adapter is damaged: {name} holds values that are not finite")
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(given[name])

@@ -21,4 +21,4 @@ class ClassMask(Method):
 
     def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
         logits = self.head.readout(inputs)[None]
-        return logits.masked_fill(~self.family.member_mask().to(logits.device)[task_ids], -torch.inf)
+        return logits.masked_fill(~self.family.member_mask(task_ids), -torch.inf)

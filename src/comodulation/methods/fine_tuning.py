@@ -56,7 +56,7 @@ class FineTuning(Method):
         encoder, decoder = (
             c(task_ids).exp()[:, :, None, None] for c in (self.head.controller, self.decoder_controller)
         )
-        return self.head.read(self.head.decode(self.head.encode(inputs) * encoder) * decoder)[None]
+        return self.head.read(self.head.decode(inputs * encoder) * decoder)[None]
 
     def own_parameters(self) -> list[nn.Parameter]:
         layers = [parameter for layer in self.head.layers for parameter in layer.parameters()]

@@ -21,7 +21,7 @@ class HardSharing(Method):
     default_learning_rate = 3e-4
 
     def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
-        return self.head.logits(self.head.encode(inputs), None, "base")
+        return self.head.logits(inputs, None, "base")
 
     def own_parameters(self) -> list[nn.Parameter]:
         return [parameter for layer in self.head.layers for parameter in layer.parameters()]

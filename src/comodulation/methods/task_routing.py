@@ -57,7 +57,7 @@ class TaskRouting(HardSharing):
         encoder, decoder = (
             m.index_select(0, task_ids)[:, :, None, None] for m in (self.encoder_mask, self.decoder_mask)
         )
-        return self.head.read(self.head.decode(self.head.encode(inputs) * encoder) * decoder)[None]
+        return self.head.read(self.head.decode(inputs * encoder) * decoder)[None]
 
     def state(self) -> dict[str, Tensor]:
         return {"encoder_mask": self.encoder_mask, "decoder_mask": self.decoder_mask}

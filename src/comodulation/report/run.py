@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..config import RunConfig, write_config
-from ..evaluation import METRICS
+from ..evaluation import BALANCED, METRICS
 from ..methods import Method
 from ..tasks import TaskFamily
 from .figures import gains_figure, svg
@@ -51,16 +51,18 @@ _CAPTION = (
 
 def _table(numbers: dict[str, Any], split: str) -> Table:
     def row(name: str, values: dict[str, Any]) -> list[object]:
-        return [name, *(values[metric] for metric in METRICS), values["count"]]
+        balanced = values.get(BALANCED, numbers["macro"][BALANCED])
+        return [name, *(values[metric] for metric in METRICS), balanced, values["count"]]
 
     tasks = sorted(numbers["tasks"].items(), key=lambda item: item[1]["accuracy"])
     return Table(
-        ("task", *METRICS, "count"),
+        ("task", *METRICS, "balanced accuracy", "count"),
         [row(*task) for task in tasks],
         f"**Each task on the {split} split**, least accurate first. How to read it: accuracy (1 is best), negative "
         "log-likelihood in nats, Brier score and expected calibration error (0 is best for all three), number of "
-        "predictions. The first row takes all predictions together.",
-        formats=dict.fromkeys(METRICS, ".3f"),
+        "predictions. Balanced accuracy is the mean over a task's classes of the share that is right. The first row takes all "
+        "predictions together (balanced accuracy: the mean over tasks).",
+        formats=dict.fromkeys((*METRICS, "balanced accuracy"), ".3f"),
         fixed=[row("all", numbers)],
     )
 

@@ -59,7 +59,7 @@ def represent(method: Method, features: FeatureRows, examples: Examples) -> Tens
         for rows in torch.arange(len(examples)).split(EVALUATION_BATCH):
             part = examples.take(rows)
             inputs = method.prepare(features.rows(part.image).to(device))
-            method.head_logits(inputs, part.task.to(device), part.image.to(device), 0)
+            method.head_logits(method.encoded(inputs), part.task.to(device), part.image.to(device), 0)
     finally:
         hook.remove()
     return torch.cat(seen).cpu()

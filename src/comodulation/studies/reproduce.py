@@ -226,6 +226,11 @@ def claim(study: Study, out: Path) -> None:
     before, now = read_json(out / STUDY), study.to_json()
     if not isinstance(before, dict):
         raise InputError(f"{out / STUDY} is not a study: it holds {brief(before)}; choose another --out")
+    if isinstance(
+        before.get("config"), dict
+    ):  # written before a field of the configuration existed: it has the default
+        defaults = {name: now["config"][name] for name in ("labels", "tasks", "balance")}
+        before = {**before, "config": {**defaults, **before["config"]}}
     fixed = [{key: value for key, value in side.items() if key not in free} for side in (before, now)]
     if differing := first_difference(fixed[0], fixed[1]):
         key, then, here = differing

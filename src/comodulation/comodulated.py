@@ -1,0 +1,402 @@
+"""A model with task modulation between some of its layers: what ``comodulate`` (attach.py) makes.
+
+A call without stored gains is: run up to the encoder once; from there to the decoder for the statistics, once for a derivative or
+once a node for quadrature; from there to the end, encoder and decoder multiplied by their gains. With stored gains it is one plain
+call with two products.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .controller import Controller, coupling
+from .errors import InputError, brief, choose, first_difference
+from .gains import (
+    DecoderStatistics,
+    average_over_tasks,
+    gains_from_statistics,
+    gauss_hermite,
+    lacks_forward_mode,
+    statistics_at_nodes,
+    zero_where,
+)
+from .mechanism import Modulation
+from .modulation import modulation_factor
+from .named_tensors import copy_checked, hash_tensors
+from .neurons import Neurons
+from .replay import Call, Edit, Layer, Recording
+from .tangents import directional_derivative
+
+MODES = ("base", "attention", "comodulation")
+UNRECTIFIED = ("refuse", "magnitude")
+
+
+class Comodulated(nn.Module):
+    """A frozen model with task modulation between some of its layers; made by ``comodulate``.
+
+    Called like the model, with task ids. One call at a time: concurrent calls wait for one another.
+
+    Attributes:
+        model: the model itself.
+        controller: task -> u, for all encoder layers in one row ``(K, E)``, E their neurons in all. The only learnable part.
+        modulation: options of the mechanism; ``modulation.estimator`` is the one in use.
+        task_gains: decoder gains stored for evaluation, ``(K, D)``, or None.
+    """
+
+    task_gains: Tensor | None
+
+    def __init__(
+        self,
+        model: nn.Module,
+        encoders: Sequence[Layer],
+        decoder: Layer,
+        sites: Sequence[Neurons],
+        controller: Controller,
+        modulation: Modulation,
+        *,
+        unrectified: str,
+        may_fall_back: bool,
+    ) -> None:
+        super().__init__()
+        self.model, self.controller, self.modulation = model, controller, modulation
+        self.encoders, self.decoder = tuple(encoders), decoder
+        self.encoder_sites, self.decoder_site = tuple(sites[:-1]), sites[-1]
+        self.unrectified = choose(unrectified, UNRECTIFIED, "way to treat unrectified activity;")
+        self.may_fall_back = may_fall_back
+        self.register_buffer("task_gains", None)
+        like = next((value for value in model.parameters() if value.is_floating_point()), torch.empty(0))
+        controller.to(like.device)
+        self._off = 0
+        self._lock = threading.RLock()
+
+    @property
+    def num_tasks(self) -> int:
+        return self.controller.num_tasks
+
+    # ---- calls ------------------------------------------------------------------------------------------------------
+
+    def forward(self, *args: Any, task_ids: Tensor | None = None, mode: str = "comodulation", **kwargs: Any) -> Any:
+        """What the model returns for its arguments, under tasks.
+
+        Args:
+            *args, **kwargs: of the model.
+            task_ids: task of each input, integers ``(B,)``, mixed freely. Also taken from the last positional argument, if
+                that is a one-dimensional integer tensor and not the only one.
+            mode: ``comodulation``, ``attention`` (encoder gains alone) or ``base`` (as in ``disabled()``).
+
+        Raises:
+            ValueError, IndexError: task ids that are missing, of wrong shape or type, out of range.
+            InputError: what ``comodulate`` had no example to find.
+        """
+        if task_ids is None and len(args) > 1 and _looks_like_tasks(args[-1]):
+            args, task_ids = args[:-1], args[-1]
+        if self._off or choose(mode, MODES, "mode") == "base":
+            return self.model(*args, **kwargs)
+        tasks = self._checked(task_ids)
+        with self._lock:
+            # One pass will do where no gain has to be computed from this input: nothing to keep then.
+            once = mode == "attention" or self._stored()
+            call = Call(self.model, args, kwargs) if once else Recording(self.model, args, kwargs, self.encoders)
+            return self._answer(call, tasks, mode)
+
+    @contextmanager
+    def disabled(self) -> Iterator[Comodulated]:
+        """While it lasts, the model itself answers, with task ids or without."""
+        self._off += 1
+        try:
+            yield self
+        finally:
+            self._off -= 1
+
+    def all_tasks(self, *args: Any, tasks: Tensor | None = None, mode: str = "comodulation", **kwargs: Any) -> Any:
+        """What the model returns for its arguments under each of some tasks; all before the encoder is computed once.
+
+        Args:
+            *args, **kwargs: of the model, B inputs.
+            tasks: task numbers ``(k,)``; None takes all.
+            mode: as in a call.
+
+        Returns:
+            As the model, with k B inputs in place of B: all inputs under the first task, then under the second, ...
+        """
+        tasks = torch.arange(self.num_tasks, device=self._device) if tasks is None else self._checked(tasks)
+        with self._lock:
+            once = Recording(self.model, args, kwargs, self.encoders)
+            batch_dim = self.decoder_site.batch_dim
+            call = once.repeated(len(tasks), batch_dim)
+            rows = once.activity.shape[batch_dim]
+            return self._answer(call, tasks.repeat_interleave(rows), mode)
+
+    @torch.no_grad()
+    def store_task_gains(self, batches: Iterable[tuple[Any, Tensor]]) -> None:
+        """Estimate task gains at the present coupling, and keep them for evaluation (level `task` only).
+
+        Args:
+            batches: of (inputs, task ids ``(B,)``), such as the controller's training data; inputs are a tensor, a tuple of
+                positional or a dict of keyword arguments. Tasks that do not occur keep the gains they have, at first 1.
+
+        Raises:
+            InputError: level `input`, which has no gains to store; no batches.
+        """
+        if self.modulation.level != "task":
+            raise InputError("level 'input' computes a gain for each input; there are no task gains to store")
+        totals: list[Tensor] = []
+        counts = torch.zeros(self.num_tasks, 1, device=self._device)
+        for inputs, task_ids in batches:
+            args, kwargs = arguments(inputs)
+            tasks = self._checked(task_ids)
+            with self._lock:
+                found = self._statistics(Recording(self.model, args, kwargs, self.encoders), self.controller(tasks))
+            part = average_over_tasks(found, tasks, self.num_tasks)
+            number = torch.bincount(tasks, minlength=self.num_tasks)[:, None]
+            sums = [part.slope * number, part.mean * number, part.deviation.square() * number]
+            totals = [a + b for a, b in zip(totals, sums, strict=True)] if totals else sums
+            counts += number
+        if not totals:
+            raise InputError("no batches to estimate task gains from")
+        slope, mean, variance = (total / counts.clamp(min=1) for total in totals)
+        gains = self._link(DecoderStatistics(slope, mean, variance.sqrt()))
+        before = torch.ones_like(gains) if self.task_gains is None else self.task_gains
+        self.task_gains = torch.where(counts > 0, gains, before)
+
+    def learnable(self) -> list[nn.Parameter]:
+        """What training trains: the controller."""
+        return list(self.controller.parameters())
+
+    def train(self, mode: bool = True) -> Comodulated:
+        """Training mode of the controller: gains of a task from the batch's own inputs. The model stays in evaluation mode."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    @torch.no_grad()
+    def check(self, example: Any) -> None:
+        """Try one batch of inputs. Raises InputError for whatever a call would; settles the estimator."""
+        args, kwargs = arguments(example)
+        with self._lock:
+            call = Recording(self.model, args, kwargs, self.encoders)
+            rows = call.activity.shape[self.decoder_site.batch_dim]
+            u = self.controller(torch.zeros(rows, dtype=torch.int64, device=self._device))
+            self._statistics(call, u)
+            call.run({**self._encoder_gains(u), self.decoder: lambda activity: activity})
+
+    # ---- adapters ------------------------------------------------------------------------------------------------------
+
+    def adapter_identity(self) -> dict[str, Any]:
+        """What an adapter and the network it is loaded into must agree in."""
+        options = vars(self.modulation)
+        return {
+            "method": "comodulate",
+            "encoder": [layer.name for layer in self.encoders],
+            "decoder": self.decoder.name,
+            "neurons": [site.width for site in self.encoder_sites],
+            "num_tasks": self.num_tasks,
+            "unrectified": self.unrectified,
+            "model": hash_tensors(self.model.state_dict()),
+            # With `auto`, the estimator is the network's to choose.
+            "modulation": {
+                name: value for name, value in options.items() if name != "estimator" or not self.may_fall_back
+            },
+        }
+
+    def adapter_tensors(self) -> dict[str, Tensor]:
+        """Controller and stored task gains, by name."""
+        tensors = {f"controller.{name}": value for name, value in self.controller.state_dict().items()}
+        return tensors if self.task_gains is None else {**tensors, "task_gains": self.task_gains}
+
+    def load_adapter_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of ``adapter_tensors``. Raises InputError for tensors that do not fit; nothing is changed then."""
+        own = {f"controller.{name}": value for name, value in self.controller.state_dict().items()}
+        gains = tensors.get("task_gains")
+        if gains is not None:
+            width = self.decoder_site.width or (gains.shape[1] if gains.ndim == 2 else 0)
+            gains = own["task_gains"] = torch.ones(self.num_tasks, width, device=self._device)
+        copy_checked(own, tensors, "this network")
+        self.task_gains = gains
+        if gains is not None:
+            self.decoder_site = replace(self.decoder_site, width=gains.shape[1])
+
+    def joined(self, learned: Comodulated) -> Comodulated:
+        """A network with the tasks of another one, on the same layers of the same model, added to its own.
+
+        New tasks are learned by themselves, with ``comodulate(model, ..., num_tasks=n)``; the answers for the first K tasks keep
+        their bits.
+
+        Raises:
+            InputError: another model, layers or options; a controller whose weights its tasks share; gains stored on one side
+                alone.
+        """
+        ours, theirs = self.adapter_identity(), learned.adapter_identity()
+        del ours["num_tasks"], theirs["num_tasks"]
+        if differing := first_difference(ours, theirs):
+            raise InputError(
+                f"the tasks were learned with another {differing[0]}: {brief(differing[2])}, here {brief(differing[1])}"
+            )
+        for net in (self, learned):
+            if net.controller.mlp is not None:
+                raise InputError("tasks cannot be added: the controller's hidden layers are shared by all tasks")
+        if (self.task_gains is None) != (learned.task_gains is None):
+            raise InputError(
+                "one of the two has stored task gains and the other has not; store them in both, or in none"
+            )
+        controller = Controller(self.num_tasks + learned.num_tasks, self.controller.num_channels)
+        net = Comodulated(
+            self.model, self.encoders, self.decoder, [*self.encoder_sites, self.decoder_site], controller, self.modulation,
+            unrectified=self.unrectified, may_fall_back=self.may_fall_back,
+        )  # fmt: skip
+        a, b = self.adapter_tensors(), learned.adapter_tensors()
+        net.load_adapter_tensors({name: torch.cat([a[name], b[name]]) for name in a})
+        return net.train(self.training)
+
+    # ---- parts of a call ----------------------------------------------------------------------------------------------
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.controller.parameters()).device
+
+    @property
+    def _encoder(self) -> str:
+        return self.modulation.encoder_in(self.training)
+
+    def _stored(self) -> bool:
+        if self.training:
+            self.task_gains = None  # stored gains belong to a coupling that training is about to change
+        return self.task_gains is not None and self.modulation.level == "task"
+
+    def _checked(self, task_ids: Tensor | None) -> Tensor:
+        if not isinstance(task_ids, Tensor):
+            raise ValueError(
+                "task_ids is missing: net(inputs, task_ids=...), or `with net.disabled():` for the model itself"
+            )
+        if task_ids.is_floating_point() or task_ids.is_complex() or task_ids.dtype == torch.bool or task_ids.ndim != 1:
+            raise ValueError(f"task_ids must be integers (B,), got {task_ids.dtype} {tuple(task_ids.shape)}")
+        if not torch.compiler.is_compiling() and len(task_ids):
+            low, high = int(task_ids.min()), int(task_ids.max())
+            if low < 0 or high >= self.num_tasks:
+                raise IndexError(f"task_ids must be in [0, {self.num_tasks - 1}], got {low if low < 0 else high}")
+        return task_ids.to(torch.int64)
+
+    def _by_layer(self, values: Tensor) -> Iterable[tuple[Layer, Neurons, Tensor]]:
+        """Encoder layers with their part of ``(B, E)``."""
+        parts = values.split([site.width or 0 for site in self.encoder_sites], 1)
+        return zip(self.encoders, self.encoder_sites, parts, strict=True)
+
+    def _encoder_gains(self, u: Tensor) -> dict[Layer, Edit]:
+        return {layer: _times(site, part) for layer, site, part in self._by_layer(u.exp())}
+
+    def _answer(self, call: Call, tasks: Tensor, mode: str = "comodulation") -> Any:
+        """What the model returns from the encoder on."""
+        u = self.controller(tasks)
+        edits = self._encoder_gains(u) if mode == "attention" or self._encoder == "gain" else {}
+        if mode == "attention":
+            return call.run(edits)
+        gains = self._gains(call, tasks, u)
+        return call.run({**edits, self.decoder: _times(self.decoder_site, gains)})
+
+    def _gains(self, call: Call, tasks: Tensor, u: Tensor) -> Tensor:
+        """Gains ``(B, D)``: stored ones; else by task from the batch in training at level `task`, else one for each input."""
+        if self._stored():
+            assert self.task_gains is not None
+            return self.task_gains.index_select(0, tasks)
+        statistics = self._statistics(call, u)
+        if self.training and self.modulation.level == "task":
+            averaged = average_over_tasks(statistics, tasks, self.num_tasks)
+            return self._link(averaged).index_select(0, tasks)
+        return self._link(statistics)
+
+    def _link(self, statistics: DecoderStatistics) -> Tensor:
+        m = self.modulation
+        return gains_from_statistics(statistics, normalizer=m.normalizer, link=m.link, beta=m.beta)
+
+    def _statistics(self, call: Call, u: Tensor) -> DecoderStatistics:
+        """Statistics ``(B, D)`` of the decoder layer."""
+        m, w = self.modulation, coupling(u, self.modulation.link)
+        before = self._encoder_gains(u) if m.after_gain else {}
+
+        def respond(modulator: Tensor, std: float) -> Tensor:
+            """Decoder activity ``(B, D)`` at values of the modulator ``(B,)``."""
+            found: list[Tensor] = []
+
+            def modulated(layer: Layer, site: Neurons, factor: Tensor) -> Edit:
+                def edit(activity: Tensor) -> Tensor:
+                    self._check_rectified(activity, layer)
+                    return site.scaled(before[layer](activity) if before else activity, factor)
+
+                return edit
+
+            def decoded(activity: Tensor) -> Tensor:
+                self._check_rectified(activity, self.decoder)
+                found.append(
+                    self.decoder_site.averaged(activity.abs() if self.unrectified == "magnitude" else activity)
+                )
+                return activity
+
+            edits = {
+                layer: modulated(layer, site, modulation_factor(part, modulator, std))
+                for layer, site, part in self._by_layer(w)
+            }
+            call.run({**edits, self.decoder: decoded}, until=self.decoder)
+            return found[0]
+
+        zero = torch.zeros(u.shape[0], dtype=u.dtype, device=u.device)
+        if m.estimator == "derivative":
+            try:
+                mean, slope = directional_derivative(lambda at: respond(at, 0.0), zero, torch.ones_like(zero))
+            except RuntimeError as error:
+                if not lacks_forward_mode(error):
+                    raise
+                self._fall_back(error)
+                return self._statistics(call, u)
+            statistics = DecoderStatistics(slope, mean, slope.abs())
+        else:
+            nodes, weights = gauss_hermite(m.num_nodes, u.dtype, u.device)
+            samples = torch.stack([respond(zero + m.std * node, m.std) for node in nodes])
+            statistics = statistics_at_nodes(samples, nodes.to(samples.dtype), weights.to(samples.dtype), m.std)
+        uncoupled = (w == 0).all(1, keepdim=True)
+        return statistics._replace(slope=zero_where(uncoupled, statistics.slope))
+
+    def _fall_back(self, error: RuntimeError) -> None:
+        reason = str(error).splitlines()[0]
+        if not self.may_fall_back:
+            raise RuntimeError(
+                f"a layer between {self.encoders[0].name!r} and {self.decoder.name!r} has no forward-mode derivative, which "
+                f"estimator 'derivative' needs; use estimator 'quadrature' ({reason})"
+            ) from error
+        warnings.warn(
+            f"comodulate: gains by quadrature ({self.modulation.num_nodes} passes): a layer between "
+            f"{self.encoders[0].name!r} and {self.decoder.name!r} has no forward-mode derivative ({reason})",
+            stacklevel=2,
+        )
+        self.modulation = replace(self.modulation, estimator="quadrature")
+
+    def _check_rectified(self, activity: Tensor, layer: Layer) -> None:
+        if self.unrectified == "magnitude" or torch.compiler.is_compiling() or not bool((activity < 0).any()):
+            return
+        raise InputError(
+            f"the activity of layer {layer.name!r} is not rectified (values from {activity.min().item():.3g} to "
+            f"{activity.max().item():.3g}): a share of a negative firing rate has no meaning, and there is no gain relative to it. "
+            "Name a layer behind a ReLU, or pass unrectified='magnitude', which goes by the absolute value"
+        )
+
+
+def _times(site: Neurons, factor: Tensor) -> Edit:
+    return lambda activity: site.scaled(activity, factor)
+
+
+def _looks_like_tasks(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 1 and not value.is_floating_point() and value.dtype != torch.bool
+
+
+def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments from one batch of inputs."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return (tuple(inputs), {}) if isinstance(inputs, (tuple, list)) else ((inputs,), {})

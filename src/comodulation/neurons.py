@@ -1,0 +1,87 @@
+"""Which dimension of a layer's activity holds its neurons, and what is done along it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .errors import InputError
+
+_WIDTHS = ("out_channels", "out_features", "num_features", "num_channels", "normalized_shape", "embedding_dim")
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """The neurons of one layer.
+
+    Attributes:
+        layer: the layer's name, for errors.
+        width: number N of neurons; None where it is not known yet.
+        neuron_dim: dimension of the activity that holds them; None: the one with ``width`` entries, in doubt 1, and the last
+            for activity of three dimensions (tokens). The dimensions that are neither this nor the inputs' are positions.
+        batch_dim: dimension of the inputs.
+    """
+
+    layer: str
+    width: int | None
+    neuron_dim: int | None = None
+    batch_dim: int = 0
+
+    def dimension(self, activity: Tensor) -> int:
+        """The dimension of the neurons in activity. Raises InputError where none can be it."""
+        dims = activity.ndim
+        if dims < 2 or self.batch_dim >= dims:
+            raise InputError(
+                f"layer {self.layer!r} has activity of shape {tuple(activity.shape)}, expected at least inputs and neurons"
+            )
+        if self.neuron_dim is not None:
+            candidates = [self.neuron_dim % dims] if -dims <= self.neuron_dim < dims else []
+        else:
+            usual = [dims - 1, 1] if dims == 3 else [1, dims - 1]
+            candidates = [dim for dim in dict.fromkeys([*usual, 0]) if dim != self.batch_dim]
+        fitting = [d for d in candidates if d != self.batch_dim and self.width in (None, activity.shape[d])]
+        if not fitting:
+            where = f"dimension {self.neuron_dim} of" if self.neuron_dim is not None else "a dimension of"
+            raise InputError(
+                f"layer {self.layer!r}: expected {self.width} neurons in {where} its activity {tuple(activity.shape)}; pass "
+                "example= (one batch of inputs), encoder_width= or neuron_dim="
+            )
+        return fitting[0]
+
+    def averaged(self, activity: Tensor) -> Tensor:
+        """Activity averaged over positions, in at least float32: ``(B, N)``."""
+        precise = activity.to(torch.promote_types(activity.dtype, torch.float32))
+        ordered = precise.movedim((self.batch_dim, self.dimension(activity)), (0, 1))
+        return ordered.flatten(2).mean(2) if ordered.ndim > 2 else ordered
+
+    def scaled(self, activity: Tensor, factor: Tensor) -> Tensor:
+        """Activity with each neuron multiplied by its factor ``(B, N)``, in the activity's type."""
+        dim = self.dimension(activity)
+        if factor.shape[0] != activity.shape[self.batch_dim]:
+            raise InputError(
+                f"{factor.shape[0]} task ids for {activity.shape[self.batch_dim]} inputs (layer {self.layer!r}, activity "
+                f"{tuple(activity.shape)}, inputs in dimension {self.batch_dim}); give one task an input, or batch_dim="
+            )
+        if dim < self.batch_dim:
+            factor = factor.T
+        shape = [1] * activity.ndim
+        shape[dim], shape[self.batch_dim] = activity.shape[dim], activity.shape[self.batch_dim]
+        precise = torch.promote_types(activity.dtype, torch.float32)
+        # The product in float32: in half precision a large factor alone would overflow.
+        return (activity.to(precise) * factor.to(precise).reshape(shape)).to(activity.dtype)
+
+
+def infer_width(module: nn.Module) -> int | None:
+    """Number of neurons of a layer's output, read off the last of its parts that says it; None if none does."""
+    for part in reversed(list(module.modules())):
+        if isinstance(part, nn.RNNBase):
+            return (part.proj_size or part.hidden_size) * (2 if part.bidirectional else 1)
+        for name in _WIDTHS:
+            value = getattr(part, name, None)
+            if isinstance(value, (tuple, list, torch.Size)) and value:
+                value = value[-1]
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                return value
+    return None

@@ -1,0 +1,292 @@
+"""A run served on localhost: one page and a JSON API. Nothing is written to disk.
+
+The network answers one request at a time, so that concurrent requests get the answers of sequential ones; uploads are read
+meanwhile. Every error is a JSON object with one sentence under ``error``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import anyio.to_thread
+import torch
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse
+from PIL import Image
+from starlette.exceptions import HTTPException
+from torch import Tensor
+
+from .analysis.calibration import TEMPERATURES
+from .errors import InputError, RunError, choose
+from .features import features_of_images
+from .guard import LOCAL_NAMES, Guarded, refusal
+from .inspection import Inspection, answers, inspect
+from .methods import Comodulation
+from .prediction import Run, content_id, describe
+from .serving_page import page, page_policy
+from .uploads import FORMATS, MAX_BYTES, MAX_PIXELS, UploadError, read_image
+
+DEVIATIONS = tuple(step / 10 for step in range(-30, 31))
+MOST_DEVIATIONS, WIDEST = 201, 6.0
+NEURONS = 8  # decoder neurons of which activity is given, unless asked otherwise
+OUTPUTS = 6  # outputs of which probabilities are given for every value of the modulator
+UPLOADS_AT_ONCE = 8  # bounds the memory that waiting images take
+
+T = TypeVar("T")
+
+
+class Service:
+    """A run with its network, which answers about images.
+
+    Args:
+        run: finished. Its network is loaded here, so that what is wrong with it is known before anything is served.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.family, self.method, self.metrics = run, run.family, run.method, run.metrics
+        self.temperature = stored_temperature(self.metrics)
+
+    def describe(self) -> dict[str, Any]:
+        """What is served: method, tasks, metrics, modulator, limits."""
+        split = "test" if "test" in self.metrics else "validation"
+        measured = self.metrics[split]
+        modulation = self.method.head.modulation
+        return {
+            "method": self.method.name,
+            "backbone": self.run.config.backbone.name,
+            "image_size": self.run.config.backbone.image_size,
+            "kind": self.family.kind,
+            "readout": self.run.config.readout,
+            "tasks": [
+                {
+                    "name": name,
+                    "classes": self.family.answers(task),
+                    "accuracy": measured["tasks"].get(name, {}).get("accuracy"),
+                }
+                for task, name in enumerate(self.family.tasks)
+            ],
+            "metrics": {"split": split, **{name: measured[name] for name in ("accuracy", "nll", "ece", "count")}},
+            "temperature": self.temperature,
+            "modulator": {
+                "sigma": modulation.std,
+                **{name: getattr(modulation, name) for name in ("link", "level", "estimator", "encoder", "beta")},
+            }
+            if isinstance(self.method, Comodulation)
+            else None,
+            "limits": {"bytes": MAX_BYTES, "pixels": MAX_PIXELS, "formats": FORMATS},
+        }
+
+    def predict(self, image: Image.Image, tasks: Sequence[str]) -> dict[str, Any]:
+        """Answers to tasks (none named: all of them), from one pass of the backbone and one batch of the decoder."""
+        ids = self.run.task_ids(tasks)
+        features, sample = self._features(image)
+        found = answers(self.method, features, torch.tensor(ids), sample, self.temperature or 1.0)
+        described = (describe(self.family, task, row) for task, row in zip(ids, found, strict=True))
+        return {
+            "temperature": self.temperature,
+            "tasks": {self.family.tasks[task]: answer for task, answer in zip(ids, described, strict=True)},
+        }
+
+    def mechanism(self, image: Image.Image, task: str, deviations: Sequence[float], neurons: int) -> dict[str, Any]:
+        """One image under one task, with the modulator at several values, in standard deviations."""
+        number = self.family.task_id(task)
+        features, sample = self._features(image)
+        values = torch.tensor(deviations, dtype=torch.float64)
+        seen = inspect(self.method, features, number, values, sample, self.temperature or 1.0)
+        return {
+            "task": task,
+            "temperature": self.temperature,
+            "answer": describe(self.family, number, seen.answer),
+            "encoder_gains": None if seen.encoder_gains is None else _listed(seen.encoder_gains),
+            "decoder_gains": None if seen.decoder_gains is None else _listed(seen.decoder_gains),
+            "modulator": self._modulator(seen, neurons),
+        }
+
+    def _modulator(self, seen: Inspection, neurons: int) -> dict[str, Any] | None:
+        if (m := seen.modulated) is None:
+            return None
+        # The neurons that follow the modulator most in this image, and the outputs that are probable at any value of it.
+        followers = m.slope.argsort(descending=True, stable=True)[:neurons]
+        likely = torch.cat([m.probabilities, seen.answer[None]]).amax(0).argsort(descending=True, stable=True)[:OUTPUTS]
+        likely = likely[seen.answer[likely].argsort(descending=True, stable=True)]
+        names = self.family.targets
+        return {
+            "sigma": m.std,
+            "deviations": m.deviations.tolist(),
+            "coupling": _listed(m.coupling),
+            "factors": _listed(m.factors),
+            "neurons": followers.tolist(),
+            "decoder_activity": _listed(m.decoder_activity[:, followers]),
+            "slope": _listed(m.slope[followers]),
+            "outputs": [names[place] for place in likely],
+            "answer": _listed(seen.answer[likely]),
+            "probabilities": _listed(m.probabilities[:, likely]),
+        }
+
+    def _features(self, image: Image.Image) -> tuple[Tensor, int]:
+        """Features of an image, ``(1, C, H, W)``, and the number that stands for its content."""
+        pixels = self.run.backbone.preprocess(image)
+        return features_of_images(self.run.backbone, pixels[None], self.run.config.precision), content_id(pixels)
+
+
+def stored_temperature(metrics: dict[str, Any]) -> float | None:
+    """The temperature fitted on validation images, if the run has one."""
+    value = metrics.get("temperature")
+    return float(value) if isinstance(value, (int, float)) and TEMPERATURES[0] <= value <= TEMPERATURES[1] else None
+
+
+def _listed(values: Tensor) -> Any:
+    """A tensor as nested lists of numbers of six digits, which is what float32 holds and a third of the length."""
+    if values.ndim > 1:
+        return [_listed(row) for row in values]
+    return [float(f"{value:.6g}") for value in values.tolist()]
+
+
+def make_app(service: Service) -> FastAPI:
+    """The page and the API, without the checks of ``Guarded``."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    network, uploads = anyio.CapacityLimiter(1), asyncio.Semaphore(UPLOADS_AT_ONCE)
+
+    async def answer(request: Request, work: Callable[[Image.Image], T]) -> T:
+        async with uploads:
+            image = await read_image(request)
+            return await anyio.to_thread.run_sync(work, image, limiter=network)
+
+    @app.get("/")
+    async def index() -> HTMLResponse:
+        return HTMLResponse(page(), headers={"Content-Security-Policy": page_policy()})
+
+    @app.get("/api/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/api/run")
+    async def run() -> JSONResponse:
+        return JSONResponse(_finite(service.describe()))
+
+    @app.post("/api/predict")
+    async def predict(request: Request) -> JSONResponse:
+        given = _query(request, ("task",))
+        for task in given["task"]:
+            service.family.task_id(task)  # before the upload is read
+        return JSONResponse(await answer(request, lambda image: service.predict(image, given["task"])))
+
+    @app.post("/api/mechanism")
+    async def mechanism(request: Request) -> JSONResponse:
+        given = _query(request, ("task", "modulator", "neurons"))
+        task = _one(given, "task")
+        service.family.task_id(task)
+        deviations = _deviations(given["modulator"])
+        neurons = _neurons(given, service.method.head.decoder_channels)
+        return JSONResponse(await answer(request, lambda image: service.mechanism(image, task, deviations, neurons)))
+
+    @app.exception_handler(InputError)
+    async def bad_input(_: Request, error: InputError) -> JSONResponse:
+        return refusal(error.status if isinstance(error, UploadError) else 400, str(error))
+
+    @app.exception_handler(HTTPException)
+    async def bad_address(request: Request, error: HTTPException) -> JSONResponse:
+        known = sorted({getattr(route, "path", "") for route in app.routes})
+        return refusal(
+            error.status_code, f"{request.method} {request.url.path}: {error.detail}; known: {', '.join(known)}"
+        )
+
+    @app.exception_handler(Exception)
+    async def failed(_: Request, error: Exception) -> JSONResponse:
+        return refusal(500, str(error) if isinstance(error, RunError) else "the server failed; its log says how")
+
+    return app
+
+
+def _query(request: Request, known: tuple[str, ...]) -> dict[str, list[str]]:
+    """Values of the query by name. Raises InputError for a name that is not known."""
+    for name in request.query_params:
+        choose(name, known, "query parameter")
+    return {name: request.query_params.getlist(name) for name in known}
+
+
+def _one(given: dict[str, list[str]], name: str) -> str:
+    if len(given[name]) != 1:
+        raise InputError(f"give one {name} in the address, as ?{name}=...; got {len(given[name])}")
+    return given[name][0]
+
+
+def _deviations(texts: list[str]) -> Sequence[float]:
+    if not texts:
+        return DEVIATIONS
+    if len(texts) > MOST_DEVIATIONS:
+        raise InputError(f"at most {MOST_DEVIATIONS} values of the modulator at once, got {len(texts)}")
+    values = [_number(text, "modulator") for text in texts]
+    for value in values:
+        if not abs(value) <= WIDEST:
+            raise InputError(f"modulator must be from -{WIDEST:g} to {WIDEST:g} standard deviations, got {value:g}")
+    return values
+
+
+def _neurons(given: dict[str, list[str]], most: int) -> int:
+    if not given["neurons"]:
+        return min(NEURONS, most)
+    number = _number(_one(given, "neurons"), "neurons")
+    if number not in range(1, most + 1):
+        raise InputError(f"neurons must be a whole number from 1 to {most}, got {number:g}")
+    return int(number)
+
+
+def _number(text: str, name: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{name} must be a number, got {text!r}") from None
+
+
+def _finite(value: Any) -> Any:
+    """The same with None in place of numbers that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready()
+
+
+def serve(run: Run, listening: socket.socket, *, allow_remote: bool = False, ready: Callable[[str], None]) -> None:
+    """Serve a run until Ctrl-C.
+
+    Args:
+        run: finished.
+        listening: from ``bind``.
+        allow_remote: answer requests whatever name they are addressed to.
+        ready: called with the address once requests are answered.
+
+    Raises:
+        InputError: a run that cannot be loaded.
+    """
+    host, port = listening.getsockname()[:2]
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    hosts = None if allow_remote else frozenset((*LOCAL_NAMES, host))
+    app = Guarded(make_app(Service(run)), hosts)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, ws="none", lifespan="off",
+        timeout_graceful_shutdown=5,
+    )  # fmt: skip
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a wrong form is the sender's to know about
+    with contextlib.suppress(KeyboardInterrupt):
+        _Server(config, lambda: ready(address)).run(sockets=[listening])

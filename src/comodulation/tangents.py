@@ -1,0 +1,75 @@
+"""One forward-mode derivative, in which a layer that is linear in its input costs two calls of it and not three.
+
+Torch's own forward mode also pushes the tangent of a layer's parameters through it, even where that is zero because they are
+fixed: three convolutions (or matrix products) in place of two. Here convolutions, linear layers and normalisation by stored
+statistics, where they have no tangent of their own, send value and tangent through the layer; all else is torch's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+_LINEAR = (torch.conv1d, torch.conv2d, torch.conv3d, F.linear)
+
+
+def directional_derivative(function: Callable[[Tensor], Tensor], at: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
+    """Value and derivative of a function at a point along a direction; both differentiable in reverse mode.
+
+    Args:
+        function: of one tensor. at, along: of equal shape.
+
+    Raises:
+        RuntimeError: an operation without forward mode; see ``gains.lacks_forward_mode``.
+    """
+    with forward_ad.dual_level(), _FixedLayers():
+        result = forward_ad.unpack_dual(function(forward_ad.make_dual(at, along)))
+    tangent = torch.zeros_like(result.primal) if result.tangent is None else result.tangent
+    return result.primal, tangent
+
+
+class _FixedLayers(TorchFunctionMode):
+    """Layers with fixed parameters, applied to value and tangent."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _LINEAR and len(args) >= 2:
+            tensor, weight, *rest = args
+            bias = rest.pop(0) if rest else kwargs.pop("bias", None)
+            value, tangent = _parts(tensor)
+            if tangent is not None and not _moves(weight) and not _moves(bias):
+                return forward_ad.make_dual(
+                    func(value, weight, bias, *rest, **kwargs), func(tangent, weight, None, *rest, **kwargs)
+                )
+            return func(tensor, weight, bias, *rest, **kwargs)
+        if func is F.batch_norm or func is torch.batch_norm:
+            return self._normalise(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _normalise(self, func: Any, args: Any, kwargs: Any) -> Any:
+        # F.batch_norm(input, mean, var, weight, bias, training, momentum, eps); torch.batch_norm has weight and bias first.
+        if func is F.batch_norm and not kwargs and len(args) == 8:
+            tensor, mean, var, weight, bias, training, _, eps = args
+            value, tangent = _parts(tensor)
+            fixed = not any(_moves(each) for each in (mean, var, weight, bias))
+            if tangent is not None and not training and var is not None and fixed:
+                scale = (var + eps).rsqrt() if weight is None else weight * (var + eps).rsqrt()
+                shape = (1, -1) + (1,) * (tangent.ndim - 2)
+                return forward_ad.make_dual(func(value, *args[1:]), tangent * scale.reshape(shape).to(tangent.dtype))
+        return func(*args, **kwargs)
+
+
+def _parts(tensor: Any) -> tuple[Tensor, Tensor | None]:
+    parts = forward_ad.unpack_dual(tensor)
+    return parts.primal, parts.tangent
+
+
+def _moves(tensor: Tensor | None) -> bool:
+    """Whether a tensor has a tangent of its own."""
+    return tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None
