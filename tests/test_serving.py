@@ -362,7 +362,7 @@ def test_the_limit_under_which_the_server_runs_does_stop_writing(tmp_path):
             process.stdout.readline()
             if limited:
                 forbid_writing(process.pid)
-            err = process.communicate("\n", timeout=60)[1]
+            err = process.communicate("\n", timeout=300)[1]
         assert (process.returncode != 0, "File too large" in err) == (limited, limited)
 
 

@@ -55,6 +55,7 @@ def dense_matrix(kernel: Tensor, height: int, width: int) -> Tensor:
     )  # the tap from input p to output q
     within = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
     taps = F.one_hot(torch.where(within, rows * size + columns, size * size).flatten(), size * size + 1)[:, :-1]
-    # Products with 0 and 1 are exact, and their gradient is again a matrix product.
-    blocks = kernel.flatten(2) @ taps.T.to(kernel)
+    # Products with 0 and 1 are exact, and their gradient is again a matrix product. Not under autocast: the matrix may be kept.
+    with torch.autocast(kernel.device.type, enabled=False):
+        blocks = kernel.flatten(2) @ taps.T.to(kernel)
     return blocks.unflatten(2, (len(y), len(y))).permute(1, 2, 0, 3).reshape(inputs * len(y), outputs * len(y))

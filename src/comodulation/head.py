@@ -177,6 +177,10 @@ class ComodulatedHead(nn.Module):
     def _convolve(self, activity: Tensor, layer: nn.Conv2d) -> Tensor:
         """A layer's convolution without bias; a frozen layer's matrix for small maps is built once."""
         weight, (height, width) = layer.weight, activity.shape[2:]
+        if (
+            torch.compiler.is_compiling()
+        ):  # a graph is for one convolution and any number of inputs; it keeps no matrices
+            return nn.functional.conv2d(activity, weight, padding=weight.shape[-1] // 2)
         if weight.requires_grad or not is_small(height, width, weight.shape[-1]):
             return convolve(activity, weight)
         key = (weight.data_ptr(), weight._version, weight.dtype, height, width)
@@ -398,13 +402,15 @@ class ComodulatedHead(nn.Module):
         """Decoder statistics ``(B, D)`` at given encoder activity; the derivative is fused."""
         m = self.modulation
         if m.estimator != "derivative":
-            # The same draws for every input: a gain then depends on its input alone, not on its place in a batch.
-            one = torch.zeros(1, dtype=torch.int64, device=activity.device)
-            draws = modulator_noise(one, one, m.num_samples, seed=self.seed, layer=DECODER_NOISE)
+            draws = None
+            if m.estimator == "monte_carlo":
+                # The same draws for every input: a gain then depends on its input alone, not on its place in a batch.
+                one = torch.zeros(1, dtype=torch.int64, device=activity.device)
+                draws = modulator_noise(one, one, m.num_samples, seed=self.seed, layer=DECODER_NOISE)
+                draws = draws.expand(-1, activity.shape[0])
             return decoder_statistics(
-                self.decode, activity, coupling, m.std, estimator=m.estimator, num_nodes=m.num_nodes,
-                draws=draws.expand(-1, activity.shape[0]),
-            )  # fmt: skip
+                self.decode, activity, coupling, m.std, estimator=m.estimator, num_nodes=m.num_nodes, draws=draws
+            )
         decoded = self.decode(activity)
         slope = torch.where(decoded > 0, self.drive(activity * coupling[:, :, None, None]), 0).mean((-2, -1))
         return DecoderStatistics(slope, decoded.mean((-2, -1)), slope.abs())

@@ -163,12 +163,19 @@ class TaskFamily:
 
     def member_mask(self, task_ids: Tensor | None = None) -> Tensor:
         """Which outputs belong to which task, bool ``(K, C)``; or to the task of each input, ``(B, C)`` for ``(B,)``."""
+        if task_ids is not None and torch.compiler.is_compiling():  # a graph takes a table, not the tasks of one batch
+            return self.member_table[task_ids]
         asked = torch.arange(self.num_tasks) if task_ids is None else task_ids
         distinct, places = asked.unique(return_inverse=True)  # so that the time does not depend on K
         mask = torch.zeros(len(distinct), self.num_outputs, dtype=torch.bool)
         for row, task in enumerate(distinct.tolist()):
             mask[row, list(self.members[task])] = True
         return mask.to(asked.device)[places]
+
+    @cached_property
+    def member_table(self) -> Tensor:
+        """``member_mask`` of all tasks, kept for graphs; to be asked for before one is made."""
+        return self.member_mask()
 
     def examples(self, columns: Sequence[np.ndarray]) -> Examples:
         """All labelled (image, task) pairs of a table.
