@@ -75,6 +75,7 @@ class Comodulated(nn.Module):
         like = next((value for value in model.parameters() if value.is_floating_point()), torch.empty(0))
         controller.to(like.device)
         self._off = 0
+        self._changed: set[nn.Module] = set()
         self._lock = threading.RLock()
 
     @property
@@ -104,7 +105,11 @@ class Comodulated(nn.Module):
         with self._lock:
             # One pass will do where no gain has to be computed from this input: nothing to keep then.
             once = mode == "attention" or self._stored()
-            call = Call(self.model, args, kwargs) if once else Recording(self.model, args, kwargs, self.encoders)
+            call = (
+                Call(self.model, args, kwargs)
+                if once
+                else Recording(self.model, args, kwargs, self.encoders, self._changed)
+            )
             return self._answer(call, tasks, mode)
 
     @contextmanager
@@ -129,7 +134,7 @@ class Comodulated(nn.Module):
         """
         tasks = torch.arange(self.num_tasks, device=self._device) if tasks is None else self._checked(tasks)
         with self._lock:
-            once = Recording(self.model, args, kwargs, self.encoders)
+            once = Recording(self.model, args, kwargs, self.encoders, self._changed)
             batch_dim = self.decoder_site.batch_dim
             call = once.repeated(len(tasks), batch_dim)
             rows = once.activity.shape[batch_dim]
@@ -154,7 +159,9 @@ class Comodulated(nn.Module):
             args, kwargs = arguments(inputs)
             tasks = self._checked(task_ids)
             with self._lock:
-                found = self._statistics(Recording(self.model, args, kwargs, self.encoders), self.controller(tasks))
+                found = self._statistics(
+                    Recording(self.model, args, kwargs, self.encoders, self._changed), self.controller(tasks)
+                )
             part = average_over_tasks(found, tasks, self.num_tasks)
             number = torch.bincount(tasks, minlength=self.num_tasks)[:, None]
             sums = [part.slope * number, part.mean * number, part.deviation.square() * number]
@@ -182,7 +189,7 @@ class Comodulated(nn.Module):
         """Try one batch of inputs. Raises InputError for whatever a call would; settles the estimator."""
         args, kwargs = arguments(example)
         with self._lock:
-            call = Recording(self.model, args, kwargs, self.encoders)
+            call = Recording(self.model, args, kwargs, self.encoders, self._changed)
             rows = call.activity.shape[self.decoder_site.batch_dim]
             u = self.controller(torch.zeros(rows, dtype=torch.int64, device=self._device))
             self._statistics(call, u)
@@ -321,13 +328,17 @@ class Comodulated(nn.Module):
         m, w = self.modulation, coupling(u, self.modulation.link)
         before = self._encoder_gains(u) if m.after_gain else {}
 
+        first = True
+
         def respond(modulator: Tensor, std: float) -> Tensor:
             """Decoder activity ``(B, D)`` at values of the modulator ``(B,)``."""
+            nonlocal first
             found: list[Tensor] = []
 
             def modulated(layer: Layer, site: Neurons, factor: Tensor) -> Edit:
                 def edit(activity: Tensor) -> Tensor:
-                    self._check_rectified(activity, layer)
+                    if first:  # the encoder's activity is the same in every pass
+                        self._check_rectified(activity, layer)
                     return site.scaled(before[layer](activity) if before else activity, factor)
 
                 return edit
@@ -344,7 +355,8 @@ class Comodulated(nn.Module):
                 for layer, site, part in self._by_layer(w)
             }
             call.run({**edits, self.decoder: decoded}, until=self.decoder)
-            return found[0]
+            first = False
+            return found[-1]
 
         zero = torch.zeros(u.shape[0], dtype=u.dtype, device=u.device)
         if m.estimator == "derivative":

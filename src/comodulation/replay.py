@@ -131,16 +131,24 @@ class Recording(Call):
     Args:
         model, args, kwargs: the call.
         until: layers; the recording ends when the first of them has run.
+        changed: modules whose output is known to be changed in place by what follows, so that a copy is kept; added to. A set that
+            lives as long as the model saves the next recording from finding out again.
 
     Raises:
         InputError: none of the layers ran.
     """
 
     def __init__(
-        self, model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], until: Sequence[Layer]
+        self,
+        model: nn.Module,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        until: Sequence[Layer],
+        changed: set[nn.Module] | None = None,
     ) -> None:
         super().__init__(model, args, kwargs)
         self.layers = until
+        self.changed = set() if changed is None else changed
         self.copies = False
         self.outputs: dict[nn.Module, Any] = {}
         self._record()
@@ -162,7 +170,7 @@ class Recording(Call):
             return value
 
         other = object.__new__(Recording)
-        other.model, other.layers, other.copies = self.model, self.layers, self.copies
+        other.model, other.layers, other.changed, other.copies = self.model, self.layers, self.changed, self.copies
         other.args, other.kwargs = tree_map_only(Tensor, repeat, (tuple(self.args), dict(self.kwargs)))
         other.outputs = tree_map_only(Tensor, repeat, self.outputs)
         return other
@@ -182,13 +190,16 @@ class Recording(Call):
     def _record(self) -> None:
         outputs: dict[nn.Module, Any] = {}
         versions: dict[nn.Module, list[int]] = {}
+        ran: set[nn.Module] = set()
         again: set[nn.Module] = set()
         ends = {layer.module for layer in self.layers}
 
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            if module in outputs:
-                again.add(module)
-            outputs[module], versions[module] = output, _versions(output)
+            (again if module in ran else ran).add(module)
+            for inner in module.modules():  # they will not run again where this module does not: their memory is free
+                outputs.pop(inner, None)
+            kept = tree_map_only(Tensor, torch.clone, output) if module in self.changed else output
+            outputs[module], versions[module] = kept, _versions(kept)
             if module in ends:
                 if not _traced():
                     raise _Reached
@@ -208,9 +219,11 @@ class Recording(Call):
         if not ends & outputs.keys():
             raise InputError(f"layer {self.layers[0].name!r} did not run when the model was called")
         # Not what ran twice, nor what was later changed in place: these run again, from what they were given.
-        sound = [m for m, output in outputs.items() if m not in again and versions[m] == _versions(output)]
-        inside = {inner for module in sound for inner in module.modules() if inner is not module}
-        self.outputs = {module: outputs[module] for module in sound if module not in inside}
+        now = {module for module, output in outputs.items() if versions[module] != _versions(output)}
+        self.changed |= now
+        self.outputs = {
+            module: output for module, output in outputs.items() if module not in again and module not in now
+        }
 
     @contextmanager
     def _replaying(self) -> Iterator[None]:
