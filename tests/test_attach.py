@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 import networks
+from adapters.make import FEATURES, attached
 from comodulation import InputError, comodulate, decoder_gains, load_adapter, save_adapter
 from comodulation.gains import average_over_tasks, decoder_statistics, gains_from_statistics
 from networks import couple, untouched
@@ -343,6 +346,19 @@ def test_saved_equals_loaded(blocks, images, tmp_path):
     assert torch.equal(other(images, TASKS), net(images, TASKS))
     assert metadata["encoder"] == ["first"]
     assert (tmp_path / "adapter.safetensors").stat().st_size < 4096
+
+
+# Written by the release in their names, with the answers they gave then.
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parent / "adapters" / "networks").glob("*.safetensors")), ids=str
+)
+def test_adapters_of_past_releases_load(path):
+    net = attached()
+    load_adapter(net, path)
+    expected = torch.tensor(json.loads(path.with_suffix(".json").read_text()))
+    inputs = FEATURES.flatten(2).mean(2)
+    torch.testing.assert_close(net.all_tasks(inputs), expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(attached().all_tasks(inputs), expected, atol=1e-2)
 
 
 @pytest.mark.parametrize(

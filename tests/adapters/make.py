@@ -2,7 +2,8 @@
 
     python tests/adapters/make.py RELEASE
 
-A file that cannot be loaded any more is an error of the library, not of the file. See tests/test_adapters_hostile.py.
+A file that cannot be loaded any more is an error of the library, not of the file. See tests/test_adapters_hostile.py; for
+networks/, tests/test_attach.py.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from comodulation.attach import comodulate
+from comodulation.comodulated import Comodulated
 from comodulation.head import ComodulatedHead
 from comodulation.methods import Method, make_method
 from comodulation.store import save_adapter
@@ -54,7 +58,23 @@ def learn(method: Method) -> None:
     method.settle([(inputs, torch.arange(len(inputs)) % method.family.num_tasks)])
 
 
+def attached() -> Comodulated:
+    """Modulation inside a tiny network, whose numbers are given by ``numbers`` too."""
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))
+    with torch.no_grad():
+        for place, parameter in enumerate(model.parameters()):
+            parameter.copy_(numbers(parameter.shape, 13 * place))
+    return comodulate(model, encoder="1", decoder="3", num_tasks=2, encoder_width=5).eval()
+
+
 def main(release: str) -> None:
+    net, inputs = attached(), FEATURES.flatten(2).mean(2)
+    with torch.no_grad():
+        for place, parameter in enumerate(net.learnable()):
+            parameter.copy_(numbers(parameter.shape, 5 + 17 * place))
+    net.store_task_gains([(inputs, torch.tensor([0, 1, 0]))])
+    save_adapter(net, HERE / "networks" / f"{release}.safetensors")
+    (HERE / "networks" / f"{release}.json").write_text(json.dumps(net.all_tasks(inputs).tolist()) + "\n")
     for name, kind in (("comodulation", "classes"), ("comodulation", "binary"), ("film", "binary")):
         made = network(name, kind)
         learn(made)
