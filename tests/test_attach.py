@@ -249,8 +249,12 @@ def test_threads_wait_for_one_another(blocks, images):
     expected = {task: net(images, torch.full((4,), task)) for task in range(3)}
     wrong = []
 
+    base = blocks(images)
+
     def ask(task):
         for _ in range(5):
+            if not torch.equal(net(images, mode="base"), base):
+                wrong.append("base")
             if not torch.equal(net(images, torch.full((4,), task)), expected[task]):
                 wrong.append(task)
 
@@ -260,6 +264,18 @@ def test_threads_wait_for_one_another(blocks, images):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_copy_is_on_its_own(blocks, images):
+    net = couple(comodulate(blocks, encoder="first", decoder="third", num_tasks=3))
+    before = net(images, TASKS)
+    other = copy.deepcopy(net)
+    assert torch.equal(other(images, TASKS), before)
+    with torch.no_grad():
+        other.controller.embedding.weight.zero_()
+        other.model.classifier.weight.zero_()
+    assert not torch.equal(other(images, TASKS), before)
+    assert torch.equal(net(images, TASKS), before)
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------------

@@ -82,6 +82,13 @@ class Comodulated(nn.Module):
     def num_tasks(self) -> int:
         return self.controller.num_tasks
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lock": None}  # a copy has a lock of its own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._lock = threading.RLock()
+
     # ---- calls ------------------------------------------------------------------------------------------------------
 
     def forward(self, *args: Any, task_ids: Tensor | None = None, mode: str = "comodulation", **kwargs: Any) -> Any:
@@ -100,7 +107,8 @@ class Comodulated(nn.Module):
         if task_ids is None and len(args) > 1 and _looks_like_tasks(args[-1]):
             args, task_ids = args[:-1], args[-1]
         if self._off or choose(mode, MODES, "mode") == "base":
-            return self.model(*args, **kwargs)
+            with self._lock:
+                return self.model(*args, **kwargs)
         tasks = self._checked(task_ids)
         with self._lock:
             # One pass will do where no gain has to be computed from this input: nothing to keep then.
