@@ -408,9 +408,12 @@ class ComodulatedHead(nn.Module):
                 one = torch.zeros(1, dtype=torch.int64, device=activity.device)
                 draws = modulator_noise(one, one, m.num_samples, seed=self.seed, layer=DECODER_NOISE)
                 draws = draws.expand(-1, activity.shape[0])
-            return decoder_statistics(
-                self.decode, activity, coupling, m.std, estimator=m.estimator, num_nodes=m.num_nodes, draws=draws
-            )
+            # Not in half precision: what is asked for is a difference between nearly equal numbers.
+            with torch.autocast(activity.device.type, enabled=False):
+                return decoder_statistics(
+                    self.decode, activity.to(self.decoder.weight.dtype), coupling.to(self.decoder.weight.dtype), m.std,
+                    estimator=m.estimator, num_nodes=m.num_nodes, draws=draws,
+                )  # fmt: skip
         decoded = self.decode(activity)
         slope = torch.where(decoded > 0, self.drive(activity * coupling[:, :, None, None]), 0).mean((-2, -1))
         return DecoderStatistics(slope, decoded.mean((-2, -1)), slope.abs())
