@@ -329,9 +329,10 @@ def _derivative(decode: Decode, activity: Tensor, coupling: Tensor) -> tuple[Ten
 def lacks_forward_mode(error: RuntimeError) -> bool:
     """Whether an error says that some operation has no forward-mode derivative.
 
-    Torch has two ways to say it: NotImplementedError (fused attention, LSTM), and for an autograd.Function without setup_context
-    a plain RuntimeError that only its text tells from others. Whatever else goes wrong in a caller's layers is the caller's.
+    Torch has two ways to say it: NotImplementedError (fused attention, LSTM), and for a caller's own autograd.Function a plain
+    RuntimeError. Whatever else goes wrong in a caller's layers is the caller's.
     """
+    # The text, because torch raises the second as RuntimeError without a class or a code of its own; it names what is missing.
     return isinstance(error, NotImplementedError) or "setup_context" in str(error)
 
 
