@@ -10,12 +10,13 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from .controller import Controller, coupling
 from .errors import InputError, brief, choose, first_difference
@@ -110,14 +111,11 @@ class Comodulated(nn.Module):
             with self._lock:
                 return self.model(*args, **kwargs)
         tasks = self._checked(task_ids)
-        with self._lock:
-            # One pass will do where no gain has to be computed from this input: nothing to keep then.
-            once = mode == "attention" or self._stored()
-            call = (
-                Call(self.model, args, kwargs)
-                if once
-                else Recording(self.model, args, kwargs, self.encoders, self._changed)
-            )
+        # One pass will do where no gain has to be computed from this input: nothing to keep then.
+        if mode == "attention" or self._stored():
+            with self._lock:
+                return self._answer(Call(self.model, args, kwargs), tasks, mode)
+        with self._recording(args, kwargs) as call:
             return self._answer(call, tasks, mode)
 
     @contextmanager
@@ -141,8 +139,7 @@ class Comodulated(nn.Module):
             As the model, with k B inputs in place of B: all inputs under the first task, then under the second, ...
         """
         tasks = torch.arange(self.num_tasks, device=self._device) if tasks is None else self._checked(tasks)
-        with self._lock:
-            once = Recording(self.model, args, kwargs, self.encoders, self._changed)
+        with self._recording(args, kwargs) as once:
             batch_dim = self.decoder_site.batch_dim
             call = once.repeated(len(tasks), batch_dim)
             rows = once.activity.shape[batch_dim]
@@ -166,10 +163,8 @@ class Comodulated(nn.Module):
         for inputs, task_ids in batches:
             args, kwargs = arguments(inputs)
             tasks = self._checked(task_ids)
-            with self._lock:
-                found = self._statistics(
-                    Recording(self.model, args, kwargs, self.encoders, self._changed), self.controller(tasks)
-                )
+            with self._recording(args, kwargs) as call:
+                found = self._statistics(call, self.controller(tasks))
             part = average_over_tasks(found, tasks, self.num_tasks)
             number = torch.bincount(tasks, minlength=self.num_tasks)[:, None]
             sums = [part.slope * number, part.mean * number, part.deviation.square() * number]
@@ -196,8 +191,7 @@ class Comodulated(nn.Module):
     def check(self, example: Any) -> None:
         """Try one batch of inputs. Raises InputError for whatever a call would; settles the estimator."""
         args, kwargs = arguments(example)
-        with self._lock:
-            call = Recording(self.model, args, kwargs, self.encoders, self._changed)
+        with self._recording(args, kwargs) as call:
             rows = call.activity.shape[self.decoder_site.batch_dim]
             u = self.controller(torch.zeros(rows, dtype=torch.int64, device=self._device))
             self._statistics(call, u)
@@ -233,7 +227,7 @@ class Comodulated(nn.Module):
         gains = tensors.get("task_gains")
         if gains is not None:
             width = self.decoder_site.width or (gains.shape[1] if gains.ndim == 2 else 0)
-            gains = own["task_gains"] = torch.ones(self.num_tasks, width, device=self._device)
+            gains = own["task_gains"] = next(self.controller.parameters()).new_ones(self.num_tasks, width)
         copy_checked(own, tensors, "this network")
         self.task_gains = gains
         if gains is not None:
@@ -262,7 +256,8 @@ class Comodulated(nn.Module):
             raise InputError(
                 "one of the two has stored task gains and the other has not; store them in both, or in none"
             )
-        controller = Controller(self.num_tasks + learned.num_tasks, self.controller.num_channels)
+        like = next(self.controller.parameters())
+        controller = Controller(self.num_tasks + learned.num_tasks, self.controller.num_channels).to(like)
         net = Comodulated(
             self.model, self.encoders, self.decoder, [*self.encoder_sites, self.decoder_site], controller, self.modulation,
             unrectified=self.unrectified, may_fall_back=self.may_fall_back,
@@ -280,6 +275,20 @@ class Comodulated(nn.Module):
     @property
     def _encoder(self) -> str:
         return self.modulation.encoder_in(self.training)
+
+    @contextmanager
+    def _recording(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Recording]:
+        """A recorded call, with the network to itself and outside inference mode.
+
+        In inference mode torch has no forward-mode derivative (it would be zero, silently) and tensors do not count
+        their changes in place.
+        """
+        inference = torch.is_inference_mode_enabled()
+        outside = torch.inference_mode(False) if inference else nullcontext()
+        with self._lock, outside, torch.no_grad() if inference else nullcontext():
+            if inference:
+                args, kwargs = tree_map_only(Tensor, torch.clone, (tuple(args), dict(kwargs)))
+            yield Recording(self.model, args, kwargs, self.encoders, self._changed)
 
     def _stored(self) -> bool:
         if self.training:
