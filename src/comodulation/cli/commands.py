@@ -1,0 +1,38 @@
+"""The verbs of `comodulate`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from . import add_task, demo, evaluate, export, fit, predict, report, reproduce, serve
+from .exits import run
+
+app = typer.Typer(
+    name="comodulate",
+    help="Adapt one frozen network to a family of tasks by stochastic comodulation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for verb, example in (
+    (fit.fit, fit.EXAMPLE),
+    (evaluate.evaluate, evaluate.EXAMPLE),
+    (predict.predict, predict.EXAMPLE),
+    (serve.serve, serve.EXAMPLE),
+    (export.export, export.EXAMPLE),
+    (add_task.add_task, add_task.EXAMPLE),
+    (demo.demo, demo.EXAMPLE),
+    (reproduce.reproduce, reproduce.EXAMPLE),
+    (report.report, report.EXAMPLE),
+):
+    app.command(epilog=f"Example: {example}")(verb)
+
+
+def main() -> None:
+    """Entry point."""
+    sys.exit(run(app))

@@ -1,0 +1,86 @@
+"""What several verbs share: options, and how their values are read and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache", help="Folder of features and pretrained layers [$COMODULATION_CACHE, ~/.cache/comodulation]."
+    ),
+]
+
+
+def method_options(pairs: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs; values are numbers where they can be."""
+    from ..errors import InputError
+
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not (name and equals and text):
+            raise InputError(f"--option {pair!r} is not NAME=VALUE")
+        for kind in (int, float, str):
+            try:
+                found[name] = kind(text)
+                break
+            except ValueError:
+                continue
+    return found
+
+
+def training_settings(step: str, settings: Any, **changes: Any) -> Any:
+    """Training settings with the options that were given; errors say of which step they are."""
+    from dataclasses import replace
+
+    from ..errors import InputError
+
+    try:
+        return replace(settings, **{name: value for name, value in changes.items() if value is not None})
+    except InputError as error:
+        raise InputError(f"{step}: {error}") from error
+
+
+def modulation_options(given: dict[str, Any], make: Callable[..., Any]) -> Any:
+    """Modulation options, with the normaliser and strength that go with a link where they are not given."""
+    from ..errors import InputError
+
+    try:
+        return make(**given)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(str(error).replace("std must", "sigma must")) from error
+
+
+def with_seed(finished: Any, seed: int | None) -> Any:
+    if seed is not None:
+        finished.method.head.seed = checked_seed(seed)
+    return finished
+
+
+def checked_seed(seed: int) -> int:
+    from ..config import MAX_SEED
+    from ..errors import InputError
+
+    if not 0 <= seed <= MAX_SEED:
+        raise InputError(f"seed {seed} is out of range, expected 0 to {MAX_SEED}")
+    return seed
+
+
+def table(title: str, rows: list[tuple[str, dict[str, Any]]]) -> None:
+    width = max(len(name) for name, _ in rows)
+    print(f"{title:{width}s}  accuracy  balanced     NLL   Brier     ECE   count")
+    for name, values in rows:
+        balanced = values.get("balanced_accuracy", values.get("macro", {}).get("balanced_accuracy"))
+        shown = "" if balanced is None else f"{100 * balanced:7.2f}%"
+        print(
+            f"{name:{width}s}  {100 * values['accuracy']:7.2f}%  {shown:>8s}  {values['nll']:6.3f}"
+            f"  {values['brier']:6.3f}  {100 * values['ece']:5.2f}%  {values['count']:6d}"
+        )
