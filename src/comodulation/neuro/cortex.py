@@ -1,0 +1,253 @@
+"""Everything that is reported of one recording, in numbers, table rows and sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InputError, choose
+from .counts import Groups, check_active
+from .downstream import Following, follow_modulator
+from .latent import ModulatorFit, fit_modulator
+from .population import Floats
+from .recordings import Recording
+from .statistics import (
+    RESAMPLES,
+    Association,
+    Dimensions,
+    Fall,
+    association,
+    informativeness,
+    modulation_fall,
+    shared_dimensions,
+)
+
+
+@dataclass(frozen=True)
+class AreaStatistics:
+    """Of one area, N neurons.
+
+    Attributes:
+        area: its name.
+        dprime: informativeness of each neuron, ``(N,)``. activity: mean counts a bin, ``(N,)``.
+        coupling, error: to the modulator, and its standard error, ``(N,)``.
+        association: of coupling and informativeness.
+        control_coupling, control_error: in the control, ``(N,)``; None without one.
+        control_association: of the control's coupling and the task's informativeness. fall: of modulation in the control.
+    """
+
+    area: str
+    dprime: Floats
+    activity: Floats
+    coupling: Floats
+    error: Floats
+    association: Association
+    control_coupling: Floats | None = None
+    control_error: Floats | None = None
+    control_association: Association | None = None
+    fall: Fall | None = None
+
+
+@dataclass(frozen=True)
+class RecordingStatistics:
+    """Of one recording.
+
+    Attributes:
+        name: of the recording. trials, bins: of the task.
+        dimensions: of the upstream area. fit: its modulator in the task.
+        upstream: the area whose modulator was estimated. downstream: the area that may follow it; None without one.
+    """
+
+    name: str
+    trials: int
+    bins: int
+    dimensions: Dimensions
+    fit: ModulatorFit
+    upstream: AreaStatistics
+    downstream: AreaStatistics | None = None
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a statistic, for tables: recording, statistic, value, low, high (95%), p, neurons; nan where there is none."""
+        d, neurons = self.dimensions, len(self.upstream.coupling)
+        found = [
+            self._row("share of shared variability in the first dimension", d.share, d.share - 1.96 * d.error,
+                      d.share + 1.96 * d.error, d.p, neurons),
+            self._row("the same, factor analysis", d.fitted_share, math.nan, math.nan, math.nan, neurons),
+            self._row("shared part of the variance of counts", d.shared, math.nan, math.nan, d.p, neurons),
+            self._row("modulator over none, bits a bin", self.fit.gain_in_bits, math.nan, math.nan, math.nan, neurons),
+        ]  # fmt: skip
+        for part, place in ((self.upstream, "upstream"), (self.downstream, "downstream")):
+            if part is None:
+                continue
+            for a, what in ((part.association, ""), (part.control_association, ", control")):
+                if a is None:
+                    continue
+                name = f"coupling against informativeness, {place}{what}"
+                found.append(self._row(name, a.spearman, a.low, a.high, a.p, a.neurons))
+                found.append(
+                    self._row(f"{name}, activity held fixed", a.partial, math.nan, math.nan, math.nan, a.neurons)
+                )
+                found.append(self._row(f"{name}, AUC", a.auc, math.nan, math.nan, math.nan, a.neurons))
+            if (f := part.fall) is not None:
+                found.append(
+                    self._row(f"variance of log gain, {place}, task", f.task, math.nan, math.nan, math.nan, f.neurons)
+                )
+                name = f"variance of log gain, {place}, control"
+                found.append(self._row(name, f.control, math.nan, math.nan, math.nan, f.neurons))
+                name = f"variance of log gain, {place}, task - control"
+                found.append(self._row(name, f.difference, f.low, f.high, f.p, f.neurons))
+        return found
+
+    def verdict(self) -> list[str]:
+        """Sentences, each with its interval."""
+        d = self.dimensions
+        if d.p < 0.05:
+            said = [
+                f"{100 * d.share:.0f}% ± {100 * 1.96 * d.error:.0f}% of the variability that {_neurons(self.upstream)} share "
+                f"lies in one dimension ({100 * d.shared:.1f}% of the variance of counts is shared; p = {d.p:.2g})."
+            ]
+        else:
+            said = [
+                f"No variability that {_neurons(self.upstream)} share was found (p = {d.p:.2g}): their couplings mean nothing."
+            ]
+        for part in (self.upstream, self.downstream):
+            if part is None:
+                continue
+            a = part.association
+            which = f"informative {_neurons(part)} follow the modulator more strongly"
+            said.append(
+                (
+                    f"More {which}" if a.low > 0
+                    else f"Less {which}" if a.high < 0
+                    else f"Whether more {which} is not decided"
+                )
+                + f": rank correlation {a.spearman:+.2f} [{a.low:+.2f}, {a.high:+.2f}], {a.neurons} neurons, p = {a.p:.2g}; "
+                f"{a.partial:+.2f} with activity held fixed."
+            )  # fmt: skip
+            if (f := part.fall) is not None:
+                how = "falls" if f.low > 0 else "rises" if f.high < 0 else "does not decidedly change"
+                said.append(
+                    f"In the control, their modulation {how}: variance of log gain {f.task:.3f} in the task, {f.control:.3f} in "
+                    f"the control, difference {f.difference:+.3f} [{f.low:+.3f}, {f.high:+.3f}], p = {f.p:.2g}."
+                )
+        return said
+
+    def _row(self, statistic: str, value: float, low: float, high: float, p: float, neurons: int) -> dict[str, Any]:
+        numbers = {"value": value, "low": low, "high": high, "p": p}
+        return {
+            "recording": self.name, "statistic": statistic,
+            **{name: float(number) for name, number in numbers.items()}, "neurons": neurons,
+        }  # fmt: skip
+
+
+def analyse_recording(
+    recording: Recording,
+    *,
+    upstream: str | None = None,
+    downstream: str | None = None,
+    task: str | None = None,
+    control: str | None = None,
+    rates_by_bin: bool = True,
+    errors: str = "model",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> RecordingStatistics:
+    """Fit the modulator of one area and compare couplings with informativeness there, downstream, and in a control.
+
+    Args:
+        recording: of one area or more.
+        upstream: the area whose modulator is estimated; needed where there are several. downstream: an area that may follow it.
+        task, control: contexts of the recording; the modulator of each is fitted by itself, informativeness is the task's.
+            Without them, all trials are the task.
+        rates_by_bin, errors: as for ``fit_modulator``. resamples, seed: of bootstraps and permutations.
+
+    Raises:
+        InputError: unknown areas or contexts, and what ``Recording.check``, ``fit_modulator`` and ``association`` refuse.
+    """
+    if upstream is None:
+        if len(recording.areas) > 1:
+            raise InputError(
+                f"upstream must name the area whose modulator is estimated; areas: {', '.join(recording.areas)}"
+            )
+        upstream = recording.areas[0]
+    choose(upstream, recording.areas, "area")
+    if downstream is not None:
+        choose(downstream, recording.areas, "area")
+        if downstream == upstream:
+            raise InputError(f"upstream and downstream must be different areas, got {upstream!r} for both")
+    if control is not None and (task is None or task == control):
+        raise InputError(
+            f"a control is compared with another context, its task; got task {task!r}, control {control!r}"
+        )
+    main = (recording if task is None else recording.in_context(task)).check()
+    other = None if control is None else recording.in_context(control)
+    if other is not None:
+        check_active(other.totals.sum(0))
+    options = {"rates_by_bin": rates_by_bin, "errors": errors}
+    chance = {"resamples": resamples, "seed": seed}
+
+    first = main.in_area(upstream)
+    groups = Groups.of(first.counts, first.condition, by_bin=rates_by_bin)
+    fit = fit_modulator(first.counts, first.condition, **options)  # type: ignore[arg-type]
+    controlled = None
+    if other is not None:
+        part = other.in_area(upstream)
+        controlled = fit_modulator(part.counts, part.condition, **options)  # type: ignore[arg-type]
+    above = _area(upstream, first, fit, controlled, chance)
+    below = None
+    if downstream is not None:
+        second = main.in_area(downstream)
+        followed = follow_modulator(fit, second.counts, second.condition, rates_by_bin=rates_by_bin)
+        left = None
+        if other is not None and controlled is not None:
+            part = other.in_area(downstream)
+            left = follow_modulator(controlled, part.counts, part.condition, rates_by_bin=rates_by_bin)
+        below = _area(downstream, second, followed, left, chance)
+    return RecordingStatistics(
+        recording.name, main.trials, main.bins, shared_dimensions(groups, seed=seed), fit, above, below
+    )
+
+
+def comparison_table(recordings: Sequence[RecordingStatistics]) -> list[dict[str, str]]:
+    """Recordings and networks side by side: a row a statistic, a column each, as readers see them."""
+    tables = [{row["statistic"]: row for row in one.rows()} for one in recordings]
+    names = list(dict.fromkeys(name for table in tables for name in table))
+    return [
+        {
+            "statistic": name,
+            **{one.name: _shown(table.get(name)) for one, table in zip(recordings, tables, strict=True)},
+        }
+        for name in names
+    ]
+
+
+def _area(
+    name: str,
+    part: Recording,
+    found: ModulatorFit | Following,
+    control: ModulatorFit | Following | None,
+    chance: dict[str, int],
+) -> AreaStatistics:
+    dprime, activity = informativeness(part), part.counts.mean((0, 1))
+    coupling, error = found.coupling, found.coupling_error
+    related = association(coupling, dprime, activity, **chance)
+    if control is None:
+        return AreaStatistics(name, dprime, activity, coupling, error, related)
+    return AreaStatistics(
+        name, dprime, activity, coupling, error, related, control.coupling, control.coupling_error,
+        association(control.coupling, dprime, activity, **chance),
+        modulation_fall(coupling, error, control.coupling, control.coupling_error, **chance),
+    )  # fmt: skip
+
+
+def _neurons(part: AreaStatistics) -> str:
+    return "neurons" if part.area == "all" else f"{part.area} neurons"
+
+
+def _shown(row: dict[str, Any] | None) -> str:
+    if row is None or math.isnan(row["value"]):
+        return ""
+    interval = "" if math.isnan(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]"
+    return f"{row['value']:.2f}{interval}"

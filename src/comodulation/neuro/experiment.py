@@ -1,0 +1,197 @@
+"""Accuracy of every decoder against the number of training trials and the modulator's strength (docs/neuro.md, section 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..statistics import PairedDifference, paired_difference
+from .decoders import LEARNED, MAXIMUM_LIKELIHOOD, accuracy, log_likelihood_ratio
+from .population import (
+    Floats,
+    Population,
+    check_positive,
+    check_whole,
+    draw_population,
+    simulate,
+    simulate_totals,
+)
+
+DECODERS = (MAXIMUM_LIKELIHOOD, *LEARNED)
+Progress = Callable[[int, int], None]  # how many seeds are done, of how many
+
+
+@dataclass(frozen=True)
+class PopulationSettings:
+    """What is simulated; rates are expected spikes a bin.
+
+    Attributes:
+        neurons, informative, rate, contrast, spread: as for ``draw_population``.
+        bins: of a trial, each with a new value of the modulator.
+        std: sigma of the learning curves. learning_trials: their points.
+        strengths: sigma of the other curves, which learn from ``trials`` trials.
+        seeds: populations; a seed draws rates, training trials and test trials. test_trials: of each.
+    """
+
+    neurons: int = 200
+    informative: int = 20
+    rate: float = 0.5
+    contrast: float = 0.3
+    spread: float = 0.5
+    bins: int = 20
+    std: float = 0.5
+    learning_trials: tuple[int, ...] = (4, 10, 20, 50, 100, 200, 500, 1000)
+    strengths: tuple[float, ...] = (0.03, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
+    trials: int = 40
+    seeds: tuple[int, ...] = tuple(range(10))
+    test_trials: int = 2000
+
+    def __post_init__(self) -> None:
+        draw_population(
+            self.neurons, self.informative, np.random.default_rng(0),
+            rate=self.rate, contrast=self.contrast, spread=self.spread,
+        )  # fmt: skip
+        check_whole(self.bins, 1, "bins")
+        check_whole(self.test_trials, 2, "test_trials")
+        for value in (self.std, *self.strengths):
+            check_positive(value, "strength of the modulator")
+        for number in (self.trials, *self.learning_trials):
+            check_whole(number, 2, "training trials")
+        if not self.strengths or not self.learning_trials:
+            raise InputError("at least one strength and one number of training trials are needed")
+        if len(set(self.seeds)) < 2:
+            raise InputError(f"an interval over seeds needs at least 2 different seeds, got {len(set(self.seeds))}")
+
+
+@dataclass(frozen=True)
+class PopulationStudy:
+    """Accuracies, in [0, 1].
+
+    Attributes:
+        settings: what was simulated.
+        learning: decoder -> accuracy, ``(seeds, learning_trials)``.
+        strength: decoder -> accuracy, ``(seeds, strengths)``.
+    """
+
+    settings: PopulationSettings
+    learning: dict[str, Floats]
+    strength: dict[str, Floats]
+
+    def trials_needed(self, decoder: str, share: float = 0.9) -> int | None:
+        """Training trials after which the decoder's mean accuracy has ``share`` of what maximum likelihood has above chance.
+
+        None where no number of trials that was tried is enough.
+        """
+        wanted = 0.5 + share * (self.learning[MAXIMUM_LIKELIHOOD].mean() - 0.5)
+        reached = np.flatnonzero(self.learning[decoder].mean(0) >= wanted)
+        return self.settings.learning_trials[reached[0]] if len(reached) else None
+
+    def peak(self, decoder: str = "modulator-guided") -> tuple[float, PairedDifference, PairedDifference]:
+        """The strength of highest mean accuracy, and that accuracy minus the one at the weakest and at the strongest modulator.
+
+        The peak is chosen on the same seeds, which favours it by less than the spread over seeds.
+        """
+        values = self.strength[decoder]
+        best = int(values.mean(0).argmax())
+        weakest, strongest = (paired_difference(values[:, best], values[:, end]) for end in (0, -1))
+        return self.settings.strengths[best], weakest, strongest
+
+    def verdict(self) -> list[str]:
+        """A sentence each for the two known answers, with intervals over seeds in points of accuracy."""
+        s = self.settings
+        guided, learned = self.trials_needed("modulator-guided"), self.trials_needed("regression")
+        most = s.learning_trials[-1]
+        word = lambda number: f"{number}" if number else f"more than {most}"  # noqa: E731
+        place = s.learning_trials.index(guided) if guided else len(s.learning_trials) - 1
+        ahead = paired_difference(self.learning["modulator-guided"][:, place], self.learning["regression"][:, place])
+        where, weakest, strongest = self.peak()
+        harmed = paired_difference(self.strength[MAXIMUM_LIKELIHOOD][:, 0], self.strength[MAXIMUM_LIKELIHOOD][:, -1])
+        peaked = weakest.low > 0 and strongest.low > 0
+        return [
+            f"Modulator-guided decoding needs {word(guided)} training trials for 90% of what maximum likelihood has above "
+            f"chance, regression {word(learned)}; with {s.learning_trials[place]} trials it is {_points(ahead)} ahead.",
+            f"The ideal decoder loses {_points(harmed)} from sigma {s.strengths[0]:g} to {s.strengths[-1]:g}; "
+            f"modulator-guided decoding with {s.trials} trials "
+            + (
+                f"peaks in between, at sigma {where:g}: {_points(weakest)} above the weakest and {_points(strongest)} above "
+                "the strongest modulator."
+                if peaked
+                else f"is best at sigma {where:g}; a peak in between is not decided ({_points(weakest)} above the weakest, "
+                f"{_points(strongest)} above the strongest)."
+            ),
+        ]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a curve, decoder, seed and point, for a table: curve, decoder, seed, trials, std, accuracy."""
+        s, found = self.settings, []
+        for curve, table, points in (
+            ("learning", self.learning, [(number, s.std) for number in s.learning_trials]),
+            ("strength", self.strength, [(s.trials, std) for std in s.strengths]),
+        ):
+            for decoder, values in table.items():
+                for seed, line in zip(s.seeds, values, strict=True):
+                    for (number, std), value in zip(points, line, strict=True):
+                        found.append(
+                            {
+                                "curve": curve,
+                                "decoder": decoder,
+                                "seed": seed,
+                                "trials": number,
+                                "std": std,
+                                "accuracy": float(value),
+                            }
+                        )
+        return found
+
+
+def population_study(settings: PopulationSettings | None = None, progress: Progress | None = None) -> PopulationStudy:
+    """Both curves of every decoder, over seeds.
+
+    Within a seed all decoders see the same trials, shorter training sets are the beginnings of longer ones, and every
+    strength has the same population.
+    """
+    s = settings or PopulationSettings()
+    learning: dict[str, list[list[float]]] = {name: [] for name in DECODERS}
+    strength: dict[str, list[list[float]]] = {name: [] for name in DECODERS}
+    for done, seed in enumerate(s.seeds):
+        population = draw_population(
+            s.neurons, s.informative, np.random.default_rng([seed, 0]),
+            rate=s.rate, contrast=s.contrast, spread=s.spread,
+        )  # fmt: skip
+        curve = accuracies(population, s, s.std, s.learning_trials, np.random.default_rng([seed, 1]))
+        by_strength = [
+            accuracies(population, s, std, (s.trials,), np.random.default_rng([seed, 2])) for std in s.strengths
+        ]
+        for name in DECODERS:
+            learning[name].append(curve[name])
+            strength[name].append([point[name][0] for point in by_strength])
+        if progress is not None:
+            progress(done + 1, len(s.seeds))
+    tables = ({name: np.array(values) for name, values in table.items()} for table in (learning, strength))
+    return PopulationStudy(s, *tables)
+
+
+def accuracies(
+    population: Population, settings: PopulationSettings, std: float, trials: Sequence[int], rng: np.random.Generator
+) -> dict[str, list[float]]:
+    """Test accuracy of every decoder after each number of training trials; stimuli alternate."""
+    training = simulate(population, np.arange(max(trials)) % 2, settings.bins, std, rng)
+    shown = np.arange(settings.test_trials) % 2
+    totals, modulator = simulate_totals(population, shown, settings.bins, std, rng)
+    ideal = accuracy(log_likelihood_ratio(population, totals, modulator, std), shown)
+    found = {MAXIMUM_LIKELIHOOD: [ideal] * len(trials)}
+    for name, train in LEARNED.items():
+        decoders = [train(training.first(number), std) for number in trials]
+        found[name] = [accuracy(decoder.statistic(totals, modulator), shown) for decoder in decoders]
+    return found
+
+
+def _points(d: PairedDifference) -> str:
+    if math.isnan(d.mean):
+        return "nan points"
+    return f"{100 * d.mean:.1f} points [{100 * d.low:.1f}, {100 * d.high:.1f}]"

@@ -1,0 +1,101 @@
+"""The population model and recordings on disk: rows.csv, results.json, figures/ and one self-contained report.html."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..report.figures import svg
+from ..report.page import Figure, Section, Table, Text, Verdict, render
+from ..store import writable, write_bytes, write_json
+from ..studies.report import finite, source_commit
+from .cortex import RecordingStatistics, comparison_table
+from .experiment import PopulationStudy
+from .figures import comparison_figure, population_figure, recording_figure
+
+TABLE, RESULTS, REPORT, FIGURES = "rows.csv", "results.json", "report.html", "figures"
+
+
+def write_population(study: PopulationStudy, out: Path, command: str) -> dict[str, Any]:
+    """Write what the population model answers; returns what --json prints."""
+    said, s = study.verdict(), study.settings
+    figure = Figure(
+        svg(population_figure(study)),
+        "Mean over populations with its 95% interval. Above: with few training trials, decoders that know the modulator are near "
+        "the ideal one, regression is not. Below: a stronger modulator harms the ideal decoder and helps those that learn from it.",
+        "Accuracy of each decoder",
+    )
+    peak, weakest, strongest = study.peak()
+    verdicts = [
+        Verdict("Labels", said[0], _holds((study.trials_needed("modulator-guided") or math.inf)
+                < (study.trials_needed("regression") or math.inf))),
+        Verdict("Trade-off", said[1], _holds(weakest.low > 0 and strongest.low > 0)),
+    ]  # fmt: skip
+    means = [[decoder, *(float(value) for value in values.mean(0))] for decoder, values in study.learning.items()]
+    columns = ["decoder", *(f"{number} trials" for number in s.learning_trials)]
+    table = Table(columns, means, "Mean accuracy after so many training trials.", dict.fromkeys(columns[1:], ".1%"))
+    page = render(
+        "A population under a shared modulator",
+        f"{s.neurons} Poisson neurons, {s.informative} of them informative; {len(s.seeds)} populations.",
+        _facts(command), verdicts, [Section("Accuracy", [figure, table])],
+    )  # fmt: skip
+    numbers = {"trials_needed": {name: study.trials_needed(name) for name in study.learning}, "best_strength": peak}
+    return _write(out, study.rows(), {"population": figure}, page, {"verdict": said, **numbers})
+
+
+def write_recordings(found: Sequence[RecordingStatistics], out: Path, command: str) -> dict[str, Any]:
+    """Write the statistics of recordings (and networks), side by side; returns what --json prints."""
+    sections, figures = [], {}
+    table = comparison_table(found)
+    blocks: list[Any] = [
+        Table(
+            list(table[0]), [list(row.values()) for row in table],
+            "A row a statistic, with its 95% interval. Couplings and informativeness: rank correlation over neurons.",
+        )
+    ]  # fmt: skip
+    if len(found) > 1:
+        caption = "Each statistic with its interval, for all recordings: where they overlap, they agree."
+        figures["comparison"] = Figure(svg(comparison_figure(found)), caption, "Side by side")
+        blocks.append(figures["comparison"])
+    sections.append(Section("Statistics", blocks))
+    for place, one in enumerate(found):
+        caption = (
+            "A dot is a neuron; bars are standard errors of couplings. What a control changes is in the last panel."
+        )
+        figure = figures[f"recording-{place + 1}"] = Figure(svg(recording_figure(one)), caption, one.name)
+        sections.append(Section(one.name, [Text("\n\n".join(one.verdict())), figure]))
+    said = {one.name: one.verdict() for one in found}
+    page = render("A shared modulator in spike counts", ", ".join(said), _facts(command), [], sections)
+    rows = [row for one in found for row in one.rows()]
+    return _write(out, rows, figures, page, {"verdict": said, "statistics": rows})
+
+
+def _holds(decided: bool) -> str:
+    return "holds" if decided else "cannot be told"
+
+
+def _facts(command: str) -> dict[str, str]:
+    return {"command": command, "commit": source_commit(), "date": time.strftime("%Y-%m-%d", time.gmtime())}
+
+
+def _write(
+    out: Path, rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Figure], page: str, result: dict[str, Any]
+) -> dict[str, Any]:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with writable(out):
+        (out / FIGURES).mkdir(exist_ok=True)
+        for name, figure in figures.items():
+            write_bytes(out / FIGURES / f"{name}.svg", figure.svg.encode())
+        write_bytes(out / TABLE, text.getvalue().encode())
+        result = finite({**result, "report": str(out / REPORT)})
+        write_bytes(out / REPORT, page.encode())
+        write_json(out / RESULTS, result)
+    return result
