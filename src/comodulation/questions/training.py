@@ -1,0 +1,437 @@
+"""Does it pay to train the controller under the modulator's noise? By images a task, classes a task and depth of the decoder.
+
+What is compared is evaluated alike, with the encoder unmodulated and computed gains in the decoder. In training one has the
+modulator's fluctuation in the encoder, whose mean is 1, and the other has not: noise is all that differs (docs/questions.md).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ..report.figures import svg
+from ..report.page import Cell as Shown
+from ..report.page import Figure, Section, Table, Text, Verdict
+from ..report.question_figures import Point, curves_figure
+from ..statistics import PairedDifference, holm, paired_difference
+from ..store import read_tensors, write_tensors
+from ..studies.claims import FAILS, HOLDS, UNKNOWN, shown_p, sign_verdict
+from ..studies.laboratory import Laboratory
+from ..studies.results import Result
+from ..studies.rows import Cell, Row
+from .decomposition import BrierParts, brier_parts
+from .measure import train_and_test
+from .pooled import around_zero
+from .question import CELLS, Answer, Inquiry, Question, Stage, usual_settings
+from .question import stage as plain_stage
+
+STEPS = 200  # of fine-tuning, at least, however few the images
+BATCH = 256
+PROBED = 100  # test examples a task whose probabilities are kept
+DRAWS = (0, 1)
+IMAGES = (5, 25, 100, None)  # a task; None is all there are
+FEW = 25
+EXACT = "comodulation"
+QUIET = "comodulation encoder=none"
+NOISY = "comodulation encoder=none training_encoder=stochastic num_samples=2"
+BOTH = "comodulation encoder=stochastic num_samples=4"
+SIGMAS = (0.1, 0.6)  # besides 0.3
+MARGIN = 0.005  # half a point of accuracy
+
+
+class Condition(NamedTuple):
+    """What a pair of trainings has in common: images a task (None: all), classes a task (None: all), decoder layers."""
+
+    images: int | None = None
+    classes: int | None = None
+    depth: int = 1
+
+    @property
+    def options(self) -> str:
+        parts = [f"images={self.images}"] if self.images else []
+        parts += [f"classes={self.classes}"] if self.classes else []
+        return " ".join([*parts, *([f"depth={self.depth}"] if self.depth > 1 else [])])
+
+    @property
+    def shown(self) -> str:
+        layers = f"{self.depth} decoder layer{'s' if self.depth > 1 else ''}"
+        return f"{f'{self.classes} classes' if self.classes else 'all classes'} a task, {layers}"
+
+
+def stages(seeds: Sequence[int]) -> list[Stage]:
+    """The comparison first, with few images first; then depth, classes, sigma, and stochasticity in evaluation too."""
+
+    def rows(methods: Sequence[str], **changes: Any) -> list[str]:
+        return [
+            " ".join(part for part in (method, Condition(images, **changes).options, f"draw={draw}") if part)
+            for images in IMAGES
+            for draw in DRAWS
+            for method in methods
+        ]
+
+    pair = (QUIET, NOISY)
+    return [
+        plain_stage("images", rows(pair), seeds),
+        plain_stage("depth", rows(pair, depth=2), seeds),
+        plain_stage("classes", rows(pair, classes=2), seeds),
+        plain_stage("sigma", rows([f"{NOISY} std={sigma}" for sigma in SIGMAS]), seeds),
+        plain_stage("gain", rows((EXACT,)), seeds),
+        plain_stage("depth and classes", rows(pair, depth=2, classes=2), seeds),
+        plain_stage("evaluation", rows((BOTH,)), seeds),
+    ]
+
+
+def settings(cell: Cell, inquiry: Inquiry, num_tasks: int) -> dict[str, Any]:
+    """The usual settings, with as many epochs as give every training ``STEPS`` steps at least."""
+    images = cell.row.get("images")
+    if not images:
+        return usual_settings(cell)
+    total = images * num_tasks
+    batch = min(BATCH, total)
+    epochs = max(inquiry.config.tuning.epochs, math.ceil(STEPS / math.ceil(total / batch)))
+    return {**usual_settings(cell), "epochs": epochs, "batch_size": batch}
+
+
+def searched(row: Row) -> Row:
+    """A rate for each training and number of images, shared by all depths, classes and strengths of noise."""
+    return row.without("draw", "classes", "depth", "std")
+
+
+def first_rate(row: Row) -> float:
+    """Where the search begins: with few images, many steps on the same ones go astray at a high rate."""
+    images = row.get("images") or math.inf
+    return 0.02 if images < 10 else 0.06 if images < 50 else 0.2
+
+
+def measure(laboratory: Laboratory, cell: Cell, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Train and test a cell; keep the probabilities of the first test examples of each task, for the decomposition."""
+    measured = train_and_test(laboratory, cell, settings)
+    tested = measured.tested
+    rows = torch.cat([(tested.task == task).nonzero()[:PROBED, 0] for task in tested.task.unique()]).sort().values
+    kept = {
+        "probabilities": tested.log_probabilities[rows].exp().half(),
+        "target": tested.target[rows].int(),
+        "image": tested.image[rows].int(),
+    }
+    write_tensors(folder / f"{cell.key}.probabilities.safetensors", kept)
+    return measured.numbers
+
+
+class Pair(NamedTuple):
+    """One condition's noisy minus quiet training, a value a seed: accuracy, NLL, and the Brier score with its parts."""
+
+    condition: Condition
+    seeds: tuple[int, ...]
+    accuracy: list[float]
+    nll: list[float]
+    brier: list[float]
+    bias: list[float]
+    variance: list[float]
+
+
+def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
+    """Where noise in training pays, and whether it lowers variance and raises bias."""
+    conditions = [Condition(i, c, d) for d, c, i in itertools.product((1, 2), (None, 2), IMAGES)]
+    kept = _Kept(results, out / CELLS)
+    pairs = [pair for condition in conditions if (pair := noisy_minus_quiet(kept, condition)).seeds]
+    pays, tested = pays_verdict(pairs)
+    verdicts = [pays, *explanation_verdicts(pairs), trend_verdict(pairs)]
+    sections = [Section("The map", [_map_table(pairs, tested), Text(READING)])]
+    parts = {
+        (name, condition): found
+        for name, method in (("quiet", QUIET), ("noisy", NOISY), ("default", EXACT))
+        for condition in conditions
+        if (found := kept.parts(method, condition)) is not None
+    }
+    if parts:
+        sections.append(Section("Bias and variance", [_parts_table(parts)]))
+    if others := _others_table(kept):
+        sections.append(Section("Other noise", [others]))
+    numbers: dict[str, Any] = {"pairs": [{**pair._asdict(), "condition": pair.condition._asdict()} for pair in pairs]}
+    numbers["parts"] = [
+        {"training": name, "condition": c._asdict(), **vars(found)} for (name, c), found in parts.items()
+    ]
+    notes = [
+        "With all images the draws differ in order and noise alone: the variance over data is then that over seeds.",
+        "With two decoder layers task gains in training are estimated from each batch, in both trainings alike.",
+    ]
+    return Answer(verdicts, sections, _figures(pairs, tested), numbers, _text(pairs, tested), notes)
+
+
+READING = (
+    "Noisy training minus quiet training, evaluated alike; mean over two draws of the images and over seeds. Intervals are 95% t "
+    "intervals, the spread over seeds taken from all conditions together; p is adjusted by Holm over the conditions. Bias and "
+    "variance are those of the Brier score given the base network of a seed, over draws of the images."
+)
+
+
+class _Kept:
+    """Results by row, and the probabilities that cells kept."""
+
+    def __init__(self, results: Sequence[Result], folder: Path) -> None:
+        self.folder = folder
+        self.by_cell = {(result.name, result.cell.seed): result for result in results}
+        self.seeds = sorted({result.cell.seed for result in results})
+
+    def draws(self, method: str, condition: Condition, seed: int) -> list[Result]:
+        """Every draw of a training; [] unless all are there."""
+        labels = [" ".join(p for p in (method, condition.options, f"draw={draw}") if p) for draw in DRAWS]
+        found = [self.by_cell.get((label, seed)) for label in labels]
+        return [result for result in found if result is not None] if all(found) else []
+
+    def probabilities(self, results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray]:
+        """Of one seed's draws, ``(D, M, C)``, and the targets ``(M,)``."""
+        tensors = [read_tensors(self.folder / f"{r.cell.key}.probabilities.safetensors")[0] for r in results]
+        return np.stack([t["probabilities"].double().numpy() for t in tensors]), tensors[0]["target"].numpy()
+
+    def parts(self, method: str, condition: Condition) -> BrierParts | None:
+        """Of all seeds together; None with fewer than two, or where each seed has classes of its own."""
+        if condition.classes:
+            return None
+        found = [self.probabilities(draws) for seed in self.seeds if (draws := self.draws(method, condition, seed))]
+        return brier_parts(np.stack([p for p, _ in found]), found[0][1]) if len(found) > 1 else None
+
+
+def noisy_minus_quiet(kept: _Kept, condition: Condition, noisy: str = NOISY, quiet: str = QUIET) -> Pair:
+    """The seeds that have every draw of both trainings."""
+    rows: list[tuple[float, ...]] = []
+    seeds = []
+    for seed in kept.seeds:
+        sides = [kept.draws(method, condition, seed) for method in (noisy, quiet)]
+        if all(sides):
+            seeds.append(seed)
+            values = []
+            for side in sides:
+                probabilities, target = kept.probabilities(side)
+                parts = brier_parts(probabilities[None], target)
+                accuracy, nll = (float(np.mean([r.numbers[m] for r in side])) for m in ("accuracy", "nll"))
+                values.append(np.array([accuracy, nll, parts.brier, parts.bias, parts.within_seeds]))
+            rows.append(tuple((values[0] - values[1]).tolist()))
+    columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(5)]
+    return Pair(condition, tuple(seeds), *columns)
+
+
+Tested = dict[Condition, tuple[PairedDifference, float]]
+
+
+def pays_verdict(pairs: Sequence[Pair]) -> tuple[Verdict, Tested]:
+    """Whether noise in training raises accuracy in any condition; and every condition's difference with Holm's p."""
+    statement = "Training the controller under the modulator's noise pays in accuracy somewhere."
+    complete = _complete(pairs)
+    if not complete:
+        return Verdict("Pays", statement, UNKNOWN, note="Fewer than two seeds have both trainings."), {}
+    found = around_zero([pair.accuracy for pair in complete])
+    adjusted = holm([d.p for d in found])
+    tested = {pair.condition: (d, float(p)) for pair, d, p in zip(complete, found, adjusted, strict=True)}
+    better = {c: item for c, item in tested.items() if item[1] < 0.05 and item[0].mean > 0}
+    condition, (d, p) = max((better or tested).items(), key=lambda item: item[1][0].mean)
+    nowhere = all(d.high < MARGIN for d, _ in tested.values())
+    worse = sum(p < 0.05 and d.mean < 0 for d, p in tested.values())
+    note = f"Largest with {_images(condition)} a task, {condition.shown}. {len(tested)} conditions: decided better in "
+    note += f"{len(better)}, worse in {worse}, after Holm's correction."
+    if nowhere:
+        note += " Every interval lies below half a point."
+    verdict = HOLDS if better else FAILS if nowhere else UNKNOWN
+    return Verdict("Pays", statement, verdict, *_shown(d, 100), f"{shown_p(p)} (Holm)", f"{d.n} seeds", note), tested
+
+
+def explanation_verdicts(pairs: Sequence[Pair]) -> list[Verdict]:
+    """The explanation: noise regularises, so that with few images variance falls and bias grows."""
+    few = [pair for pair in _complete(pairs) if pair.condition.images and pair.condition.images <= FEW]
+    verdicts = []
+    for name, statement, positive in (
+        ("variance", "With few images, noise in training lowers the variance over draws of the images.", False),
+        ("bias", "With few images, noise in training raises the bias.", True),
+    ):
+        if not few:
+            verdicts.append(
+                Verdict(name.capitalize(), statement, UNKNOWN, note="Fewer than two seeds have both trainings.")
+            )
+            continue
+        series = np.mean([getattr(pair, name) for pair in few], axis=0)
+        d = paired_difference(series, np.zeros_like(series))
+        note = f"Part of the Brier score, mean over {len(few)} conditions of at most {FEW} images a task."
+        verdicts.append(
+            Verdict(
+                name.capitalize(),
+                statement,
+                sign_verdict(d, positive),
+                *_shown(d, 1),
+                shown_p(d.p),
+                f"{d.n} seeds",
+                note,
+            )
+        )
+    return verdicts
+
+
+def trend_verdict(pairs: Sequence[Pair]) -> Verdict:
+    """Whether noise pays more, the fewer the images: the slope of the difference over the number of images, by seed."""
+    statement = "The fewer the images, the more noise in training pays."
+    first = [pair for pair in _complete(pairs) if pair.condition[1:] == (None, 1) and pair.condition.images]
+    if len(first) < 2:
+        return Verdict("Trend", statement, UNKNOWN, note="Fewer than two numbers of images have both trainings.")
+    x = np.log10([pair.condition.images for pair in first if pair.condition.images])
+    x = x - x.mean()
+    slopes = (x @ np.array([pair.accuracy for pair in first])) / (x @ x)
+    d = paired_difference(slopes, np.zeros_like(slopes))
+    effect, interval = f"{100 * d.mean:+.2f} points a factor of ten", f"[{100 * d.low:+.2f}, {100 * d.high:+.2f}]"
+    note = "Slope of the difference in accuracy over the logarithm of images a task, one decoder layer, all classes."
+    return Verdict(
+        "Trend", statement, sign_verdict(d, positive=False), effect, interval, shown_p(d.p), f"{d.n} seeds", note
+    )
+
+
+def _complete(pairs: Sequence[Pair]) -> list[Pair]:
+    """The conditions that have as many seeds as any."""
+    most = max((len(pair.seeds) for pair in pairs), default=0)
+    return [pair for pair in pairs if len(pair.seeds) == most] if most > 1 else []
+
+
+def _shown(d: PairedDifference, scale: float) -> tuple[str, str]:
+    digits, unit = (2, " points") if scale == 100 else (4, "")
+    return (
+        f"{scale * d.mean:+.{digits}f}{unit}",
+        f"[{scale * d.low:+.{digits}f}, {scale * d.high:+.{digits}f}]",
+    )
+
+
+def _images(condition: Condition) -> str:
+    return f"{condition.images} images" if condition.images else "all images"
+
+
+def _map_table(pairs: Sequence[Pair], tested: Tested) -> Table:
+    columns = ("condition", "images a task", "seeds", "accuracy (points)", "p", "NLL", "Brier", "bias", "variance")
+    rows = []
+    for pair in pairs:
+        d = tested.get(pair.condition)
+        shown = Shown("", None) if d is None else Shown(" ".join(_shown(d[0], 100)), d[0].mean)
+        rest = [float(np.mean(series)) for series in (pair.nll, pair.brier, pair.bias, pair.variance)]
+        p = Shown("" if d is None else shown_p(d[1]), None if d is None else d[1])
+        images = Shown(_images(pair.condition), pair.condition.images or math.inf)
+        rows.append([pair.condition.shown, images, len(pair.seeds), shown, p, *rest])
+    formats = {"NLL": "+.3f", "Brier": "+.4f", "bias": "+.4f", "variance": "+.4f"}
+    return Table(columns, rows, "**Noisy minus quiet training**, evaluated alike.", formats)
+
+
+def _parts_table(parts: dict[tuple[str, Condition], BrierParts]) -> Table:
+    columns = (
+        "training",
+        "condition",
+        "images a task",
+        "Brier",
+        "bias",
+        "variance between seeds",
+        "variance within seeds",
+    )
+    rows = [
+        [
+            name, c.shown, Shown(_images(c), c.images or math.inf), found.brier, found.bias, found.between_seeds,
+            found.within_seeds,
+        ]
+        for (name, c), found in parts.items()
+    ]  # fmt: skip
+    caption = (
+        "**The Brier score split over seeds and draws.** Its three parts add up to it. Bias includes the noise of the labels; a "
+        "seed redraws the halves and the base network, a draw the images. `default` multiplies the encoder by exp(u) as well."
+    )
+    return Table(columns, rows, caption, dict.fromkeys(columns[3:], ".4f"))
+
+
+def _others_table(kept: _Kept) -> Table | None:
+    methods = {
+        **{f"noise in training, sigma {sigma}": f"{NOISY} std={sigma}" for sigma in SIGMAS},
+        "noise in training and evaluation, sigma 0.3": BOTH,
+        "default (encoder multiplied by exp(u))": EXACT,
+    }
+    rows = []
+    for (name, method), images in itertools.product(methods.items(), IMAGES):
+        pair = noisy_minus_quiet(kept, Condition(images), noisy=method)
+        if len(pair.seeds) > 1:
+            d = paired_difference(pair.accuracy, np.zeros(len(pair.seeds)))
+            images_shown = Shown(_images(pair.condition), images or math.inf)
+            rest = [float(np.mean(series)) for series in (pair.nll, pair.bias, pair.variance)]
+            rows.append([name, images_shown, d.n, Shown(" ".join(_shown(d, 100)), d.mean), *rest])
+    columns = ("training", "images a task", "seeds", "accuracy (points)", "NLL", "bias", "variance")
+    caption = "**Minus quiet training**, one decoder layer, all classes; 95% t intervals over seeds, not adjusted."
+    return Table(columns, rows, caption, {"NLL": "+.3f", "bias": "+.4f", "variance": "+.4f"}) if rows else None
+
+
+def _figures(pairs: Sequence[Pair], tested: Tested) -> dict[str, Figure]:
+    if not tested:
+        return {}
+    place = {images: 1500 if images is None else images for images in IMAGES}
+    ticks = {float(place[images]): "all" if images is None else str(images) for images in IMAGES}
+    series: dict[str, list[Point]] = {}
+    for condition, (d, _) in tested.items():
+        point = Point(place[condition.images], 100 * d.mean, 100 * d.low, 100 * d.high)
+        series.setdefault(condition.shown, []).append(point)
+    found = {
+        "map": Figure(
+            svg(curves_figure(
+                {"accuracy": series}, xlabel="images a task", ylabel="noisy minus quiet\n(points)", ticks=ticks,
+                margin=100 * MARGIN,
+            )),
+            "How to read it: above the line, training under the modulator's noise gives the more accurate network. 95% intervals "
+            "over seeds; the band is half a point either way.",
+            "Where noise in training pays",
+        )
+    }  # fmt: skip
+    first = [pair for pair in _complete(pairs) if pair.condition[1:] == (None, 1)]
+    if first:
+        parts = {
+            name: [
+                Point(place[pair.condition.images], d.mean, d.low, d.high)
+                for pair, d in zip(first, around_zero([getattr(pair, name) for pair in first]), strict=True)
+            ]
+            for name in ("brier", "bias", "variance")
+        }
+        figure = curves_figure(
+            {"Brier score and its parts": parts}, xlabel="images a task", ylabel="noisy minus quiet", ticks=ticks
+        )
+        found["parts"] = Figure(
+            svg(figure),
+            "How to read it: what noise in training changes in the Brier score is the sum of what it changes in bias and variance. "
+            "One decoder layer, all classes.",
+            "Why: bias and variance",
+        )
+    return found
+
+
+def _text(pairs: Sequence[Pair], tested: Tested) -> str:
+    lines = [f"{'noisy minus quiet training':44s} images   accuracy [95%], points     NLL      bias   variance"]
+    for pair in pairs:
+        d = tested.get(pair.condition)
+        shown = "" if d is None else " ".join(_shown(d[0], 100)).replace(" points", "")
+        nll, bias, variance = (float(np.mean(series)) for series in (pair.nll, pair.bias, pair.variance))
+        images = str(pair.condition.images or "all")
+        lines.append(
+            f"  {pair.condition.shown:42s} {images:>6s}   {shown:22s}  {nll:+7.3f}  {bias:+8.4f}  {variance:+8.4f}"
+        )
+    return "\n".join(lines)
+
+
+TRAINING = Question(
+    name="training",
+    title="Does it pay to train under the modulator's noise?",
+    asks="Where does stochastic training of the controller pay: by images a task, classes a task, depth of the decoder?",
+    predicts=(
+        "The noise has mean 1 and is the same in direction for all images of a task: to second order it penalises the curvature of "
+        "the loss along the coupling, which is a regulariser. It should lower variance and raise bias, so that it pays with 5 "
+        "images a task, if anywhere, by less than a point, and costs with all images. At sigma 0.1 nothing should be seen. More "
+        "decoder layers, and more classes, should make no difference to the sign."
+    ),
+    stages=stages,
+    measure=measure,
+    settings=settings,
+    answer=answer,
+    trials=3,
+    first_rate=first_rate,
+    searched=searched,
+)
