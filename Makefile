@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow test-lower-bounds lint format benchmarks docs clean
+.PHONY: install demo test test-slow test-lower-bounds lint format benchmarks docs security audit clean
 
 install: $(VENV)/.installed
 
@@ -11,8 +11,8 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	($(BIN)/python -m pip install --quiet uv && $(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[offline,aggregation,studies,onnx,serve,docs,dev]') \
-	  || $(BIN)/python -m pip install --quiet -e '.[offline,aggregation,studies,onnx,serve,docs,dev]'
+	($(BIN)/python -m pip install --quiet uv && $(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[offline,aggregation,studies,neuro,onnx,serve,docs,peers,quality,dev]') \
+	  || $(BIN)/python -m pip install --quiet -e '.[offline,aggregation,studies,neuro,onnx,serve,docs,peers,quality,dev]'
 	touch $@
 
 demo: install
@@ -33,7 +33,7 @@ test-slow: install
 test-lower-bounds: install
 	$(BIN)/python -m venv .venv-lower
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python .venv-lower/bin/python --resolution lowest-direct -e '.[offline,aggregation,studies,onnx,serve,docs,dev]'
+	$(BIN)/uv pip install --quiet --python .venv-lower/bin/python --resolution lowest-direct -e '.[offline,aggregation,studies,neuro,onnx,serve,docs,peers,quality,dev]'
 	.venv-lower/bin/python -m pytest -W default
 
 format: install
@@ -43,6 +43,15 @@ format: install
 # The site, in build/site. Nothing is fetched; a warning is an error. `make test` builds it too.
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# What bandit finds in the library; tests/test_security.py looks for more, in more places. Without a network.
+security: install
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src
+	$(BIN)/python -m pytest tests/test_security.py
+
+# Known vulnerabilities of what is installed. Needs a network: it asks the advisory database of the Python package index.
+audit: install
+	$(BIN)/pip-audit --local --skip-editable --progress-spinner off
 
 benchmarks: install
 	$(BIN)/python benchmarks/estimators.py

@@ -1,5 +1,6 @@
 """Adapters that were written long ago load; files made to do harm are refused in one line, and nothing changes."""
 
+import hashlib
 import json
 import pickle
 import resource
@@ -71,6 +72,14 @@ def with_metadata(content, **fields):
     return packed(header, data)
 
 
+def with_first_value(content, value):
+    """The file with another first value, and the checksum that goes with it."""
+    header, data = parts(content)
+    data = struct.pack("<f", value) + data[4:]
+    header["__metadata__"]["checksum"] = json.dumps(hashlib.sha256(data).hexdigest())
+    return packed(header, data)
+
+
 class Exploit:
     """Unpickling it would be noticed."""
 
@@ -114,13 +123,11 @@ HOSTILE = {
     "another shape": (lambda good, folder: changed(good, shape=[5, 2]), r"\(5, 2\), expected torch.float32 \(2, 5\)"),
     "data cut": (lambda good, folder: good[:-4], NOT_READABLE),
     "data added": (lambda good, folder: good + bytes(4), NOT_READABLE),
-    "NaN": (
-        lambda good, folder: packed(parts(good)[0], struct.pack("<f", float("nan")) + parts(good)[1][4:]),
-        "values that are not finite",
-    ),
-    "infinite": (
-        lambda good, folder: packed(parts(good)[0], struct.pack("<f", float("-inf")) + parts(good)[1][4:]),
-        "values that are not finite",
+    "NaN": (lambda good, folder: with_first_value(good, float("nan")), "values that are not finite"),
+    "infinite": (lambda good, folder: with_first_value(good, float("-inf")), "values that are not finite"),
+    "a page of zeros": (
+        lambda good, folder: good[:-8] + bytes(8),
+        "is damaged: its tensors are not those that were written",
     ),
     "deep metadata": (
         lambda good, folder: with_metadata(good, family="[" * 900 + "]" * 900),

@@ -298,3 +298,15 @@ def test_settings_that_are_refused(options, message):
     with pytest.raises(InputError, match=message) as error:
         small(**options)
     assert "\n" not in str(error.value)
+
+
+def test_features_do_not_depend_on_the_layout_of_images():
+    """Pixel by pixel as they are decoded, or plane by plane as they are stacked: the same bits."""
+    backbone = Backbone(BackboneSettings("test_resnet", "random", 32))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8))
+    one = backbone.preprocess(image)
+    pixels = torch.stack([one, one.flip(2), one.flip(1)])
+    assert pixels.is_contiguous()
+    interleaved = pixels.contiguous(memory_format=torch.channels_last)
+    assert not interleaved.is_contiguous()
+    assert torch.equal(backbone(pixels), backbone(interleaved))

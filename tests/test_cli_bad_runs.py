@@ -7,6 +7,7 @@ import datasets
 import pytest
 
 from command import comodulate, fit
+from comodulation.store import read_tensors, write_tensors
 from synthetic import picture, write
 
 # ---- run folders ----
@@ -157,10 +158,21 @@ def test_runs_that_cannot_be_loaded(name, own, data, tmp_path, refused):
 
 
 def test_a_head_with_a_flipped_bit(own, data, refused):
-    """The adapter belongs to the exact layers it was learned on."""
+    def evaluate(out, cache):
+        return comodulate("evaluate", own, "--data", data, "--cache", cache)
+
     content = bytearray((own / "head.safetensors").read_bytes())
     content[-2] ^= 1
     (own / "head.safetensors").write_bytes(bytes(content))
+    refused(evaluate, "is damaged: its tensors are not those that were written")
+
+
+def test_another_head(own, data, refused):
+    """The adapter belongs to the exact layers it was learned on."""
+    path = own / "head.safetensors"
+    tensors, metadata = read_tensors(path)
+    tensors[next(iter(tensors))].view(-1)[0] += 1e-6
+    write_tensors(path, tensors, metadata)
     refused(lambda out, cache: comodulate("evaluate", own, "--data", data, "--cache", cache), "belongs to another head")
 
 

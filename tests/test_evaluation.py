@@ -75,6 +75,14 @@ def test_against_independent_libraries(count, classes, seed, scale):
     assert values["ece"] == pytest.approx(by_bins(confidence, correct), abs=1e-6)
 
 
+def test_how_many_predictions_are_looked_at_together_changes_no_bit(monkeypatch):
+    torch.manual_seed(0)
+    logs, targets = torch.randn(1000, 7).log_softmax(1), torch.randint(7, (1000,))
+    whole = metrics(logs, targets)
+    monkeypatch.setattr("comodulation.evaluation.BLOCK", 99)
+    assert metrics(logs, targets) == whole
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30))
 def test_balanced_accuracy_against_scikit_learn(pairs):

@@ -157,9 +157,12 @@ def test_the_illustration(copy, no_report):
 def test_nothing_is_repeated(copy, no_report):
     before, tables = times(copy), [(copy / name).read_bytes() for name in ("cells.csv", "comparisons.csv")]
     illustration = (copy / ILLUSTRATION).stat().st_mtime_ns
+    for folder in (copy, copy / CELLS, copy / SEARCH, copy / "figures"):
+        (folder / ".x.json.123.partial").touch()  # of a process that was killed while writing
     outcome = again(copy)
     assert outcome.status == 0, outcome.err
     assert times(copy) == before
+    assert not list(copy.rglob("*.partial"))
     assert (copy / ILLUSTRATION).stat().st_mtime_ns == illustration
     assert [(copy / name).read_bytes() for name in ("cells.csv", "comparisons.csv")] == tables
     assert "core: 28 of 28 cells are there" in outcome.err
@@ -336,17 +339,39 @@ def test_ctrl_c(tmp_path, monkeypatch):
 
 
 def test_damaged_files(copy, no_report):
-    """Named in one line; nothing is overwritten."""
-    cell = small_study().cell("residual", "open", "ia3", 0).cell
-    for path in (copy / CELLS / f"{cell.key}.json", copy / SEARCH / "residual-ia3.jsonl", copy / STUDY):
+    """A report names them and overwrites nothing. The study does again what a power cut has torn, and refuses the rest."""
+    small = small_study()
+    cell = small.cell("residual", "open", "ia3", 0).cell
+    for path in (copy / CELLS / f"{cell.key}.json", copy / STUDY):
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2])
-        for outcome in (again(copy), comodulate("report", copy)):
-            if path.parent.name == SEARCH and outcome.out:
-                continue  # the report's tables stand without
-            assert outcome.status == 2, (path, outcome)
-            assert path.name in outcome.err.splitlines()[-1]
-        path.write_bytes(content)
+        outcome = comodulate("report", copy)
+        assert outcome.status == 2, (path, outcome)
+        assert path.name in outcome.line
+        assert path.read_bytes() == content[: len(content) // 2]
+        outcome = again(copy)
+        if path.name == STUDY:
+            assert outcome.status == 2, outcome
+            assert path.name in outcome.line
+            path.write_bytes(content)
+        else:
+            assert outcome.status == 0, outcome.err
+            assert f"{path.name} is damaged: trained again" in outcome.err
+            assert without_seconds(copy / "cells.csv") == without_seconds(small.out / "cells.csv")
+    trials = copy / SEARCH / "residual-ia3.jsonl"
+    content = trials.read_bytes()
+    trials.write_bytes(b"{}" + content)  # not torn: someone has written into it
+    outcome = again(copy)
+    assert outcome.status == 2, outcome
+    assert trials.name in outcome.err.splitlines()[-1]
+    for torn in (content[:-9], content[:-9] + bytes(9)):  # the last trial is drawn again
+        trials.write_bytes(torn)
+        assert again(copy).status == 0
+        assert trials.read_bytes() == content
+    illustration = (copy / ILLUSTRATION).read_bytes()
+    (copy / ILLUSTRATION).write_bytes(illustration[:-40] + bytes(40))
+    assert again(copy).status == 0
+    assert (copy / ILLUSTRATION).read_bytes() == illustration
     for text in ("[]", "3", "{}", '{"schema": 1}'):
         content = (copy / STUDY).read_bytes()
         (copy / STUDY).write_text(text)

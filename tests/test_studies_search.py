@@ -108,7 +108,7 @@ def test_searches_differ_by_row_and_variant(tmp_path, whole):
 @pytest.mark.parametrize(
     "content",
     [
-        "{",
+        "{\n",
         "3\n",
         '{"params": {}}\n',
         '{"params": {"beta": "x"}, "diverged": false, "nll": 1.0, "epochs": []}\n',

@@ -121,8 +121,8 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 images ``(B, 3, S, S)`` -> features ``(B, C, s, s)``."""
+        images = images.contiguous(memory_format=torch.channels_last)  # while a value is still one byte
         scaled = (images - self.pixel_mean) / self.pixel_std
-        scaled = scaled.contiguous(memory_format=torch.channels_last)
         features = self.model.forward_intermediates(scaled, indices=[self.settings.layer], intermediates_only=True)[0]
         side = self.settings.feature_size
         if side and (features.shape[-1] > side or features.shape[-2] > side):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,13 +12,16 @@ from .backbone import BackboneSettings
 from .controller import ACTIVATIONS
 from .errors import InputError, brief, choose
 from .features import PRECISIONS
+from .files import read_bounded
 from .head import Modulation
 from .methods import METHODS
 from .tasks import READOUTS
 from .training import TrainingSettings
 
 MAX_SEED = 2**32 - 1
-MAX_CONFIG, MAX_DEPTH = 2**22, 32  # bytes, levels
+MAX_CONFIG, MAX_DEPTH, MAX_EVENTS, MAX_SCALAR = 2**22, 32, 2**18, 2**13  # bytes, levels, parts, characters of one value
+# Both make plain values only; libyaml's takes a tenth of the time.
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 BALANCES = ("none", "classes")
 WHICH_TASKS = (
     "give either --group and --label (classes within groups) or --attribute (binary tasks), or label columns by --labels "
@@ -39,6 +41,16 @@ class HeadSettings(BaseModel):
     hidden: int = Field(256, ge=1, le=65536)
     dropout: float = Field(0.2, ge=0, lt=1)
     feature_dropout: float = Field(0.3, ge=0, lt=1)
+    encoder_skip: float = Field(1.0, ge=0, le=1)
+    decoder_skip: float = Field(1.0, ge=0, le=1)
+    batch_norm: bool = False
+    depth: int = Field(1, ge=1, le=64)
+
+    def identity(self) -> dict[str, Any]:
+        """Fields by name; the later ones only where they are used, so that layers keep the key they were stored under."""
+        later = ("encoder_skip", "decoder_skip", "batch_norm", "depth")
+        usual = HeadSettings()
+        return {n: v for n, v in self.model_dump().items() if n not in later or v != getattr(usual, n)}
 
     @field_validator("kernel_size")
     @classmethod
@@ -56,11 +68,26 @@ class ControllerSettings(BaseModel):
     hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = ()
     embedding_size: int = Field(32, ge=1, le=65536)
     activation: str = "relu"
+    rank: int | None = Field(None, ge=1, le=65536)
+    task_vectors: tuple[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], ...] | None = None
 
     @field_validator("activation")
     @classmethod
     def _known(cls, value: str) -> str:
         return choose(value, ACTIVATIONS, "activation")
+
+    @field_validator("task_vectors")
+    @classmethod
+    def _even(cls, value: tuple[tuple[float, ...], ...] | None) -> tuple[tuple[float, ...], ...] | None:
+        if value is not None and (not value or len({len(row) for row in value}) > 1):
+            raise InputError("must be one vector of numbers a task, all of one length")
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> ControllerSettings:
+        if self.rank is not None and (self.hidden or self.task_vectors is not None):
+            raise InputError("rank is not for a controller with hidden layers or task vectors")
+        return self
 
 
 class RunConfig(BaseModel):
@@ -179,28 +206,37 @@ def write_config(config: RunConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def _events(text: str) -> Iterator[yaml.Event]:
-    """Events of a YAML text, of which nothing is made. Raises ValueError where it is nested deep."""
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML text, plain values only. Raises ValueError, or what PyYAML raises, for anything else.
+
+    Its parts are looked at before anything is made of them. A few aliases of aliases stand for more than memory holds; a deep
+    value overflows libyaml's stack, which ends the process; a number to base 60, and a list of directives, take the square of
+    their length.
+    """
+    if text.startswith("%") or "\n%" in text:
+        raise ValueError("it holds a directive")
     depth = 0
-    for event in yaml.parse(text):
+    for number, event in enumerate(yaml.parse(text, Loader=_LOADER)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
-        yield event
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it holds an alias")
+        if number > MAX_EVENTS or (isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_SCALAR):
+            raise ValueError(f"it holds more than {MAX_EVENTS} values, or one of more than {MAX_SCALAR} characters")
+    loader = _LOADER(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def read_config(path: Path) -> RunConfig:
     """The inverse of ``write_config``. Raises InputError for a file that is missing or is not one."""
     try:
-        if (size := path.stat().st_size) > MAX_CONFIG:
-            raise ValueError(f"it has {size} bytes, at most {MAX_CONFIG} are read")
-        text = path.read_text()
-        # A few aliases of aliases stand for more than memory holds, and no configuration needs one.
-        if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in _events(text)):
-            raise ValueError("it holds an alias")
-        values = yaml.safe_load(text)
+        values = parse_yaml(read_bounded(path, MAX_CONFIG).decode())
     except Exception as error:  # PyYAML lets through what its constructors raise: ValueError, KeyError, RecursionError
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path} cannot be read as YAML: {reason}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} is not a configuration: it holds {brief(values)}")

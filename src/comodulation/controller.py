@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .errors import choose
+from .errors import InputError, choose
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "silu": nn.SiLU}
 
@@ -26,13 +26,14 @@ class Controller(nn.Module):
         hidden: widths of the hidden layers. Empty: one row of u per task, learned directly (an embedding). Otherwise
             an MLP on an embedding of the task, or on ``task_vectors``.
         embedding_size: width of the task embedding that an MLP reads.
+        rank: couplings of so many dimensions, (K + E) rank parameters: u is a linear map, without bias, of an embedding of this
+            size. None: the embedding is u itself. Only without hidden layers and task vectors.
         activation: of the hidden layers: relu, gelu, tanh or silu.
         task_vectors: a fixed description of each task, ``(K, V)``, read by an MLP in place of a learned embedding, so
             that an unseen task can be expressed by its vector. With empty ``hidden`` the map is linear.
 
     Raises:
-        InputError: unknown activation.
-        ValueError: task_vectors of wrong shape.
+        InputError: unknown activation, task_vectors of wrong shape, a rank beside hidden layers or task vectors.
     """
 
     task_vectors: Tensor | None
@@ -45,20 +46,26 @@ class Controller(nn.Module):
         hidden: Sequence[int] = (),
         embedding_size: int = 32,
         activation: str = "relu",
-        task_vectors: Tensor | None = None,
+        rank: int | None = None,
+        task_vectors: Tensor | Sequence[Sequence[float]] | None = None,
     ) -> None:
         super().__init__()
         self.num_tasks, self.num_channels = num_tasks, num_channels
         choose(activation, ACTIVATIONS, "activation")
-        if task_vectors is not None and (task_vectors.ndim != 2 or task_vectors.shape[0] != num_tasks):
-            raise ValueError(f"task_vectors must be (K, V) with K = {num_tasks}, got {tuple(task_vectors.shape)}")
-        self.register_buffer("task_vectors", None if task_vectors is None else task_vectors.clone().float())
+        vectors = None if task_vectors is None else torch.as_tensor(task_vectors).clone().float()
+        if vectors is not None and (vectors.ndim != 2 or vectors.shape[0] != num_tasks or not vectors.shape[1]):
+            raise InputError(f"task_vectors must be (K, V) with K = {num_tasks}, got {tuple(vectors.shape)}")
+        if rank is not None and (hidden or vectors is not None or rank < 1):
+            raise InputError(f"rank must be positive, and not beside hidden layers or task vectors, got {rank!r}")
+        self.register_buffer("task_vectors", vectors)
         self.embedding: nn.Embedding | None = None
         self.mlp: nn.Sequential | None = None
-        if task_vectors is None:
-            self.embedding = nn.Embedding(num_tasks, embedding_size if hidden else num_channels)
-        if hidden or task_vectors is not None:
-            widths = [embedding_size if task_vectors is None else task_vectors.shape[1], *hidden]
+        if vectors is None:
+            self.embedding = nn.Embedding(num_tasks, embedding_size if hidden else rank or num_channels)
+        if rank is not None:
+            self.mlp = nn.Sequential(nn.Linear(rank, num_channels, bias=False))
+        elif hidden or vectors is not None:
+            widths = [embedding_size if vectors is None else vectors.shape[1], *hidden]
             layers: list[nn.Module] = []
             for before, after in itertools.pairwise(widths):
                 layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
@@ -72,7 +79,8 @@ class Controller(nn.Module):
             last = self.mlp[-1]
             assert isinstance(last, nn.Linear)
             last.weight.zero_()
-            last.bias.zero_()
+            if last.bias is not None:
+                last.bias.zero_()
         elif self.embedding is not None:
             self.embedding.weight.zero_()
 

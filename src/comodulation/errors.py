@@ -5,13 +5,36 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 1600  # characters of a message
+
 
 class InputError(ValueError):
     """What was asked for cannot be done as asked. The command line prints the message alone and exits with status 2."""
 
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(message))
+
 
 class RunError(RuntimeError):
     """Something failed while running (a full disk, an interrupted job). The command line exits with status 1."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(message))
+
+
+def one_line(text: object) -> str:
+    """A text as a line that a terminal can show: names from files may be long, or hold what moves the cursor.
+
+    >>> one_line("no such file:\\n\\x1b[2Ja.png")
+    'no such file: \\\\x1b[2Ja.png'
+    """
+    whole = str(text)
+    if len(whole) > LONGEST:
+        whole = f"{whole[: LONGEST - 400]} ... {whole[-300:]}"
+    if whole.isprintable():
+        return whole
+    signs = (" " if sign.isspace() else sign if sign.isprintable() else repr(sign)[1:-1] for sign in whole)
+    return "".join(signs)
 
 
 def brief(value: object) -> str:
@@ -20,7 +43,10 @@ def brief(value: object) -> str:
     >>> brief("a" * 100)
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa..."
     """
-    text = repr(value)
+    try:
+        text = repr(value[:64] if isinstance(value, (str, bytes, list, tuple)) and len(value) > 64 else value)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        text = f"a {type(value).__name__} that is too long to show"
     return text if len(text) <= 62 else f"{text[:59]}..."
 
 
@@ -52,7 +78,7 @@ def choose(value: str, known: Iterable[str], what: str) -> str:
     names = [str(name) for name in known]
     if value in names:
         return value
-    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(value)[:200], names, n=1, cutoff=0.5)  # longer ones are near to nothing
     hint = f"; did you mean {near[0]!r}?" if near else ";"
     shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
     raise InputError(f"unknown {what} {brief(value)}{hint} known: {shown}")

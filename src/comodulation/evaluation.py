@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 ECE_BINS = 15
+BLOCK = 2**14  # predictions looked at together: what is computed on the way takes many times their own memory
 METRICS = ("accuracy", "nll", "brier", "ece")
 BALANCED = "balanced_accuracy"
 
@@ -49,23 +50,28 @@ def metrics(log_probabilities: Tensor, targets: Tensor) -> dict[str, float]:
     """
     if not len(targets):
         raise ValueError("no predictions to evaluate")
-    logs = log_probabilities.double().clamp(max=0)
-    probabilities, classes = logs.exp(), logs.shape[1]
-    hits = torch.nn.functional.one_hot(targets, classes)
+    losses, errors, confidences, hits = [], [], [], []
+    for part, own in zip(log_probabilities.split(BLOCK), targets.split(BLOCK), strict=True):
+        logs = part.double().clamp(max=0)
+        probabilities = logs.exp()
+        confidence, predicted = probabilities.max(1)
+        losses.append(-logs.gather(1, own[:, None])[:, 0].clamp(min=-100))
+        of_target = torch.full_like(confidence, -1)[:, None]
+        errors.append(probabilities.scatter_add(1, own[:, None], of_target).square().sum(1))
+        confidences.append(confidence)
+        hits.append(predicted == own)
+    confidence, hit = torch.cat(confidences), torch.cat(hits)
     return {
-        "accuracy": float((probabilities.argmax(1) == targets).double().mean()),
-        "nll": float(-logs.gather(1, targets[:, None]).clamp(min=-100).mean()),
-        "brier": float((probabilities - hits).square().sum(1).mean()),
-        "ece": expected_calibration_error(probabilities, targets),
+        "accuracy": float(hit.double().mean()),
+        "nll": float(torch.cat(losses).mean()),
+        "brier": float(torch.cat(errors).mean()),
+        "ece": calibration_error(confidence, hit),
         "count": len(targets),
     }
 
 
 def expected_calibration_error(probabilities: Tensor, targets: Tensor, bins: int = ECE_BINS) -> float:
-    """Mean distance of confidence and accuracy over equal bins of confidence, weighted by their predictions.
-
-    Confidence is the largest probability; bin i holds [i, i + 1) / bins, the last one also 1. Source: Guo, Pleiss, Sun,
-    Weinberger, "On calibration of modern neural networks" (ICML 2017), equation 3.
+    """``calibration_error`` of the largest probability.
 
     Args:
         probabilities: ``(M, C)``, float64.
@@ -73,11 +79,25 @@ def expected_calibration_error(probabilities: Tensor, targets: Tensor, bins: int
         bins: number of bins.
     """
     confidence, predicted = probabilities.max(1)
+    return calibration_error(confidence, predicted == targets, bins)
+
+
+def calibration_error(confidence: Tensor, hit: Tensor, bins: int = ECE_BINS) -> float:
+    """Mean distance of confidence and accuracy over equal bins of confidence, weighted by their predictions.
+
+    Bin i holds [i, i + 1) / bins, the last one also 1. Source: Guo, Pleiss, Sun, Weinberger, "On calibration of modern neural
+    networks" (ICML 2017), equation 3.
+
+    Args:
+        confidence: ``(M,)``, float64.
+        hit: whether each prediction was right, bool ``(M,)``.
+        bins: number of bins.
+    """
     place = (confidence * bins).long().clamp(max=bins - 1)
-    gaps = torch.zeros(bins, dtype=probabilities.dtype).index_add(
-        0, place.cpu(), ((predicted == targets).to(probabilities.dtype) - confidence).cpu()
+    gaps = torch.zeros(bins, dtype=confidence.dtype).index_add(
+        0, place.cpu(), (hit.to(confidence.dtype) - confidence).cpu()
     )
-    return float(gaps.abs().sum() / len(targets))
+    return float(gaps.abs().sum() / len(hit))
 
 
 def balanced_accuracy(log_probabilities: Tensor, targets: Tensor) -> float:

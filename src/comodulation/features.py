@@ -1,9 +1,10 @@
 """Features of a frozen backbone: extracted once, stored in a memory-mapped file, never used when in doubt.
 
 A cache is a folder named by its key, the hash of everything the features depend on (backbone weights, preprocessing,
-layer, precision, images). Extraction appends blocks of rows; after each block has reached the disk, one line of the
-journal records its rows and checksum. An interrupted extraction continues after the last block whose checksum holds;
-a complete one is verified block by block before use. What does not verify is extracted again.
+layer, precision, images). Extraction goes by blocks of rows; after a block has reached the disk, one line of a journal
+records its rows and checksum (feature_store.py). Any number of processes, also of several hosts on a shared folder, extract
+one cache together, each of them blocks that no other has. A cache is verified block by block before use; what is missing
+or does not verify is extracted, and nothing else. docs/features.md is the user's side.
 """
 
 from __future__ import annotations
@@ -11,31 +12,38 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import json
 import os
-import zlib
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .allocator import large_blocks_kept
 from .backbone import Backbone
 from .data import BadImageError, Split
 from .errors import InputError, RunError, choose
+from .feature_store import FeatureStore
 
 VERSION = 1
 BLOCK = 512  # rows per journal line
 BATCH = 64  # rows per backbone pass
+DECODERS = 8  # threads that decode, at most
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _LARGEST_HALF = 65504.0
 
 Report = Callable[[int, int], None]  # rows done, rows in all
-Block = tuple[Tensor, list[int]]  # decoded images, and the rows among them that are bad
+Batch = tuple[Tensor, list[int]]  # decoded images, and the rows among them that are bad
+
+# Locks of the store are the process's, not a thread's.
+_one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -86,8 +94,13 @@ def extract(
     precision: str = "float32",
     skip_bad: bool = False,
     report: Report | None = None,
+    rank: int = 0,
+    world: int = 1,
 ) -> Features:
     """Features of every image of a split, from the cache or computed now.
+
+    Other processes may call it at the same time with the same arguments, whatever their rank: each extracts blocks that no
+    other works on, and returns when all blocks are there. A block whose process has died is free at once.
 
     Args:
         backbone: frozen backbone.
@@ -96,13 +109,18 @@ def extract(
         device: where the backbone runs.
         precision: of the backbone's forward pass, ``float32`` or ``bfloat16``. Stored as float16.
         skip_bad: go on when an image cannot be read, and list it in ``bad_rows``.
-        report: called with (rows done, rows in all).
+        report: called with (rows done, rows in all); rows of other processes count.
+        rank: this process's number among ``world``: where in the split it begins, so that each reads a part of its own.
+        world: how many processes are expected. Nothing depends on it but ``rank``'s meaning; more or fewer may come.
 
     Raises:
         BadImageError: an unreadable image, unless ``skip_bad``.
+        InputError: a rank that is not one of ``world``, an unknown precision.
         RunError: the disk is full, or features that float16 cannot hold.
     """
     choose(precision, PRECISIONS, "precision")
+    if not 0 <= rank < world:
+        raise InputError(f"rank {rank} is not one of {world} processes, expected 0 to {world - 1}")
     identity = {
         "version": VERSION,
         "backbone": backbone.fingerprint(),
@@ -112,23 +130,32 @@ def extract(
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
     folder = cache / "features" / key
-    # The first block is decoded before anything is written, so that a data set of unreadable images leaves no trace.
-    first = None if folder.exists() else _load(backbone, split, 0, skip_bad)
+    store = FeatureStore(folder, identity, BLOCK)
+    first = rank * len(store.done) // world
+    extracted = 0
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / "lock"):
-            store = _Store(folder, identity)
-            start = store.verified_rows()
-            if start < len(split):
-                _fill(
-                    store, backbone.to(device), split, start, first, torch.device(device), precision, skip_bad, report
-                )
-            bad = store.bad_rows()
-            if bad and not skip_bad:
-                split.image(bad[0])  # raises, naming it: a cache filled with --skip-bad must not hide it
-            if report and start == len(split):
-                report(start, start)
-            return Features(store.open(), bad, key, len(split) - start)
+        store.refresh()
+        if not store.complete:
+            if not folder.exists():
+                # Before anything is written, so that a data set of unreadable images leaves no trace.
+                start, stop = store.rows(first)
+                _load(backbone, split, start, min(start + BATCH, stop), skip_bad)
+            with _one_at_a_time, store, large_blocks_kept():
+                extracted = _fill(store, backbone.to(device), split, first, device, precision, skip_bad, report)
+                store.merge()
+            store = FeatureStore(folder, identity, BLOCK)
+            store.refresh()  # what is handed out has been verified as it lies there, whoever wrote it
+            if not store.complete:
+                raise RunError(f"the feature cache {folder} was damaged while it was filled; run the command again")
+        elif not store.merged:
+            # Their process was killed in between. The cache is complete without it, also where nothing can be written.
+            with contextlib.suppress(OSError), _one_at_a_time, store:
+                store.merge()
+        if store.bad_rows and not skip_bad:
+            split.image(store.bad_rows[0])  # raises, naming it: a cache filled with --skip-bad must not hide it
+        if report and not extracted:
+            report(len(split), len(split))
+        return Features(store.array(), store.bad_rows, key, extracted)
     except OSError as error:
         raise RunError(f"cannot write the feature cache {folder}: {error.strerror or error}") from error
 
@@ -160,140 +187,71 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         yield
 
 
-class _Store:
-    """The files of one cache: data, journal, and the identity they belong to."""
-
-    def __init__(self, folder: Path, identity: dict) -> None:
-        self.data, self.journal, self.manifest = folder / "data.bin", folder / "journal.jsonl", folder / "identity.json"
-        self.shape = tuple(identity["shape"])
-        self.row_bytes = 2 * int(np.prod(self.shape[1:]))
-        if _read_json(self.manifest) != identity:  # new, damaged or foreign: start over
-            for path in (self.journal, self.data):
-                path.unlink(missing_ok=True)
-            self.manifest.write_text(json.dumps(identity))
-
-    def blocks(self) -> list[dict]:
-        """Journalled blocks in order, up to the first line that is not one."""
-        blocks: list[dict] = []
-        if not self.journal.exists():
-            return blocks
-        expected = 0
-        for line in self.journal.read_bytes().splitlines():
-            block = _parse_json(line)
-            if not _is_block(block, expected, self.shape[0]):
-                break
-            blocks.append(block)
-            expected = block["rows"][1]
-        return blocks
-
-    def verified_rows(self) -> int:
-        """Rows whose blocks hold their checksums; whatever follows is cut off."""
-        blocks, good = self.blocks(), []
-        if self.data.exists():
-            with open(self.data, "rb") as data:
-                for block in blocks:
-                    start, stop = block["rows"]
-                    content = data.read((stop - start) * self.row_bytes)
-                    whole = len(content) == (stop - start) * self.row_bytes
-                    if not whole or _checksum(content, block["bad"]) != block["checksum"]:
-                        break
-                    good.append(block)
-        rows = good[-1]["rows"][1] if good else 0
-        if rows < self.shape[0]:
-            lines = "".join(json.dumps(block) + "\n" for block in good)
-            if not self.journal.exists() or self.journal.read_text(errors="replace") != lines:
-                self.journal.write_text(lines)
-            with open(self.data, "ab") as data:
-                data.truncate(rows * self.row_bytes)
-        return rows
-
-    def append(self, start: int, rows: np.ndarray, bad: list[int]) -> None:
-        content = np.ascontiguousarray(rows, dtype=np.float16).tobytes()
-        with open(self.data, "r+b") as data:
-            data.seek(start * self.row_bytes)
-            data.write(content)
-            data.truncate()
-            data.flush()
-            os.fsync(data.fileno())
-        block = {"rows": [start, start + len(rows)], "checksum": _checksum(content, bad), "bad": bad}
-        with open(self.journal, "a") as journal:
-            journal.write(json.dumps(block) + "\n")
-            journal.flush()
-            os.fsync(journal.fileno())
-
-    def bad_rows(self) -> tuple[int, ...]:
-        return tuple(row for block in self.blocks() for row in block["bad"])
-
-    def open(self) -> np.ndarray:
-        return np.memmap(self.data, np.float16, "r", shape=self.shape)
-
-
 def _fill(
-    store: _Store,
+    store: FeatureStore,
     backbone: Backbone,
     split: Split,
-    start: int,
-    decoded: Block | None,
-    device: torch.device,
+    first: int,
+    device: torch.device | str,
     precision: str,
     skip_bad: bool,
     report: Report | None,
-) -> None:
-    """Extract rows from ``start`` on; one thread decodes the next block while the backbone works on this one."""
-    ready = decoded if decoded and not start else _load(backbone, split, start, skip_bad)
-    with ThreadPoolExecutor(1) as pool:
-        for first in range(start, len(split), BLOCK):
-            images, bad = ready
-            following = pool.submit(_load, backbone, split, first + BLOCK, skip_bad)
-            parts = [features_of_images(backbone, part.to(device), precision).cpu() for part in images.split(BATCH)]
-            block = torch.cat(parts).numpy()
-            block[[row - first for row in bad]] = 0
-            store.append(first, block, bad)
+) -> int:
+    """Extract blocks from block ``first`` on until all are there; threads decode the next one meanwhile.
+
+    Returns:
+        How many rows this process has extracted.
+    """
+    extracted = 0
+    ahead: deque[tuple[int, list[Future[Batch]]]] = deque()  # claimed blocks, the next one to be extracted first
+    pool = ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1))
+
+    def decode(block: int) -> None:
+        start, stop = store.rows(block)
+        edges = [*range(start, stop, BATCH), stop]
+        ahead.append(
+            (block, [pool.submit(_load, backbone, split, a, b, skip_bad) for a, b in itertools.pairwise(edges)])
+        )
+
+    try:
+        while not store.complete:
+            while len(ahead) < 2 and (claimed := store.claim(first)) is not None:
+                decode(claimed)
+                first = claimed
+            if not ahead:  # others work on all that is missing
+                if (claimed := store.wait()) is not None:
+                    decode(claimed)
+                elif report:
+                    report(store.rows_done, len(split))
+                continue
+            block, batches = ahead.popleft()
+            start, stop = store.rows(block)
+            rows, bad = np.empty((stop - start, *backbone.feature_shape), np.float16), []
+            for place, batch in zip(range(0, stop - start, BATCH), batches, strict=True):
+                images, spoiled = batch.result()
+                rows[place : place + BATCH] = features_of_images(backbone, images.to(device), precision).cpu().numpy()
+                bad += spoiled
+            rows[[row - start for row in bad]] = 0
+            store.write(block, rows, bad)
+            extracted += stop - start
             if report:
-                report(first + len(images), len(split))
-            ready = following.result()
+                report(store.rows_done, len(split))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return extracted
 
 
-def _load(backbone: Backbone, split: Split, first: int, skip_bad: bool) -> Block:
-    """Decode the images of the block that starts at row ``first``: uint8 ``(n, 3, S, S)``, and the rows that are bad."""
+def _load(backbone: Backbone, split: Split, start: int, stop: int, skip_bad: bool) -> Batch:
+    """Decode some rows: uint8 ``(n, 3, S, S)``, in memory pixel by pixel, and the rows that are bad."""
     size = backbone.settings.image_size
-    images = torch.zeros(max(0, min(BLOCK, len(split) - first)), 3, size, size, dtype=torch.uint8)
+    # Laid out as Pillow and the backbone have them: nothing is transposed on the way.
+    images = torch.zeros(stop - start, size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
     bad = []
-    for place in range(len(images)):
+    for row in range(start, stop):
         try:
-            images[place] = backbone.preprocess(split.image(first + place))
+            images[row - start] = backbone.preprocess(split.image(row))
         except BadImageError:
             if not skip_bad:
                 raise
-            bad.append(first + place)
+            bad.append(row)
     return images, bad
-
-
-def _checksum(content: bytes, bad: list[int]) -> int:
-    """CRC-32 of a block's rows, seeded by its list of bad rows, so that damage to either shows."""
-    return zlib.crc32(content, zlib.crc32(json.dumps(bad).encode()) if bad else 0)
-
-
-def _is_block(block: Any, start: int, total: int) -> bool:
-    """Whether a journal line describes a block of rows from ``start`` on."""
-    if not isinstance(block, dict):
-        return False
-    rows, bad = block.get("rows"), block.get("bad")
-    if not isinstance(rows, list) or not isinstance(bad, list) or any(type(row) is not int for row in rows + bad):
-        return False
-    return len(rows) == 2 and start == rows[0] < rows[1] <= total and all(rows[0] <= row < rows[1] for row in bad)
-
-
-def _parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text, None if it is not one."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return _parse_json(path.read_bytes())
-    except OSError:
-        return None

@@ -15,14 +15,18 @@ from .config import RunConfig, read_config, write_config
 from .data.summary import refuse_unlearnable, summarize, summary_table, warnings_of
 from .errors import InputError, brief, first_difference
 from .features import extract, locked
+from .launching import Place
+from .methods import METHODS as ALL_METHODS
+from .processes import Processes
 from .progress import Progress, Silent
-from .session import Session, deal_images, open_splits, read_family, read_labels
+from .session import CHECKPOINT, Session, deal_images, open_splits, read_family, read_labels
 from .store import (
     CONFIG,
     METRICS,
     PARTIAL,
     read_json,
     remove_partials,
+    torn,
     writable,
     write_bytes,
 )
@@ -44,6 +48,8 @@ def fit(
 ) -> list[FitResult]:
     """Fit one or several methods that share everything else, and write a run folder for each.
 
+    In processes that were started together (``launch``, torchrun) all of them call this; the first writes, reports and returns.
+
     Args:
         configs: configurations that differ in ``method`` and ``tuning`` only.
         out: the run folder; with several configurations, the folder of run folders, one named after each method.
@@ -55,10 +61,15 @@ def fit(
         InputError: bad input, found before features are extracted; ``out`` is in use, not a run folder, or of another
             configuration.
         RunError: something failed on the way; what is there can be resumed.
-    """
-    from lightning_fabric import Fabric
 
-    tell = progress or Silent()
+    Returns:
+        The runs; none in a process that is not the first.
+    """
+    place = Place.of_environment()
+    first = place.rank == 0
+    tell = progress if progress and first else Silent()
+    if place.number > 1:
+        _check_several(configs)
     folders = [out / config.method if len(configs) > 1 else out for config in configs]
     if len(configs) > 1 and (out / CONFIG).exists():
         raise InputError(f"{out} is the run folder of one method; choose another --out for several")
@@ -75,23 +86,27 @@ def fit(
     deal_images(shared, family, train.examples)
     backbone = Backbone(shared.backbone)
     with ExitStack() as stack:
-        stack.enter_context(writable(cache))
-        for config, folder in zip(configs, folders, strict=True):
-            stack.enter_context(_claimed(folder, config, resume))
-        unfinished = [
-            (config, folder) for config, folder in zip(configs, folders, strict=True) if not (folder / METRICS).exists()
-        ]
+        if first:
+            stack.enter_context(writable(cache))
+            for config, folder in zip(configs, folders, strict=True):
+                stack.enter_context(_claimed(folder, config, resume))
+        from .joining import joined
+
+        fabric = stack.enter_context(joined())
+        processes = Processes.of(fabric)
+        finished = processes.agree([(folder / METRICS).exists() for folder in folders])
+        unfinished = [run for run, done in zip(zip(configs, folders, strict=True), finished, strict=True) if not done]
         if unfinished:
             tell.message(summary_table(found, {name: len(split) for name, split in splits.items()}))
             for warning in warnings_of(found):
                 tell.message(f"warning: {warning}")
-            fabric = Fabric(accelerator="auto", devices=1)
             features, seconds = {}, {}
             for name, data in labelled.items():
                 began = time.perf_counter()
                 features[name] = extract(
                     backbone, data.split, cache, device=fabric.device, precision=shared.precision,
-                    skip_bad=shared.skip_bad, report=partial(tell.extraction, name),
+                    skip_bad=shared.skip_bad, report=partial(tell.extraction, name), rank=processes.rank,
+                    world=processes.number,
                 )  # fmt: skip
                 seconds[f"features_{name}"] = round(time.perf_counter() - began, 2)
                 if features[name].bad_rows:
@@ -99,7 +114,19 @@ def fit(
             session = Session(shared, family, labelled, features, backbone.fingerprint(), cache, fabric, tell)
             for config, folder in unfinished:
                 session.run(config, folder, dict(seconds))
-        return [FitResult(folder, read_json(folder / METRICS)) for folder in folders]
+        return [FitResult(folder, read_json(folder / METRICS)) for folder in folders] if first else []
+
+
+def _check_several(configs: list[RunConfig]) -> None:
+    """Raise InputError for what several processes cannot train."""
+    for config in configs:
+        if reason := ALL_METHODS[config.method].one_process:
+            raise InputError(f"method {config.method!r} trains in one process: {reason}; leave --devices out")
+        if config.head.batch_norm:
+            raise InputError(
+                "batch normalisation trains in one process: its statistics would be those of a share of the batch; leave "
+                "--devices or --batch-norm out"
+            )
 
 
 @contextmanager
@@ -109,16 +136,31 @@ def _claimed(folder: Path, config: RunConfig, resume: bool) -> Iterator[None]:
     with writable(folder), locked(folder / LOCK, wait=False):
         _check_claim(folder, config, resume)  # again: another process may have begun a run before the lock was ours
         remove_partials(folder)
-        fresh = not (folder / CONFIG).exists()
+        if not _finished(folder):  # metrics that a power cut has torn are none
+            (folder / METRICS).unlink(missing_ok=True)
+        else:  # killed between its last file and this
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+        content = write_config(config).encode()
+        fresh = not (folder / CONFIG).exists() or torn(folder / CONFIG, content)
         try:
             if fresh:
-                write_bytes(folder / CONFIG, write_config(config).encode())
+                write_bytes(folder / CONFIG, content)
             yield
         except InputError:
             if fresh and {path.name for path in folder.iterdir()} <= {CONFIG, LOCK}:
                 (folder / CONFIG).unlink(missing_ok=True)
                 (folder / LOCK).unlink(missing_ok=True)
             raise
+
+
+def _finished(folder: Path) -> bool:
+    """Whether a run's last file is there, whole."""
+    if not (folder / METRICS).exists():
+        return False
+    try:
+        return isinstance(read_json(folder / METRICS), dict)
+    except InputError:
+        return False
 
 
 def _check_claim(folder: Path, config: RunConfig, resume: bool) -> None:
@@ -136,6 +178,8 @@ def _check_claim(folder: Path, config: RunConfig, resume: bool) -> None:
         return
     if not resume:
         raise InputError(f"{folder} already holds a run; --resume continues it, another --out starts a new one")
+    if entries == [CONFIG] and torn(folder / CONFIG, write_config(config).encode()):
+        return  # a power cut when nothing else had been written
     if differing := first_difference(read_config(folder / CONFIG).model_dump(), config.model_dump()):
         key, before, now = differing
         raise InputError(

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from numbers import Integral, Real
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from .errors import choose
-from .modulation import check_activity_and_coupling, check_std, modulate
+from .modulation import check_activity_and_coupling, check_std, is_finite, largest_exponent, modulate
 
 ESTIMATORS = ("quadrature", "derivative", "monte_carlo")
 NORMALIZERS = ("relative", "covariance", "correlation")
@@ -121,7 +121,8 @@ def decoder_gains(
         num_samples=num_samples,
         generator=generator,
     )
-    return gains_from_statistics(statistics, normalizer=normalizer, link=link, beta=beta).to(activity.dtype)
+    gains = gains_from_statistics(statistics, normalizer=normalizer, link=link, beta=beta)
+    return gains.clamp(max=torch.finfo(activity.dtype).max).to(activity.dtype)  # an infinite gain makes silence NaN
 
 
 def check_options(
@@ -139,7 +140,7 @@ def check_options(
     if link == "exponential" and normalizer != "relative":
         raise ValueError(f"link 'exponential' is defined for normalizer 'relative' only, got {normalizer!r}")
     upper = 1.0 if link == "rectified" else math.inf
-    if not (isinstance(beta, Real) and math.isfinite(beta) and 0 <= beta <= upper):
+    if not (is_finite(beta) and 0 <= beta <= upper):
         raise ValueError(f"beta must be in [0, {upper:g}] for link {link!r}, got {beta!r}")
     if not isinstance(num_nodes, Integral) or not 2 <= num_nodes <= MOST_NODES:
         raise ValueError(f"num_nodes must be an integer from 2 to {MOST_NODES}, got {num_nodes!r}")
@@ -188,7 +189,8 @@ def decoder_statistics(
         deviation = samples - mean
         centred = modulator - modulator.mean(0)
         unbiased = 1 / (num_samples - 1)
-        slope = torch.einsum("tb,tbd->bd", centred * unbiased, deviation) / std**2
+        # By sigma twice, not by its square, which leaves the range of float32 long before sigma does.
+        slope = torch.einsum("tb,tbd->bd", centred / std * unbiased, deviation) / std
         spread = _root_mean_square(deviation, samples.new_full((num_samples,), unbiased)) / std
         statistics = DecoderStatistics(_above_rounding(slope, samples.abs().mean(0), std), mean, spread)
     # Exactly 0 where nothing can covary because the encoder is uncoupled.
@@ -236,14 +238,19 @@ def average_over_tasks(statistics: DecoderStatistics, task_ids: Tensor, num_task
         DecoderStatistics with fields ``(K, D)``. A task without inputs has statistics 0, hence gains of 1. Deviations
         are averaged as variances.
     """
-    counts = torch.bincount(task_ids, minlength=num_tasks).clamp(min=1).to(statistics.mean.dtype)[:, None]
+    counts = torch.bincount(task_ids, minlength=num_tasks).clamp(min=1)[:, None]
 
     def average(values: Tensor) -> Tensor:
         return values.new_zeros(num_tasks, values.shape[1]).index_add(0, task_ids, values) / counts
 
-    variance = average(statistics.deviation.square())
+    # Squared relative to the largest of the task: squares leave the range of float32 long before deviations do.
+    rows = task_ids.long()[:, None].expand_as(statistics.deviation)
+    scale = statistics.deviation.detach().new_zeros(num_tasks, rows.shape[1])
+    scale = scale.scatter_reduce(0, rows, statistics.deviation.detach(), "amax")
+    scale = torch.where(scale > 0, scale, 1)
+    variance = average((statistics.deviation / scale.index_select(0, task_ids)).square())
     positive = variance > 0
-    deviation = torch.where(positive, torch.where(positive, variance, 1).sqrt(), 0)
+    deviation = torch.where(positive, torch.where(positive, variance, 1).sqrt() * scale, 0)
     return DecoderStatistics(average(statistics.slope), average(statistics.mean), deviation)
 
 
@@ -262,7 +269,8 @@ def gains_from_statistics(
         # Slope over mean: sigma^2 cancels. Slope over deviation: the correlation itself, sigma cancels.
         scaled = _ratio(slope, statistics.mean if normalizer == "relative" else statistics.deviation)
     if link == "exponential":
-        return torch.exp(beta * scaled.clamp(-SLOPE_LIMIT, SLOPE_LIMIT))
+        exponent = beta * scaled.clamp(-SLOPE_LIMIT, SLOPE_LIMIT)
+        return torch.exp(exponent.clamp(max=largest_exponent(exponent.dtype)))
     positive = scaled.clamp(min=0)
     largest = positive.amax(1, keepdim=True).detach() if positive.shape[1] else positive.sum(1, keepdim=True)
     labelled = largest > 0
@@ -307,11 +315,11 @@ def _decode_rows(decode: Decode, modulated: Tensor) -> Tensor:
 
 def _derivative(decode: Decode, activity: Tensor, coupling: Tensor) -> tuple[Tensor, Tensor]:
     """Activity at m = 0 and its derivative with respect to m there, each ``(B, D)``; the tangent is activity * coupling."""
-    # The slope is linear in the coupling. Scaled to about 1 by a power of two (exactly, that is) and back, the tangent
-    # neither under- nor overflows in half precision.
+    # The slope is linear in the coupling. Scaled to between a half and 1 by a power of two (exactly, that is) and back, the
+    # tangent does not underflow in half precision, and overflows no sooner than the activity.
     largest = coupling.detach().abs().amax(1, keepdim=True)
     scale = torch.where(largest > 0, largest / (2 * torch.frexp(largest).mantissa), 1)
-    scaled = (coupling / scale).reshape(*coupling.shape, *(1,) * (activity.ndim - 2))
+    scaled = (coupling / scale / 2).reshape(*coupling.shape, *(1,) * (activity.ndim - 2))
     tangent = (activity * scaled).to(activity.dtype)
     try:
         # A copy: a decode that begins with an in-place operation must not write into the caller's activity.
@@ -323,7 +331,7 @@ def _derivative(decode: Decode, activity: Tensor, coupling: Tensor) -> tuple[Ten
             "decode has no forward-mode derivative, which estimator 'derivative' needs; use estimator 'quadrature' "
             f"({str(error).splitlines()[0]})"
         ) from error
-    return spatial_mean(value)[0], spatial_mean(slope)[0] * scale
+    return spatial_mean(value)[0], spatial_mean(slope)[0] * 2 * scale
 
 
 def lacks_forward_mode(error: RuntimeError) -> bool:
@@ -347,11 +355,12 @@ def _sample(decode: Decode, activity: Tensor, coupling: Tensor, modulator: Tenso
 
 def _root_mean_square(deviation: Tensor, weights: Tensor) -> Tensor:
     """sqrt(sum_q weights_q deviation_q^2), ``(Q, B, D) -> (B, D)``, without under- or overflow, with a finite gradient."""
-    if deviation.numel() == 0:
-        return deviation.sum(0)
     scale = deviation.detach().abs().amax(0)
-    positive = scale > 0
-    squares = torch.einsum("q,qbd->bd", weights, (deviation / torch.where(positive, scale, 1)).square())
+    # Where activity itself overflowed, 0: the square of NaN would make the gradients of all neurons NaN.
+    positive = (scale > 0) & torch.isfinite(scale)
+    relative = torch.where(positive, deviation, 0) / torch.where(positive, scale, 1)
+    squares = torch.einsum("q,qbd->bd", weights, relative.square())
+    positive = positive & (squares > 0)  # not where all that moves has a weight of 0: the root has no gradient there
     return torch.where(positive, torch.where(positive, squares, 1).sqrt() * scale, 0)
 
 
@@ -360,8 +369,11 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     safe = denominator > 0
     ratio = numerator / torch.where(safe, denominator, 1)
     finite = safe & torch.isfinite(ratio.detach())
-    # Twice `where`: an infinite value in the branch not taken would still turn the gradient into NaN.
-    return torch.where(finite, torch.where(finite, numerator, 0) / torch.where(finite, denominator, 1), 0)
+    # Twice `where`: an infinite value in the branch not taken would still turn the gradient into NaN. Both by a constant, the
+    # denominator's own value: the derivative would otherwise divide by its square, which underflows.
+    numerator, denominator = torch.where(finite, numerator, 0), torch.where(finite, denominator, 1)
+    constant = denominator.detach()
+    return torch.where(finite, (numerator / constant) / (denominator / constant), 0)
 
 
 def zero_where(condition: Tensor, values: Tensor) -> Tensor:

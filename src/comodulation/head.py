@@ -9,7 +9,8 @@ convolution: the derivative of d at m = 0 is [K h + skip(h) > 0] * (K (h w) + sk
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -17,12 +18,15 @@ from torch import Tensor, nn
 
 from .controller import Controller, coupling
 from .convolution import convolve, dense_matrix, is_small
+from .dropout import ChannelDropout, Dropout
 from .errors import choose
 from .gains import DecoderStatistics, average_over_tasks, decoder_statistics, gains_from_statistics
+from .layers import RectifiedLayer, normalisation_scale, normalised_bias
 from .mechanism import Modulation as Modulation
 from .modulation import modulate
 from .named_tensors import copy_checked, hash_tensors
 from .noise import modulator_noise
+from .processes import ALONE, Processes
 from .response import TaskResponse, task_response
 
 MODES = ("base", "attention", "comodulation")
@@ -45,6 +49,10 @@ class ComodulatedHead(nn.Module):
         hidden: width of the readout's hidden layer.
         dropout: in the readout, while the layers are being pretrained.
         feature_dropout: of whole feature channels, likewise.
+        encoder_skip, decoder_skip: factors of the two skip connections, in [0, 1].
+        batch_norm: normalise what encoder and decoder layers add to their skip connections, over the batch in pretraining, by
+            fixed statistics once frozen.
+        depth: number of decoder layers; the last one has the gains. With more than one, task gains are estimated from batches.
         controller: options of ``Controller`` (hidden, embedding_size, activation, task_vectors).
         modulation: options of the mechanism; see ``Modulation``.
         seed: of the modulator's noise, in [0, 2^32).
@@ -72,6 +80,10 @@ class ComodulatedHead(nn.Module):
         hidden: int = 256,
         dropout: float = 0.2,
         feature_dropout: float = 0.3,
+        encoder_skip: float = 1.0,
+        decoder_skip: float = 1.0,
+        batch_norm: bool = False,
+        depth: int = 1,
         controller: dict[str, Any] | None = None,
         modulation: Modulation | None = None,
         seed: int = 0,
@@ -85,12 +97,16 @@ class ComodulatedHead(nn.Module):
             "encoder_channels": encoder_channels,
             "decoder_channels": decoder_channels,
             "hidden": hidden,
+            "depth": depth,
         }
         for name, size in sizes.items():
             if not isinstance(size, int) or size < 1:
                 raise ValueError(f"{name} must be a positive integer, got {size!r}")
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
+        for name, factor in (("encoder_skip", encoder_skip), ("decoder_skip", decoder_skip)):
+            if not 0 <= factor <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {factor!r}")
         if modulation is not None and options:
             raise ValueError(f"give modulation or its fields, not both; got {', '.join(options)}")
         self.modulation = modulation or Modulation(**options)
@@ -99,7 +115,7 @@ class ComodulatedHead(nn.Module):
         padding = kernel_size // 2
         self.register_buffer("feature_mean", torch.zeros(in_channels))
         self.register_buffer("feature_std", torch.ones(in_channels))
-        self.feature_dropout = nn.Dropout2d(feature_dropout)
+        self.feature_dropout = ChannelDropout(feature_dropout)
         self.projection = nn.Conv2d(in_channels, encoder_channels, 1)
         self.encoder = nn.Conv2d(encoder_channels, encoder_channels, kernel_size, padding=padding)
         self.decoder = nn.Conv2d(encoder_channels, decoder_channels, kernel_size, padding=padding)
@@ -107,16 +123,24 @@ class ComodulatedHead(nn.Module):
         if residual:
             same = encoder_channels == decoder_channels
             self.decoder_skip = nn.Identity() if same else nn.Conv2d(encoder_channels, decoder_channels, 1, bias=False)
+        self.skips = (encoder_skip, decoder_skip) if residual else (0.0, 0.0)
+        self.encoder_normalisation = nn.BatchNorm2d(encoder_channels) if batch_norm else None
+        self.decoder_normalisation = nn.BatchNorm2d(decoder_channels) if batch_norm else None
+        self.deeper = nn.ModuleList(
+            RectifiedLayer(encoder_channels, kernel_size, skip=self.skips[1], batch_norm=batch_norm)
+            for _ in range(depth - 1)
+        )
         self.readout: nn.Module = nn.Sequential(
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(decoder_channels, hidden),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(hidden, num_outputs),
         )
         self.controller = Controller(num_tasks, encoder_channels, **(controller or {}))
         self.register_buffer("task_gains", None)
         self.response: TaskResponse | None = None
+        self.processes = ALONE
         self._matrices: dict[nn.Module, tuple[tuple[Any, ...], Tensor]] = {}
         self.frozen = False
 
@@ -126,7 +150,8 @@ class ComodulatedHead(nn.Module):
     def layers(self) -> list[nn.Module]:
         """What pretraining trains and freezing freezes: everything but the controller."""
         parts: list[nn.Module] = [self.feature_dropout, self.projection, self.encoder, self.decoder, self.readout]
-        return parts + ([self.decoder_skip] if self.decoder_skip is not None else [])
+        optional = (self.decoder_skip, self.encoder_normalisation, self.decoder_normalisation)
+        return [*parts, *(part for part in optional if part is not None), *self.deeper]
 
     def freeze(self) -> ComodulatedHead:
         """Freeze every layer but the controller, and keep dropout off from now on."""
@@ -167,12 +192,30 @@ class ComodulatedHead(nn.Module):
         projected = self.projection(self.feature_dropout(scaled)).relu()
         assert self.encoder.bias is not None
         encoded = self._convolve(projected, self.encoder) + self.encoder.bias[:, None, None]
-        return (encoded + projected if self.residual else encoded).relu()
+        if self.encoder_normalisation is not None:
+            encoded = self.encoder_normalisation(encoded)
+        return (encoded + self._scaled(projected, self.skips[0]) if self.residual else encoded).relu()
 
     def drive(self, activity: Tensor) -> Tensor:
-        """The linear part of the decoder, K h + skip(h) without bias: ``(N, E, H, W) -> (N, D, H, W)``."""
+        """The linear part of the last decoder layer, K h + skip(h) without bias: ``(N, E, H, W) -> (N, D, H, W)``."""
         drive = self._convolve(activity, self.decoder)
-        return drive if self.decoder_skip is None else drive + self.decoder_skip(activity)
+        if self.decoder_normalisation is not None:
+            drive = drive * normalisation_scale(self.decoder_normalisation)[:, None, None]
+        return self._with_skip(drive, activity)
+
+    @property
+    def decoder_bias(self) -> Tensor:
+        """What the last decoder layer adds to ``drive`` before its ReLU, ``(D,)``."""
+        bias, normalisation = self.decoder.bias, self.decoder_normalisation
+        assert bias is not None
+        return bias if normalisation is None else normalised_bias(bias, normalisation)
+
+    def _with_skip(self, drive: Tensor, activity: Tensor) -> Tensor:
+        return drive if self.decoder_skip is None else drive + self._scaled(self.decoder_skip(activity), self.skips[1])
+
+    @staticmethod
+    def _scaled(activity: Tensor, factor: float) -> Tensor:
+        return activity if factor == 1 else factor * activity
 
     def _convolve(self, activity: Tensor, layer: nn.Conv2d) -> Tensor:
         """A layer's convolution without bias; a frozen layer's matrix for small maps is built once."""
@@ -191,12 +234,26 @@ class ComodulatedHead(nn.Module):
 
     def decode(self, activity: Tensor) -> Tensor:
         """Encoder activity ``(N, E, H, W)`` -> rectified decoder activity ``(N, D, H, W)``."""
-        assert self.decoder.bias is not None
-        return (self.drive(activity) + self.decoder.bias[:, None, None]).relu()
+        activity = self.deepen(activity)
+        if self.decoder_normalisation is not None and self.decoder_normalisation.training:
+            assert self.decoder.bias is not None
+            block = self._convolve(activity, self.decoder) + self.decoder.bias[:, None, None]
+            return self._with_skip(self.decoder_normalisation(block), activity).relu()
+        return (self.drive(activity) + self.decoder_bias[:, None, None]).relu()
 
-    def read(self, activity: Tensor) -> Tensor:
-        """Decoder activity ``(..., D, H, W)`` -> logits ``(..., C)``, by global pooling and the MLP."""
-        return self.readout(activity.mean((-2, -1)))
+    def deepen(self, activity: Tensor) -> Tensor:
+        """Encoder activity -> what the last decoder layer reads, both ``(N, E, H, W)``; the same where it is the only one."""
+        for layer in self.deeper:
+            activity = layer(activity)
+        return activity
+
+    def read(self, activity: Tensor, gains: Tensor | None = None) -> Tensor:
+        """Decoder activity ``(..., D, H, W)`` -> logits ``(..., C)``, by global pooling and the MLP.
+
+        With ``gains`` ``(B, D)``, of neurons whose gain they are: after pooling, where it is the same and costs less.
+        """
+        pooled = activity.mean((-2, -1))
+        return self.readout(pooled if gains is None else pooled * gains)
 
     # ---- with a task ----------------------------------------------------------------------------------------------
 
@@ -251,13 +308,13 @@ class ComodulatedHead(nn.Module):
         encoder_gain = u.exp()[:, :, None, None]
         if mode == "attention":
             return self.read(self.decode(activity * encoder_gain))[None]
-        gains = self.gains(activity, u, tasks)[:, :, None, None]
+        gains = self.gains(activity, u, tasks)
         encoder = self.modulation.encoder_in(self.training)
         if encoder == "stochastic":
             modulated = self._modulated(activity, u, tasks, sample_ids, step)
             decoded = self.decode(modulated.flatten(0, 1)).unflatten(0, modulated.shape[:2])
-            return self.read(decoded * gains)
-        return self.read(self.decode(activity * encoder_gain if encoder == "gain" else activity) * gains)[None]
+            return self.read(decoded, gains)
+        return self.read(self.decode(activity * encoder_gain if encoder == "gain" else activity), gains)[None]
 
     def check_tasks(self, task_ids: Tensor | None, batch: int) -> Tensor:
         """``task_ids`` as int64, or task vectors as they are; see ``forward`` for what is raised."""
@@ -293,7 +350,7 @@ class ComodulatedHead(nn.Module):
                 # Not gains[tasks]: its gradient adds up in the order in which threads arrive, another one each run.
                 return self._link(self.response.statistics(self._all_couplings())).index_select(0, tasks)
             averaged = average_over_tasks(self._statistics_at(activity, u), tasks, self.num_tasks)
-            return self._link(averaged).index_select(0, tasks)
+            return self._link(self._over_processes(averaged, tasks)).index_select(0, tasks)
         return self._link(self._statistics_at(activity, u))
 
     def observe(self, batches: Iterable[tuple[Tensor, Tensor]], *, shared: bool = False) -> bool:
@@ -305,17 +362,21 @@ class ComodulatedHead(nn.Module):
                 are not read, and the response, which depends on the images alone, is computed once for all tasks.
 
         Returns:
-            Whether the response is used: False for other levels and estimators, statistics after the task gain, or where
-            K D E numbers are too many (more than 2^28); training then estimates task gains from each batch.
+            Whether the response is used: False for other levels and estimators, statistics after the task gain, more than one
+            decoder layer, or where K D E numbers are too many (more than 2^28); training then estimates task gains from each
+            batch.
         """
         self.response = None
         size = self.num_tasks * self.decoder_channels * self.encoder_channels
         m = self.modulation
-        if m.level != "task" or m.estimator != "derivative" or m.after_gain or size > MAX_RESPONSE:
+        if m.level != "task" or m.estimator != "derivative" or m.after_gain or len(self.deeper) or size > MAX_RESPONSE:
             return False
         seen = ((h, self.decode(h), torch.zeros_like(tasks) if shared else tasks) for h, tasks in batches)
         with torch.no_grad():
-            response = task_response(seen, 1 if shared else self.num_tasks, self.decoder.weight, self._skip_matrix())
+            kernel = self.decoder.weight
+            if self.decoder_normalisation is not None:
+                kernel = kernel * normalisation_scale(self.decoder_normalisation)[:, None, None, None]
+            response = task_response(seen, 1 if shared else self.num_tasks, kernel, self._skip_matrix(), self.processes)
         self.response = response.expand(self.num_tasks) if shared else response
         return True
 
@@ -331,18 +392,20 @@ class ComodulatedHead(nn.Module):
         if self.response is not None:
             self.task_gains = self._link(self.response.statistics(self._all_couplings()))
             return
-        totals, counts = None, torch.zeros(self.num_tasks, 1, device=self.decoder.weight.device)
+        weight = self.decoder.weight
+        counts = torch.zeros(self.num_tasks, 1, device=weight.device)
+        totals = weight.new_zeros(
+            3, self.num_tasks, self.decoder_channels, dtype=torch.promote_types(weight.dtype, torch.float)
+        )
         for activity, tasks in batches:
             part = average_over_tasks(self._statistics_at(activity, self.controller(tasks)), tasks, self.num_tasks)
             number = torch.bincount(tasks, minlength=self.num_tasks)[:, None]
-            # Deviations average as variances.
-            sums = [part.slope * number, part.mean * number, part.deviation.square() * number]
-            totals = sums if totals is None else [a + b for a, b in zip(totals, sums, strict=True)]
+            totals += _summable(part) * number
             counts += number
-        if totals is None:
+        totals, counts = self.processes.sum(totals), self.processes.sum(counts)
+        if not bool(counts.any()):
             raise ValueError("no inputs to estimate task gains from")
-        slope, mean, variance = (total / counts.clamp(min=1) for total in totals)
-        self.task_gains = self._link(DecoderStatistics(slope, mean, variance.sqrt()))
+        self.task_gains = self._link(_averaged(totals, counts))
 
     # ---- as an adapter ----------------------------------------------------------------------------------------------
 
@@ -361,6 +424,7 @@ class ComodulatedHead(nn.Module):
             "method": "head",
             "num_tasks": self.num_tasks,
             "residual": self.residual,
+            **({"skips": list(self.skips)} if self.residual and self.skips != (1.0, 1.0) else {}),
             "head": self.fingerprint(),
             "modulation": vars(self.modulation),
             **({"added_outputs": list(added)} if (added := self.added_output_sizes()) else {}),
@@ -382,16 +446,32 @@ class ComodulatedHead(nn.Module):
         copy_checked(own, tensors, "this head")
         self.task_gains = gains  # only now: tensors that do not fit change nothing
 
+    @contextlib.contextmanager
+    def among(self, processes: Processes) -> Iterator[None]:
+        """While it is open, batches and data are those processes' together, of which this one has its share."""
+        before, self.processes = self.processes, processes
+        try:
+            yield
+        finally:
+            self.processes = before
+
+    def _over_processes(self, own: DecoderStatistics, tasks: Tensor) -> DecoderStatistics:
+        """Statistics ``(K, D)`` averaged over the inputs of all processes, from those of this one's."""
+        if not self.processes.several:
+            return own
+        number = torch.bincount(tasks, minlength=self.num_tasks)[:, None].to(own.mean.dtype)
+        return _averaged(self.processes.sum(_summable(own) * number), self.processes.sum(number))
+
     def _all_couplings(self) -> Tensor:
         tasks = torch.arange(self.num_tasks, device=self.decoder.weight.device)
         return coupling(self.controller(tasks), self.modulation.link)
 
     def _skip_matrix(self) -> Tensor | None:
         if isinstance(self.decoder_skip, nn.Conv2d):
-            return self.decoder_skip.weight[:, :, 0, 0]
-        return (
-            None if self.decoder_skip is None else torch.eye(self.encoder_channels, device=self.decoder.weight.device)
-        )
+            return self._scaled(self.decoder_skip.weight[:, :, 0, 0], self.skips[1])
+        if self.decoder_skip is None:
+            return None
+        return self._scaled(torch.eye(self.encoder_channels, device=self.decoder.weight.device), self.skips[1])
 
     def _statistics_at(self, activity: Tensor, u: Tensor) -> DecoderStatistics:
         """Statistics ``(B, D)`` at the encoder activity before its task gain, or after it (option ``after_gain``)."""
@@ -414,8 +494,13 @@ class ComodulatedHead(nn.Module):
                     self.decode, activity.to(self.decoder.weight.dtype), coupling.to(self.decoder.weight.dtype), m.std,
                     estimator=m.estimator, num_nodes=m.num_nodes, draws=draws,
                 )  # fmt: skip
-        decoded = self.decode(activity)
-        slope = torch.where(decoded > 0, self.drive(activity * coupling[:, :, None, None]), 0).mean((-2, -1))
+        tangent, reached = activity * coupling[:, :, None, None], activity
+        for layer in self.deeper:
+            assert isinstance(layer, RectifiedLayer)
+            reached = layer(reached)
+            tangent = layer.tangent(reached, tangent)
+        decoded = (self.drive(reached) + self.decoder_bias[:, None, None]).relu()
+        slope = torch.where(decoded > 0, self.drive(tangent), 0).mean((-2, -1))
         return DecoderStatistics(slope, decoded.mean((-2, -1)), slope.abs())
 
     def _link(self, statistics: DecoderStatistics) -> Tensor:
@@ -435,3 +520,15 @@ class ComodulatedHead(nn.Module):
         )
         noise = modulator_noise(sample_ids, ids, m.num_samples, seed=self.seed, step=step)
         return modulate(activity, coupling(u, m.link), m.std * noise.to(activity.dtype), m.std)
+
+
+def _summable(statistics: DecoderStatistics) -> Tensor:
+    """Slope, mean and variance: what of averages can be weighted and summed, ``(3, K, D)``."""
+    return torch.stack([statistics.slope, statistics.mean, statistics.deviation.square()])
+
+
+def _averaged(totals: Tensor, counts: Tensor) -> DecoderStatistics:
+    """The inverse of ``_summable`` of totals ``(3, K, D)`` over ``(K, 1)`` inputs; 0 for a task without any."""
+    slope, mean, variance = totals / counts.clamp(min=1)
+    positive = variance > 0  # where it is 0, the root has no gradient
+    return DecoderStatistics(slope, mean, torch.where(positive, torch.where(positive, variance, 1).sqrt(), 0))

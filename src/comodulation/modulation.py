@@ -46,8 +46,8 @@ def modulate(activity: Tensor, coupling: Tensor, modulator: Tensor, std: float) 
     precise = torch.promote_types(activity.dtype, torch.float32)
     factor = modulation_factor(coupling.to(precise), modulator.to(precise), std)
     positions = (1,) * (activity.ndim - 2)
-    # The product in float32 too: in half precision a large factor alone would overflow, and a silent neuron turn NaN.
-    return (activity.to(precise) * factor.reshape(*factor.shape, *positions)).to(activity.dtype)
+    # The product in float32 too, by promotion: in half precision a large factor alone would overflow, and silence be NaN.
+    return (activity * factor.reshape(*factor.shape, *positions)).to(activity.dtype)
 
 
 def modulation_factor(coupling: Tensor, modulator: Tensor, std: float) -> Tensor:
@@ -56,8 +56,16 @@ def modulation_factor(coupling: Tensor, modulator: Tensor, std: float) -> Tensor
     Args:
         coupling: ``(B, E)``. modulator: ``(B,)`` or ``(T, B)``.
         std: sigma; 0 leaves out the second term, which is what the derivative with respect to m at m = 0 needs.
+
+    A factor beyond what the type can hold stays just below its largest number: infinity times a silent neuron is NaN.
     """
-    return torch.exp(modulator[..., None] * coupling - (std * coupling).square() / 2)
+    exponent = modulator[..., None] * coupling - (std * coupling).square() / 2
+    return torch.exp(exponent.clamp(max=largest_exponent(exponent.dtype)))
+
+
+def largest_exponent(dtype: torch.dtype) -> int:
+    """The largest whole number whose exponential is finite in ``dtype``: 709 in float64, 88 in float32."""
+    return math.floor(math.log(torch.finfo(dtype).max))
 
 
 def check_activity_and_coupling(activity: Tensor, coupling: Tensor) -> None:
@@ -75,6 +83,14 @@ def check_activity_and_coupling(activity: Tensor, coupling: Tensor) -> None:
 
 def check_std(std: float) -> float:
     """``std`` as a Python float. Raise ValueError unless it is a positive, finite number (NumPy's scalars too)."""
-    if not isinstance(std, Real) or isinstance(std, bool) or not math.isfinite(std) or std <= 0:
+    if not is_finite(std) or isinstance(std, bool) or std <= 0:
         raise ValueError(f"std must be a positive finite number, got {std!r}")
     return float(std)
+
+
+def is_finite(number: object) -> bool:
+    """Whether something is a number that a float can hold."""
+    try:
+        return isinstance(number, Real) and math.isfinite(number)
+    except OverflowError:  # an integer beyond the largest float
+        return False

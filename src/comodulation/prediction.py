@@ -16,16 +16,17 @@ from .config import RunConfig, read_config
 from .data.source import decode_image
 from .errors import InputError, brief
 from .evaluation import evaluate_predictions
-from .features import BATCH, extract, features_of_images
+from .features import BATCH, Features, extract, features_of_images
 from .growing import extend_head
 from .methods import Method
 from .progress import Progress, Silent
 from .session import build_head, config_method, open_splits, read_labels
 from .sharing import check_shared, download, push_to_hub, save_pretrained, with_weights
-from .store import ADAPTER, CONFIG, HEAD, METRICS, load_adapter, load_head, read_json, read_metadata, writable
+from .store import ADAPTER, CONFIG, HEAD, METRICS, load_adapter, load_head, read_metadata, writable
 from .task_pairs import task_chunks
-from .tasks import TaskFamily
+from .tasks import Examples, TaskFamily
 from .tuning import Inputs, predict
+from .written_metrics import read_metrics
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The content of metrics.json."""
-        return read_json(self.folder / METRICS)
+        """The content of metrics.json. Raises InputError for a file that is damaged."""
+        return read_metrics(self.folder / METRICS)
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -149,6 +150,24 @@ class Run:
         Raises:
             InputError: as for fit.
         """
+        features, examples = self.examples(data, split, cache, labels=labels, skip_bad=skip_bad, progress=progress)
+        result = evaluate_predictions(
+            predict(self.method, Inputs(self.method, features, examples.image.unique()), examples), self.family.tasks
+        )
+        name, skipped = split or self.config.test_split, len(features.bad_rows)
+        return {"run": str(self.folder), "method": self.config.method, "split": name, "skipped": skipped, **result}
+
+    def examples(
+        self,
+        data: str,
+        split: str | None,
+        cache: Path,
+        *,
+        labels: str | None = None,
+        skip_bad: bool = False,
+        progress: Progress | None = None,
+    ) -> tuple[Features, Examples]:
+        """Features of a split, and its pairs of image and task whose label and image can be read. Arguments as in ``evaluate``."""
         tell = progress or Silent()
         name = split or self.config.test_split
         if labels is not None and self.config.group:
@@ -156,7 +175,7 @@ class Run:
         changed: dict[str, Any] = {"data": data, **({} if labels is None else {"labels": labels})}
         opened = open_splits(self.config.model_copy(update=changed), [name], tasks=self.family.tasks)[name]
         labelled = read_labels(self.config, opened, self.family)
-        method = self.method
+        self.method.eval()  # a damaged run shows before anything is extracted
         with writable(cache):
             features = extract(
                 self.backbone, opened, cache, precision=self.config.precision, skip_bad=skip_bad,
@@ -166,10 +185,7 @@ class Run:
         examples = labelled.examples.take((~torch.isin(labelled.examples.image, bad)).nonzero()[:, 0])
         if not len(examples):
             raise InputError(f"split {name!r} of {data!r} has no labelled image that can be read")
-        result = evaluate_predictions(
-            predict(method, Inputs(method, features, examples.image.unique()), examples), self.family.tasks
-        )
-        return {"run": str(self.folder), "method": self.config.method, "split": name, "skipped": len(bad), **result}
+        return features, examples
 
     def predict(self, images: Sequence[Path], tasks: Sequence[str]) -> list[dict[str, Any]]:
         """Predictions for image files under named tasks (none: all of them).

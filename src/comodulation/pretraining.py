@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import RunConfig
+from .dropout import taking
 from .evaluation import METRICS, metrics
 from .features import Features
 from .head import ComodulatedHead
+from .processes import ALONE, Processes, Share
 from .progress import Progress
 from .splits import Partition
 from .tasks import TaskFamily, task_logits
@@ -35,20 +37,27 @@ class Pretraining(nn.Module):
         super().__init__()
         self.head, self.family = head, family
 
-    def loss(self, features: Tensor, targets: Tensor) -> Tensor:
-        """Mean NLL; features ``(B, C, s, s)``, targets classes ``(B,)``, or attributes or columns ``(B, K)``."""
-        logits = self.head(features, mode="base")
+    def loss(self, features: Tensor, targets: Tensor, share: Share | None = None, labels: int | None = None) -> Tensor:
+        """Mean NLL; features ``(B, C, s, s)``, targets classes ``(B,)``, or attributes or columns ``(B, K)``.
+
+        With ``share``, these are those rows of a batch that has so many ``labels``, and the loss is their part of its mean.
+        """
+        with taking(share, self.head):
+            logits = self.head(features, mode="base")
         if targets.ndim == 1:
+            if labels is not None:
+                return F.cross_entropy(logits, targets, reduction="sum") / labels
             return F.cross_entropy(logits, targets)
         known = targets >= 0
+        number = known.sum() if labels is None else torch.tensor(labels)
         if self.family is not None and self.family.kind == "columns":
             sums = [
                 F.cross_entropy(logits[:, group[0] : group[-1] + 1], column, ignore_index=-1, reduction="sum")
                 for group, column in zip(self.family.members, _places(self.family, targets).unbind(1), strict=True)
             ]
-            return torch.stack(sums).sum() / known.sum().clamp(min=1)
+            return torch.stack(sums).sum() / number.clamp(min=1)
         losses = F.binary_cross_entropy_with_logits(logits, targets.clamp(min=0).to(logits.dtype), reduction="none")
-        return (losses * known).sum() / known.sum().clamp(min=1)
+        return (losses * known).sum() / number.clamp(min=1)
 
 
 def pretraining_targets(family: TaskFamily, columns: list[np.ndarray]) -> Tensor:
@@ -75,19 +84,26 @@ def pretrain(
     family: TaskFamily | None = None,
 ) -> list[dict[str, float]]:
     """Train all layers of the head on the primary task, on the pretraining half; ``family`` as in ``Pretraining``."""
-    settings, device = config.pretraining, fabric.device
-    head.standardize(*channel_moments(features, parts.pretraining))
+    settings, device, processes = config.pretraining, fabric.device, Processes.of(fabric)
+    head.standardize(*channel_moments(features, parts.pretraining, processes))
     head.to(device)
     module = Pretraining(head, family)
 
-    def batches(epoch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(epoch: int, generator: torch.Generator) -> Iterator[tuple[Any, ...]]:
         order = parts.pretraining[torch.randperm(len(parts.pretraining), generator=generator)]
         for rows in order.split(settings.batch_size):
-            yield features.rows(rows).to(device), targets[rows].to(device)
+            if not processes.several:
+                yield features.rows(rows).to(device), targets[rows].to(device)
+                continue
+            share = processes.share(len(rows))
+            own, labels = rows[share.rows], int((targets[rows] >= 0).sum())
+            yield features.rows(own).to(device), targets[own].to(device), share, labels
 
     def validate() -> dict[str, float]:
         rows = parts.pretraining_validation
-        logits = torch.cat([head(features.rows(part).to(device), mode="base") for part in rows.split(EVALUATION_BATCH)])
+        own = rows[processes.share(len(rows)).rows]
+        logits = torch.cat([head(features.rows(part).to(device), mode="base") for part in own.split(EVALUATION_BATCH)])
+        logits = processes.gather(logits, len(rows))
         known = targets[rows].to(device)
         if family is not None and family.kind == "columns":
             image, task = (known >= 0).nonzero(as_tuple=True)
@@ -111,14 +127,18 @@ def pretrain(
     )
 
 
-def channel_moments(features: Features, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each feature channel over some rows, each ``(C,)``, read in blocks."""
+def channel_moments(features: Features, rows: Tensor, processes: Processes = ALONE) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each feature channel over some rows, each ``(C,)``, read in blocks, by all processes."""
     channels = features.shape[0]
     total, squares, count = torch.zeros(channels).double(), torch.zeros(channels).double(), 0
-    for part in rows.split(4096):
+    for part in rows[processes.share(len(rows)).rows].split(4096):
         block = features.rows(part).double()
         total += block.sum((0, 2, 3))
         squares += block.square().sum((0, 2, 3))
         count += block.numel() // channels
+    if processes.several:
+        sums = torch.cat([total, squares, torch.tensor([count]).double()])
+        total, squares, number = processes.sum(sums.to(processes.device)).cpu().split([channels, channels, 1])
+        count = int(number)
     mean = total / count
     return mean.float(), (squares / count - mean.square()).clamp(min=0).sqrt().float()

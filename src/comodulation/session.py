@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from .head import ComodulatedHead
 from .methods import Method, make_method
 from .named_tensors import hash_tensors
 from .pretraining import pretrain, pretraining_targets
+from .processes import Processes
 from .progress import Progress
 from .splits import Partition, partition
 from .store import (
@@ -215,6 +216,7 @@ class Session:
         self.train_examples = usable[config.train_split]
         self.test_examples = usable.get(config.test_split)
         self.parts = deal_images(config, family, self.train_examples)
+        self.processes = Processes.of(fabric)
         self._prepared: dict[tuple[str, ...], Tensor] = {}
 
     @property
@@ -229,12 +231,25 @@ class Session:
             self.train_examples.of_images(self.parts.tuning_validation),
         )
 
-    def adapt(self, config: RunConfig, checkpoint: Path | None = None, data: TuningData | None = None) -> Adapted:
-        """Fine-tune one method on this seed's pretrained layers, on the family's half unless told otherwise."""
+    def adapt(
+        self,
+        config: RunConfig,
+        checkpoint: Path | None = None,
+        data: TuningData | None = None,
+        training_seed: int | None = None,
+    ) -> Adapted:
+        """Fine-tune one method on this seed's pretrained layers, on the family's half unless told otherwise.
+
+        Args:
+            config: of the method. checkpoint: file to go on from. data: to train and validate on.
+            training_seed: of the order of the data and of the modulator's noise, in [0, 2^32); None takes the configuration's.
+        """
         head = build_head(config, self.family, self.train_features.shape[0]).to(self.fabric.device)
         began = time.perf_counter()
         key, pretraining = self._pretrained(head)
         trained = time.perf_counter()
+        if training_seed is not None:  # not before: the layers belong to the seed of the configuration
+            config, head.seed = config.model_copy(update={"seed": training_seed}), training_seed
         pretrained = {name: tensor.clone() for name, tensor in head_tensors(head).items()}
         method = config_method(config, head, self.family).to(self.fabric.device)
         data = data or self.tuning_data()
@@ -245,7 +260,8 @@ class Session:
             "pretraining": round(trained - began, 2),
             "tuning": round(time.perf_counter() - trained, 2),
         }
-        return Adapted(method, key, predict(method, inputs, data.validation), pretrained, pretraining, history, seconds)
+        found = predict(method, inputs, data.validation, self.processes)
+        return Adapted(method, key, found, pretrained, pretraining, history, seconds)
 
     def test(self, adapted: Adapted) -> Predictions | None:
         """Predictions on the test split, if there is one."""
@@ -255,7 +271,9 @@ class Session:
 
     def answer(self, adapted: Adapted, features: FeatureRows, examples: Examples) -> Predictions:
         """Predictions for examples of some features."""
-        return predict(adapted.method, self.inputs(adapted, features, examples.image.unique()), examples)
+        return predict(
+            adapted.method, self.inputs(adapted, features, examples.image.unique()), examples, self.processes
+        )
 
     def inputs(self, adapted: Adapted, features: FeatureRows, images: Tensor) -> Inputs:
         """What an adapted method reads of some images (sorted row numbers)."""
@@ -264,7 +282,7 @@ class Session:
     def _inputs(self, method: Method, features: FeatureRows, images: Tensor, layers: str) -> Inputs:
         """What a method reads of some images; kept, so that the next method on the same layers finds it."""
         place = (layers, method.reads, features.key, hash_tensors({"images": images}))
-        inputs = Inputs(method, features, images, self._prepared.get(place))
+        inputs = Inputs(method, features, images, self._prepared.get(place), self.processes)
         if inputs.prepared is not None:
             self._prepared[place] = inputs.prepared
             while len(self._prepared) > KEPT_INPUTS:
@@ -272,10 +290,13 @@ class Session:
         return inputs
 
     def run(self, config: RunConfig, folder: Path, seconds: dict[str, float]) -> None:
-        """Fit and evaluate one method, and write its run folder."""
+        """Fit and evaluate one method, and write its run folder; of several processes, the first writes."""
         adapted = self.adapt(config, folder / CHECKPOINT)
         method = adapted.method
         began = time.perf_counter()
+        tested = self.test(adapted)
+        if not self.processes.first:
+            return
         result: dict[str, Any] = {
             "schema": 1,
             "method": config.method,
@@ -288,7 +309,6 @@ class Session:
         # What makes confidence fit on the validation images; predictions are not scaled by it unless one asks.
         with contextlib.suppress(ValueError):  # an answer that was taken for impossible: no temperature mends that
             result["temperature"] = fit_temperature(adapted.validation.log_probabilities, adapted.validation.target)
-        tested = self.test(adapted)
         if tested is not None:
             result["test"] = evaluate_predictions(tested, self.family.tasks)
         if any(features.bad_rows for features in self.features.values()):
@@ -312,12 +332,36 @@ class Session:
             "features": self.train_features.key,
             "labels": hashlib.sha256(b"".join(column.tobytes() for column in data.columns)).hexdigest(),
             "family": self.family.to_json(),
-            "head": config.head.model_dump(),
+            "head": config.head.identity(),
             "pretraining": vars(config.pretraining),
             "split": [config.seed, config.validation_fraction, config.disjoint_halves],
             **({} if config.split_seed is None else {"split_seed": config.split_seed}),
         }
         key = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:32]
+        if self.processes.agree(key) != key:
+            raise InputError(f"process {self.processes.rank} was given other data or settings than the first process")
+        with self._layers_folder(key) if self.processes.first else contextlib.nullcontext() as folder:
+            found = self.processes.agree(None if folder is None else _stored_head(head, folder))
+            if found is not None:
+                for tensor in head_tensors(head).values():
+                    self.processes.follow(tensor)
+                self.tell.message(f"pretrained layers of seed {config.seed} found in the cache")
+                if folder is not None:
+                    (folder / CHECKPOINT).unlink(missing_ok=True)  # of a process that was killed before it could
+                return key, found
+            history = pretrain(
+                head, self.train_features, pretraining_targets(self.family, data.columns), self.parts, config,
+                self.fabric, None if folder is None else folder / CHECKPOINT, key, self.tell, self.family,
+            )  # fmt: skip
+            if folder is not None:
+                write_tensors(folder / HEAD, head_tensors(head))
+                write_json(folder / HISTORY, {"head": head_fingerprint(head), "history": history})
+                (folder / CHECKPOINT).unlink(missing_ok=True)
+        return key, history
+
+    @contextlib.contextmanager
+    def _layers_folder(self, key: str) -> Iterator[Path]:
+        """The folder of the pretrained layers of a key, which no other run has at the same time."""
         folder = self.cache / "heads" / key
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -327,17 +371,7 @@ class Session:
             raise RunError(f"cannot write the cache {folder}: {error.strerror or error}") from error
         with locked(lock):
             remove_partials(folder)
-            if (found := _stored_head(head, folder)) is not None:
-                self.tell.message(f"pretrained layers of seed {config.seed} found in the cache")
-                return key, found
-            history = pretrain(
-                head, self.train_features, pretraining_targets(self.family, data.columns), self.parts, config,
-                self.fabric, folder / CHECKPOINT, key, self.tell, self.family,
-            )  # fmt: skip
-            write_tensors(folder / HEAD, head_tensors(head))
-            write_json(folder / HISTORY, {"head": head_fingerprint(head), "history": history})
-            (folder / CHECKPOINT).unlink(missing_ok=True)
-        return key, history
+            yield folder
 
 
 def _stored_head(head: ComodulatedHead, folder: Path) -> list[dict[str, float]] | None:

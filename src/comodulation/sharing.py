@@ -78,7 +78,7 @@ def portable(config: RunConfig) -> RunConfig:
 
 def _leads_away(path: str) -> bool:
     """Whether a path may lead out of the folder it starts from."""
-    return Path(path).is_absolute() or ".." in Path(path).parts
+    return Path(path).is_absolute() or ".." in Path(path).parts or path.startswith("~")
 
 
 def check_shared(folder: Path, root: Path | None = None) -> None:

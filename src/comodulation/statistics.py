@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
-
-from .errors import InputError
+from scipy import optimize, special, stats
 
 ALPHA, POWER = 0.05, 0.8
 WILCOXON_SEEDS = 6  # the smallest n whose smallest two-sided p, 2 / 2^n, is below ALPHA
+WEIGHTS_AT_ONCE = 2**22  # of resampled images, held in memory
 CROSSED_SEEDS = 6  # where seeds dominate, a simulated 95% interval covers 95% with 6, 92% with 5, 77% with 3
 
 Floats = NDArray[np.float64]
@@ -65,7 +64,7 @@ class PairedDifference:
     def detectable(self) -> float:
         """Smallest true |difference| that n seeds with this sd find with power 0.8; nan where sd is 0.
 
-        See `detectable_difference`, also for its errors.
+        See `detectable_difference`.
         """
         return detectable_difference(self.sd, self.n) if self.sd else math.nan
 
@@ -139,7 +138,8 @@ def paired_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> P
         confidence: of the interval.
 
     Raises:
-        ValueError: different lengths, values that are not finite, or fewer than two seeds, with which no interval exists.
+        ValueError: different lengths, values that are not finite, fewer than two seeds, with which no interval exists, or a
+            confidence that is not between 0 and 1.
 
     >>> d = paired_difference([3.0, 5.0], [1.0, 1.0])
     >>> d.mean, round(d.low, 2), round(d.high, 2)
@@ -152,6 +152,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> P
         raise ValueError(f"paired values must be as many on both sides, got {len(a)} and {len(b)}")
     if len(a) < 2:
         raise ValueError(f"an interval over seeds needs at least 2 seeds, got {len(a)}")
+    _check_confidence(confidence)
     difference, n = a - b, len(a)
     # Accuracies are multiples of one fraction: their equal differences must count as equal although floats disagree.
     scale = float(max(np.abs(a).max(), np.abs(b).max())) or 1.0
@@ -172,17 +173,26 @@ def detectable_difference(sd: float, n: int, power: float = POWER, alpha: float 
     Args:
         sd: standard deviation of the differences, > 0; the result is in its units.
         n: number of seeds, at least 2.
-        power: probability of p < alpha when the true mean is the result.
+        power: probability of p < alpha when the true mean is the result, between alpha and 1.
         alpha: level of the test.
 
     Raises:
-        InputError: statsmodels is not installed.
+        ValueError: a number out of range.
     """
-    try:
-        from statsmodels.stats.power import TTestPower
-    except ImportError as error:
-        raise InputError(_NO_STATSMODELS) from error
-    return sd * float(TTestPower().solve_power(nobs=n, alpha=alpha, power=power, alternative="two-sided"))
+    if n < 2 or not 0 < alpha < power < 1 or not 0 < sd < math.inf:
+        raise ValueError(
+            f"needs sd > 0, at least 2 seeds and 0 < alpha < power < 1, got sd {sd}, {n} seeds, alpha {alpha}, power {power}"
+        )
+    # With a true mean of centre standard errors, t^2 is noncentral F: both tails in one number.
+    critical = float(stats.t.isf(alpha / 2, n - 1)) ** 2
+
+    def missing(centre: float) -> float:
+        return power - float(stats.ncf.sf(critical, 1, n - 1, centre**2))
+
+    upper = 1.0
+    while missing(upper) > 0:
+        upper *= 2
+    return sd * float(optimize.brentq(missing, upper / 2 if upper > 1 else 0.0, upper)) / math.sqrt(n)
 
 
 def holm(p_values: ArrayLike) -> Floats:
@@ -198,18 +208,16 @@ def holm(p_values: ArrayLike) -> Floats:
 
     Raises:
         ValueError: p values outside [0, 1].
-        InputError: statsmodels is not installed.
     """
-    try:
-        from statsmodels.stats.multitest import multipletests
-    except ImportError as error:
-        raise InputError(_NO_STATSMODELS) from error
     adjusted = np.array(p_values, float)
     made = ~np.isnan(adjusted)
     if outside := int(((adjusted[made] < 0) | (adjusted[made] > 1)).sum()):
         raise ValueError(f"p values must be in [0, 1], got {outside} outside among {len(adjusted)}")
-    if made.any():
-        adjusted[made] = multipletests(adjusted[made], method="holm")[1]
+    # Of H made, the smallest p times H, the next times H - 1, ...; none below its predecessor's.
+    given = adjusted[made]
+    order = np.argsort(given)
+    given[order] = np.minimum(1, np.maximum.accumulate(given[order] * np.arange(len(given), 0, -1)))
+    adjusted[made] = given
     return adjusted
 
 
@@ -228,7 +236,6 @@ def paired_by_task(
 
     Raises:
         ValueError: as `paired_difference`, or shapes that disagree.
-        InputError: statsmodels is not installed.
     """
     a, b, labels = _values(values_a, "values_a", 2), _values(values_b, "values_b", 2), np.asarray(task)
     _same_shape(a, b)
@@ -268,10 +275,12 @@ def crossed_bootstrap(
         seed: of the resampling.
 
     Raises:
-        ValueError: shapes that disagree, values that are not finite, fewer than 2 seeds or 2 images.
+        ValueError: shapes that disagree, values that are not finite, fewer than 2 seeds or 2 images, a confidence that is
+            not between 0 and 1.
     """
     a, b = _values(values_a, "values_a", 2), _values(values_b, "values_b", 2)
     _same_shape(a, b)
+    _check_confidence(confidence)
     difference, (seeds, images) = a - b, a.shape
     if seeds < 2 or images < 2:
         raise ValueError(f"resampling needs at least 2 seeds and 2 images, got {seeds} and {images}")
@@ -286,15 +295,12 @@ def crossed_bootstrap(
     return CrossedDifference(float(mean), float(low), float(high), *errors, seeds, images)
 
 
-_NO_STATSMODELS = "this needs statsmodels: pip install 'comodulation[studies]'"
-
-
 def _resampled_means(difference: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    """``(S, N)`` -> ``(resamples,)``, in portions that hold four million weights."""
+    """``(S, N)`` -> ``(resamples,)``, in portions of ``WEIGHTS_AT_ONCE``."""
     seeds, images = difference.shape
     seed_weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
     means = np.empty(resamples)
-    portion = max(1, 2**22 // images)
+    portion = max(1, WEIGHTS_AT_ONCE // images)
     for start in range(0, resamples, portion):
         rows = seed_weights[start : start + portion]
         drawn = rng.integers(images, size=(len(rows), images)) + images * np.arange(len(rows))[:, None]
@@ -308,7 +314,9 @@ def _tail(by_seed: float, by_image: float, seeds: int, images: int, confidence: 
     variance = by_seed + by_image
     if variance == 0:
         return (1 - confidence) / 2
-    freedom = variance**2 / (by_seed**2 / (seeds - 1) + by_image**2 / (images - 1))
+    # In shares of the variance: its square would underflow for differences of 1e-80.
+    share = by_seed / variance
+    freedom = 1 / (share**2 / (seeds - 1) + (1 - share) ** 2 / (images - 1))
     shrunk = by_seed * (seeds - 1) / seeds + by_image * (images - 1) / images
     return float(stats.norm.sf(stats.t.ppf((1 + confidence) / 2, freedom) * math.sqrt(variance / shrunk)))
 
@@ -339,3 +347,8 @@ def _values(values: ArrayLike, name: str, dimensions: int) -> Floats:
 def _same_shape(a: Floats, b: Floats) -> None:
     if a.shape != b.shape:
         raise ValueError(f"values must be (seeds, images) of one shape on both sides, got {a.shape} and {b.shape}")
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence!r}")

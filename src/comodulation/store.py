@@ -9,6 +9,7 @@ and metrics.json, written last: a folder with metrics.json is a finished run.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -17,10 +18,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from torch import Tensor
 
 from .errors import InputError, RunError, brief, first_difference
 from .evaluation import Predictions
+from .files import PARTIAL as PARTIAL
+from .files import check_regular, read_bounded
 from .head import ComodulatedHead
 from .named_tensors import copy_checked
 from .tasks import TaskFamily
@@ -28,9 +32,9 @@ from .tasks import TaskFamily
 SCHEMA = 1
 CONFIG, HEAD, ADAPTER = "config.yaml", "head.safetensors", "adapter.safetensors"
 PREDICTIONS, REPORT, METRICS = "predictions.parquet", "report.html", "metrics.json"
-PARTIAL = ".partial"
+CHECKSUM = "checksum"  # field of a safetensors header: a disk that loses a page leaves zeros, which are tensors like any others
 # Nothing is read before its size is known. A header of 16 MiB names the members of 100,000 tasks.
-MAX_HEADER, MAX_TENSORS, MAX_JSON, MAX_DEPTH = 2**24, 2**32, 2**28, 32
+MAX_HEADER, MAX_TENSORS, MAX_JSON, MAX_DEPTH = 2**24, 2**32, 2**26, 32
 
 
 class Adapted(Protocol):
@@ -94,18 +98,28 @@ def remove_partials(folder: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+def json_bytes(value: object) -> bytes:
+    """The content that ``write_json`` writes."""
+    return (json.dumps(value, indent=2, sort_keys=False) + "\n").encode()
+
+
 def write_json(path: Path, value: object) -> None:
-    write_bytes(path, (json.dumps(value, indent=2, sort_keys=False) + "\n").encode())
+    write_bytes(path, json_bytes(value))
+
+
+def torn(path: Path, whole: bytes) -> bool:
+    """Whether a file is what a power cut may leave of some content: a part of its beginning, then zeros or nothing."""
+    with open(path, "rb") as file:
+        found = file.read(len(whole) + 1)
+    return len(found) <= len(whole) and found != whole and whole.startswith(found.rstrip(b"\0"))
 
 
 def read_json(path: Path) -> Any:
-    """The value of a JSON file. Raises InputError for anything else, and for one of more than 256 MiB or 32 levels."""
+    """The value of a JSON file. Raises InputError for anything else, and for one of more than 64 MiB or 32 levels."""
     try:
-        if (size := path.stat().st_size) > MAX_JSON:
-            raise ValueError(f"it has {size} bytes, at most {MAX_JSON} are read")
-        return parse_json(path.read_text())
+        return parse_json(read_bounded(path, MAX_JSON).decode())
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+        raise InputError(f"{path} cannot be read as JSON: {getattr(error, 'strerror', None) or error}") from error
 
 
 def parse_json(text: str) -> Any:
@@ -125,42 +139,75 @@ def parse_json(text: str) -> Any:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, object] | None = None) -> None:
-    """Write tensors as safetensors; metadata values are stored as JSON in its header. Equal contents make equal files."""
+    """Write tensors as safetensors; metadata values are stored as JSON in its header. Equal contents make equal files.
+
+    The header also has the checksum of the tensors, which ``read_tensors`` looks at and keeps to itself.
+    """
     from safetensors.torch import save
 
-    fields = {key: json.dumps(value) for key, value in (metadata or {}).items()}
-    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, fields or None)
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     # The library writes the fields in an order of its own, another one each time.
     size = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + size])
-    if fields:
-        header["__metadata__"] = fields
+    header, values = json.loads(content[8 : 8 + size]), content[8 + size :]
+    fields = {**(metadata or {}), CHECKSUM: hashlib.sha256(values).hexdigest()}
+    header["__metadata__"] = {key: json.dumps(value) for key, value in fields.items()}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # tensors stay aligned
-    write_bytes(path, len(text).to_bytes(8, "little") + text + content[8 + size :])
+    write_bytes(path, len(text).to_bytes(8, "little") + text + values)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a safetensors file. Raises InputError for anything else, and for one of more than 4 GiB."""
+    """Tensors and metadata of a safetensors file. Raises InputError for anything else, and for one of more than 4 GiB.
+
+    Tensors must have the checksum they were written with; files of other programs and of earlier releases have none.
+    """
     from safetensors import SafetensorError, safe_open
 
-    metadata = read_metadata(path)
+    metadata = _read_header(path)
+    checksum = metadata.pop(CHECKSUM, None)
     try:
         with safe_open(path, "pt") as handle:
-            return {name: handle.get_tensor(name) for name in handle.keys()}, metadata  # noqa: SIM118 (not a mapping)
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a mapping)
+        found = None if checksum is None else _checksum(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise _unreadable(path, error) from error
+    if found != checksum:
+        raise InputError(f"{path} is damaged: its tensors are not those that were written")
+    return tensors, metadata
+
+
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The same as arrays. Raises InputError also for types that NumPy does not have."""
+    tensors, metadata = read_tensors(path)
+    try:
+        return {name: tensor.numpy() for name, tensor in tensors.items()}, metadata
+    except TypeError as error:
+        raise InputError(f"{path} holds tensors of a type that is not read here: {error}") from error
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Metadata of a safetensors file, without its tensors. Raises as ``read_tensors``."""
+    """Metadata of a safetensors file, without its tensors. Raises as ``read_tensors``, but for the checksum."""
+    metadata = _read_header(path)
+    metadata.pop(CHECKSUM, None)
+    return metadata
+
+
+def _checksum(path: Path) -> str:
+    """sha256 of what follows the header of a safetensors file."""
+    with open(path, "rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    """What the header of a safetensors file says, all of it."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise InputError(f"no such file: {path}")
     try:
-        if (size := path.stat().st_size) > MAX_TENSORS:
-            raise ValueError(f"it has {size} bytes, at most {MAX_TENSORS} are read")
+        check_regular(path, MAX_TENSORS)
+        size = path.stat().st_size
         with open(path, "rb") as file:
             claimed = int.from_bytes(file.read(8), "little")
         if claimed > min(MAX_HEADER, size):

@@ -3,6 +3,9 @@
 After every epoch all of its state (parameters, optimizer, history, best parameters so far) goes to one checkpoint file.
 Order and dropout of an epoch depend on (seed, epoch) alone, so a training that was interrupted and resumed ends with
 the same bits as one that was not.
+
+Several processes share each batch (processes.py): each leaves the gradients of its rows' part of the batch's mean loss, and their
+sum is what every optimizer steps by. A checkpoint does not know how many they were.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError, RunError
+from .processes import Processes
 from .store import read_tensors, write_tensors
 
 
@@ -103,17 +107,19 @@ def train(
     """Train parameters to lower ``module.loss(*batch)``; leave them at the epoch of lowest validation NLL.
 
     Args:
-        module: has ``loss(*batch) -> scalar``.
+        module: has ``loss(*batch) -> scalar``. In several processes, the part of the whole batch's mean loss that is due to
+            this process's rows.
         learnable: what to train, each with its learning rate as a multiple of the settings'.
-        batches: (epoch, generator) -> the epoch's batches; random choices are drawn from the generator.
+        batches: (epoch, generator) -> the epoch's batches, or this process's shares of them; random choices are drawn from the
+            generator.
         steps_per_epoch: number of batches of an epoch.
         validate: metrics after an epoch, with ``nll`` among them; called in eval mode, without gradients.
         settings: epochs, learning rate, ...
         seed: of order and dropout.
-        fabric: a ``lightning_fabric.Fabric``.
-        checkpoint: file to write after every epoch, and to continue from if it is there.
+        fabric: a ``lightning_fabric.Fabric``; of several processes where ``joined`` made it.
+        checkpoint: file to write after every epoch, and to continue from if it is there; the first process does.
         identity: what the checkpoint must belong to.
-        report: called after every epoch.
+        report: called after every epoch, by the first process.
         gradients: computes a batch's gradients and returns its loss; by default those of the loss itself.
         after_step: called with the number of steps done, after each.
         state: what else changes in training, in place, by ``after_step``: belongs to an epoch as the parameters do.
@@ -124,7 +130,9 @@ def train(
     Raises:
         RunError: the loss is not finite (nothing is saved then).
         InputError: the checkpoint belongs to another training.
+        LostProcess: another process is gone.
     """
+    processes = Processes.of(fabric)
     parameters = [parameter for parameter, _ in learnable]
     # Neighbours with the same factor share a group, so that parameters keep their order in the optimizer's state.
     groups = [
@@ -136,11 +144,13 @@ def train(
     wrapped.mark_forward_method("loss")
     history: list[dict[str, float]] = []
     kept = [*parameters, *state]  # what an epoch leaves
+    for tensor in kept:
+        processes.follow(tensor)
     best = [tensor.detach().clone() for tensor in kept]
-    if (
-        checkpoint is not None
-        and (stored := _read_checkpoint(checkpoint, identity, len(kept), len(parameters))) is not None
-    ):
+    stored = None
+    if checkpoint is not None and processes.first:
+        stored = _read_checkpoint(checkpoint, identity, len(kept), len(parameters))
+    if (stored := _followed(stored, kept, parameters, processes)) is not None:
         history, best = _restore(*stored, kept, len(parameters), optimizer)
     total = settings.epochs * steps_per_epoch
     for epoch in range(len(history), settings.epochs):
@@ -158,23 +168,25 @@ def train(
                     group["lr"] = rate * group["factor"]
                 optimizer.zero_grad()
                 loss = gradients(wrapped, fabric, batch)
+                if processes.several:
+                    sum_gradients(parameters, processes)
                 optimizer.step()
                 if after_step is not None:
                     after_step(step + 1)
                 losses.append(loss.detach())
-        mean_loss = float(torch.stack(losses).mean())
+        mean_loss = float(processes.sum(torch.stack(losses).mean()))
         if not math.isfinite(mean_loss):
             raise RunError(f"the training loss became {mean_loss} in epoch {epoch + 1}; try a lower learning rate")
         module.eval()
         with torch.no_grad():
-            validation = validate()
+            validation = processes.agree(validate())
         if validation["nll"] < min((entry["nll"] for entry in history), default=math.inf):
             best = [tensor.detach().clone() for tensor in kept]
         seconds = time.perf_counter() - began
         history.append({"epoch": epoch + 1, "loss": mean_loss, **validation, "seconds": seconds})
-        if checkpoint is not None:
+        if checkpoint is not None and processes.first:
             _save(checkpoint, identity, kept, best, optimizer, history)
-        if report is not None:
+        if report is not None and processes.first:
             left = (settings.epochs - epoch - 1) * seconds
             report(Epoch(epoch + 1, settings.epochs, mean_loss, validation, seconds, left))
     with torch.no_grad():
@@ -182,6 +194,16 @@ def train(
             tensor.copy_(value)
     module.eval()
     return history
+
+
+def sum_gradients(parameters: list[nn.Parameter], processes: Processes) -> None:
+    """Replace the gradients of parameters by their sums over processes, in one exchange."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not gradients:
+        return
+    total = processes.sum(torch.cat([gradient.flatten() for gradient in gradients]))
+    for gradient, part in zip(gradients, total.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
 
 
 def one_cycle(step: int, total: int, peak: float, warmup: float) -> float:
@@ -237,6 +259,29 @@ def _read_checkpoint(
         f"optimizer.{place}.{key}" for place in range(num_parameters) for key in ("exp_avg", "exp_avg_sq", "step")
     }
     return (tensors, metadata) if set(tensors) == names else None
+
+
+def _followed(
+    stored: tuple[dict[str, Tensor], dict[str, Any]] | None,
+    kept: list[Tensor],
+    parameters: list[nn.Parameter],
+    processes: Processes,
+) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The first process's checkpoint, in every process: the others need not see the file."""
+    if not processes.several:
+        return stored
+    metadata = processes.agree(None if stored is None else stored[1])
+    if metadata is None:
+        return None
+    like = {f"{key}.{place}": tensor for place, tensor in enumerate(kept) for key in ("now", "best")}
+    for place, parameter in enumerate(parameters):
+        like |= {f"optimizer.{place}.{key}": parameter for key in ("exp_avg", "exp_avg_sq")}
+        like[f"optimizer.{place}.step"] = torch.zeros(())  # where torch keeps it: on the CPU
+    tensors = {}
+    for name, tensor in like.items():
+        tensors[name] = torch.zeros_like(tensor) if stored is None else stored[0][name]
+        processes.follow(tensors[name])
+    return tensors, metadata
 
 
 def _restore(

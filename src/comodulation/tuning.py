@@ -13,6 +13,7 @@ from .config import RunConfig
 from .errors import RunError
 from .evaluation import METRICS, Predictions, metrics
 from .methods import Method
+from .processes import ALONE, Processes
 from .progress import Progress
 from .tasks import Examples, TaskFamily, first_rows
 from .training import derived_seed, train
@@ -41,17 +42,27 @@ class Inputs:
         features: of the split.
         images: row numbers that may be asked for, sorted, ``(n,)``.
         prepared: what the method reads of these images, where an earlier method on the same layers has computed it.
+        processes: compute it between them, each for its share of the images; then all have it.
     """
 
-    def __init__(self, method: Method, features: FeatureRows, images: Tensor, prepared: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        method: Method,
+        features: FeatureRows,
+        images: Tensor,
+        prepared: Tensor | None = None,
+        processes: Processes = ALONE,
+    ) -> None:
         self.method, self.features, self.images = method, features, images
         self.device = method.head.decoder.weight.device
         self.prepared = prepared
         _, height, width = features.shape
         bytes_each = 4 * method.head.encoder_channels * height * width
         if prepared is None and method.reads != "features" and bytes_each * len(images) <= ACTIVITY_LIMIT:
+            own = images[processes.share(len(images)).rows]
             with torch.no_grad():
-                self.prepared = torch.cat([self._prepare(part) for part in images.split(EVALUATION_BATCH)])
+                parts = torch.cat([self._prepare(part) for part in own.split(EVALUATION_BATCH)])
+            self.prepared = processes.gather(parts, len(images))
 
     def rows(self, images: Tensor) -> Tensor:
         """Inputs of some images."""
@@ -78,34 +89,54 @@ def tune(
     """Train what the method learns, on the family's half; [] for a method that learns nothing.
 
     With ``config.balance`` `classes` the loss, and the validation NLL that chooses the epoch, are weighted by ``class_weights``.
+    Where ``fabric`` has several processes, all of them call this with the same arguments and end with the same method.
     """
-    settings, device = config.tuning, inputs.device
+    with method.head.among(Processes.of(fabric)):
+        return _tune(method, inputs, examples, validation, config, fabric, checkpoint, identity, tell)
+
+
+def _tune(
+    method: Method,
+    inputs: Inputs,
+    examples: Examples,
+    validation: Examples,
+    config: RunConfig,
+    fabric: Any,
+    checkpoint: Path | None,
+    identity: str,
+    tell: Progress,
+) -> list[dict[str, float]]:
+    settings, device, processes = config.tuning, inputs.device, Processes.of(fabric)
     weights = class_weights(method.family, examples) if config.balance == "classes" else None
 
     def seen() -> Iterable[tuple[Tensor, Tensor]]:
-        for rows in torch.arange(len(examples)).split(EVALUATION_BATCH):
+        for rows in own.split(EVALUATION_BATCH):
             part = examples.take(rows)
             yield inputs.rows(part.image), part.task.to(device)
 
+    # Few tasks in a batch: what is summed by task is summed at once.
+    own = examples.task.argsort(stable=True)[processes.share(len(examples)).rows]
     images = examples.image.unique()
     # As many pairs as images times tasks: every image has a label for every task.
     if len(examples) > len(images) and len(examples) == len(images) * method.family.num_tasks:
-        once = ((inputs.rows(part), torch.zeros_like(part).to(device)) for part in images.split(EVALUATION_BATCH))
-        method.observe(once, shared=True)
+        shown = images[processes.share(len(images)).rows].split(EVALUATION_BATCH)
+        method.observe(((inputs.rows(part), torch.zeros_like(part).to(device)) for part in shown), shared=True)
     else:
         method.observe(seen())
     history: list[dict[str, float]] = []
     if method.learnable():
 
         def batches(epoch: int, generator: torch.Generator) -> Iterator[tuple[Any, ...]]:
-            for part in epoch_examples(examples, generator, settings.batch_size):
+            for whole in epoch_examples(examples, generator, settings.batch_size):
+                share = processes.share(len(whole)) if processes.several else None
+                part = whole if share is None else whole.take(torch.arange(len(whole))[share.rows])
                 batch = (part.task.to(device), part.target.to(device), part.image.to(device), epoch + 1)
-                own = () if weights is None else (weights[part.task, part.target].to(device),)
-                yield (inputs.rows(part.image), *batch, *own)
+                weight = None if weights is None else weights[part.task, part.target].to(device)
+                yield (inputs.rows(part.image), *batch, weight, share)
 
         def validate() -> dict[str, float]:
             method.settle(seen())
-            result = predict(method, inputs, validation)
+            result = predict(method, inputs, validation, processes)
             if bool(result.log_probabilities.isnan().any()):
                 raise RunError(f"the predictions of {method.name} are no longer numbers; try a lower learning rate")
             values = metrics(result.log_probabilities, result.target)
@@ -181,12 +212,13 @@ def epoch_examples(examples: Examples, generator: torch.Generator, batch_size: i
         yield examples.take(part)
 
 
-def predict(method: Method, inputs: Inputs, examples: Examples) -> Predictions:
-    """Predictions for all pairs of ``examples``, in their order."""
+def predict(method: Method, inputs: Inputs, examples: Examples, processes: Processes = ALONE) -> Predictions:
+    """Predictions for all pairs of ``examples``, in their order; each of the processes predicts its share, and has all."""
     method.eval()
     logs = []
-    for rows in torch.arange(len(examples)).split(EVALUATION_BATCH):
+    for rows in torch.arange(len(examples))[processes.share(len(examples)).rows].split(EVALUATION_BATCH):
         part = examples.take(rows)
         ids = part.image.to(inputs.device)
         logs.append(method.log_probabilities(inputs.rows(part.image), part.task.to(inputs.device), ids).cpu())
-    return Predictions(examples.image, examples.task, examples.target, torch.cat(logs))
+    found = processes.gather(torch.cat(logs), len(examples))
+    return Predictions(examples.image, examples.task, examples.target, found)

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from . import add_task, demo, evaluate, export, fit, predict, report, reproduce, serve
+from . import add_task, demo, evaluate, export, fit, population, predict, recording, report, reproduce, serve, study
 from .exits import run
 
 app = typer.Typer(
@@ -29,6 +29,9 @@ for verb, example in (
     (demo.demo, demo.EXAMPLE),
     (reproduce.reproduce, reproduce.EXAMPLE),
     (report.report, report.EXAMPLE),
+    (study.study, study.EXAMPLE),
+    (population.population, population.EXAMPLE),
+    (recording.recording, recording.EXAMPLE),
 ):
     app.command(epilog=f"Example: {example}")(verb)
 

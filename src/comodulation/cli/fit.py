@@ -84,10 +84,25 @@ def fit(
     seed: Annotated[int, typer.Option(help="Draws halves, initialisation, order and noise.")] = 0,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count unreadable images and go on.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in OUT.")] = False,
+    devices: Annotated[
+        int | None, typer.Option(help="Processes that train together, one a device [1; under torchrun, as it says].")
+    ] = None,
     cache: CacheOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Pretrain the added layers, fine-tune each method, evaluate, and write run folders."""
+    from ..launching import LOST, Place, follow_launcher, launch, launched
+
+    if devices is not None:
+        place = Place.of_environment()
+        if devices < 1 or (place.number > 1 and devices != place.local_number):
+            from ..errors import InputError
+
+            expected = "at least 1" if devices < 1 else f"{place.local_number}, as many as were started on this machine"
+            raise InputError(f"--devices {devices} is out of range, expected {expected}")
+        if devices > 1 and place.number == 1:
+            raise typer.Exit(launch(devices))
+    follow_launcher()
     from ..backbone import BackboneSettings
     from ..config import HeadSettings, RunConfig, make_config
     from ..console import ConsoleProgress
@@ -96,6 +111,7 @@ def fit(
     from ..fitting import fit as fit_runs
     from ..head import Modulation
     from ..methods import METHODS
+    from ..processes import LostProcess
 
     names = list(dict.fromkeys(method or ["comodulation"]))
     for name in names:
@@ -133,8 +149,14 @@ def fit(
     try:
         with ConsoleProgress() as progress:
             results = fit_runs(configs, out, cache_folder(cache), resume=resume, progress=progress)
+    except LostProcess as error:
+        if not launched():
+            raise
+        raise typer.Exit(LOST) from error  # what happened is said by the process it happened to
     except KeyboardInterrupt:
         raise RunError("interrupted; what is finished is kept, the same command with --resume continues") from None
+    if not results:
+        return
     if as_json:
         print(json.dumps({"runs": [{"folder": str(result.folder), **result.metrics} for result in results]}))
         return

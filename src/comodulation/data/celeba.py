@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, brief
+from ..files import check_regular
+from .label_table import check_text
 from .source import Split, available_splits, open_split
 
 CELEBA_SPLITS = ("train", "valid", "test")  # partitions 0, 1, 2
@@ -49,6 +51,7 @@ CELEBA_GROUPS: dict[str, tuple[str, ...]] = {
     "accessories": ("Wearing_Earrings", "Wearing_Hat", "Wearing_Necklace", "Wearing_Necktie"),
 }  # fmt: skip
 
+MAX_LIST = 2**28  # bytes; the original attribute list has 26 million
 _ATTRIBUTE_LIST, _PARTITION_LIST, _IMAGES = "list_attr_celeba", "list_eval_partition", "img_align_celeba"
 
 
@@ -158,7 +161,7 @@ def read_attributes(path: Path) -> tuple[list[str], np.ndarray]:
     count = None
     if path.suffix != ".csv":
         line, fields = next(lines, (1, []))
-        if len(fields) != 1 or not fields[0].isdecimal():
+        if len(fields) != 1 or not fields[0].isdecimal() or len(fields[0]) > 18:
             raise InputError(f"{path}, line {line}: {brief(' '.join(fields))} is not a count of images")
         count = int(fields[0])
     line, header = next(lines, (2, []))
@@ -171,7 +174,7 @@ def read_attributes(path: Path) -> tuple[list[str], np.ndarray]:
         if not _SIGNS.issuperset(fields[1:]):
             place = next(place for place, value in enumerate(fields[1:]) if value not in _SIGNS)
             raise InputError(
-                f"{path}, line {line}: {columns[place]} is {brief(fields[place + 1])} for {fields[0]}, expected 1 or -1"
+                f"{path}, line {line}: {columns[place]} is {brief(fields[place + 1])} for {fields[0][:60]}, expected 1 or -1"
             )
         names.append(fields[0])
         rows.append([value == "1" for value in fields[1:]])
@@ -212,12 +215,13 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Number and fields of the lines that are not blank."""
     separator = "," if path.suffix == ".csv" else None
     try:
+        check_regular(path, MAX_LIST)
         with path.open(encoding="utf-8") as source:
             for number, line in enumerate(source, 1):
                 if line.strip():
                     yield number, [field.strip() for field in line.split(separator)]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _check_header(path: Path, line: int, columns: list[str]) -> None:
@@ -238,14 +242,14 @@ def _check_header(path: Path, line: int, columns: list[str]) -> None:
 def _check_distinct(path: Path, names: list[str]) -> None:
     if len(set(names)) < len(names):
         name, count = Counter(names).most_common(1)[0]
-        raise InputError(f"{path} lists {name} {count} times")
+        raise InputError(f"{path} lists {name[:60]} {count} times")
 
 
 def _same_images(names: list[str], listed: Path, there: set[str], where: str) -> None:
     absent = [name for name in names if name not in there]
     if absent:
         raise InputError(
-            f"{len(absent)} of the {len(names)} images of {listed} are not in {where} (first: {absent[0]})"
+            f"{len(absent)} of the {len(names)} images of {listed} are not in {where} (first: {absent[0][:60]})"
         )
 
 
@@ -264,6 +268,7 @@ def _table(paths: list[str], values: np.ndarray) -> Any:
     """A Hugging Face dataset of images by path and attributes ``(N, 40)``."""
     import datasets
 
+    check_text(str(Path(paths[0]).parent), paths)
     columns = {name: values[:, place] for place, name in enumerate(CELEBA_ATTRIBUTES)}
     table = datasets.Dataset.from_dict({"image": paths, **columns})
     return table.cast_column("image", datasets.Image(decode=False))

@@ -13,12 +13,13 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, brief, choose
+from ..files import check_regular
 from .source import Split
 
 TEST_SHARE = 0.2  # of the images, where nothing else says which are for testing
@@ -26,9 +27,12 @@ SPLIT_COLUMN = "split"
 SPLITS = {"train": "train", "test": "test", "validation": "validation", "val": "validation", "valid": "validation"}
 PATH_NAMES = ("image", "file_name", "filename", "file", "path")  # what an image column is called when no file is there
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
+# A small file can claim to hold more than there is memory for: a run of equal cells takes a few bytes of parquet.
+MAX_TABLE, MAX_ROWS, MAX_CELLS = 2**30, 2**24, 2**27  # bytes, rows, cells
 
 _YES, _NO = {"1", "true", "yes"}, {"0", "-1", "false", "no"}
 _TRIED = 100  # cells of a column that are looked for as files
+_BATCH = 65_536  # rows of a parquet file that are read at once
 
 
 @dataclass(frozen=True)
@@ -119,8 +123,10 @@ def table_splits(
     """
     import datasets
 
+    check_text(source, [image_column, *columns, *(cell["path"] or "" for cell in cells)])
     features: dict[str, Any] = {image_column: datasets.Image(decode=False)}
     for name, (classes, _) in columns.items():
+        check_text(source, classes or ())
         features[name] = datasets.Value("int64") if classes is None else datasets.ClassLabel(names=classes)
     rows = {name: [row for row, own in enumerate(names) if own == name] for name in dict.fromkeys(SPLITS.values())}
     splits = {}
@@ -131,6 +137,15 @@ def table_splits(
             made = datasets.Dataset.from_dict(taken, features=datasets.Features(features))
             splits[name] = Split(source, name, made, image_column)
     return splits
+
+
+def check_text(source: str, names: Iterable[str]) -> None:
+    """Raise InputError for a name that is no text: file systems take any bytes, tables only UTF-8."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{source}: {brief(name)} is not text in UTF-8; rename it") from error
 
 
 def held_out(file: str) -> str:
@@ -147,16 +162,24 @@ def held_out(file: str) -> str:
 
 
 def _read_text(path: Path, separator: str) -> LabelTable:
+    rows: list[tuple[int, list[str]]] = []
+    cells = 0
     try:
+        check_regular(path, MAX_TABLE)
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=separator, strict=True)
-            rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+            for row in reader:
+                if any(cell.strip() for cell in row):
+                    rows.append((reader.line_num, row))
+                    cells += len(row)
+                    _check_size(len(rows), cells)
     except UnicodeDecodeError as error:
         raise InputError(f"labels file {path} is not text in UTF-8 ({error.reason} at byte {error.start})") from error
     except csv.Error as error:
         raise InputError(f"labels file {path} cannot be read as a table: {error}") from error
-    except OSError as error:
-        raise InputError(f"labels file {path} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"labels file {path} cannot be read: {reason}") from error
     if not rows:
         raise InputError(f"labels file {path} is empty")
     header = [name.strip() for name in rows[0][1]]
@@ -181,16 +204,64 @@ def _read_parquet(path: Path) -> LabelTable:
     import pyarrow.parquet as pq
 
     try:
-        with open(path, "rb") as file:
-            read = pq.read_table(file)
+        check_regular(path, MAX_TABLE)
+        with open(path, "rb") as handle:
+            file = pq.ParquetFile(handle)
+            schema, about = file.schema_arrow, file.metadata
+            _check_size(about.num_rows, about.num_rows * max(1, about.num_columns))
+            claimed = sum(about.row_group(place).total_byte_size for place in range(about.num_row_groups))
+            if claimed > MAX_TABLE:
+                raise ValueError(f"it claims {claimed} bytes, at most {MAX_TABLE} are read")
+            _check_header(schema.names, path)
+            # The index that pandas writes is left out.
+            names = [name for name in schema.names if name and not re.fullmatch(r"__index_level_\d+__", name)]
+            for name in names:
+                _check_type(schema.field(name).type, name, path)
+            # Equal texts stay one text: a long one on every row would not fit into memory as often as it is there.
+            texts = [name for name in names if _is_text(schema.field(name).type)]
+            columns: dict[str, list[str | None]] = {name: [] for name in names}
+            for batch in pq.ParquetFile(handle, read_dictionary=texts).iter_batches(_BATCH, columns=names):
+                for name in names:
+                    columns[name] += _cells(batch.column(name), name, path)
+            if any(len(cells) != about.num_rows for cells in columns.values()):
+                raise ValueError("it holds fewer rows than it says")
+    except InputError:
+        raise
     except Exception as error:  # pyarrow raises several kinds, OSError among them
-        raise InputError(f"labels file {path} cannot be read as parquet: {str(error).splitlines()[0]}") from error
-    _check_header(read.column_names, path)
-    columns: dict[str, list[str | None]] = {}
-    for name in read.column_names:
-        if name and not re.fullmatch(r"__index_level_\d+__", name):  # the index that pandas writes
-            columns[name] = [_cell(value, name, path) for value in read.column(name).to_pylist()]
-    return LabelTable(path, columns, [f"row {row}" for row in range(1, read.num_rows + 1)])
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"labels file {path} cannot be read as parquet: {reason}") from error
+    return LabelTable(path, columns, [f"row {row}" for row in range(1, about.num_rows + 1)])
+
+
+def _check_size(rows: int, cells: int) -> None:
+    if rows > MAX_ROWS or cells > MAX_CELLS:
+        raise ValueError(f"it has more than {MAX_ROWS:,} rows or {MAX_CELLS:,} cells, which is the limit")
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _check_type(kind: Any, column: str, path: Path) -> None:
+    """Raise InputError for a column whose cells are no labels, before any of them is read."""
+    import pyarrow as pa
+
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        raise _no_labels(str(kind), column, path)
+    if pa.types.is_fixed_size_binary(kind):  # of any size that it claims
+        raise _no_labels(str(kind), column, path)
+
+
+def _cells(values: Any, column: str, path: Path) -> list[str | None]:
+    """Cells of a column of a parquet file, or of a part of it, as a csv file would hold them."""
+    import pyarrow as pa
+
+    if not pa.types.is_dictionary(values.type):
+        return [_cell(value, column, path) for value in values.to_pylist()]
+    known = [_cell(value, column, path) for value in values.dictionary.to_pylist()]
+    return [None if place is None else known[place] for place in values.indices.to_pylist()]
 
 
 def _check_header(header: Sequence[str], path: Path) -> None:
@@ -214,9 +285,12 @@ def _cell(value: Any, column: str, path: Path) -> str | None:
         return _text(str(value))
     if isinstance(value, (datetime.date, datetime.time, datetime.timedelta)):
         return str(value)
-    raise InputError(
-        f"column {column!r} of {path} holds {type(value).__name__}, expected one label (number or text) a row"
-    )
+    raise _no_labels(type(value).__name__, column, path)
+
+
+def _no_labels(found: str, column: str, path: Path) -> InputError:
+    kind = re.split(r"[<\[(]", found)[0]
+    return InputError(f"column {column!r} of {path} holds {kind}, expected one label (number or text) a row")
 
 
 # ---- cells -> images, labels, splits ----
@@ -287,11 +361,11 @@ def _labels(table: LabelTable, column: str) -> tuple[list[str] | None, list[int 
     numbers = [_number(value) for value in values]
     if all(number is not None for number in numbers):
         for line, value in zip(table.lines, cells, strict=True):
-            if value is not None and not re.fullmatch(r"\+?\d+", value):
+            if value is not None and not re.fullmatch(r"\+?\d{1,4000}", value):  # Python reads 4300 digits
                 unclear = re.fullmatch(r"-\d+|[+-]?nan", value.lower())
                 expected = "missing labels are empty cells" if unclear else "expected classes"
                 raise InputError(
-                    f"column {column!r} of {table.path} holds numbers that are no classes, first {value} ({line}); "
+                    f"column {column!r} of {table.path} holds numbers that are no classes, first {value[:60]} ({line}); "
                     f"{expected}; --task names the columns to learn"
                 )
         classes = sorted(values, key=lambda value: (int(value), value))

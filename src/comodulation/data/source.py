@@ -49,7 +49,7 @@ class Split:
         Raises:
             BadImageError: missing, truncated or not an image; names source, split, row and file.
         """
-        cell = self.table[row][self.image_column]
+        cell = self._images[row][self.image_column]
         return decode_image(cell, f"{self.source} [{self.name}, row {row}]")
 
     def column(self, name: str) -> list[Any]:
@@ -74,10 +74,14 @@ class Split:
             digest.update(content or b"")
         return digest.hexdigest()
 
+    @cached_property
+    def _images(self) -> Any:
+        """The images without the labels, which a row of the whole table would be read with."""
+        return self.table.select_columns([self.image_column])
+
     def _image_cells(self) -> Iterator[dict[str, Any] | None]:
-        images = self.table.select_columns([self.image_column])
         for start in range(0, len(self), _HASH_ROWS):
-            yield from images[start : start + _HASH_ROWS][self.image_column]
+            yield from self._images[start : start + _HASH_ROWS][self.image_column]
 
 
 def decode_image(cell: dict[str, Any] | bytes | str | Path | None, where: str) -> Image.Image:

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..dropout import taking
 from ..errors import InputError
 from ..head import ComodulatedHead
 from ..named_tensors import copy_checked as copy_checked
+from ..processes import Share
 from ..tasks import TaskFamily, task_logits
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # of (what the method reads, task ids (B,))
@@ -48,6 +50,7 @@ class Method(nn.Module, ABC):
     kinds: ClassVar[tuple[str, ...]] = ("classes", "binary", "columns")
     options: ClassVar[dict[str, object]] = {}  # the method's own, by name, with their defaults
     default_learning_rate: ClassVar[float] = 0.06
+    one_process: ClassVar[str] = ""  # why it cannot be trained by several processes
 
     def __init__(
         self, head: ComodulatedHead, family: TaskFamily, readout: str = "open", *, task_bias: bool = False
@@ -140,13 +143,20 @@ class Method(nn.Module, ABC):
         sample_ids: Tensor | None = None,
         step: int = 0,
         weights: Tensor | None = None,
+        share: Share | None = None,
     ) -> Tensor:
         """Mean negative log likelihood over inputs, and over modulator samples where there are several.
 
         With ``weights`` ``(B,)``, each input's counts so many times; they are not made to add up to the batch's size, so that an
-        input weighs the same in whichever batch it comes.
+        input weighs the same in whichever batch it comes. With ``share``, the inputs are those rows of a batch, and the loss is
+        their part of its mean.
         """
-        logits = self(inputs, task_ids, sample_ids, step)
+        with taking(share, self.head):
+            logits = self(inputs, task_ids, sample_ids, step)
+        if share is not None:
+            losses = F.cross_entropy(logits.flatten(0, 1), targets.repeat(len(logits)), reduction="none")
+            counted = losses if weights is None else losses * weights.repeat(len(logits))
+            return counted.sum() / (share.total * len(logits))
         if weights is None:
             return F.cross_entropy(logits.flatten(0, 1), targets.repeat(len(logits)))
         losses = F.cross_entropy(logits.flatten(0, 1), targets.repeat(len(logits)), reduction="none")

@@ -28,9 +28,8 @@ class FiLM(Method):
         self.shift = nn.Parameter(torch.zeros(head.num_tasks, head.decoder_channels))
 
     def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
-        assert self.head.decoder.bias is not None
         scale, shift = (table.index_select(0, task_ids)[:, :, None, None] for table in (self.scale, self.shift))
-        drive = self.head.drive(inputs) + self.head.decoder.bias[:, None, None]
+        drive = self.head.drive(self.head.deepen(inputs)) + self.head.decoder_bias[:, None, None]
         return self.head.read((drive * (1 + scale) + shift).relu())[None]
 
     def own_parameters(self) -> list[nn.Parameter]:

@@ -53,10 +53,8 @@ class FineTuning(Method):
         self.decoder_controller = Controller(head.num_tasks, head.decoder_channels)
 
     def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
-        encoder, decoder = (
-            c(task_ids).exp()[:, :, None, None] for c in (self.head.controller, self.decoder_controller)
-        )
-        return self.head.read(self.head.decode(inputs * encoder) * decoder)[None]
+        encoder, decoder = (c(task_ids).exp() for c in (self.head.controller, self.decoder_controller))
+        return self.head.read(self.head.decode(inputs * encoder[:, :, None, None]), decoder)[None]
 
     def own_parameters(self) -> list[nn.Parameter]:
         layers = [parameter for layer in self.head.layers for parameter in layer.parameters()]

@@ -48,6 +48,9 @@ class GradientAggregation(HardSharing):
     name = "gradient-aggregation"
     paper = "Quinton and Rey (2024), torchjd"
     options: ClassVar[dict[str, object]] = {"aggregator": "upgrad"}
+    one_process = (
+        "the aggregate of the tasks' gradients is not the sum of what processes find for their shares of a batch"
+    )
 
     def __init__(
         self,

@@ -54,10 +54,8 @@ class TaskRouting(HardSharing):
             self.register_buffer(name, visiting_order(head.num_tasks, units, generator) < kept)
 
     def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
-        encoder, decoder = (
-            m.index_select(0, task_ids)[:, :, None, None] for m in (self.encoder_mask, self.decoder_mask)
-        )
-        return self.head.read(self.head.decode(inputs * encoder) * decoder)[None]
+        encoder, decoder = (mask.index_select(0, task_ids) for mask in (self.encoder_mask, self.decoder_mask))
+        return self.head.read(self.head.decode(inputs * encoder[:, :, None, None]), decoder)[None]
 
     def state(self) -> dict[str, Tensor]:
         return {"encoder_mask": self.encoder_mask, "decoder_mask": self.decoder_mask}

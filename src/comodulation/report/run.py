@@ -51,7 +51,7 @@ _CAPTION = (
 
 def _table(numbers: dict[str, Any], split: str) -> Table:
     def row(name: str, values: dict[str, Any]) -> list[object]:
-        balanced = values.get(BALANCED, numbers["macro"][BALANCED])
+        balanced = values.get(BALANCED, numbers.get("macro", {}).get(BALANCED))
         return [name, *(values[metric] for metric in METRICS), balanced, values["count"]]
 
     tasks = sorted(numbers["tasks"].items(), key=lambda item: item[1]["accuracy"])

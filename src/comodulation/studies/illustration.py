@@ -21,7 +21,7 @@ from ..gains import gauss_hermite
 from ..methods import Method
 from ..modulation import modulate
 from ..noise import modulator_noise
-from ..store import read_tensors, write_tensors
+from ..store import read_arrays, write_tensors
 from ..tasks import Examples, TaskFamily
 from .laboratory import Laboratory
 from .mechanism import MOST_PER_TASK, NOISE_NODES, NOISE_PER_TASK, at_most, gains_of, represent
@@ -60,8 +60,7 @@ def read_illustration(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
     """The inverse: arrays by name, and the names of tasks and outputs; None if it is not there."""
     if not path.exists():
         return None
-    tensors, names = read_tensors(path)
-    return {name: tensor.numpy() for name, tensor in tensors.items()}, names
+    return read_arrays(path)
 
 
 def _noise(

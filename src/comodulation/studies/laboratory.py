@@ -18,8 +18,9 @@ from torch import Tensor
 from ..analysis.calibration import apply_temperature, fit_temperature
 from ..backbone import Backbone
 from ..classification import evaluate_binary
-from ..config import RunConfig
+from ..config import ControllerSettings, HeadSettings, RunConfig
 from ..data.scenes import make_scenes
+from ..errors import InputError, choose
 from ..evaluation import METRICS, Predictions, evaluate_predictions, metrics
 from ..features import extract
 from ..progress import Progress, Silent
@@ -28,7 +29,7 @@ from ..store import write_json, write_tensors
 from ..tasks import Examples, TaskFamily
 from ..training import derived_seed
 from .mechanism import gains_of, measure_mechanism
-from .rows import Cell
+from .rows import Cell, Row
 
 VALIDATION_PAIRS = 20_000  # of binary tasks
 MEASURED = ("base", "attention", "decoder-gains", "ia3", "comodulation")  # rows whose mechanism is analysed
@@ -67,7 +68,7 @@ class Laboratory:
         # The process's own GPU: with devices=1, Fabric would put every process on the first.
         own = [torch.cuda.current_device()] if torch.cuda.is_available() else 1
         self.fabric = Fabric(accelerator="auto", devices=own)
-        self._session: tuple[tuple[str, int], Session] | None = None
+        self._session: tuple[tuple[str, int, HeadSettings], Session] | None = None
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -85,26 +86,33 @@ class Laboratory:
             for name, data in self.material.labelled.items()
         }  # fmt: skip
 
-    def session(self, variant: str, seed: int) -> Session:
-        """Partition and pretrained layers of a seed; the last one is kept."""
-        if self._session is None or self._session[0] != (variant, seed):
-            shared = self.material.config
-            head = shared.head.model_copy(update={"residual": variant == "residual"})
+    def session(self, variant: str, seed: int, row: Row | None = None) -> Session:
+        """Partition and pretrained layers of a seed, and of a row whose layers are its own; the last one is kept."""
+        shared = self.material.config
+        head = shared.head.model_copy(update={"residual": variant == "residual"})
+        head = head if row is None else row.layers(head)
+        if self._session is None or self._session[0] != (variant, seed, head):
             config = shared.model_copy(update={"seed": seed, "head": head})
             fingerprint = self.backbone.fingerprint()
             session = Session(
                 config, self.material.family, self.material.labelled, self.features, fingerprint, self.material.cache,
                 self.fabric, self.tell,
             )  # fmt: skip
-            self._session = ((variant, seed), session)
+            self._session = ((variant, seed, head), session)
         return self._session[1]
 
     def adapt(self, cell: Cell, settings: dict[str, Any], tell: Progress | None = None) -> tuple[Session, Adapted]:
         """Train a cell's network."""
-        session = self.session(cell.variant, cell.seed)
+        session = self.session(cell.variant, cell.seed, cell.row)
         config = cell.row.configure(session.config.model_copy(update={"readout": cell.readout}), settings)
+        if kind := cell.row.get("task_vectors"):
+            vectors = task_vectors(kind, session)
+            controller = ControllerSettings(**{**config.controller.model_dump(), "task_vectors": vectors})
+            config = config.model_copy(update={"controller": controller})
         session.tell = tell or self.tell
-        return session, session.adapt(config, data=self.training_data(session, cell))
+        draw = cell.row.get("draw")
+        seed = None if draw is None else derived_seed(cell.seed, "draw", draw) % 2**32
+        return session, session.adapt(config, data=self.training_data(session, cell), training_seed=seed)
 
     def training_data(self, session: Session, cell: Cell) -> TuningData:
         """The family's half, or as much or whatever is made of it as the row's data options say."""
@@ -114,9 +122,20 @@ class Laboratory:
                 data.validation, VALIDATION_PAIRS // session.family.num_tasks, derived_seed(cell.seed, "validation")
             )
             data = TuningData(data.features, data.tuning, data.validation.take(kept))
+        if classes := cell.row.get("classes"):
+            kept = classes_kept(session.family, classes, cell.seed)
+            tuning, validation = (
+                part.take(kept[part.target].nonzero()[:, 0]) for part in (data.tuning, data.validation)
+            )
+            data = TuningData(data.features, tuning, validation)
+        draw = cell.row.get("draw")
         if number := cell.row.get("images"):
-            rows = few_per_task(data.tuning, number, derived_seed(cell.seed, "few images"))
+            drawn = () if draw is None else (draw,)
+            rows = few_per_task(data.tuning, number, derived_seed(cell.seed, "few images", *drawn))
             data = TuningData(data.features, data.tuning.take(rows), data.validation)
+            if draw is not None:
+                kept = few_per_task(data.validation, number, derived_seed(cell.seed, "few validate", draw))
+                data = TuningData(data.features, data.tuning, data.validation.take(kept))
         if distractors := cell.row.get("distractors"):
             features, (tuning, validation) = make_scenes(
                 data.features, [data.tuning, data.validation], distractors, derived_seed(cell.seed, "scenes")
@@ -130,6 +149,9 @@ class Laboratory:
             data = self.training_data(session, cell)
             return data.features, data.validation
         features, examples = session.features[session.config.test_split], session.test_examples
+        if classes := cell.row.get("classes"):
+            kept = classes_kept(session.family, classes, cell.seed)
+            examples = examples.take(kept[examples.target].nonzero()[:, 0])
         if distractors := cell.row.get("distractors"):
             scenes, (examples,) = make_scenes(features, [examples], distractors, derived_seed(cell.seed, "test scenes"))
             return scenes, examples
@@ -177,6 +199,46 @@ class Laboratory:
             write_tensors(folder / f"{cell.key}.gains.safetensors", gains)
         write_json(folder / f"{cell.key}.json", numbers)
         return numbers
+
+
+def classes_kept(family: TaskFamily, number: int, seed: int) -> Tensor:
+    """Which of the outputs are left where each task keeps at most ``number`` of its classes, drawn at random: bool ``(C,)``."""
+    if family.kind != "classes" or number < 2:
+        raise InputError(
+            f"fewer classes a task, at least 2, are for tasks of kind classes; got {number} and {family.kind}"
+        )
+    generator = torch.Generator().manual_seed(derived_seed(seed, "classes"))
+    kept = torch.zeros(family.num_outputs, dtype=torch.bool)
+    for members in family.members:
+        order = torch.randperm(len(members), generator=generator)[:number]
+        kept[torch.tensor(members)[order]] = True
+    return kept
+
+
+def task_vectors(kind: str, session: Session) -> list[list[float]]:
+    """A description of each task, K vectors, to be read by a controller in place of a learned embedding.
+
+    ``onehot``: K numbers, of which the task's own is 1. ``prototypes``: the mean feature of the task's images in the *other* half
+    of the training split, without what all tasks have in common, rotated to its at most K - 1 principal axes, mean square 1.
+    """
+    number = session.family.num_tasks
+    if choose(kind, ("onehot", "prototypes"), "task vectors") == "onehot":
+        return torch.eye(number).tolist()
+    examples = session.train_examples.of_images(session.parts.pretraining)
+    means = []
+    for task in range(number):
+        images = examples.image[examples.task == task].unique()
+        if not len(images):
+            raise InputError(f"task {session.family.tasks[task]!r} has no image to take a prototype from")
+        means.append(session.train_features.rows(images).float().mean((0, 2, 3)))
+    centred = torch.stack(means).double()
+    centred -= centred.mean(0)
+    u, s, _ = torch.linalg.svd(centred, full_matrices=False)
+    axes = int((s > 1e-9 * s[0]).sum()) if s[0] else 0
+    if not axes:
+        raise InputError("all tasks have the same mean feature: prototypes do not tell them apart")
+    vectors = u[:, :axes] * s[:axes]
+    return (vectors / vectors.square().mean().sqrt()).tolist()
 
 
 def few_per_task(examples: Examples, number: int, seed: int) -> Tensor:

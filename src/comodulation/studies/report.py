@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..report.page import Block, Details, Figure, Section, Text, Verdict, render
 from ..statistics import CrossedDifference, crossed_bootstrap
 from ..store import read_json, write_bytes, write_json
+from .cell_numbers import checked_numbers
 from .claims import judge_claims, shown_p, strength
 from .diagnosis import Diagnosis, diagnose
 from .plan import PRIMARY
@@ -96,9 +97,9 @@ def write_report(folder: Path, also: Sequence[Path] = ()) -> dict[str, Any]:
     result = {
         "study": {key: value for key, value in study.to_json().items() if key != "config"},  # which holds local paths
         "command": _facts(folder, study)["command"],
-        "commit": _commit(),
+        "commit": source_commit(),
         "verdicts": [vars(verdict) for verdict in verdicts],
-        "primary": {name: _finite(value) for name, value in _primary_json(results, crossed).items()},
+        "primary": {name: finite(value) for name, value in _primary_json(results, crossed).items()},
         "diagnoses": [vars(diagnosis) for diagnosis in diagnoses],
         "cells": len(results),
         "report": str(folder / REPORT),
@@ -118,6 +119,8 @@ def open_study(folder: Path) -> tuple[Study, list[Result]]:
     except InputError as error:
         raise InputError(f"{folder / STUDY}: {error}") from error
     results = read_results(folder / CELLS, [cell for _, cells in study.stages() for cell in cells])
+    for result in results:
+        checked_numbers(result.cell, result.numbers, folder / CELLS / f"{result.cell.key}.json")
     if not results:
         raise InputError(f"{folder} has no finished cell yet; run `comodulate reproduce` again")
     return study, results
@@ -261,7 +264,7 @@ def describe(
 def _facts(folder: Path, study: Study) -> dict[str, str]:
     return {
         "command": command_of(study, folder.name),
-        "commit": _commit(),
+        "commit": source_commit(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "data": Path(study.config.data).name,
@@ -287,24 +290,28 @@ def command_of(study: Study, out: str) -> str:
     return f"{words} --out {out}"
 
 
-def _commit() -> str:
+def source_commit() -> str:
     """The source's commit where it runs from a checkout, else the version."""
     from importlib.metadata import version
 
     try:
         place = Path(__file__).parent
         found = subprocess.run(
-            ["git", "-C", place, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-        )
+            # git is where the user's PATH says, as in a shell.
+            ["git", "-C", place, "rev-parse", "--short", "HEAD"],  # nosec B607
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
         return found.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return f"version {version('comodulation')}"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """What is not a number becomes null: strict readers of JSON know no nan."""
     if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

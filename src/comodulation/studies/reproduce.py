@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from ..config import RunConfig, make_config
+from pydantic import Field, ValidationError
+
+from ..config import MAX_SEED, RunConfig, make_config
 from ..data import (
     CELEBA_ATTRIBUTES,
     CELEBA_GROUPS,
@@ -33,9 +35,10 @@ from ..errors import InputError, brief, choose, first_difference
 from ..features import locked
 from ..progress import Progress, Silent
 from ..session import Labelled, deal_images, read_family, read_labels
-from ..store import read_json, writable, write_json
+from ..store import PARTIAL, json_bytes, read_json, remove_partials, torn, writable, write_bytes, write_json
 from ..tasks import TaskFamily
-from .illustration import illustrate
+from ..written_metrics import Written
+from .illustration import illustrate, read_illustration
 from .laboratory import Laboratory, Material
 from .plan import REST_SEEDS, Plan, attributes_plan, cifar100_plan, narrowed
 from .pool import Clock, run_jobs
@@ -44,7 +47,7 @@ from .search import ablate, best_settings, read_changes, read_trials, search
 
 STUDIES = ("cifar100", "celeba", "attributes")
 ILLUSTRATION = "illustration.safetensors"
-STUDY, SETTINGS, CELLS, SEARCH, LOCK = "study.json", "settings.json", "cells", "search", ".lock"
+STUDY, SETTINGS, CELLS, SEARCH, FIGURES, LOCK = "study.json", "settings.json", "cells", "search", "figures", ".lock"
 EPOCHS = 6  # of fine-tuning; ten reach the same validation NLL (attention 0.6484 after five, 0.6475 after ten)
 
 
@@ -85,13 +88,28 @@ class Study:
     def from_json(cls, value: Any) -> Study:
         """The inverse of ``to_json``. Raises InputError for anything else."""
         try:
-            config, seeds = make_config(value["config"]), tuple(int(seed) for seed in value["seeds"])
-            methods, parts = (tuple(value[key]) for key in ("methods", "parts"))
-            return cls(choose(value["name"], STUDIES, "study"), config, seeds, int(value["trials"]), methods, parts)
-        except InputError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"not a study: {error!r}") from error
+            given = StudyFile.model_validate(value)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise InputError(f"not a study: {where}: {first['msg']} (given: {brief(first['input'])})") from error
+        study = cls(
+            choose(given.name, STUDIES, "study"), make_config(given.config), tuple(given.seeds), given.trials,
+            tuple(given.methods), tuple(given.parts),
+        )  # fmt: skip
+        study.plan()  # refuses methods and parts that are not known
+        return study
+
+
+class StudyFile(Written):
+    """study.json, as far as it is read."""
+
+    name: str
+    config: dict[str, Any]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, le=MAX_SEED)]], Field(min_length=1, max_length=1000)]
+    trials: int = Field(ge=0, le=1000)
+    methods: list[str]
+    parts: list[str]
 
 
 def study_config(name: str, data: str, **changes: Any) -> RunConfig:
@@ -166,13 +184,18 @@ def reproduce(
     claim(study, out)
     with writable(cache), writable(out), locked(out / LOCK, wait=False), _begun(out):
         claim(study, out)  # again: another process may have begun a study before the lock was ours
+        for folder in (out, out / CELLS, out / SEARCH, out / FIGURES):
+            remove_partials(folder)
         material = read_material(study, cache)
         deal_images(study.config, material.family, material.labelled[study.config.train_split].examples)
         laboratory = Laboratory(material, tell)
         laboratory.backbone  # noqa: B018 (refused before anything is written)
+        content = json_bytes(study.to_json())
+        # Not without need: what was written last is what a power cut endangers.
+        if not (out / STUDY).exists() or (out / STUDY).read_bytes() != content:
+            write_bytes(out / STUDY, content)
         (out / CELLS).mkdir(exist_ok=True)
         (out / SEARCH).mkdir(exist_ok=True)
-        write_json(out / STUDY, study.to_json())
         laboratory.features  # noqa: B018 (extracted once, before several processes ask for them)
         del material, laboratory
         for name, cells in study.stages():
@@ -203,7 +226,7 @@ def _begun(out: Path) -> Iterator[None]:
     try:
         yield
     except InputError:
-        if fresh and not any(path.is_file() for name in (CELLS, SEARCH) for path in (out / name).glob("*")):
+        if fresh and not _finished(out):
             for name in (CELLS, SEARCH):
                 with contextlib.suppress(OSError):
                     (out / name).rmdir()
@@ -212,15 +235,23 @@ def _begun(out: Path) -> Iterator[None]:
         raise
 
 
+def _finished(out: Path) -> bool:
+    """Whether a study's folder holds a trial or a cell."""
+    return any(path.is_file() for name in (CELLS, SEARCH) for path in (out / name).glob("*"))
+
+
 def claim(study: Study, out: Path) -> None:
     """Raise InputError for a folder that is something else, or another study."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file, expected a folder to write the study to")
-    found = [path.name for path in out.iterdir() if path.name != LOCK] if out.exists() else []
+    found = [path.name for path in out.iterdir()] if out.exists() else []
+    found = [name for name in found if name != LOCK and not name.endswith(PARTIAL)]
     if not found:
         return
     if STUDY not in found:
         raise InputError(f"{out} is not empty and not a study; choose another --out")
+    if not _finished(out) and torn(out / STUDY, json_bytes(study.to_json())):
+        return  # a power cut when nothing else had been written
     # More seeds, methods or parts may be added to a study: finished cells stay what they are.
     free = ("seeds", "methods", "parts")
     before, now = read_json(out / STUDY), study.to_json()
@@ -292,7 +323,7 @@ def _ablate(study: Study, out: Path, cache: Path, devices: int, say: Callable[[s
 def _train(
     study: Study, stage: str, cells: Sequence[Cell], out: Path, cache: Path, devices: int, say: Callable[[str], None]
 ) -> None:
-    todo = [cell for cell in cells if not (out / CELLS / f"{cell.key}.json").exists()]
+    todo = [cell for cell in cells if not _is_there(out / CELLS / f"{cell.key}.json", say)]
     say(f"{stage}: {len(cells) - len(todo)} of {len(cells)} cells are there")
     if not todo:
         return
@@ -318,10 +349,24 @@ def _train(
     run_jobs(jobs, _worker, (study, str(out), str(cache)), devices, on_event)
 
 
+def _is_there(path: Path, say: Callable[[str], None]) -> bool:
+    """Whether a cell is finished. Its numbers are written last: where a power cut has torn them, it is trained again."""
+    if not path.exists():
+        return False
+    try:
+        return isinstance(read_json(path), dict)
+    except InputError:
+        say(f"{path.name} is damaged: trained again")
+        return False
+
+
 def _illustrate(study: Study, out: Path, cache: Path, say: Callable[[str], None]) -> None:
     """What the figures of the mechanism need, from the first seed's comodulation."""
     cell = Cell("residual", "open", Row("comodulation"), study.seeds[0])
-    if (out / ILLUSTRATION).exists() or not (out / CELLS / f"{cell.key}.json").exists():
+    with contextlib.suppress(InputError):  # damaged: made again
+        if read_illustration(out / ILLUSTRATION) is not None:
+            return
+    if not (out / CELLS / f"{cell.key}.json").exists():
         return
     say("one network followed through")
     illustrate(Laboratory(read_material(study, cache)), cell, settings_of(study, out, cell), out / ILLUSTRATION)

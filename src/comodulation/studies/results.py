@@ -18,8 +18,10 @@ import numpy as np
 
 from ..errors import InputError
 from ..evaluation import METRICS
+from ..files import read_bounded
 from ..statistics import PairedDifference, holm, paired_difference
-from ..store import read_json, read_tensors
+from ..store import MAX_JSON, read_arrays, read_json
+from .cell_numbers import checked_scores
 from .plan import PRIMARY
 from .rows import DATA_OPTIONS, Cell, Row
 
@@ -85,8 +87,8 @@ def read_results(folder: Path, cells: Iterable[Cell]) -> list[Result]:
 
 def read_scores(folder: Path, result: Result) -> dict[str, np.ndarray]:
     """Scores of every test prediction of a cell, by name, each ``(M,)``."""
-    tensors, _ = read_tensors(folder / f"{result.cell.key}.scores.safetensors")
-    return {name: tensor.numpy() for name, tensor in tensors.items()}
+    path = folder / f"{result.cell.key}.scores.safetensors"
+    return checked_scores(read_arrays(path)[0], path)
 
 
 def scores_by_seed(
@@ -103,7 +105,7 @@ def scores_by_seed(
 def read_gains(folder: Path, result: Result) -> dict[str, np.ndarray]:
     """Learned and computed gains of a cell; {} where it has none."""
     path = folder / f"{result.cell.key}.gains.safetensors"
-    return {name: tensor.numpy() for name, tensor in read_tensors(path)[0].items()} if path.exists() else {}
+    return read_arrays(path)[0] if path.exists() else {}
 
 
 def values(results: Sequence[Result], variant: str, readout: str, name: str, metric: str) -> dict[int, float]:
@@ -166,9 +168,10 @@ def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
-def cells_csv(results: Sequence[Result]) -> str:
-    """One row a trained network."""
-    return _csv(CELL_COLUMNS, ([result.numbers[column] for column in CELL_COLUMNS] for result in results))
+def cells_csv(results: Sequence[Result], more: Sequence[str] = ()) -> str:
+    """One row a trained network; ``more`` names further columns, empty where a network lacks the number."""
+    columns = (*CELL_COLUMNS, *more)
+    return _csv(columns, ([result.numbers.get(column, math.nan) for column in columns] for result in results))
 
 
 def comparisons_csv(comparisons: Sequence[Comparison]) -> str:
@@ -184,10 +187,10 @@ def comparisons_csv(comparisons: Sequence[Comparison]) -> str:
 def read_cells_csv(path: Path) -> list[Result]:
     """The cells of a table, without what only the cells' own files hold. Raises InputError for another file."""
     try:
-        with path.open(newline="") as handle:
-            rows = list(csv.DictReader(handle))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        text = read_bounded(path, MAX_JSON).decode()
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     results = []
     for number, row in enumerate(rows, 2):
         try:

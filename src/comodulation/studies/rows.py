@@ -6,14 +6,18 @@ import hashlib
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from ..config import ControllerSettings, RunConfig
-from ..errors import choose
+from ..config import ControllerSettings, HeadSettings, RunConfig
+from ..errors import InputError, choose
 from ..mechanism import Modulation
 from ..methods import METHODS
 from ..training import TrainingSettings
 
 VARIANTS = ("residual", "base")
-DATA_OPTIONS = ("images", "distractors")  # what a row is trained and tested on, rather than what it is
+# What a row is trained and tested on, rather than what it is.
+DATA_OPTIONS = ("images", "distractors", "classes", "draw")
+CONTROLLER_OPTIONS = ("hidden", "embedding_size", "activation", "rank", "task_vectors")
+# Of the layers, which are then pretrained for it.
+HEAD_OPTIONS = ("encoder_skip", "decoder_skip", "batch_norm", "depth", "channels")
 _MODULATION = tuple(field.name for field in fields(Modulation))
 _TRAINING = tuple(field.name for field in fields(TrainingSettings))
 
@@ -24,8 +28,11 @@ class Row:
 
     Attributes:
         method: name in ``METHODS``.
-        options: (name, value) pairs: fields of ``Modulation``, options of the method, ``task_bias``, ``hidden`` (of an MLP
-            controller), or what the data are: ``images`` (a task, in fine-tuning) and ``distractors`` (in each scene).
+        options: (name, value) pairs: fields of ``Modulation``, options of the method, ``task_bias``, of the controller (fields of
+            ``ControllerSettings``; ``hidden`` a width or several, ``64x64``; ``task_vectors`` the name of what describes the
+            tasks), of the layers (fields of ``HeadSettings``; ``channels`` of encoder and decoder), or what the data are:
+            ``images`` (a task, in fine-tuning), ``distractors`` (in each scene), ``classes`` (a task is left with), and ``draw``
+            (a number: of the images, of which as many validate, and of their order).
     """
 
     method: str
@@ -33,7 +40,7 @@ class Row:
 
     def __post_init__(self) -> None:
         kind = METHODS[choose(self.method, METHODS, "method")]
-        known = ("task_bias", "hidden", *DATA_OPTIONS, *_MODULATION, *kind.options)
+        known = ("task_bias", *CONTROLLER_OPTIONS, *HEAD_OPTIONS, *DATA_OPTIONS, *_MODULATION, *kind.options)
         for name, _ in self.options:
             choose(name, known, f"option of {self.method!r};")
 
@@ -76,7 +83,7 @@ class Row:
         kind = METHODS[self.method]
         given = {**settings, **dict(self.options)}
         own = {"learning_rate": kind.default_learning_rate, **given}
-        hidden = given.get("hidden", ())
+        controller = {name: given[name] for name in ("embedding_size", "activation", "rank") if name in given}
         return config.model_copy(
             update={
                 "method": self.method,
@@ -84,9 +91,16 @@ class Row:
                 "options": {name: given[name] for name in kind.options if name in given},
                 "modulation": replace(config.modulation, **{n: given[n] for n in _MODULATION if n in given}),
                 "tuning": replace(config.tuning, **{n: own[n] for n in _TRAINING if n in own}),
-                "controller": ControllerSettings(hidden=(hidden,) if isinstance(hidden, int) else hidden),
+                "controller": ControllerSettings(hidden=_widths(given.get("hidden", ())), **controller),
             }
         )
+
+    def layers(self, shared: HeadSettings) -> HeadSettings:
+        """Settings of the layers with this row's options."""
+        given = {name: value for name, value in self.options if name in HEAD_OPTIONS}
+        if channels := given.pop("channels", None):
+            given |= {"encoder_channels": channels, "decoder_channels": channels}
+        return HeadSettings(**{**shared.model_dump(), **given})
 
 
 @dataclass(frozen=True)
@@ -103,6 +117,16 @@ class Cell:
         """Name of its files."""
         text = f"{self.variant} {self.readout} {self.row.label} {self.seed}"
         return f"{self.row.method}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _widths(hidden: Any) -> tuple[int, ...]:
+    """Widths of hidden layers from an option: 64, "64x64", or a sequence of numbers."""
+    if not isinstance(hidden, str):
+        return (hidden,) if isinstance(hidden, int) else tuple(hidden)
+    widths = hidden.split("x")
+    if not all(width.isdecimal() for width in widths):
+        raise InputError(f"hidden={hidden!r} is not a width or several, such as 64 or 64x64")
+    return tuple(int(width) for width in widths)
 
 
 def _value(text: str) -> Any:

@@ -14,10 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from ..errors import InputError, RunError
 from ..evaluation import METRICS, metrics
-from ..store import write_bytes
+from ..files import read_bounded
+from ..store import MAX_JSON, parse_json, write_bytes
 from ..training import derived_seed
+from ..written_metrics import Written, checked
 from .laboratory import Laboratory
 from .rows import Cell, Row
 
@@ -143,30 +147,55 @@ def ablate(
 
 
 def read_trials(path: Path) -> list[dict[str, Any]]:
-    """Finished trials of a file, [] if there is none. Raises InputError for a damaged file."""
+    """Finished trials of a file, [] if there is none. Raises InputError for a damaged file.
 
-    def check(entry: dict[str, Any]) -> None:
-        float(entry["nll"]), bool(entry["diverged"])
-        [float(value) for value in entry.get("epochs", [])]
-        {name: float(value) for name, value in entry["params"].items()}
+    A line is finished once it has its end: what a power cut leaves of the last one is drawn again, to the same numbers.
+    """
 
-    return _read_lines(path, check)
+    return _read_lines(path, Trial)
 
 
 def read_changes(path: Path) -> list[dict[str, Any]]:
     """Finished rows of an ablation's file, [] if there is none. Raises InputError for a damaged file."""
-    return _read_lines(path, lambda entry: str(entry["row"]))
+    return _read_lines(path, Change)
 
 
-def _read_lines(path: Path, check: Callable[[dict[str, Any]], object]) -> list[dict[str, Any]]:
+class Trial(Written):
+    """A line of a search's file."""
+
+    params: dict[str, float]
+    diverged: bool
+    nll: float
+    epochs: list[float] = Field(default_factory=list)
+
+
+class Numbers(Written):
+    """What a change of the defaults does."""
+
+    accuracy: float
+    nll: float
+    ece: float
+    seconds: float
+
+
+class Change(Written):
+    """A line of an ablation's file: a row, and its numbers unless it failed."""
+
+    row: str
+    failed: str | None = None
+
+
+def _read_lines(path: Path, expected: type[Written]) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        entries = [json.loads(line) for line in path.read_text().splitlines()]
+        finished = read_bounded(path, MAX_JSON).decode().rstrip("\0").rpartition("\n")[0]
+        entries = [checked(parse_json(line), expected, path) for line in finished.splitlines()]
         for entry in entries:
-            check(entry)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is not a list of trials: {error!r}; remove it to search again") from error
+            if expected is Change and entry.get("failed") is None:
+                checked(entry, Numbers, path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a list of trials: {error}; remove it to search again") from error
     return entries
 
 
@@ -183,7 +212,7 @@ def at_an_end(row: Row, params: dict[str, Any]) -> list[str]:
     ends = []
     for name, (scale, low, high) in space(row).items():
         if name in params and name != "weight_decay":
-            place = [math.log(v) if scale == "log" else v for v in (params[name], low, high)]
+            place = [math.log(max(v, 1e-300)) if scale == "log" else v for v in (params[name], low, high)]
             share = (place[0] - place[1]) / (place[2] - place[1])
             if not 0.05 <= share <= 0.95:
                 ends.append(name)
