@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow test-lower-bounds lint format benchmarks docs security audit clean
+.PHONY: install demo test test-slow test-lower-bounds lint format benchmarks docs security audit coverage mutants clean
 
 install: $(VENV)/.installed
 
@@ -23,8 +23,13 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Two processes with one thread each, half of the files each. The first one's output follows the second's.
 test: lint
-	$(BIN)/python -m pytest
+	mkdir -p build
+	export OMP_NUM_THREADS=1; \
+	$(BIN)/python -m pytest -o cache_dir=build/cache-first tests/test_[a-o]*.py src > build/test-first.log 2>&1 & first=$$!; \
+	$(BIN)/python -m pytest -o cache_dir=build/cache-second tests/test_[p-z]*.py; second=$$?; \
+	wait $$first; first=$$?; cat build/test-first.log; test $$first -eq 0 -a $$second -eq 0
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
@@ -53,9 +58,21 @@ security: install
 audit: install
 	$(BIN)/pip-audit --local --skip-editable --progress-spinner off
 
+# Branch coverage of the mathematics, of training and of the store, by their own tests. Fails below 90% in all.
+coverage: install
+	$(BIN)/python -m pytest --cov --cov-report= tests/test_modulation.py tests/test_noise.py tests/test_gains_*.py tests/test_response.py \
+	  tests/test_properties_*.py tests/test_statistics.py tests/test_analysis_*.py tests/test_calibration.py tests/test_attach.py \
+	  tests/test_training.py tests/test_tuning.py tests/test_pretraining.py tests/test_resume.py tests/test_store.py tests/test_adapters_hostile.py
+	$(BIN)/coverage report --show-missing --fail-under=90
+
+# Mutants of the mathematics that no test notices; an hour or more. docs/testing.md judges them.
+mutants: install
+	$(BIN)/mutmut run --max-children 1
+	$(BIN)/mutmut results
+
 benchmarks: install
 	$(BIN)/python benchmarks/estimators.py
 	$(BIN)/python benchmarks/startup.py
 
 clean:
-	rm -rf $(VENV) .venv-lower .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lower .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage mutants

@@ -382,6 +382,16 @@ def test_task_averages_at_any_scale_and_in_any_order(
     assert not any(average[[k for k in range(3) if k != tasks[0]]].any() for average in alone)
 
 
+def test_neurons_that_do_not_move_leave_the_gradients_of_a_task_finite() -> None:
+    # The root of a variance of 0 has an infinite derivative: alone in its task, beside a neuron that moves, and without inputs.
+    deviation = torch.tensor([[0.0, 2.0], [0.0, 0.0]], dtype=torch.float64, device=DEVICE, requires_grad=True)
+    statistics = DecoderStatistics(deviation, deviation, deviation)
+    averaged = average_over_tasks(statistics, torch.tensor([0, 1], device=DEVICE), 3)
+    assert averaged.deviation.tolist() == [[0, 2], [0, 0], [0, 0]]
+    (gradient,) = torch.autograd.grad(averaged.deviation.sum(), deviation)
+    assert gradient.tolist() == [[0, 1], [0, 0]]
+
+
 # ---- what is exact -----------------------------------------------------------------------------------------------------
 
 

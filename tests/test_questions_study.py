@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -129,10 +130,19 @@ def test_a_study_goes_on_where_it_was_interrupted(data, cache, tmp_path, monkeyp
     assert files(out) == files(whole)
 
 
-def test_a_torn_cell_is_trained_again(data, cache, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def finished(data, cache, tmp_path_factory):
+    """A finished study of one network, not to be changed."""
+    out = tmp_path_factory.mktemp("finished") / "residual"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        first_rows("residual", 3, monkeypatch)
+        assert study("residual", data, out, cache).status == 0
+    return out
+
+
+def test_a_torn_cell_is_trained_again(finished, data, cache, tmp_path, monkeypatch):
     first_rows("residual", 3, monkeypatch)
-    out = tmp_path / "study"
-    assert study("residual", data, out, cache).status == 0
+    out = shutil.copytree(finished, tmp_path / "study")
     before = files(out)
     (torn, *_) = sorted((out / "cells").glob("comodulation*.json"))
     torn.write_bytes(torn.read_bytes()[:100])
@@ -295,10 +305,9 @@ def test_another_folder_is_refused(data, cache, tmp_path, monkeypatch):
         ({"influence": None}, "influence"),
     ],
 )
-def test_damaged_numbers_are_refused(change, message, data, cache, tmp_path, monkeypatch):
+def test_damaged_numbers_are_refused(change, message, finished, data, cache, tmp_path, monkeypatch):
     first_rows("residual", 3, monkeypatch)
-    out = tmp_path / "study"
-    assert study("residual", data, out, cache).status == 0
+    out = shutil.copytree(finished, tmp_path / "study")
     path = next((out / "cells").glob("comodulation*.json"))
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     outcome = study("residual", data, out, cache)

@@ -192,7 +192,7 @@ def detectable_difference(sd: float, n: int, power: float = POWER, alpha: float 
     upper = 1.0
     while missing(upper) > 0:
         upper *= 2
-    return sd * float(optimize.brentq(missing, upper / 2 if upper > 1 else 0.0, upper)) / math.sqrt(n)
+    return sd * float(optimize.brentq(missing, 0.0, upper)) / math.sqrt(n)
 
 
 def holm(p_values: ArrayLike) -> Floats:
