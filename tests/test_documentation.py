@@ -196,4 +196,4 @@ def test_figures_of_the_comparison_are_the_results():
                 mean = sum(float(row[column]) for row in rows) / len(rows)
                 assert mean == pytest.approx(shown, abs=half), (title, name, column)
             checked += 1
-    assert checked == 27
+    assert checked == 31

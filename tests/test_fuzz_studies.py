@@ -125,7 +125,6 @@ def as_lines(value):
 def test_damaged_tensors(kind, cases, folder):
     result = small_study().cell("residual", "open", "comodulation")
     path = folder / ILLUSTRATION if kind == "illustration" else folder / CELLS / f"{result.cell.key}.{kind}.safetensors"
-    whole = read_illustration(path)[0] if kind == "illustration" else None
 
     def read(folder):
         if kind == "scores":
@@ -134,8 +133,8 @@ def test_damaged_tensors(kind, cases, folder):
         elif kind == "gains":
             read_gains(folder / CELLS, result)
         else:
-            arrays, _ = read_illustration(path)
-            assert all((arrays[name] == whole[name]).all() for name in arrays.keys() & whole.keys() if name == "image")
+            arrays, names = read_illustration(path)
+            assert len(arrays["coupling"]) == len(names["tasks"])
 
     header, data = unpacked(path.read_bytes())
     hunt_in(folder, path, cases, read, changed(header).map(lambda value: repacked(value, data)))

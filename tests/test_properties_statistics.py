@@ -211,6 +211,8 @@ def test_symmetries_of_the_crossed_bootstrap(seed: int, seeds: int, images: int,
     assert numbers(reversed_)[4:] == pytest.approx(numbers(d)[4:])
     wide = crossed_bootstrap(a, b, confidence=0.99, resamples=300, seed=seed)
     assert wide.low <= d.low <= d.high <= wide.high
+    assert (d.note == "") == (seeds >= 6)
+    assert d.decided == (not d.low <= 0 <= d.high)
 
 
 @holds_for(

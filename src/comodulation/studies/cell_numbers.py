@@ -88,3 +88,40 @@ def checked_scores(scores: dict[str, np.ndarray], path: Path) -> dict[str, np.nd
     if not all(np.isfinite(values).all() for values in scores.values()):
         raise InputError(f"{path} is damaged: it holds scores that are not finite")
     return scores
+
+
+class IllustrationNames(Written):
+    """The header of an illustration."""
+
+    kind: str
+    tasks: list[str] = Field(min_length=1)
+    outputs: list[str] = Field(min_length=1)
+
+
+def checked_illustration(arrays: dict[str, np.ndarray], names: Any, path: Path) -> None:
+    """Raise InputError for arrays that do not fit each other, or the names of tasks and outputs; see ``illustrate``."""
+    checked(names, IllustrationNames, path)
+    tasks, targets = len(names["tasks"]), 2 if names["kind"] == "binary" else len(names["outputs"])
+    shapes = {name: values.shape for name, values in arrays.items()}
+    encoder, decoder = (shapes.get(name, ())[1:] for name in ("coupling", "decoder"))
+    samples = shapes.get("modulator")
+    expected = {
+        "coupling": (tasks, *encoder), "encoder": (tasks, *encoder), "encoder_dprime": (tasks, *encoder),
+        "decoder": (tasks, *decoder), "decoder_dprime": (tasks, *decoder), "trace": (*(samples or ()), *decoder),
+        **{f"share_{name}": (tasks,) for name in ("before", "after", "chance", "control")},
+        "before": (targets,), "after": (targets,), "image_task": (), "image_target": (),
+    }  # fmt: skip
+    for name, shape in expected.items():
+        if shapes.get(name) != shape:
+            raise InputError(f"{path} is damaged: {name} is {brief(shapes.get(name))}, expected {brief(shape)}")
+    dimensions = {"coupling": 2, "decoder": 2, "modulator": 1, "spectrum_before": 1, "spectrum_after": 1, "image": 3}
+    for name, number in dimensions.items():
+        if len(shapes.get(name, ())) != number or not arrays[name].size:
+            raise InputError(f"{path} is damaged: {name} is {brief(shapes.get(name))}, expected {number} dimensions")
+    if arrays["image"].dtype != np.uint8 or shapes["image"][2] != 3:
+        raise InputError(
+            f"{path} is damaged: image is {brief(shapes['image'])} of {arrays['image'].dtype}, expected RGB"
+        )
+    for name, end in (("image_task", tasks), ("image_target", targets)):
+        if arrays[name].dtype.kind not in "iu" or not 0 <= arrays[name] < end:
+            raise InputError(f"{path} is damaged: {name} is {brief(arrays[name].tolist())}, expected 0 to {end - 1}")

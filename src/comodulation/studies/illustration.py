@@ -23,6 +23,7 @@ from ..modulation import modulate
 from ..noise import modulator_noise
 from ..store import read_arrays, write_tensors
 from ..tasks import Examples, TaskFamily
+from .cell_numbers import checked_illustration
 from .laboratory import Laboratory
 from .mechanism import MOST_PER_TASK, NOISE_NODES, NOISE_PER_TASK, at_most, gains_of, represent
 from .rows import Cell
@@ -57,10 +58,12 @@ def illustrate(laboratory: Laboratory, cell: Cell, settings: dict[str, Any], pat
 
 
 def read_illustration(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """The inverse: arrays by name, and the names of tasks and outputs; None if it is not there."""
+    """The inverse: arrays by name, and the names of tasks and outputs; None if it is not there. Raises InputError if damaged."""
     if not path.exists():
         return None
-    return read_arrays(path)
+    arrays, names = read_arrays(path)
+    checked_illustration(arrays, names, path)
+    return arrays, names
 
 
 def _noise(
