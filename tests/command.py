@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import torch
+
 from comodulation import cli
 
 # A network of 0.4 million parameters with random weights: enough to tell colours apart, quick to build and run.
@@ -90,6 +92,8 @@ class Process:
         if self.number == 0:
             code = 70
             try:
+                # A fork leaves torch's pool of threads to be built again by its first user; two at once meet half a pool.
+                torch.set_num_threads(torch.get_num_threads())
                 for descriptor, path in enumerate(self.streams, 1):
                     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
                 sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
