@@ -62,7 +62,7 @@ audit: install
 coverage: install
 	$(BIN)/python -m pytest --cov --cov-report= tests/test_modulation.py tests/test_noise.py tests/test_gains_*.py tests/test_response.py \
 	  tests/test_properties_*.py tests/test_statistics.py tests/test_analysis_*.py tests/test_calibration.py \
-	  tests/test_attach*.py tests/test_training.py tests/test_tuning.py tests/test_pretraining.py tests/test_processes.py \
+	  tests/test_attach*.py tests/test_tangents.py tests/test_training.py tests/test_tuning.py tests/test_pretraining.py tests/test_processes.py \
 	  tests/test_resume.py tests/test_store.py tests/test_adapters_hostile.py
 	$(BIN)/coverage report --show-missing --fail-under=90
 

@@ -318,8 +318,8 @@ def test_refused_at_the_first_call(blocks, images):
     ("tasks", "error", "message"),
     [
         (None, ValueError, "task_ids is missing"),
-        (torch.tensor([0.0, 1, 2, 0]), ValueError, "must be integers"),
-        (torch.tensor([[0, 1, 2, 0]]), ValueError, "must be integers"),
+        (torch.tensor([0.0, 1, 2, 0]), ValueError, "must be an integer tensor"),
+        (torch.tensor([[0, 1, 2, 0]]), ValueError, r"must have shape \(B,\)"),
         (torch.tensor([0, 1, 2]), ValueError, "3 task ids for 4 inputs"),
         (torch.tensor([0, 1, 2, 3]), IndexError, r"in \[0, 2\], got 3"),
         (torch.tensor([0, -1, 2, 0]), IndexError, "got -1"),

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from command import Process
 from comodulation import features
 from comodulation.backbone import Backbone, BackboneSettings
 from comodulation.data import BadImageError, open_split
@@ -371,6 +372,27 @@ def test_the_lock(tmp_path):
         pytest.fail("locked twice")
     with locked(lock, wait=False):
         assert lock.exists()
+
+
+def test_a_lock_whose_file_is_removed(tmp_path):
+    """Holders may remove the file: one that has opened it by then must not take it for the lock of those that come later."""
+    lock, held = tmp_path / "lock", tmp_path / "held"
+
+    def work():
+        for _ in range(300):
+            with locked(lock):
+                os.close(os.open(held, os.O_CREAT | os.O_EXCL))  # fails where another process is here too
+                os.unlink(held)
+                lock.unlink()
+        return 0
+
+    ends = [process.wait() for process in [Process(tmp_path / str(number), work) for number in range(3)]]
+    assert [(end.code, end.err) for end in ends] == [(0, "")] * 3
+
+
+def test_a_lock_whose_folder_is_gone(tmp_path):
+    with pytest.raises(RunError, match=r"cannot lock .*No such file"), locked(tmp_path / "gone" / "lock"):
+        pytest.fail("locked nothing")
 
 
 def test_where_the_cache_is(tmp_path, monkeypatch):

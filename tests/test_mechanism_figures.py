@@ -7,10 +7,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
+from comodulation.report.drawing import STYLES
 from comodulation.report.figures import svg
 from comodulation.report.mechanism_figures import (
-    INK,
-    STYLES,
     Calibration,
     Curve,
     ForestRow,
@@ -25,6 +24,7 @@ from comodulation.report.mechanism_figures import (
     reliability_figure,
     separability_figure,
 )
+from comodulation.report.page import INK
 
 METHODS = ("comodulation", "attention", "hard-sharing", "class-mask")
 

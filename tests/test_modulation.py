@@ -93,6 +93,16 @@ def test_half_precision_is_float32_rounded_once(dtype: torch.dtype) -> None:
     assert torch.equal(modulate(activity, coupling, modulator, 0.3), expected)
 
 
+def test_the_activity_decides_on_the_precision() -> None:
+    """Computed in float64 because of its modulator alone, a factor of exp(100) would make float32 activity infinite."""
+    activity, coupling, modulator = rand(3, 4, dtype=torch.float32), rand(3, 4, dtype=torch.float32), rand(6, 3)
+    expected = modulate(activity, coupling, modulator.float(), 0.4)
+    assert torch.equal(modulate(activity, coupling.double(), modulator, 0.4), expected)
+    ones = torch.ones(1, 1, device=DEVICE)
+    large = modulate(ones, ones, torch.tensor([100.0], dtype=torch.float64, device=DEVICE), 0.1)
+    assert bool(torch.isfinite(large).all())
+
+
 @given(
     coupling=st.floats(-3, 3),
     modulator=st.floats(-4, 4),
@@ -163,6 +173,11 @@ def test_integers_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match="floating point"):
             modulate(activity, coupling, torch.ones(2), 1.0)
+
+
+def test_a_coupling_that_does_not_fit_a_map_is_told_the_shape_it_must_have() -> None:
+    with pytest.raises(ValueError, match=r"\(B, E\) = \(2, 3\) to fit the activity, got \(3, 2\)"):
+        modulate(torch.ones(2, 3, 5, 5), torch.ones(3, 2), torch.ones(2), 1.0)
 
 
 @pytest.mark.parametrize("std", [0, 0.0, -1.0, math.inf, -math.inf, math.nan, True, "0.3", None, np.float32("nan")])

@@ -163,3 +163,16 @@ def test_bad_input():
     refused(
         "more than 50 trials for 25 neurons, got 40; take errors='model'", counts=np.tile(s.counts, 5), errors="trials"
     )
+
+
+def test_neurons_that_are_never_active_together():
+    """Of two neurons silent in each other's conditions nothing common is known; the others' couplings are found all the same."""
+    s = modulated_counts(seed=3, trials=400, conditions=2, neurons=10, rate=2.0)
+    counts = s.counts.copy()
+    counts[s.condition == 0, :, 0] = 0
+    counts[s.condition == 1, :, 1] = 0
+    groups = Groups.of(counts, s.condition, by_bin=False)
+    assert groups.gain_covariance()[0, 1] == 0
+    fit = fit_modulator(counts, s.condition, rates_by_bin=False)
+    assert fit.converged
+    assert (np.abs(fit.coupling - s.coupling) < 4 * fit.coupling_error).all()

@@ -51,6 +51,27 @@ def test_tasks_that_share_their_images_share_a_response(residual):
     torch.testing.assert_close(head.response.mean, apart.mean)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_batch_of_fewer_inputs_than_tasks(shared):
+    """Gains and gradients of a few inputs are those they have in a batch with every task."""
+    head = make_head(True)
+    generator = torch.Generator().manual_seed(3)
+    activity, tasks = torch.rand(9, 6, 2, 2, generator=generator, dtype=torch.float64), torch.tensor([0, 1, 2] * 3)
+    head.observe([(activity, tasks)], shared=shared)
+    torch.nn.init.normal_(head.controller.embedding.weight, generator=generator)
+    head.train()
+    few = torch.tensor([2, 0])
+    weights = torch.randn(2, 5, generator=generator, dtype=torch.float64)
+    gradients = []
+    for batch in (few, torch.cat([few, tasks])):
+        head.controller.zero_grad()
+        gains = head.gains(activity, head.controller(batch), batch)[:2]  # the activity has been observed
+        (gains * weights).sum().backward()
+        gradients.append((gains.detach(), head.controller.embedding.weight.grad.clone()))
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert (gradients[0][1][1] == 0).all()  # the task that does not occur
+
+
 def test_slopes_of_finite_differences():
     """The response predicts how mean decoder activity moves when the encoder is scaled by exp(m w), for small m."""
     head = make_head(True)

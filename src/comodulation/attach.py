@@ -6,10 +6,10 @@
     with net.disabled(): base = net(images)            # the model's own output, bit for bit
 
 A neuron is a channel of a map, an embedding dimension of tokens, a unit of a vector; its activity is averaged over positions
-before any statistic, as in the paper's head (head.py). While the model runs, the encoder layer's output is multiplied by the
-task's gain exp(u) and the decoder layer's output by the decoder gains; the rest of the model runs on. The gains come from
-further passes through the part between the two layers only (replay.py): one forward-mode derivative with respect to the
-modulator at m = 0, or one pass for each Gauss-Hermite node.
+before any statistic, as in the paper's head (head.py); with ``neurons="position"`` it is a channel at a position. While the model
+runs, the encoder layer's output is multiplied by the task's gain exp(u) and the decoder layer's output by the decoder gains; the
+rest of the model runs on. The gains come from further passes through the part between the two layers only (replay.py): one
+forward-mode derivative with respect to the modulator at m = 0, or one pass for each Gauss-Hermite node.
 
 Source: arXiv 2311.15053 (2023) for the mechanism; putting it between any two layers is this library's.
 """
@@ -27,7 +27,7 @@ from .comodulated import Comodulated, arguments
 from .controller import Controller
 from .errors import InputError, choose
 from .mechanism import Modulation
-from .neurons import Neurons, infer_width
+from .neurons import KINDS, Neurons, infer_width
 from .replay import Layer, run
 
 ESTIMATORS = ("auto", "derivative", "quadrature")
@@ -46,6 +46,7 @@ def comodulate(
     encoder_width: int | Sequence[int] | None = None,
     neuron_dim: int | None = None,
     batch_dim: int = 0,
+    neurons: str = "channel",
     controller: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Comodulated:
@@ -68,6 +69,8 @@ def comodulate(
         neuron_dim: dimension of the neurons in encoder and decoder activity; None takes the one that has the layer's width,
             in doubt 1, for activity of three dimensions the last.
         batch_dim: dimension of the inputs in them; 1 for a recurrent layer without ``batch_first``.
+        neurons: what a neuron is: a ``channel``, averaged over positions, or each ``position`` of each channel, so that tasks can
+            name places (couplings ``(C H W,)`` of maps of one fixed size).
         controller: options of ``Controller``.
         **options: std, link, normalizer, beta, level, num_nodes, after_gain, as in ``Modulation``.
 
@@ -88,6 +91,7 @@ def comodulate(
     """
     _refuse_compiled(model)
     choose(estimator, ESTIMATORS, "estimator")
+    choose(neurons, KINDS, "kind of neuron")
     known = ("std", "link", "normalizer", "beta", "level", "num_nodes", "after_gain")
     for name in options:
         choose(name, known, "option of comodulate;")
@@ -109,12 +113,13 @@ def comodulate(
     shapes = {} if example is None else _shapes(model, example, [*encoders, last])
     sites = []
     for layer, given in zip([*encoders, last], [*encoder_width, 0], strict=True):
-        site = Neurons(layer.name, given or infer_width(layer.module), neuron_dim, batch_dim)
+        inferred = None if neurons == "position" else infer_width(layer.module)
+        site = Neurons(layer.name, given or inferred, neuron_dim, batch_dim, neurons)
         if layer in shapes:
             seen = torch.empty(shapes[layer], device="meta")
             if not given:
                 site = replace(site, width=None) if not _fits(site, seen) else site
-            site = replace(site, width=seen.shape[site.dimension(seen)])
+            site = replace(site, width=site.of(seen))
         if site.width is None and layer is not last:
             raise InputError(
                 f"cannot tell the number of neurons of layer {layer.name!r} from its parameters; pass example= (one batch of "
@@ -170,7 +175,7 @@ def _shapes(model: nn.Module, example: Any, layers: Sequence[Layer]) -> dict[Lay
 
 def _fits(site: Neurons, activity: Tensor) -> bool:
     try:
-        site.dimension(activity)
+        site.of(activity)
     except InputError:
         return False
     return True

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from .controller import Controller, coupling
+from .controller import Controller, checked_task_ids, coupling
 from .errors import InputError, brief, choose, first_difference
 from .gains import (
     DecoderStatistics,
@@ -35,6 +35,7 @@ from .named_tensors import copy_checked, hash_tensors
 from .neurons import Neurons
 from .replay import Call, Edit, Layer, Recording
 from .tangents import directional_derivative
+from .task_averages import TaskAverages
 
 MODES = ("base", "attention", "comodulation")
 UNRECTIFIED = ("refuse", "magnitude")
@@ -158,24 +159,19 @@ class Comodulated(nn.Module):
         """
         if self.modulation.level != "task":
             raise InputError("level 'input' computes a gain for each input; there are no task gains to store")
-        totals: list[Tensor] = []
-        counts = torch.zeros(self.num_tasks, 1, device=self._device)
+        averages = TaskAverages(self.num_tasks)
         for inputs, task_ids in batches:
             args, kwargs = arguments(inputs)
             tasks = self._checked(task_ids)
             with self._recording(args, kwargs) as call:
                 found = self._statistics(call, self.controller(tasks))
-            part = average_over_tasks(found, tasks, self.num_tasks)
-            number = torch.bincount(tasks, minlength=self.num_tasks)[:, None]
-            sums = [part.slope * number, part.mean * number, part.deviation.square() * number]
-            totals = [a + b for a, b in zip(totals, sums, strict=True)] if totals else sums
-            counts += number
-        if not totals:
+            averages.add(found, tasks)
+        if averages.empty:
             raise InputError("no batches to estimate task gains from")
-        slope, mean, variance = (total / counts.clamp(min=1) for total in totals)
-        gains = self._link(DecoderStatistics(slope, mean, variance.sqrt()))
+        statistics, counts = averages.result()
+        gains = self._link(statistics)
         before = torch.ones_like(gains) if self.task_gains is None else self.task_gains
-        self.task_gains = torch.where(counts > 0, gains, before)
+        self.task_gains = torch.where(counts[:, None] > 0, gains, before)
 
     def learnable(self) -> list[nn.Parameter]:
         """What training trains: the controller."""
@@ -208,6 +204,8 @@ class Comodulated(nn.Module):
             "decoder": self.decoder.name,
             "neurons": [site.width for site in self.encoder_sites],
             "num_tasks": self.num_tasks,
+            # Only where it is not the usual kind: adapters written before there were two load for ever.
+            **({"neuron": self.decoder_site.kind} if self.decoder_site.kind != "channel" else {}),
             "unrectified": self.unrectified,
             "model": hash_tensors(self.model.state_dict()),
             # With `auto`, the estimator is the network's to choose.
@@ -300,13 +298,7 @@ class Comodulated(nn.Module):
             raise ValueError(
                 "task_ids is missing: net(inputs, task_ids=...), or `with net.disabled():` for the model itself"
             )
-        if task_ids.is_floating_point() or task_ids.is_complex() or task_ids.dtype == torch.bool or task_ids.ndim != 1:
-            raise ValueError(f"task_ids must be integers (B,), got {task_ids.dtype} {tuple(task_ids.shape)}")
-        if not torch.compiler.is_compiling() and len(task_ids):
-            low, high = int(task_ids.min()), int(task_ids.max())
-            if low < 0 or high >= self.num_tasks:
-                raise IndexError(f"task_ids must be in [0, {self.num_tasks - 1}], got {low if low < 0 else high}")
-        return task_ids.to(torch.int64)
+        return checked_task_ids(task_ids, self.num_tasks)
 
     def _by_layer(self, values: Tensor) -> Iterable[tuple[Layer, Neurons, Tensor]]:
         """Encoder layers with their part of ``(B, E)``."""

@@ -31,7 +31,7 @@ class ConsoleProgress:
         self.bars.stop()
 
     def message(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def extraction(self, split: str, done: int, total: int) -> None:
         self._update(f"features, {split}", done, total, "")

@@ -109,3 +109,27 @@ class Controller(nn.Module):
 def coupling(u: Tensor, link: str) -> Tensor:
     """Coupling w to the modulator: exp(u) >= 0 for the rectified link, u itself (signed) for the exponential link."""
     return u.exp() if choose(link, ("rectified", "exponential"), "link") == "rectified" else u
+
+
+def checked_task_ids(task_ids: Tensor, num_tasks: int, batch: int | None = None) -> Tensor:
+    """Task ids as int64.
+
+    Args:
+        task_ids: task of each input, integers ``(B,)``.
+        num_tasks: number K of tasks.
+        batch: B, where it is known.
+
+    Raises:
+        ValueError: another type or shape.
+        IndexError: out of range, with the value and the range.
+    """
+    if task_ids.is_floating_point() or task_ids.is_complex() or task_ids.dtype == torch.bool:
+        raise ValueError(f"task_ids must be an integer tensor, got {task_ids.dtype}")
+    if task_ids.ndim != 1 or batch not in (None, len(task_ids)):
+        expected = "(B,)" if batch is None else f"({batch},)"
+        raise ValueError(f"task_ids must have shape {expected}, one task per input, got {tuple(task_ids.shape)}")
+    if not torch.compiler.is_compiling() and len(task_ids):
+        low, high = int(task_ids.min()), int(task_ids.max())
+        if low < 0 or high >= num_tasks:
+            raise IndexError(f"task_ids must be in [0, {num_tasks - 1}], got {low if low < 0 else high}")
+    return task_ids.to(torch.int64)

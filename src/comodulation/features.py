@@ -176,15 +176,34 @@ def features_of_images(backbone: Backbone, images: Tensor, precision: str = "flo
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold an exclusive lock on a file between processes; the system releases it even if this process is killed.
 
+    Whoever holds the lock may remove the file.
+
     Raises:
         InputError: held by another process, and ``wait`` is False.
+        RunError: the file cannot be opened; its folder may have been removed by the process that held it.
     """
-    with open(path, "a") as handle:
+    while True:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            raise InputError(f"{path.parent} is in use by another process") from error
-        yield
+            handle = open(path, "a")  # noqa: SIM115 (closed below)
+        except OSError as error:
+            raise RunError(f"cannot lock {path}: {error.strerror or error}") from error
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                raise InputError(f"{path.parent} is in use by another process") from error
+            # A file that was removed between the two calls is no other process's: the next one makes and locks another.
+            if _is_at(path, handle.fileno()):
+                yield
+                return
+
+
+def _is_at(path: Path, number: int) -> bool:
+    """Whether an open file is still the one that a path names."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(number))
+    except FileNotFoundError:
+        return False
 
 
 def _fill(

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .controller import Controller, coupling
+from .controller import Controller, checked_task_ids, coupling
 from .convolution import convolve, dense_matrix, is_small
 from .dropout import ChannelDropout, Dropout
 from .errors import choose
@@ -28,6 +28,7 @@ from .named_tensors import copy_checked, hash_tensors
 from .noise import modulator_noise
 from .processes import ALONE, Processes
 from .response import TaskResponse, task_response
+from .task_averages import TaskAverages
 
 MODES = ("base", "attention", "comodulation")
 DECODER_NOISE = 1  # the noise layer of monte_carlo gains; 0 is the encoder's
@@ -324,15 +325,7 @@ class ComodulatedHead(nn.Module):
             if task_ids.shape[0] != batch:
                 raise ValueError(f"task vectors must be ({batch}, V), got {tuple(task_ids.shape)}")
             return task_ids
-        if task_ids.is_floating_point() or task_ids.is_complex() or task_ids.dtype == torch.bool:
-            raise ValueError(f"task_ids must be an integer tensor, got {task_ids.dtype}")
-        if task_ids.shape != (batch,):
-            raise ValueError(f"task_ids must have shape ({batch},), one task per input, got {tuple(task_ids.shape)}")
-        if not torch.compiler.is_compiling() and batch:
-            low, high = int(task_ids.min()), int(task_ids.max())
-            if low < 0 or high >= self.num_tasks:
-                raise IndexError(f"task_ids must be in [0, {self.num_tasks - 1}], got {low if low < 0 else high}")
-        return task_ids.to(torch.int64)
+        return checked_task_ids(task_ids, self.num_tasks, batch)
 
     def gains(self, activity: Tensor, u: Tensor, tasks: Tensor) -> Tensor:
         """Decoder gains ``(B, D)`` of a batch.
@@ -347,10 +340,13 @@ class ComodulatedHead(nn.Module):
         if by_task and self.training:
             self.task_gains = None  # stored gains belong to a coupling that training is about to change
             if self.response is not None:
-                # Not gains[tasks]: its gradient adds up in the order in which threads arrive, another one each run.
-                return self._link(self.response.statistics(self._all_couplings())).index_select(0, tasks)
-            averaged = average_over_tasks(self._statistics_at(activity, u), tasks, self.num_tasks)
-            return self._link(self._over_processes(averaged, tasks)).index_select(0, tasks)
+                return self._exact_gains(self.response, tasks)
+            statistics = self._statistics_at(activity, u)
+            if self.processes.several:
+                averaged, _ = TaskAverages(self.num_tasks).add(statistics, tasks).result(self.processes)
+            else:
+                averaged = average_over_tasks(statistics, tasks, self.num_tasks)
+            return self._link(averaged).index_select(0, tasks)
         return self._link(self._statistics_at(activity, u))
 
     def observe(self, batches: Iterable[tuple[Tensor, Tensor]], *, shared: bool = False) -> bool:
@@ -392,20 +388,13 @@ class ComodulatedHead(nn.Module):
         if self.response is not None:
             self.task_gains = self._link(self.response.statistics(self._all_couplings()))
             return
-        weight = self.decoder.weight
-        counts = torch.zeros(self.num_tasks, 1, device=weight.device)
-        totals = weight.new_zeros(
-            3, self.num_tasks, self.decoder_channels, dtype=torch.promote_types(weight.dtype, torch.float)
-        )
+        averages = TaskAverages(self.num_tasks)
         for activity, tasks in batches:
-            part = average_over_tasks(self._statistics_at(activity, self.controller(tasks)), tasks, self.num_tasks)
-            number = torch.bincount(tasks, minlength=self.num_tasks)[:, None]
-            totals += _summable(part) * number
-            counts += number
-        totals, counts = self.processes.sum(totals), self.processes.sum(counts)
+            averages.add(self._statistics_at(activity, self.controller(tasks)), tasks)
+        statistics, counts = averages.result(self.processes)
         if not bool(counts.any()):
             raise ValueError("no inputs to estimate task gains from")
-        self.task_gains = self._link(_averaged(totals, counts))
+        self.task_gains = self._link(statistics)
 
     # ---- as an adapter ----------------------------------------------------------------------------------------------
 
@@ -455,15 +444,20 @@ class ComodulatedHead(nn.Module):
         finally:
             self.processes = before
 
-    def _over_processes(self, own: DecoderStatistics, tasks: Tensor) -> DecoderStatistics:
-        """Statistics ``(K, D)`` averaged over the inputs of all processes, from those of this one's."""
-        if not self.processes.several:
-            return own
-        number = torch.bincount(tasks, minlength=self.num_tasks)[:, None].to(own.mean.dtype)
-        return _averaged(self.processes.sum(_summable(own) * number), self.processes.sum(number))
+    def _exact_gains(self, response: TaskResponse, tasks: Tensor) -> Tensor:
+        """Gains ``(B, D)`` under tasks ``(B,)``: computed for all K tasks, or for those that occur where K is above B."""
+        if len(tasks) >= self.num_tasks:
+            gains = self._link(response.statistics(self._all_couplings()))
+        else:
+            present, tasks = tasks.unique(return_inverse=True)
+            gains = self._link(response.of(present).statistics(self._couplings(present)))
+        # Not gains[tasks]: its gradient adds up in the order in which threads arrive, another one each run.
+        return gains.index_select(0, tasks)
 
     def _all_couplings(self) -> Tensor:
-        tasks = torch.arange(self.num_tasks, device=self.decoder.weight.device)
+        return self._couplings(torch.arange(self.num_tasks, device=self.decoder.weight.device))
+
+    def _couplings(self, tasks: Tensor) -> Tensor:
         return coupling(self.controller(tasks), self.modulation.link)
 
     def _skip_matrix(self) -> Tensor | None:
@@ -520,15 +514,3 @@ class ComodulatedHead(nn.Module):
         )
         noise = modulator_noise(sample_ids, ids, m.num_samples, seed=self.seed, step=step)
         return modulate(activity, coupling(u, m.link), m.std * noise.to(activity.dtype), m.std)
-
-
-def _summable(statistics: DecoderStatistics) -> Tensor:
-    """Slope, mean and variance: what of averages can be weighted and summed, ``(3, K, D)``."""
-    return torch.stack([statistics.slope, statistics.mean, statistics.deviation.square()])
-
-
-def _averaged(totals: Tensor, counts: Tensor) -> DecoderStatistics:
-    """The inverse of ``_summable`` of totals ``(3, K, D)`` over ``(K, 1)`` inputs; 0 for a task without any."""
-    slope, mean, variance = totals / counts.clamp(min=1)
-    positive = variance > 0  # where it is 0, the root has no gradient
-    return DecoderStatistics(slope, mean, torch.where(positive, torch.where(positive, variance, 1).sqrt(), 0))

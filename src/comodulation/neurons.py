@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from .errors import InputError
 
+KINDS = ("channel", "position")
 _WIDTHS = ("out_channels", "out_features", "num_features", "num_channels", "normalized_shape", "embedding_dim")
 
 
@@ -22,12 +24,21 @@ class Neurons:
         neuron_dim: dimension of the activity that holds them; None: the one with ``width`` entries, in doubt 1, and the last
             for activity of three dimensions (tokens). The dimensions that are neither this nor the inputs' are positions.
         batch_dim: dimension of the inputs.
+        kind: ``channel``: one neuron an entry of its dimension, whatever the position; ``position``: one neuron a channel and
+            position, in the order of the activity without its inputs' dimension. ``neuron_dim`` then has no meaning.
     """
 
     layer: str
     width: int | None
     neuron_dim: int | None = None
     batch_dim: int = 0
+    kind: str = "channel"
+
+    def of(self, activity: Tensor) -> int:
+        """How many neurons activity has. Raises InputError where none of its dimensions can hold them."""
+        if self.kind == "position":
+            return math.prod(self._sizes(activity))
+        return activity.shape[self.dimension(activity)]
 
     def dimension(self, activity: Tensor) -> int:
         """The dimension of the neurons in activity. Raises InputError where none can be it."""
@@ -51,26 +62,47 @@ class Neurons:
         return fitting[0]
 
     def averaged(self, activity: Tensor) -> Tensor:
-        """Activity averaged over positions, in at least float32: ``(B, N)``."""
+        """Activity averaged over positions, unless each is a neuron, in at least float32: ``(B, N)``."""
         precise = activity.to(torch.promote_types(activity.dtype, torch.float32))
+        if self.kind == "position":
+            self._sizes(activity)
+            return precise.movedim(self.batch_dim, 0).flatten(1)
         ordered = precise.movedim((self.batch_dim, self.dimension(activity)), (0, 1))
         return ordered.flatten(2).mean(2) if ordered.ndim > 2 else ordered
 
     def scaled(self, activity: Tensor, factor: Tensor) -> Tensor:
         """Activity with each neuron multiplied by its factor ``(B, N)``, in the activity's type."""
-        dim = self.dimension(activity)
+        self.of(activity)  # refuses what it cannot be
         if factor.shape[0] != activity.shape[self.batch_dim]:
             raise InputError(
                 f"{factor.shape[0]} task ids for {activity.shape[self.batch_dim]} inputs (layer {self.layer!r}, activity "
                 f"{tuple(activity.shape)}, inputs in dimension {self.batch_dim}); give one task an input, or batch_dim="
             )
+        precise = torch.promote_types(activity.dtype, torch.float32)
+        if self.kind == "position":
+            each = factor.to(precise).unflatten(1, self._sizes(activity)).movedim(0, self.batch_dim)
+            return (activity.to(precise) * each).to(activity.dtype)
+        dim = self.dimension(activity)
         if dim < self.batch_dim:
             factor = factor.T
         shape = [1] * activity.ndim
         shape[dim], shape[self.batch_dim] = activity.shape[dim], activity.shape[self.batch_dim]
-        precise = torch.promote_types(activity.dtype, torch.float32)
         # The product in float32: in half precision a large factor alone would overflow.
         return (activity.to(precise) * factor.to(precise).reshape(shape)).to(activity.dtype)
+
+    def _sizes(self, activity: Tensor) -> tuple[int, ...]:
+        """Sizes of the dimensions whose every entry is a neuron. Raises InputError where they are not ``width`` in all."""
+        if activity.ndim < 2 or self.batch_dim >= activity.ndim:
+            raise InputError(
+                f"layer {self.layer!r} has activity of shape {tuple(activity.shape)}, expected at least inputs and neurons"
+            )
+        sizes = (*activity.shape[: self.batch_dim], *activity.shape[self.batch_dim + 1 :])
+        if self.width not in (None, math.prod(sizes)):
+            raise InputError(
+                f"layer {self.layer!r}: expected {self.width} neurons, one a channel and position, but its activity "
+                f"{tuple(activity.shape)} has {math.prod(sizes)} an input; inputs must have the size of the example"
+            )
+        return sizes
 
 
 def infer_width(module: nn.Module) -> int | None:

@@ -38,6 +38,12 @@ class TaskResponse(NamedTuple):
         """One task's response as that of ``num_tasks`` tasks, without copies."""
         return TaskResponse(self.jacobian.expand(num_tasks, -1, -1), self.mean.expand(num_tasks, -1))
 
+    def of(self, tasks: Tensor) -> TaskResponse:
+        """The response of some tasks, numbers ``(n,)``; without copies where all tasks share one."""
+        if not self.jacobian.stride(0):
+            return self._replace(jacobian=self.jacobian[: len(tasks)], mean=self.mean[: len(tasks)])
+        return TaskResponse(self.jacobian.index_select(0, tasks), self.mean.index_select(0, tasks))
+
     def statistics(self, coupling: Tensor) -> DecoderStatistics:
         """Decoder statistics ``(K, D)`` for couplings ``(K, E)``, in the small-noise limit."""
         # As rows times matrices: a batch of matrices times columns, which is the same, takes eight times as long on a CPU.

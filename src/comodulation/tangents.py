@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 _LINEAR = (torch.conv1d, torch.conv2d, torch.conv3d, F.linear)
+_BATCH_NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
 
 
 def directional_derivative(function: Callable[[Tensor], Tensor], at: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,21 +49,22 @@ class _FixedLayers(TorchFunctionMode):
                     func(value, weight, bias, *rest, **kwargs), func(tangent, weight, None, *rest, **kwargs)
                 )
             return func(tensor, weight, bias, *rest, **kwargs)
-        if func is F.batch_norm or func is torch.batch_norm:
-            return self._normalise(func, args, kwargs)
+        if func is F.batch_norm:
+            return self._normalise(args, kwargs)
         return func(*args, **kwargs)
 
-    def _normalise(self, func: Any, args: Any, kwargs: Any) -> Any:
-        # F.batch_norm(input, mean, var, weight, bias, training, momentum, eps); torch.batch_norm has weight and bias first.
-        if func is F.batch_norm and not kwargs and len(args) == 8:
-            tensor, mean, var, weight, bias, training, _, eps = args
-            value, tangent = _parts(tensor)
-            fixed = not any(_moves(each) for each in (mean, var, weight, bias))
-            if tangent is not None and not training and var is not None and fixed:
-                scale = (var + eps).rsqrt() if weight is None else weight * (var + eps).rsqrt()
-                shape = (1, -1) + (1,) * (tangent.ndim - 2)
-                return forward_ad.make_dual(func(value, *args[1:]), tangent * scale.reshape(shape).to(tangent.dtype))
-        return func(*args, **kwargs)
+    def _normalise(self, args: Any, kwargs: Any) -> Any:
+        given = dict(zip(_BATCH_NORM, args, strict=False)) | kwargs
+        mean, var, weight, bias = (given.get(name) for name in _BATCH_NORM[1:5])
+        value, tangent = _parts(given["input"])
+        fixed = not any(_moves(each) for each in (mean, var, weight, bias))
+        if tangent is None or given.get("training") or var is None or not fixed:
+            return F.batch_norm(*args, **kwargs)
+        scale = (var + given.get("eps", 1e-5)).rsqrt()
+        scale = scale if weight is None else weight * scale
+        shape = (1, -1) + (1,) * (tangent.ndim - 2)
+        normalised = F.batch_norm(**given | {"input": value})
+        return forward_ad.make_dual(normalised, tangent * scale.reshape(shape).to(tangent.dtype))
 
 
 def _parts(tensor: Any) -> tuple[Tensor, Tensor | None]:

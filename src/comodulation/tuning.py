@@ -15,6 +15,7 @@ from .evaluation import METRICS, Predictions, metrics
 from .methods import Method
 from .processes import ALONE, Processes
 from .progress import Progress
+from .rows import filled
 from .tasks import Examples, TaskFamily, first_rows
 from .training import derived_seed, train
 
@@ -61,7 +62,7 @@ class Inputs:
         if prepared is None and method.reads != "features" and bytes_each * len(images) <= ACTIVITY_LIMIT:
             own = images[processes.share(len(images)).rows]
             with torch.no_grad():
-                parts = torch.cat([self._prepare(part) for part in own.split(EVALUATION_BATCH)])
+                parts = filled(map(self._prepare, own.split(EVALUATION_BATCH)), len(own))
             self.prepared = processes.gather(parts, len(images))
 
     def rows(self, images: Tensor) -> Tensor:
@@ -215,10 +216,12 @@ def epoch_examples(examples: Examples, generator: torch.Generator, batch_size: i
 def predict(method: Method, inputs: Inputs, examples: Examples, processes: Processes = ALONE) -> Predictions:
     """Predictions for all pairs of ``examples``, in their order; each of the processes predicts its share, and has all."""
     method.eval()
-    logs = []
-    for rows in torch.arange(len(examples))[processes.share(len(examples)).rows].split(EVALUATION_BATCH):
+    own = torch.arange(len(examples))[processes.share(len(examples)).rows]
+
+    def predicted(rows: Tensor) -> Tensor:
         part = examples.take(rows)
         ids = part.image.to(inputs.device)
-        logs.append(method.log_probabilities(inputs.rows(part.image), part.task.to(inputs.device), ids).cpu())
-    found = processes.gather(torch.cat(logs), len(examples))
+        return method.log_probabilities(inputs.rows(part.image), part.task.to(inputs.device), ids).cpu()
+
+    found = processes.gather(filled(map(predicted, own.split(EVALUATION_BATCH)), len(own)), len(examples))
     return Predictions(examples.image, examples.task, examples.target, found)

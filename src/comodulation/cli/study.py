@@ -14,8 +14,8 @@ EXAMPLE = "comodulate study controller --data FOLDER --hours 0.4 --out runs/cont
 
 
 def study(
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="controller, training or residual.")],
-    data: Annotated[str, typer.Option(help="Folder of CIFAR-100, or Hugging Face dataset id.")],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="controller, training, residual or location.")],
+    data: Annotated[str, typer.Option(help="Folder of CIFAR-100, or Hugging Face dataset id; location: also digits.")],
     out: Annotated[Path, typer.Option(help="Folder to write; one of the same study is continued.")],
     hours: Annotated[
         float | None, typer.Option(help="Time for cells, of this call; 0 only reports what is there [no end].")

@@ -113,14 +113,16 @@ class Groups:
         """Covariance of the neurons' relative gains, Poisson noise taken out, ``(N, N)``.
 
         Cov(k, k') / (E[k] E[k']) pooled over groups, minus 1 / E[k] on the diagonal: for gains exp(m w - w^2 / 2) this is
-        exp(w w') - 1 for every pair, whatever the rates. Entries of the diagonal may come out negative.
+        exp(w w') - 1 for every pair, whatever the rates. Entries of the diagonal may come out negative; a pair that is never
+        active in the same group has 0.
         """
         means, residuals = self.means, self.residuals()
         # A mean taken from the same n bins leaves (n - 1) / n of every product.
         scale = np.sqrt(self.sizes / np.maximum(self.sizes - 1, 1))[self.index, None]
         products = (residuals * scale).T @ (residuals * scale)
         products[np.diag_indices_from(products)] -= self.totals.sum(0)
-        return products / ((means * self.sizes[:, None]).T @ means)
+        expected = (means * self.sizes[:, None]).T @ means
+        return np.divide(products, expected, out=np.zeros_like(products), where=expected > 0)
 
     def sum_by_group(self, values: Floats) -> Floats:
         """``(B, Q)`` summed over the bins of each group, ``(G, Q)``."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..report.mechanism_figures import SUBDUED, _figure, _finish, _legend
+from ..report.drawing import SUBDUED, add_legend, finished, new_figure
 from ..report.page import INK
 from .cortex import AreaStatistics, RecordingStatistics
 from .decoders import MAXIMUM_LIKELIHOOD
@@ -31,7 +31,7 @@ def population_figure(study: PopulationStudy) -> Figure:
     """Accuracy of each decoder against training trials and the modulator's strength: mean over seeds, with its 95% interval."""
     from scipy.stats import t
 
-    s, figure = study.settings, _figure(5.4)
+    s, figure = study.settings, new_figure(5.4)
     panels = figure.subplots(2)
     wide = float(t.ppf(0.975, len(s.seeds) - 1)) / np.sqrt(len(s.seeds))
     for axis, table, x in zip(panels, (study.learning, study.strength), (s.learning_trials, s.strengths), strict=True):
@@ -49,7 +49,7 @@ def population_figure(study: PopulationStudy) -> Figure:
     panels[1].set_xlabel(f"strength of the modulator: sd of informative log gain ({s.trials} trials)")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=7.5, loc="outside lower center", ncols=3)
-    return _finish(figure)
+    return finished(figure)
 
 
 def recording_figure(found: RecordingStatistics) -> Figure:
@@ -57,7 +57,7 @@ def recording_figure(found: RecordingStatistics) -> Figure:
     areas = [part for part in (found.upstream, found.downstream) if part is not None]
     controlled = [part for part in areas if part.control_coupling is not None]
     number = 1 + len(areas) + bool(controlled)
-    figure = _figure(0.4 + 2.3 * number)
+    figure = new_figure(0.4 + 2.3 * number)
     panels = figure.subplots(number, squeeze=False)[:, 0]
     spectrum = found.dimensions.spectrum
     panels[0].axhline(0, color=INK, linewidth=0.8)
@@ -76,10 +76,10 @@ def recording_figure(found: RecordingStatistics) -> Figure:
         for part, colour in zip(controlled, PLACES, strict=False):
             axis.plot(part.coupling, part.control_coupling, "o", color=colour, markersize=4, alpha=0.7, label=part.area)
         axis.set(xlabel="coupling in the task", ylabel="coupling in the control")
-        _legend(axis, loc="upper left")
+        add_legend(axis, loc="upper left")
     for axis in panels:
         axis.grid(color=INK, alpha=0.15)
-    return _finish(figure)
+    return finished(figure)
 
 
 def comparison_figure(recordings: Sequence[RecordingStatistics]) -> Figure:
@@ -105,7 +105,7 @@ def comparison_figure(recordings: Sequence[RecordingStatistics]) -> Figure:
                     for f in falls
                 ]
     count = len(recordings)
-    figure = _figure(0.3 + len(statistics) * (0.65 + 0.28 * count))
+    figure = new_figure(0.3 + len(statistics) * (0.65 + 0.28 * count))
     panels = figure.subplots(len(statistics), squeeze=False)[:, 0]
     for axis, (title, rows) in zip(panels, statistics.items(), strict=True):
         axis.axvline(0, color=INK, linewidth=0.8)
@@ -122,7 +122,7 @@ def comparison_figure(recordings: Sequence[RecordingStatistics]) -> Figure:
         axis.set_ylim(count - 0.4, -0.6)
         axis.set_title(title, loc="left", fontsize=8)
         axis.margins(x=0.08)
-    return _finish(figure)
+    return finished(figure)
 
 
 def _scatter(axis: Axes, part: AreaStatistics, colour: str) -> None:

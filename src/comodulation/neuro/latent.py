@@ -230,7 +230,8 @@ class _Model:
             added = np.zeros((len(rows), groups.neurons))
             added[:, kept] = score
             np.add.at(scores, groups.trial[rows], added)
-        if np.linalg.eigvalsh(information)[0] <= 1e-9 * np.abs(information).max():
+        finite = bool(np.isfinite(information).all())
+        if not finite or np.linalg.eigvalsh(information)[0] <= 1e-9 * np.abs(information).max():
             return np.full_like(information, np.nan)
         inverse = np.asarray(np.linalg.inv(information), float)
         if errors == "model":

@@ -121,7 +121,9 @@ def investigate(
 def laboratory_of(question: Question, inquiry: Inquiry, cache: Path, tell: Progress | None = None) -> Laboratory:
     """What trains a question's cells. Raises InputError for data that are not what it needs."""
     if question.make_laboratory is not None:
-        return question.make_laboratory(inquiry, cache)
+        laboratory = question.make_laboratory(inquiry, cache)
+        laboratory.tell = tell or laboratory.tell
+        return laboratory
     return Laboratory(read_material(Study("cifar100", inquiry.config, inquiry.seeds), cache), tell)
 
 

@@ -95,6 +95,8 @@ class Question:
         searched: the row whose search gives a cell its learning rate; by default its own, whatever the draw.
         columns: numbers of a cell that cells.csv has besides the usual ones.
         make_laboratory: what trains the cells, from the inquiry and the cache; None for the usual one.
+        network: what is frozen, in words, where it is not the configuration's backbone.
+        rates: where the learning rates are from that a row has without a search.
     """
 
     name: str
@@ -110,6 +112,8 @@ class Question:
     searched: Callable[[Row], Row] = lambda row: row.without("draw")
     columns: tuple[str, ...] = ()
     make_laboratory: Callable[[Inquiry, Path], Laboratory] | None = None
+    network: str = ""
+    rates: str = "Learning rates are those that another study's searches chose for attention and comodulation."
 
 
 def usual_settings(cell: Cell, inquiry: Inquiry | None = None, num_tasks: int = 0) -> dict[str, Any]:

@@ -49,8 +49,9 @@ def write_answer(question: Question, inquiry: Inquiry, out: Path) -> dict[str, A
         "data": Path(inquiry.config.data).name,
     }  # fmt: skip
     backbone = inquiry.config.backbone
+    network = question.network or f"{backbone.name} at {backbone.image_size} px"
     subtitle = (
-        f"{question.asks} {len(inquiry.seeds)} seeds on a frozen {backbone.name} at {backbone.image_size} px; "
+        f"{question.asks} {len(inquiry.seeds)} seeds on a frozen {network}; "
         f"{len(results)} of {len(cells)} networks trained."
     )
     sections = [
@@ -103,12 +104,13 @@ def command_of(question: Question, inquiry: Inquiry, out: str) -> str:
     """The command that asks the question; of folders and files, their names alone."""
     config = inquiry.config
     words = f"comodulate study {question.name} --data {Path(config.data).name} --seeds {len(inquiry.seeds)}"
-    words += f" --seed {min(inquiry.seeds)} --trials {inquiry.trials} --backbone {config.backbone.name}"
-    words += f" --image-size {config.backbone.image_size}"
-    if config.backbone.weights != "pretrained":
-        words += f" --weights {Path(config.backbone.weights).name}"
-    words += f" --channels {config.head.encoder_channels} --epochs {config.tuning.epochs}"
-    return f"{words} --pretraining-epochs {config.pretraining.epochs} --out {out}"
+    words += f" --seed {min(inquiry.seeds)} --trials {inquiry.trials}"
+    if not question.network:
+        words += f" --backbone {config.backbone.name} --image-size {config.backbone.image_size}"
+        if config.backbone.weights != "pretrained":
+            words += f" --weights {Path(config.backbone.weights).name}"
+        words += f" --channels {config.head.encoder_channels}"
+    return f"{words} --epochs {config.tuning.epochs} --pretraining-epochs {config.pretraining.epochs} --out {out}"
 
 
 def _notes(
@@ -120,7 +122,7 @@ def _notes(
     if ends := rates_at_an_end(question, out, cells):
         notes.append(f"The best learning rate is the smallest or largest tried of: {', '.join(ends)}.")
     if not inquiry.trials:
-        notes.append("Learning rates are those that another study's searches chose for attention and comodulation.")
+        notes.append(question.rates)
     return notes
 
 

@@ -1,39 +1,20 @@
-"""Figures of the claims and of the mechanism: plain arrays in, a matplotlib figure out.
-
-Made for a page: as wide as a phone, on any background. All text and axes are in INK, which whoever embeds the SVG may
-replace by ``currentColor``; nothing else has that colour, and nothing is black or white. Colours are those of Okabe and
-Ito ("Color Universal Design", 2008), each with a marker of its own; a method has the same in every figure.
-"""
+"""Figures of the claims and of the mechanism: plain arrays in, a matplotlib figure out, in the style of drawing.py."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ..analysis.sparsity import THRESHOLDS, log2_histogram
+from .drawing import STYLES, SUBDUED, add_legend, finished, new_figure, spaced, styles_of
 from .page import INK
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-WIDTH = 4.6  # inches; at 8 points, letters stay readable on 360 pixels
-STYLES = {
-    "comodulation": ("#D55E00", "o"),
-    "attention": ("#0072B2", "s"),
-    "hard-sharing": ("#009E73", "^"),
-    "base": ("#888888", "x"),
-    "class-mask": ("#CC79A7", "D"),
-    "task-bias": ("#E69F00", "v"),
-    "film": ("#56B4E9", "P"),
-    "ia3": ("#8C6D31", "*"),
-    "decoder-gains": ("#7A52A3", "h"),
-}
-SUBDUED = "#999999"
 
 
 class ForestRow(NamedTuple):
@@ -71,7 +52,7 @@ def forest_figure(rows: Sequence[ForestRow], *, xlabel: str) -> Figure:
     Args:
         rows: from top to bottom. xlabel: what the difference is of, with its unit.
     """
-    figure = _figure(0.75 + 0.42 * len(rows))
+    figure = new_figure(0.75 + 0.42 * len(rows))
     axis = figure.subplots()
     for place, row in enumerate(rows):
         colour = "#0072B2" if row.decided else SUBDUED
@@ -87,7 +68,7 @@ def forest_figure(rows: Sequence[ForestRow], *, xlabel: str) -> Figure:
             axis.text(x, place - 0.28, text, ha=align, va="bottom", fontsize=8, transform=axis.get_yaxis_transform())
     axis.set(ylim=(len(rows) - 0.6, -0.85), yticks=[], xlabel=xlabel)
     axis.margins(x=0.08)
-    return _finish(figure, spines=("bottom",))
+    return finished(figure, spines=("bottom",))
 
 
 def accuracy_figure(groups: Mapping[str, Mapping[str, Sequence[float]]], *, xlabel: str = "accuracy (%)") -> Figure:
@@ -97,20 +78,20 @@ def accuracy_figure(groups: Mapping[str, Mapping[str, Sequence[float]]], *, xlab
         groups: variant -> method -> value per seed.
     """
     counts = [len(methods) for methods in groups.values()]
-    figure = _figure(0.6 + sum(0.3 + 0.24 * count for count in counts))
+    figure = new_figure(0.6 + sum(0.3 + 0.24 * count for count in counts))
     panels = figure.subplots(len(groups), sharex=True, squeeze=False, height_ratios=[c + 1 for c in counts])[:, 0]
-    styles = _styles(method for methods in groups.values() for method in methods)
+    styles = styles_of(method for methods in groups.values() for method in methods)
     for axis, (variant, methods) in zip(panels, groups.items(), strict=True):
         for place, (method, values) in enumerate(methods.items()):
             colour, marker = styles[method]
             axis.plot(values, [place] * len(values), marker, color=colour, markersize=4.5, linestyle="", alpha=0.75)
             axis.plot([np.mean(values)] * 2, [place - 0.36, place + 0.36], color=colour, linewidth=2.2)
-        axis.set_yticks(range(len(methods)), [_name(method) for method in methods])
+        axis.set_yticks(range(len(methods)), [spaced(method) for method in methods])
         axis.set_ylim(len(methods) - 0.4, -0.6)
         axis.set_title(variant, loc="left", fontsize=9.5)
         axis.grid(axis="x", color=INK, alpha=0.15)
     panels[-1].set_xlabel(xlabel)
-    return _finish(figure)
+    return finished(figure)
 
 
 def reliability_figure(methods: Mapping[str, Calibration]) -> Figure:
@@ -119,11 +100,11 @@ def reliability_figure(methods: Mapping[str, Calibration]) -> Figure:
     Args:
         methods: name -> bins; empty bins are left out.
     """
-    figure = _figure(4.9)
+    figure = new_figure(4.9)
     upper, lower = figure.subplots(2, sharex=True, height_ratios=[5, 3.5])
     upper.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--")
     lower.axhline(0, color=INK, linewidth=0.8, linestyle="--")
-    styles = _styles(methods)
+    styles = styles_of(methods)
     for method, bins in methods.items():
         confidence, accuracy, count = (_array(values) for values in bins)
         held = count > 0
@@ -133,13 +114,13 @@ def reliability_figure(methods: Mapping[str, Calibration]) -> Figure:
             axis.plot(confidence, values, color=colour, linewidth=1.2)
             area = 8 + 150 * count / count.sum() if len(count) else count
             axis.scatter(confidence, values, s=area, color=colour, marker=marker, alpha=0.8, linewidths=1)
-        upper.plot([], [], marker, color=colour, linestyle="-", markersize=4, label=_name(method))
+        upper.plot([], [], marker, color=colour, linestyle="-", markersize=4, label=spaced(method))
     upper.set(ylabel="accuracy", xlim=(0, 1.03), ylim=(0, 1.03))
     lower.set(ylabel="accuracy − confidence\n(points)", xlabel="confidence")
     for axis in (upper, lower):
         axis.grid(color=INK, alpha=0.15)
-    _legend(upper, loc="upper left")
-    return _finish(figure)
+    add_legend(upper, loc="upper left")
+    return finished(figure)
 
 
 def confidence_figure(methods: Mapping[str, Calibration]) -> Figure:
@@ -148,9 +129,9 @@ def confidence_figure(methods: Mapping[str, Calibration]) -> Figure:
     Args:
         methods: name -> bins, as for ``reliability_figure``.
     """
-    figure = _figure(2.7)
+    figure = new_figure(2.7)
     axis = figure.subplots()
-    styles = _styles(methods)
+    styles = styles_of(methods)
     for method, bins in methods.items():
         confidence, _, count = (_array(values) for values in bins)
         colour, marker = styles[method]
@@ -159,17 +140,17 @@ def confidence_figure(methods: Mapping[str, Calibration]) -> Figure:
         axis.stairs(100 * count / total, edges, color=colour, linewidth=1.5)
         axis.plot((edges[:-1] + edges[1:]) / 2, 100 * count / total, marker, color=colour, markersize=3.5)
         axis.axvline(np.where(count > 0, count * confidence, 0).sum() / total, color=colour, linestyle=":", linewidth=1)
-        axis.plot([], [], marker, color=colour, linestyle="-", markersize=4, label=_name(method))
+        axis.plot([], [], marker, color=colour, linestyle="-", markersize=4, label=spaced(method))
     axis.set(xlabel="confidence (dotted: mean)", ylabel="predictions (%)", xlim=(0, 1))
-    _legend(axis, loc="best")
-    return _finish(figure)
+    add_legend(axis, loc="best")
+    return finished(figure)
 
 
 def learning_curves_figure(methods: Mapping[str, Curve]) -> Figure:
     """Validation NLL and accuracy against images seen: the mean over seeds, in a band from the lowest to the highest seed."""
-    figure = _figure(4.4 + 0.15 * (len(methods) // 3))
+    figure = new_figure(4.4 + 0.15 * (len(methods) // 3))
     panels = figure.subplots(2, sharex=True)
-    styles = _styles(methods)
+    styles = styles_of(methods)
     for method, curve in methods.items():
         colour, marker = styles[method]
         images = _array(curve.images)
@@ -179,14 +160,14 @@ def learning_curves_figure(methods: Mapping[str, Curve]) -> Figure:
             axis.plot(
                 images, values.mean(0), color=colour, marker=marker, markersize=3.5, markevery=every, linewidth=1.4
             )
-        panels[0].plot([], [], marker, color=colour, linestyle="-", markersize=4, label=_name(method))
+        panels[0].plot([], [], marker, color=colour, linestyle="-", markersize=4, label=spaced(method))
     panels[0].set_ylabel("validation NLL (nats)")
     panels[1].set(ylabel="validation accuracy (%)", xlabel="images seen (mean and range over seeds)")
     for axis in panels:
         axis.grid(color=INK, alpha=0.15)
     figure.legend(frameon=False, fontsize=7.5, loc="outside lower center", ncols=3)
     panels[1].xaxis.set_major_formatter(_thousands)
-    return _finish(figure)
+    return finished(figure)
 
 
 # ---- mechanism --------------------------------------------------------------------------------------------------------
@@ -198,9 +179,9 @@ def separability_figure(measures: Mapping[str, Mapping[str, Sequence[float]]]) -
     Args:
         measures: axis label (Fisher ratio, d') -> method -> value per seed, seeds in the same order.
     """
-    figure = _figure(0.9 + 1.7 * len(measures))
+    figure = new_figure(0.9 + 1.7 * len(measures))
     panels = figure.subplots(len(measures), sharex=True, squeeze=False)[:, 0]
-    styles = _styles(method for methods in measures.values() for method in methods)
+    styles = styles_of(method for methods in measures.values() for method in methods)
     for axis, (label, methods) in zip(panels, measures.items(), strict=True):
         axis.plot(np.array(list(methods.values()), float), color=INK, alpha=0.3, linewidth=0.8)
         for place, (method, values) in enumerate(methods.items()):
@@ -209,10 +190,10 @@ def separability_figure(measures: Mapping[str, Mapping[str, Sequence[float]]]) -
             axis.plot([place - 0.22, place + 0.22], [np.mean(values)] * 2, color=colour, linewidth=2.4)
         axis.set_ylabel(label)
         slanted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if len(methods) > 4 else {}
-        axis.set_xticks(range(len(methods)), [_name(method) for method in methods], **slanted)
+        axis.set_xticks(range(len(methods)), [spaced(method) for method in methods], **slanted)
         axis.margins(x=0.12)
         axis.grid(axis="y", color=INK, alpha=0.15)
-    return _finish(figure)
+    return finished(figure)
 
 
 def noise_figure(
@@ -229,22 +210,22 @@ def noise_figure(
         chance: name -> share expected of a random subspace, ``(K,)``.
         control: name -> mean share inside the other tasks' subspaces, ``(K,)``.
     """
-    figure = _figure(3.4 + 0.45 * len(shares))
+    figure = new_figure(3.4 + 0.45 * len(shares))
     upper, lower = figure.subplots(2, height_ratios=[4, 1 + len(shares)])
-    styles = _styles([*spectra, *shares])
+    styles = styles_of([*spectra, *shares])
     for name, spectrum in spectra.items():
         colour, marker = styles[name]
         values = np.sort(_array(spectrum))[::-1]
         cumulative = 100 * values.cumsum() / (values.sum() or 1)
         number = np.arange(1, len(values) + 1)
         marked = np.unique(np.geomspace(1, len(values), 9).astype(int) - 1).tolist()
-        upper.plot(number, cumulative, color=colour, marker=marker, markevery=marked, markersize=4, label=_name(name))
+        upper.plot(number, cumulative, color=colour, marker=marker, markevery=marked, markersize=4, label=spaced(name))
     upper.set_xscale("log")
     upper.xaxis.set_major_formatter("{x:g}")
     upper.xaxis.set_minor_formatter("")
     upper.set(xlabel="directions (number, log scale)", ylabel="variance held (%)", ylim=(0, 104))
     upper.grid(color=INK, alpha=0.15)
-    _legend(upper, loc="lower right")
+    add_legend(upper, loc="lower right")
     for place, (name, share) in enumerate(shares.items()):
         colour, marker = styles[name]
         rows = [(share, colour, marker, 0.17, "own subspace")]
@@ -262,13 +243,13 @@ def noise_figure(
         expected = 100 * float(np.mean(_array(chance[name])))
         lower.plot([expected] * 2, [place - 0.42, place + 0.42], color=INK, linestyle="--", linewidth=1)
     lower.plot([], [], color=INK, linestyle="--", linewidth=1, label="random subspace")
-    lower.set_yticks(range(len(shares)), [_name(name) for name in shares])
+    lower.set_yticks(range(len(shares)), [spaced(name) for name in shares])
     lower.set(ylim=(len(shares) - 0.4, -0.6), xlabel="variance inside the task's subspace (%, a point per task)")
     lower.set_xlim(left=0)
     lower.grid(axis="x", color=INK, alpha=0.15)
     handles, labels = lower.get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=7, handlelength=1.4, loc="outside lower center", ncols=3)
-    return _finish(figure)
+    return finished(figure)
 
 
 def informativeness_figure(
@@ -285,9 +266,9 @@ def informativeness_figure(
         encoder, decoder: name -> (d', coupling or gain), of equal shapes, such as ``(K, E)`` and ``(K, D)``. Neurons
             whose d' is not finite are left out.
     """
-    figure = _figure(4.8)
+    figure = new_figure(4.8)
     panels = figure.subplots(2)
-    styles = _styles([*encoder, *decoder])
+    styles = styles_of([*encoder, *decoder])
     for axis, lines, label in zip(panels, (encoder, decoder), (encoder_label, decoder_label), strict=True):
         for name, (dprime, gain) in lines.items():
             x, y = _array(dprime).ravel(), _array(gain).ravel()
@@ -297,12 +278,12 @@ def informativeness_figure(
             quartiles = np.array([np.quantile(y[part], (0.25, 0.5, 0.75)) for part in parts]).reshape(-1, 3).T
             colour, marker = styles[name]
             axis.fill_between(centre, quartiles[0], quartiles[2], color=colour, alpha=0.2, linewidth=0)
-            axis.plot(centre, quartiles[1], color=colour, marker=marker, markersize=4.5, label=_name(name))
+            axis.plot(centre, quartiles[1], color=colour, marker=marker, markersize=4.5, label=spaced(name))
         axis.set_ylabel(label)
         axis.grid(color=INK, alpha=0.15)
-        _legend(axis, loc="best")
+        add_legend(axis, loc="best")
     panels[1].set_xlabel("informativeness of the neuron, d′ (sd)\nmedian and quartiles")
-    return _finish(figure)
+    return finished(figure)
 
 
 def gain_histogram_figure(gains: Mapping[str, ArrayLike]) -> Figure:
@@ -311,9 +292,9 @@ def gain_histogram_figure(gains: Mapping[str, ArrayLike]) -> Figure:
     Args:
         gains: name (base, residual) -> ``(K, D)``; the first and last bin hold everything beyond (zeros too).
     """
-    figure = _figure(3.2)
+    figure = new_figure(3.2)
     axis = figure.subplots()
-    styles = _styles(gains)
+    styles = styles_of(gains)
     for threshold in THRESHOLDS:
         axis.axvline(np.log2(threshold), color=INK, linewidth=0.8, linestyle=":")
         axis.text(
@@ -326,7 +307,7 @@ def gain_histogram_figure(gains: Mapping[str, ArrayLike]) -> Figure:
         colour, marker = styles[name]
         axis.stairs(share, edges, color=colour, fill=True, alpha=0.18)
         axis.stairs(share, edges, color=colour, linewidth=1.4)
-        label = f"{_name(name)}: {100 * (table < 0.1).mean():.1f}% below 0.1"
+        label = f"{spaced(name)}: {100 * (table < 0.1).mean():.1f}% below 0.1"
         axis.plot([], [], marker, color=colour, linestyle="-", markersize=4, label=label)
         axis.plot((edges[:-1] + edges[1:]) / 2, share, marker, color=colour, markersize=3, linestyle="")
     ticks = range(-8, 5, 2)
@@ -335,7 +316,7 @@ def gain_histogram_figure(gains: Mapping[str, ArrayLike]) -> Figure:
     axis.set(xlabel="decoder gain (log scale)", ylabel="neurons × tasks (%)")
     axis.set_title("threshold", fontsize=7, pad=11, loc="left")
     figure.legend(frameon=False, fontsize=7.5, loc="outside lower center")  # outside: the thresholds cross the panel
-    return _finish(figure)
+    return finished(figure)
 
 
 def one_image_figure(
@@ -362,7 +343,7 @@ def one_image_figure(
         target: the image's class.
         neurons: how many encoder neurons to show. neutral: the coupling of a neuron that the task leaves alone.
     """
-    figure = _figure(8.6)
+    figure = new_figure(8.6)
     grid = figure.add_gridspec(5, 2, height_ratios=[2.2, 1.7, 0.9, 1.7, 1.5], width_ratios=[1, 1.5])
     picture, predicted = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
     coupled, gained = figure.add_subplot(grid[1, :]), figure.add_subplot(grid[4, :])
@@ -371,7 +352,7 @@ def one_image_figure(
 
     picture.imshow(np.asarray(image), cmap="gray" if np.ndim(image) == 2 else None)
     picture.set(xticks=[], yticks=[])
-    picture.set_title(_name(target), fontsize=9.5)
+    picture.set_title(spaced(target), fontsize=9.5)
     place = np.arange(len(after))
     predicted.barh(
         place - 0.2, [100 * before.get(name, 0) for name in after], 0.38, color=SUBDUED, label="without task"
@@ -379,7 +360,7 @@ def one_image_figure(
     predicted.barh(
         place + 0.2, [100 * p for p in after.values()], 0.38, color=STYLES["comodulation"][0], label="with task"
     )
-    predicted.set_yticks(place, [_name(name) + (" ✓" if name == target else "") for name in after])
+    predicted.set_yticks(place, [spaced(name) + (" ✓" if name == target else "") for name in after])
     predicted.set(ylim=(len(after) - 0.45, -0.55), xlabel="probability (%)")
     predicted.legend(frameon=False, fontsize=7, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
 
@@ -391,11 +372,11 @@ def one_image_figure(
     coupled.axhline(neutral, color=INK, linewidth=0.8)
     for lift, name, values, colour in ((-0.2, own, own_coupling, "#D55E00"), (0.2, other, other_coupling, "#56B4E9")):
         coupled.bar(
-            place + lift, values[top] - neutral, 0.38, bottom=neutral, color=colour, label=f"task {_name(name)}"
+            place + lift, values[top] - neutral, 0.38, bottom=neutral, color=colour, label=f"task {spaced(name)}"
         )
     coupled.set_xticks(place, [str(neuron) for neuron in top])
     coupled.set(xlabel="encoder neuron (where the tasks differ most)", ylabel="coupling")
-    _legend(coupled, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    add_legend(coupled, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
     activity, gain = _array(decoder), _array(gains)
     mean = activity.mean(0)
@@ -411,7 +392,7 @@ def one_image_figure(
             driven.plot(relative[:, neuron], color=colour, linewidth=1.1, alpha=0.85)
         driven.plot([], [], color=colour, label=label)
     driven.set(ylabel="decoder activity\n(% from its mean)", xlabel="modulator sample")
-    _legend(driven, loc="lower center", bbox_to_anchor=(0.5, 0.98), ncols=2)
+    add_legend(driven, loc="lower center", bbox_to_anchor=(0.5, 0.98), ncols=2)
 
     ranked = np.argsort(-gain, kind="stable")
     gained.bar(np.arange(len(gain)), gain[ranked] - 1, 1.0, bottom=1, color="#888888")
@@ -420,61 +401,10 @@ def one_image_figure(
         gained.plot(where, gain[ranked][where], "o", color=colour, markersize=4)
     gained.axhline(1, color=INK, linewidth=0.8)
     gained.set(xlabel="decoder neuron, sorted by gain", ylabel="gain")
-    _finish(figure)
+    finished(figure)
     for spine in picture.spines.values():
         spine.set_visible(False)
     return figure
-
-
-# ---- style ------------------------------------------------------------------------------------------------------------
-
-
-def _figure(height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(WIDTH, height), layout="constrained", facecolor="none")
-
-
-def _finish(figure: Figure, spines: tuple[str, ...] = ("left", "bottom")) -> Figure:
-    """Every text and axis in INK, nothing behind them; laid out. Ticks are made when drawn, hence ``tick_params``."""
-    from matplotlib.text import Text
-
-    for text in figure.findobj(Text):
-        text.set_color(INK)
-    for axis in figure.axes:
-        axis.set_facecolor("none")
-        axis.tick_params(which="both", colors=INK, labelsize=8)
-        for side, spine in axis.spines.items():
-            spine.set_edgecolor(INK)
-            spine.set_visible(side in spines)
-        for label in (axis.xaxis.label, axis.yaxis.label):
-            label.set_fontsize(8.5)
-        for part in (axis.xaxis, axis.yaxis):
-            part.get_offset_text().set(color=INK, fontsize=8)
-    # The solver's positions differ in their last bit from run to run, and with them the SVG: lay out once, round, keep.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    for axis in figure.axes:
-        axis.set_position(np.round(axis.get_position(original=True).bounds, 6).tolist())
-    return figure
-
-
-def _styles(names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each name: a method's own, and for other names the first that is not in use."""
-    names = list(dict.fromkeys(names))
-    free = [style for name, style in STYLES.items() if name not in names and style[0] != STYLES["base"][0]]
-    styles = {}
-    for name in names:
-        styles[name] = STYLES.get(name) or (free.pop(0) if free else (SUBDUED, "."))
-    return styles
-
-
-def _legend(axis: Axes, **where: Any) -> None:
-    axis.legend(**{"frameon": False, "fontsize": 7.5, "handlelength": 1.6, "labelspacing": 0.25, **where})
-
-
-def _name(name: str) -> str:
-    return name.replace("-", " ").replace("_", " ")
 
 
 def _array(values: ArrayLike) -> NDArray[np.float64]:

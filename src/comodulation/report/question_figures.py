@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .mechanism_figures import SUBDUED, _figure, _finish, _legend, _styles
+from .drawing import SUBDUED, add_legend, finished, new_figure, styles_of
 from .page import INK
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ def curves_figure(
     """
     from matplotlib.ticker import NullLocator
 
-    figure = _figure(0.9 + 2.0 * len(panels))
+    figure = new_figure(0.9 + 2.0 * len(panels))
     axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
-    styles = _styles(series for panel in panels.values() for series in panel)
+    styles = styles_of(series for panel in panels.values() for series in panel)
     for axis, (title, series) in zip(axes, panels.items(), strict=True):
         if margin is not None:
             axis.axhspan(-margin, margin, color=SUBDUED, alpha=0.2, linewidth=0)
@@ -69,9 +69,9 @@ def curves_figure(
             axis.xaxis.set_minor_locator(NullLocator())
             axis.set_xticks(list(ticks), list(ticks.values()))
         axis.margins(x=0.08)
-    _legend(axes[0], loc="best", ncols=2)
+    add_legend(axes[0], loc="best", ncols=2)
     axes[-1].set_xlabel(xlabel)
-    return _finish(figure)
+    return finished(figure)
 
 
 def scatter_figure(panels: Mapping[str, tuple[str, Sequence[Point]]], *, ylabel: str) -> Figure:
@@ -83,7 +83,7 @@ def scatter_figure(panels: Mapping[str, tuple[str, Sequence[Point]]], *, ylabel:
     """
     columns = 2
     rows = -(-len(panels) // columns)
-    figure = _figure(0.4 + 1.75 * rows)
+    figure = new_figure(0.4 + 1.75 * rows)
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
@@ -98,4 +98,4 @@ def scatter_figure(panels: Mapping[str, tuple[str, Sequence[Point]]], *, ylabel:
         if place % columns == 0:
             axis.set_ylabel(ylabel)
         axis.margins(x=0.12)
-    return _finish(figure)
+    return finished(figure)

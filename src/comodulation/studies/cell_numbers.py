@@ -2,64 +2,117 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from ..errors import InputError, brief
 from ..written_metrics import Written, checked
 from .rows import Cell
 
-SCORES = ("image", "task", "hit", "nll", "brier", "confidence", "scaled_nll", "scaled_confidence")
+# Of each score: whether it is a whole number, the smallest and the largest, with room for rounding.
+SCORES = {
+    "image": (True, 0, 2**31 - 1), "task": (True, 0, 2**31 - 1), "hit": (True, 0, 1), "nll": (False, -1e-3, 1e3),
+    "brier": (False, -1e-3, 2.001), "confidence": (False, 0, 1.001), "scaled_nll": (False, -1e-3, 1e3),
+    "scaled_confidence": (False, 0, 1.001),
+}  # fmt: skip
+LARGEST = 1e100  # beyond any metric; larger numbers overflow in a variance
+
+
+def _bounded(value: float) -> float:
+    if math.isfinite(value) and abs(value) > LARGEST:
+        raise ValueError(f"Input should be a number that can be squared and summed, at most {LARGEST:g}")
+    return value
+
+
+def _present(value: Any) -> Any:
+    if value is None:
+        raise ValueError("Input should be absent where there is none")
+    return value
+
+
+# NaN and infinity are what a network that diverged has: they are left out further on.
+Number = Annotated[float, AfterValidator(_bounded)]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Present = BeforeValidator(_present)  # readers ask whether a section is there; a default is not validated
+
+
+class Below(Written):
+    """Shares of gains below thresholds."""
+
+    below_001: Number = Field(alias="0.01")
+    below_003: Number = Field(alias="0.03")
+    below_01: Number = Field(alias="0.1")
+    below_03: Number = Field(alias="0.3")
 
 
 class Gains(Written):
     """How the gains of one place are spread."""
 
-    movement: float
-    auc: float | None = None
-    below: dict[str, float]
+    movement: Number
+    auc: Number | None = None
+    below: Below
 
 
 class Mechanism(Written):
     """The analyses of a network."""
 
-    fisher: float | None = None
-    dprime: float | None = None
-    encoder: Gains | None = None
-    decoder: Gains | None = None
-    noise: dict[str, float] = Field(default_factory=dict)
+    fisher: Number | None = None
+    dprime: Number | None = None
+    encoder: Annotated[Gains | None, Present] = None
+    decoder: Annotated[Gains | None, Present] = None
+    noise: dict[str, Number] = Field(default_factory=dict)
+
+
+class BinaryMetrics(Written):
+    """Metrics of a binary task, or their means over tasks."""
+
+    accuracy: Number
+    balanced_accuracy: Number
+    precision: Number
+    recall: Number
+    f1: Number
 
 
 class Binary(Written):
     """Metrics of binary tasks; see ``evaluate_binary``."""
 
-    tasks: dict[str, dict[str, float]]
-    macro: dict[str, Any]
-    groups: dict[str, dict[str, Any]]
+    tasks: dict[str, BinaryMetrics]
+    macro: BinaryMetrics
+    groups: dict[str, BinaryMetrics]
+
+
+class Epoch(Written):
+    """What was found after an epoch of fine-tuning."""
+
+    epoch: Count
+    nll: Number
+    accuracy: Number
 
 
 class CellNumbers(Written):
     """KEY.json of a cell."""
 
-    accuracy: float
-    nll: float
-    brier: float
-    ece: float
-    seconds: float
-    learnable_parameters: int
+    accuracy: Number
+    nll: Number
+    brier: Number
+    ece: Number
+    seconds: Number
+    learnable_parameters: Count
     tasks: dict[str, dict[str, Any]]
-    history: list[dict[str, float]]
-    pretraining: dict[str, float]
+    history: list[Epoch]
+    pretraining: dict[str, Number]
     settings: dict[str, Any] = Field(default_factory=dict)
-    outputs: int | None = None
-    tuning_images: int | None = None
-    temperature: float | None = None
-    scaled: dict[str, float] = Field(default_factory=dict)
-    binary: Binary | None = None
-    mechanism: Mechanism | None = None
+    outputs: Annotated[int, Field(ge=1, le=10**9)] = Field(default=1)
+    tuning_images: Count = Field(default=0)
+    temperature: Number | None = None
+    scaled: dict[str, Number] = Field(default_factory=dict)
+    binary: Annotated[Binary | None, Present] = None
+    mechanism: Annotated[Mechanism | None, Present] = None
 
 
 def checked_numbers(cell: Cell, numbers: Any, path: Path) -> dict[str, Any]:
@@ -75,6 +128,17 @@ def checked_numbers(cell: Cell, numbers: Any, path: Path) -> dict[str, Any]:
     return numbers
 
 
+def check_alike(numbers: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Raise InputError unless all cells with binary metrics, by path, have them of the same tasks and groups."""
+    have = {path: found["binary"] for path, found in numbers.items() if "binary" in found}
+    for path, found in have.items():
+        first, expected = next(iter(have.items()))
+        for name in ("tasks", "groups"):
+            if found[name].keys() != expected[name].keys():
+                differing = sorted(found[name].keys() ^ expected[name].keys())
+                raise InputError(f"{path} has binary metrics of other {name} than {first.name}: {brief(differing)}")
+
+
 def checked_scores(scores: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
     """The scores themselves, each ``(M,)``. Raises InputError for others: names, shapes, values that are not finite."""
     shapes = {name: values.shape for name, values in scores.items()}
@@ -87,6 +151,13 @@ def checked_scores(scores: dict[str, np.ndarray], path: Path) -> dict[str, np.nd
         raise InputError(f"{path} does not hold the scores of a cell: it has {brief(shapes)}")
     if not all(np.isfinite(values).all() for values in scores.values()):
         raise InputError(f"{path} is damaged: it holds scores that are not finite")
+    for name, (whole, low, high) in SCORES.items():
+        values = scores[name]
+        if (whole and values.dtype.kind not in "iu") or values.min() < low or values.max() > high:
+            expected = f"{'whole numbers' if whole else 'numbers'} from {low:g} to {high:g}"
+            raise InputError(
+                f"{path} is damaged: {name} is {values.dtype} from {values.min():g} to {values.max():g}, expected {expected}"
+            )
     return scores
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 import time
 import traceback
@@ -16,6 +17,7 @@ from ..errors import InputError, RunError
 
 Job = tuple[str, Any]  # a name for messages, and what the worker's function is called with
 Event = tuple[str, Any]
+PATIENCE = 5.0  # seconds for a process to end
 
 
 def usable_devices() -> int:
@@ -84,17 +86,21 @@ def run_jobs(
                 finished += 1
             elif kind != "nothing":
                 raise (InputError if kind == "input" else RunError)(value)
+        for process in processes:  # they end by themselves, and leave nothing behind
+            process.join(PATIENCE)
     finally:
         for process in processes:
             process.terminate()
         for process in processes:
-            process.join(5)
+            process.join(PATIENCE)
+            process.kill()
 
 
 def _work(place: int, count: int, make_worker: Any, arguments: tuple[Any, ...], todo: Any, events: Any) -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops its workers
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that locks which libraries hold are given back
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         import torch

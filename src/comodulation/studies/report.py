@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..report.page import Block, Details, Figure, Section, Text, Verdict, render
 from ..statistics import CrossedDifference, crossed_bootstrap
 from ..store import read_json, write_bytes, write_json
-from .cell_numbers import checked_numbers
+from .cell_numbers import check_alike, checked_numbers
 from .claims import judge_claims, shown_p, strength
 from .diagnosis import Diagnosis, diagnose
 from .plan import PRIMARY
@@ -29,8 +29,8 @@ from .results import (
     cells_csv,
     compare,
     comparisons_csv,
+    primary_scores,
     read_results,
-    scores_by_seed,
     values,
 )
 from .rows import VARIANTS
@@ -119,8 +119,8 @@ def open_study(folder: Path) -> tuple[Study, list[Result]]:
     except InputError as error:
         raise InputError(f"{folder / STUDY}: {error}") from error
     results = read_results(folder / CELLS, [cell for _, cells in study.stages() for cell in cells])
-    for result in results:
-        checked_numbers(result.cell, result.numbers, folder / CELLS / f"{result.cell.key}.json")
+    numbers = {folder / CELLS / f"{result.cell.key}.json": result for result in results}
+    check_alike({path: checked_numbers(found.cell, found.numbers, path) for path, found in numbers.items()})
     if not results:
         raise InputError(f"{folder} has no finished cell yet; run `comodulate reproduce` again")
     return study, results
@@ -128,13 +128,10 @@ def open_study(folder: Path) -> tuple[Study, list[Result]]:
 
 def crossed_primary(folder: Path, results: Sequence[Result]) -> CrossedDifference | None:
     """The primary comparison with seeds and test images both resampled; None with fewer than two seeds."""
-    variant, readout, _, a, b = PRIMARY
-    hits = [scores_by_seed(folder / CELLS, results, variant, readout, name, "hit") for name in (a, b)]
-    seeds = sorted(hits[0].keys() & hits[1].keys())
-    if len(seeds) < 2:
+    found = primary_scores(folder / CELLS, results)
+    if found is None:
         return None
-    images = next(iter(scores_by_seed(folder / CELLS, results, variant, readout, a, "image").values()))
-    left, right = (np.stack([by_image(side[seed], images) for seed in seeds]) for side in hits)
+    left, right = (np.stack([by_image(hits, found.image) for hits in side]) for side in (found.a, found.b))
     return crossed_bootstrap(left, right)
 
 

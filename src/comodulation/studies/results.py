@@ -102,6 +102,53 @@ def scores_by_seed(
     }
 
 
+@dataclass(frozen=True)
+class PrimaryScores:
+    """What the two rows of the primary comparison did on every test prediction.
+
+    Attributes:
+        seeds: the S seeds both have.
+        a, b: hits of either row, ``(S, M)``.
+        image, task: of the predictions, ``(M,)``.
+    """
+
+    seeds: tuple[int, ...]
+    a: np.ndarray
+    b: np.ndarray
+    image: np.ndarray
+    task: np.ndarray
+
+
+def primary_scores(folder: Path, results: Sequence[Result]) -> PrimaryScores | None:
+    """Hits of the primary comparison's rows, by seed; None with fewer than two seeds.
+
+    Raises:
+        InputError: damaged scores, or scores of other test predictions than another cell's.
+    """
+    variant, readout, _, a, b = PRIMARY
+    mine = {
+        (result.name, result.cell.seed): result
+        for result in results
+        if (result.cell.variant, result.cell.readout) == (variant, readout) and result.name in (a, b)
+    }
+    seeds = tuple(sorted(seed for name, seed in mine if name == a and (b, seed) in mine))
+    if len(seeds) < 2:
+        return None
+    first = read_scores(folder, mine[a, seeds[0]])
+    hits: dict[str, list[np.ndarray]] = {a: [], b: []}
+    for name, found in hits.items():
+        for seed in seeds:
+            scores = read_scores(folder, mine[name, seed])
+            for field in ("image", "task"):
+                if not np.array_equal(scores[field], first[field]):
+                    key, other = mine[name, seed].cell.key, mine[a, seeds[0]].cell.key
+                    raise InputError(
+                        f"{folder / key}.scores.safetensors has other test predictions than {other}: {field}"
+                    )
+            found.append(scores["hit"])
+    return PrimaryScores(seeds, np.stack(hits[a]), np.stack(hits[b]), first["image"], first["task"])
+
+
 def read_gains(folder: Path, result: Result) -> dict[str, np.ndarray]:
     """Learned and computed gains of a cell; {} where it has none."""
     path = folder / f"{result.cell.key}.gains.safetensors"

@@ -18,6 +18,8 @@ DATA_OPTIONS = ("images", "distractors", "classes", "draw")
 CONTROLLER_OPTIONS = ("hidden", "embedding_size", "activation", "rank", "task_vectors")
 # Of the layers, which are then pretrained for it.
 HEAD_OPTIONS = ("encoder_skip", "decoder_skip", "batch_norm", "depth", "channels")
+# Where a network is modulated, and what a neuron is there; of the study of location alone.
+PLACE_OPTIONS = ("location", "neurons")
 _MODULATION = tuple(field.name for field in fields(Modulation))
 _TRAINING = tuple(field.name for field in fields(TrainingSettings))
 
@@ -40,7 +42,15 @@ class Row:
 
     def __post_init__(self) -> None:
         kind = METHODS[choose(self.method, METHODS, "method")]
-        known = ("task_bias", *CONTROLLER_OPTIONS, *HEAD_OPTIONS, *DATA_OPTIONS, *_MODULATION, *kind.options)
+        known = (
+            "task_bias",
+            *CONTROLLER_OPTIONS,
+            *HEAD_OPTIONS,
+            *DATA_OPTIONS,
+            *PLACE_OPTIONS,
+            *_MODULATION,
+            *kind.options,
+        )
         for name, _ in self.options:
             choose(name, known, f"option of {self.method!r};")
 

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..analysis.calibration import perfect_ece
 from ..classification import BINARY_METRICS
+from ..errors import InputError
 from ..evaluation import METRICS
 from ..methods import METHODS
 from ..report.page import Block, Table
@@ -23,7 +22,7 @@ from .results import (
     Comparison,
     Result,
     compare,
-    read_scores,
+    primary_scores,
     scores_by_seed,
     values,
 )
@@ -287,20 +286,21 @@ def _below(results: Sequence[Result], variant: str, name: str) -> list[float]:
 
 
 def task_table(folder: Path, study: Study, results: Sequence[Result]) -> Table | None:
-    variant, readout, _, a, b = PRIMARY
-    hits = [scores_by_seed(folder / CELLS, results, variant, readout, name, "hit") for name in (a, b)]
-    seeds = sorted(hits[0].keys() & hits[1].keys())
-    if len(seeds) < 2:
+    variant, readout, _, a, _ = PRIMARY
+    found = primary_scores(folder / CELLS, results)
+    if found is None:
         return None
     first = next(
         r
         for r in results
-        if (r.cell.variant, r.name, r.cell.seed) == (variant, a, seeds[0]) and r.cell.readout == readout
+        if (r.cell.variant, r.cell.readout, r.name, r.cell.seed) == (variant, readout, a, found.seeds[0])
     )
-    task = read_scores(folder / CELLS, first)["task"]
-    left, right = (np.stack([side[s] for s in seeds]).astype(float) for side in hits)
-    names = list(first.numbers["tasks"])
-    numbers = sorted(set(task.tolist()))
+    left, right, task = found.a.astype(float), found.b.astype(float), found.task
+    names, numbers = list(first.numbers["tasks"]), sorted(set(task.tolist()))
+    if len(names) != len(numbers):
+        raise InputError(
+            f"{folder / CELLS / first.cell.key}.json names {len(names)} tasks, its scores are of {len(numbers)} tasks"
+        )
     rows = []
     for entry in paired_by_task(left, right, task):
         name = names[numbers.index(int(entry.task))]
@@ -317,9 +317,8 @@ def task_table(folder: Path, study: Study, results: Sequence[Result]) -> Table |
             ]
         )
     columns = ("task", "predictions", "comodulation, %", "attention, %", "difference", "p", "p, Holm")
-    caption = (
-        f"Accuracy by task, {variant} variant, open readout, {len(seeds)} seeds; Holm's correction over the tasks."
-    )
+    shown = f"{variant} variant, open readout, {len(found.seeds)} seeds"
+    caption = f"Accuracy by task, {shown}; Holm's correction over the tasks."
     return Table(
         columns, rows, caption, {"comodulation, %": ".1f", "attention, %": ".1f", "p": ".3g", "p, Holm": ".3g"}
     )

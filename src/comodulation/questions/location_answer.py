@@ -1,0 +1,344 @@
+"""What the finished cells of the study of location say: the best location of each kind of task, and what labels predict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..data.canvases import KINDS
+from ..report.figures import svg
+from ..report.mechanism_figures import ForestRow, forest_figure
+from ..report.page import Figure, Section, Table, Text, Verdict
+from ..report.question_figures import Point, curves_figure, scatter_figure
+from ..statistics import PairedDifference, holm, paired_difference
+from ..studies.claims import FAILS, HOLDS, UNKNOWN, shown_p, sign_verdict
+from ..studies.results import Result
+from .location_network import LOCATIONS
+from .pooled import against_reference, around_zero
+from .prediction import Predictor, predictors
+from .question import Answer, Inquiry
+
+OWN = {"category": "channel", "spatial": "position", "temporal": "moment"}  # the neurons that a kind of task needs
+METHODS = ("attention", "comodulation")
+QUALITIES = {"auc": "decoder gains, AUC", "encoder_auc": "couplings, AUC"}
+# Of the accuracy that gains of channels alone can reach where the task names one of four places or moments.
+CEILING = 0.25
+
+
+class Condition(NamedTuple):
+    """Kind of task, what a neuron is, and the stage that is the encoder."""
+
+    kind: str
+    neurons: str
+    location: int
+
+    def label(self, method: str) -> str:
+        return f"{method} location={self.location} neurons={self.neurons}"
+
+    @property
+    def shown(self) -> str:
+        return f"{self.kind}, {self.neurons}, stage {self.location}"
+
+
+class Measured(NamedTuple):
+    """A condition over the seeds that have both methods and no task, each a list by seed."""
+
+    condition: Condition
+    seeds: tuple[int, ...]
+    base: list[float]
+    alone: list[float]
+    attention: list[float]
+    comodulation: list[float]
+    nll: list[float]
+    ece: list[float]
+    qualities: dict[str, float]
+
+    @property
+    def gain(self) -> list[float]:
+        """Accuracy of comodulation minus that without a task, by seed."""
+        return [a - b for a, b in zip(self.comodulation, self.base, strict=True)]
+
+    @property
+    def advantage(self) -> list[float]:
+        """Accuracy of comodulation minus attention, by seed."""
+        return [a - b for a, b in zip(self.comodulation, self.attention, strict=True)]
+
+
+def conditions(results: Sequence[Result]) -> list[Measured]:
+    """Every condition that has both methods and the network without a task, in the order of the results."""
+    table = {(r.cell.variant, r.name, r.cell.seed): r.numbers for r in results}
+    found: dict[Condition, None] = {}
+    for result in results:
+        row = result.cell.row
+        if row.method != "base":
+            found.setdefault(Condition(result.cell.variant, row.get("neurons"), row.get("location")))
+    measured = []
+    for condition in found:
+        names = ("base", *(condition.label(method) for method in METHODS))
+        seeds = sorted({s for k, n, s in table if k == condition.kind and all((k, name, s) in table for name in names)})
+        if seeds:
+            base, attention, ours = ([table[condition.kind, name, seed] for seed in seeds] for name in names)
+            measured.append(
+                Measured(
+                    condition, tuple(seeds), [n["accuracy"] for n in base], [n.get("alone", math.nan) for n in base],
+                    [n["accuracy"] for n in attention], [n["accuracy"] for n in ours],
+                    [a["nll"] - b["nll"] for a, b in zip(ours, attention, strict=True)],
+                    [a["ece"] - b["ece"] for a, b in zip(ours, attention, strict=True)],
+                    {name: float(np.mean([n[name] for n in ours])) for name in QUALITIES},
+                )
+            )  # fmt: skip
+    return measured
+
+
+def complete(measured: Sequence[Measured]) -> list[Measured]:
+    """Those that have as many seeds as any, if these are two or more: what can be compared over seeds."""
+    most = max((len(item.seeds) for item in measured), default=0)
+    return [item for item in measured if len(item.seeds) == most] if most > 1 else []
+
+
+def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
+    """The best location for each kind of task, what the kind of neuron does, and whether label quality predicts accuracy."""
+    everything = conditions(results)
+    measured = complete(everything)
+    found = tested_qualities(measured)
+    verdicts = [
+        interaction_verdict(measured),
+        *(best_verdict(measured, kind) for kind in KINDS),
+        *(neurons_verdict(measured, kind) for kind in KINDS[1:]),
+        quality_verdict(found, len(measured)),
+        *advantage_verdicts(measured),
+    ]
+    sections = [Section("Every condition", [_table(everything), Text(READING)])] if everything else []
+    if found:
+        sections.append(Section("Do good labels make accurate answers?", [_quality_table(found)]))
+    notes = ["The best location is chosen from the same seeds that it is compared on."]
+    notes += [
+        "Conditions that share a kind of task are not wholly exchangeable, as the permutation test takes them to be."
+    ]
+    if short := [item.condition.shown for item in everything if item not in measured]:
+        notes.append(f"Not compared, because they lack a seed: {'; '.join(short)}.")
+    numbers = {
+        "conditions": [{**item._asdict(), "condition": item.condition._asdict()} for item in everything],
+        "qualities": [{**vars(item), "predicts": item.predicts} for item in found],
+    }
+    return Answer(verdicts, sections, _figures(measured, found), numbers, _text(everything), notes)
+
+
+READING = (
+    "Alone: the network without a task on the image to report, by itself. Places and moments cannot be told apart by gains of "
+    "channels: there at most a quarter of the canvases can be answered right, whatever the gains (docs/questions.md). AUC: how "
+    "well couplings or decoder gains tell the informative quarter of neurons from the others, 0.5 by chance; mean over tasks."
+)
+
+
+def _of(measured: Sequence[Measured], kind: str, neurons: str) -> list[Measured]:
+    found = [item for item in measured if item.condition[:2] == (kind, neurons)]
+    return sorted(found, key=lambda item: item.condition.location)
+
+
+def interaction_verdict(measured: Sequence[Measured]) -> Verdict:
+    """Late minus early, for categories minus for places."""
+    statement = "Category tasks want a later encoder than spatial tasks."
+    rows = {kind: _of(measured, kind, OWN[kind]) for kind in ("category", "spatial")}
+    if any(len(row) < len(LOCATIONS) for row in rows.values()):
+        return Verdict("Location", statement, UNKNOWN, note="Not every location of both kinds has two seeds or more.")
+    late = {
+        kind: [a - b for a, b in zip(row[-1].comodulation, row[0].comodulation, strict=True)]
+        for kind, row in rows.items()
+    }
+    d = paired_difference(late["category"], late["spatial"])
+    note = (
+        f"Accuracy at stage {LOCATIONS[-1]} minus stage {LOCATIONS[0]}: category "
+        f"{100 * float(np.mean(late['category'])):+.1f} points, spatial {100 * float(np.mean(late['spatial'])):+.1f}."
+    )
+    return _sign("Location", statement, d, note)
+
+
+def best_verdict(measured: Sequence[Measured], kind: str) -> Verdict:
+    """Whether the best location of a kind of task is better than all others."""
+    row = _of(measured, kind, OWN[kind])
+    if len(row) < 2:
+        statement = f"For {kind} tasks one location of the encoder is the best."
+        return Verdict(f"Best, {kind}", statement, UNKNOWN, note="Fewer than two locations have two seeds or more.")
+    best = max(row, key=lambda item: float(np.mean(item.comodulation)))
+    others = [item for item in row if item is not best]
+    found = against_reference([item.comodulation for item in others], best.comodulation)
+    p_values = [d.p if math.isfinite(d.p) else 1.0 for d in found]
+    adjusted = [float(p) for p in holm(p_values)]
+    weakest = max(range(len(found)), key=lambda place: found[place].mean)
+    d = found[weakest]
+    note = (
+        "; ".join(f"stage {item.condition.location} {100 * float(np.mean(item.comodulation)):.1f}%" for item in row)
+        + f", no task {100 * float(np.mean(best.base)):.1f}%, alone {100 * float(np.mean(best.alone)):.1f}%."
+    )
+    return Verdict(
+        f"Best, {kind}", f"For {kind} tasks the encoder is best at stage {best.condition.location}.",
+        HOLDS if max(adjusted) < 0.05 else UNKNOWN, f"{-100 * d.mean:+.2f} points over stage {others[weakest].condition.location}",
+        f"[{-100 * d.high:+.2f}, {-100 * d.low:+.2f}]", f"{shown_p(adjusted[weakest])} (Holm)", f"{d.n} seeds", note,
+    )  # fmt: skip
+
+
+def neurons_verdict(measured: Sequence[Measured], kind: str) -> Verdict:
+    """The neurons that a kind of task needs against channels, mean over locations."""
+    statement = f"For {kind} tasks a neuron must be a channel and {OWN[kind]}: channels alone do worse."
+    own, channel = ({i.condition.location: i for i in _of(measured, kind, n)} for n in (OWN[kind], "channel"))
+    shared = sorted(own.keys() & channel.keys())
+    if not shared:
+        return Verdict(
+            f"Neurons, {kind}", statement, UNKNOWN, note="No location has both kinds of neuron on two seeds."
+        )
+    ours, theirs = (np.mean([side[place].comodulation for place in shared], 0) for side in (own, channel))
+    highest = max(max(channel[place].comodulation + channel[place].attention) for place in shared)
+    note = (
+        f"Mean over {len(shared)} locations. Channels alone: at most {100 * highest:.1f}% on any seed, predicted: no more than "
+        f"{100 * CEILING:.0f}% but for chance."
+    )
+    return _sign(f"Neurons, {kind}", statement, paired_difference(ours, theirs), note)
+
+
+def tested_qualities(measured: Sequence[Measured]) -> list[Predictor]:
+    """Each quality of the labels against what comodulation adds to the accuracy without a task, over conditions."""
+    if len(measured) < 4:
+        return []
+    outcome = [float(np.mean(item.gain)) for item in measured]
+    table = {name: [item.qualities[name] for item in measured] for name in QUALITIES}
+    return predictors({name: series for name, series in table.items() if np.ptp(series) > 0}, outcome)
+
+
+def quality_verdict(found: Sequence[Predictor], number: int) -> Verdict:
+    """Whether the quality of the decoder's labels predicts accuracy over conditions."""
+    statement = "The better the gains tell informative neurons from others, the more accurate the answers."
+    own = next((item for item in found if item.name == "auc" and math.isfinite(item.rho)), None)
+    if own is None:
+        return Verdict("Labels", statement, UNKNOWN, note=f"{number} conditions have two seeds; at least 4 are needed.")
+    verdict = UNKNOWN if own.p_holm >= 0.05 else (HOLDS if own.rho > 0 else FAILS)
+    note = (
+        f"Rank correlation of the AUC of decoder gains with the accuracy over no task. Left-out conditions are predicted to "
+        f"{100 * own.error:.1f} points, by the others' mean to {100 * own.mean_error:.1f}."
+    )
+    return Verdict(
+        "Labels", statement, verdict, f"rho {own.rho:+.2f}", f"[{own.low:+.2f}, {own.high:+.2f}]",
+        f"{shown_p(own.p_holm)} (Holm)", f"{number} conditions", note,
+    )  # fmt: skip
+
+
+def advantage_verdicts(measured: Sequence[Measured]) -> list[Verdict]:
+    """Comodulation against attention for each kind, with its own neurons, mean over locations."""
+    rows = {kind: _of(measured, kind, OWN[kind]) for kind in KINDS}
+    rows = {kind: row for kind, row in rows.items() if row}
+    found = around_zero([np.mean([item.advantage for item in row], 0) for row in rows.values()]) if rows else []
+    return [
+        _sign(
+            f"Attention, {kind}", f"For {kind} tasks comodulation is more accurate than attention.", d,
+            f"Mean over {len(row)} locations; NLL {float(np.mean([item.nll for item in row])):+.3f}, ECE "
+            f"{100 * float(np.mean([item.ece for item in row])):+.1f} points.",
+        )
+        for (kind, row), d in zip(rows.items(), found, strict=True)
+    ]  # fmt: skip
+
+
+def _sign(claim: str, statement: str, d: PairedDifference, note: str) -> Verdict:
+    effect, interval = f"{100 * d.mean:+.2f} points", f"[{100 * d.low:+.2f}, {100 * d.high:+.2f}]"
+    return Verdict(claim, statement, sign_verdict(d), effect, interval, shown_p(d.p), f"{d.n} seeds", note)
+
+
+def _table(measured: Sequence[Measured]) -> Table:
+    columns = (
+        "task", "neuron", "encoder", "seeds", "alone (%)", "no task (%)", "attention (%)", "comodulation (%)", "NLL", "ECE",
+        *QUALITIES.values(),
+    )  # fmt: skip
+    rows = [
+        [
+            item.condition.kind, item.condition.neurons, f"stage {item.condition.location}", len(item.seeds),
+            *(100 * float(np.mean(series)) for series in (item.alone, item.base, item.attention, item.comodulation)),
+            float(np.mean(item.nll)), 100 * float(np.mean(item.ece)), *(item.qualities[name] for name in QUALITIES),
+        ]
+        for item in measured
+    ]  # fmt: skip
+    formats = {**dict.fromkeys(columns[4:8], ".2f"), "NLL": "+.3f", "ECE": "+.2f", **dict.fromkeys(columns[10:], ".3f")}
+    caption = "**Accuracy by task, neuron and location.** Means over seeds; NLL and ECE (points): comodulation minus attention."
+    return Table(columns, rows, caption, formats)
+
+
+def _quality_table(found: Sequence[Predictor]) -> Table:
+    columns = ("quality", "rho", "low", "high", "p", "p, Holm", "error (points)", "error of the mean", "predicts")
+    rows = [
+        [QUALITIES[p.name], p.rho, p.low, p.high, p.p, p.p_holm, 100 * p.error, 100 * p.mean_error, p.predicts]
+        for p in found
+    ]
+    formats = {**dict.fromkeys(columns[1:4], "+.2f"), **dict.fromkeys(columns[4:6], ".3f")}
+    formats |= dict.fromkeys(columns[6:8], ".2f")
+    caption = "**Quality of the labels and what comodulation adds to the accuracy without a task**, over conditions."
+    return Table(columns, rows, caption, formats)
+
+
+def _spans(series: Sequence[Sequence[float]]) -> list[PairedDifference]:
+    return around_zero(series) if series else []
+
+
+def _figures(measured: Sequence[Measured], found: Sequence[Predictor]) -> dict[str, Figure]:
+    if not measured:
+        return {}
+    figures: dict[str, Figure] = {}
+    panels: dict[str, dict[str, list[Point]]] = {}
+    names = {f"{method}, channel and {n}" if n != "channel" else f"{method}, channel": (method, n) for method in METHODS for n in
+             dict.fromkeys(OWN.values())}  # fmt: skip
+    for kind in KINDS:
+        for name, (method, neurons) in names.items():
+            row = _of(measured, kind, neurons)
+            spans = _spans([[a - b for a, b in zip(getattr(i, method), i.base, strict=True)] for i in row])
+            if row:
+                panels.setdefault(f"{kind} tasks", {})[name] = [
+                    Point(item.condition.location, 100 * d.mean, 100 * d.low, 100 * d.high)
+                    for item, d in zip(row, spans, strict=True)
+                ]
+    ticks = {float(location): f"stage {location}" for location in LOCATIONS}
+    figure = curves_figure(panels, xlabel="encoder", ylabel="accuracy over\nno task (points)", ticks=ticks)
+    figures["locations"] = Figure(
+        svg(figure),
+        "How to read it: a panel a kind of task; how much of accuracy the task adds with the encoder at each stage and the decoder "
+        "at the next. 95% intervals over seeds, their spread taken from a line's locations together.",
+        "Where a task should act",
+    )
+    gains = _spans([item.gain for item in measured])
+    if found:
+        shown = {}
+        for p in found:
+            title = f"rho {p.rho:+.2f} [{p.low:+.2f}, {p.high:+.2f}], p {shown_p(p.p_holm)}".replace("-", "−")
+            points = [
+                Point(item.qualities[p.name], 100 * d.mean, 100 * d.low, 100 * d.high)
+                for item, d in zip(measured, gains, strict=True)
+            ]
+            shown[QUALITIES[p.name]] = (title, points)
+        figures["labels"] = Figure(
+            svg(scatter_figure(shown, ylabel="accuracy over\nno task (points)")),
+            "How to read it: a dot is a condition (kind of task, neuron, location). To the right, gains tell informative neurons "
+            "from others better; above, comodulation adds more accuracy.",
+            "Quality of the labels against accuracy",
+        )
+    advantages = _spans([item.advantage for item in measured])
+    rows = [
+        ForestRow(item.condition.shown, 100 * d.mean, 100 * d.low, 100 * d.high, d.decided)
+        for item, d in zip(measured, advantages, strict=True)
+    ]
+    figures["advantages"] = Figure(
+        svg(forest_figure(rows, xlabel="accuracy of comodulation minus attention (points)")),
+        "How to read it: to the right of the line, comodulation is more accurate. Filled where the 95% interval excludes 0.",
+        "Advantage over attention by condition",
+    )
+    return figures
+
+
+def _text(measured: Sequence[Measured]) -> str:
+    lines = [f"{'task, neuron, encoder':32s} alone  no task  attention  comodulation   AUC of couplings, gains"]
+    for item in measured:
+        accuracy = [100 * float(np.mean(s)) for s in (item.alone, item.base, item.attention, item.comodulation)]
+        lines.append(
+            f"  {item.condition.shown:28s} {accuracy[0]:6.2f}%  {accuracy[1]:6.2f}%    {accuracy[2]:6.2f}%       "
+            f"{accuracy[3]:6.2f}%   {item.qualities['encoder_auc']:.3f}, {item.qualities['auc']:.3f}"
+        )
+    return "\n".join(lines)

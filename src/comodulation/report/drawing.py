@@ -1,0 +1,84 @@
+"""The style that all figures of reports have in common.
+
+Made for a page: as wide as a phone, on any background. All text and axes are in INK, which whoever embeds the SVG may
+replace by ``currentColor``; nothing else has that colour, and nothing is black or white. Colours are those of Okabe and
+Ito ("Color Universal Design", 2008), each with a marker of its own; a method has the same in every figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .page import INK
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 4.6  # inches; at 8 points, letters stay readable on 360 pixels
+STYLES = {
+    "comodulation": ("#D55E00", "o"),
+    "attention": ("#0072B2", "s"),
+    "hard-sharing": ("#009E73", "^"),
+    "base": ("#888888", "x"),
+    "class-mask": ("#CC79A7", "D"),
+    "task-bias": ("#E69F00", "v"),
+    "film": ("#56B4E9", "P"),
+    "ia3": ("#8C6D31", "*"),
+    "decoder-gains": ("#7A52A3", "h"),
+}
+SUBDUED = "#999999"
+
+
+def new_figure(height: float) -> Figure:
+    """Empty, as wide as a phone and ``height`` inches high."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(WIDTH, height), layout="constrained", facecolor="none")
+
+
+def finished(figure: Figure, spines: tuple[str, ...] = ("left", "bottom")) -> Figure:
+    """Every text and axis in INK, nothing behind them; laid out. Ticks are made when drawn, hence ``tick_params``."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_color(INK)
+    for axis in figure.axes:
+        axis.set_facecolor("none")
+        axis.tick_params(which="both", colors=INK, labelsize=8)
+        for side, spine in axis.spines.items():
+            spine.set_edgecolor(INK)
+            spine.set_visible(side in spines)
+        for label in (axis.xaxis.label, axis.yaxis.label):
+            label.set_fontsize(8.5)
+        for part in (axis.xaxis, axis.yaxis):
+            part.get_offset_text().set(color=INK, fontsize=8)
+    # The solver's positions differ in their last bit from run to run, and with them the SVG: lay out once, round, keep.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axis in figure.axes:
+        axis.set_position(np.round(axis.get_position(original=True).bounds, 6).tolist())
+    return figure
+
+
+def styles_of(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each name: a method's own, and for other names the first that is not in use."""
+    names = list(dict.fromkeys(names))
+    free = [style for name, style in STYLES.items() if name not in names and style[0] != STYLES["base"][0]]
+    styles = {}
+    for name in names:
+        styles[name] = STYLES.get(name) or (free.pop(0) if free else (SUBDUED, "."))
+    return styles
+
+
+def add_legend(axis: Axes, **where: Any) -> None:
+    """A small legend without a frame; ``where`` as in matplotlib."""
+    axis.legend(**{"frameon": False, "fontsize": 7.5, "handlelength": 1.6, "labelspacing": 0.25, **where})
+
+
+def spaced(name: str) -> str:
+    """A name as words."""
+    return name.replace("-", " ").replace("_", " ")
