@@ -115,12 +115,13 @@ class RecordingStatistics:
         for part in (self.upstream, self.downstream):
             if part is None:
                 continue
+            # Decided by both: intervals are a bootstrap's, p a permutation's, and near the edge they may differ.
             a = part.association
             which = f"informative {_neurons(part)} follow the modulator more strongly"
             said.append(
                 (
-                    f"More {which}" if a.low > 0
-                    else f"Less {which}" if a.high < 0
+                    f"More {which}" if a.low > 0 and a.p < 0.05
+                    else f"Less {which}" if a.high < 0 and a.p < 0.05
                     else f"Whether more {which} is not decided"
                 )
                 + f": rank correlation {a.spearman:+.2f} [{a.low:+.2f}, {a.high:+.2f}], {a.neurons} neurons, p = {a.p:.2g}; "
@@ -128,6 +129,7 @@ class RecordingStatistics:
             )  # fmt: skip
             if (f := part.fall) is not None:
                 how = "falls" if f.low > 0 else "rises" if f.high < 0 else "does not decidedly change"
+                how = how if f.p < 0.05 else "does not decidedly change"
                 said.append(
                     f"In the control, their modulation {how}: variance of log gain {f.task:.3f} in the task, {f.control:.3f} in "
                     f"the control, difference {f.difference:+.3f} [{f.low:+.3f}, {f.high:+.3f}], p = {f.p:.2g}."
