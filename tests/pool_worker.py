@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -15,6 +16,8 @@ from comodulation.errors import InputError, RunError
 def worker(prefix: str) -> Callable[[Any, Callable[[Any], None]], None]:
     """Sends (prefix, job, process) twice for a job, unless the job says what else to do."""
 
+    kept: list[Any] = []
+
     def work(job: Any, send: Callable[[Any], None]) -> None:
         if job == "input":
             raise InputError("a column is missing")
@@ -25,6 +28,8 @@ def worker(prefix: str) -> Callable[[Any, Callable[[Any], None]], None]:
         if job == "wait":
             time.sleep(2)
             return
+        if job == "lock":
+            kept.append(multiprocessing.RLock())  # as libraries do; the system must get it back
         if job == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if job == "leave":

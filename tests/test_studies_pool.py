@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -69,6 +71,16 @@ def test_errors_of_a_worker(job, kind, message):
     with pytest.raises(kind, match=message):
         run_jobs(jobs(job, 1, job), worker, ("a",), 2, lambda event: None)
     assert multiprocessing.active_children() == []
+
+
+def test_processes_leave_nothing_to_the_system():
+    """A lock that a worker's libraries hold is given back when its work is done, and nobody is warned of one that was not."""
+    script = (
+        "from comodulation.studies.pool import run_jobs; from pool_worker import worker; "
+        "run_jobs([(job, job) for job in ('lock', 'lock', 'lock')], worker, ('a',), 2, lambda event: print(event[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert (done.stdout.split(), done.stderr) == (["lock"] * 6, "")
 
 
 @pytest.mark.slow

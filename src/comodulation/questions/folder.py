@@ -6,10 +6,14 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, create_model
 
 from ..errors import InputError, brief, first_difference
-from ..store import PARTIAL, json_bytes, read_json, torn
+from ..store import PARTIAL, json_bytes, read_json, read_tensors, torn
+from ..studies.cell_numbers import Count, Number
 from ..studies.results import Result
 from ..studies.rows import Cell
 from ..studies.search import SEARCH_SEED, read_trials
@@ -20,20 +24,48 @@ from .rates import at_an_end
 QUESTION, LOCK = "question.json", ".lock"
 
 
+# A search multiplies and divides the best rate until a neighbour is new: for 0 and infinity none ever is.
+Rate = Annotated[float, Field(ge=1e-100, le=1e100)]
+
+
 class CellNumbers(Written):
-    """KEY.json of a cell, as far as every question needs it; what one of them measures besides may be absent or null."""
+    """KEY.json of a cell, as far as every question needs it; ``read_cell`` adds what one of them measures besides."""
 
     variant: str
     readout: str
     method: str
     options: str
-    seed: int
-    accuracy: float
-    nll: float
-    ece: float
-    brier: float
-    learnable_parameters: int
-    seconds: float
+    seed: Count
+    accuracy: Number
+    nll: Number
+    ece: Number
+    brier: Number
+    learnable_parameters: Count
+    seconds: Number
+    alone: Number = Field(default=math.nan)  # accuracy on images without distractors, where a question has them
+
+
+class Asked(Written):
+    """question.json; what the configuration must be, ``claim`` knows."""
+
+    version: Literal[1] = Field(alias="schema")
+    question: str
+    config: dict[str, Any]
+    seeds: list[Count]
+    trials: Count
+
+
+class Tried(Written):
+    """Parameters of a trial."""
+
+    learning_rate: Rate
+
+
+class RateTrial(Written):
+    """A line of a search for a learning rate."""
+
+    params: Tried
+    nll: Number
 
 
 def claim(inquiry: Inquiry, out: Path) -> None:
@@ -48,9 +80,7 @@ def claim(inquiry: Inquiry, out: Path) -> None:
         raise InputError(f"{out} is not empty and not a study of an open question; choose another --out")
     if not has_begun(out) and torn(out / QUESTION, json_bytes(inquiry.to_json())):
         return  # a power cut when nothing else had been written
-    before, now = read_json(out / QUESTION), inquiry.to_json()
-    if not isinstance(before, dict):
-        raise InputError(f"{out / QUESTION} is not a study of an open question: it holds {brief(before)}")
+    before, now = checked(read_json(out / QUESTION), Asked, out / QUESTION), inquiry.to_json()
     then_fixed, now_fixed = ({key: value for key, value in side.items() if key != "seeds"} for side in (before, now))
     if differing := first_difference(then_fixed, now_fixed):
         key, then, here = differing
@@ -107,6 +137,9 @@ def read_cell(out: Path, cell: Cell, columns: Sequence[str] = ()) -> dict[str, A
     """
     path = cell_path(out, cell)
     numbers = checked(read_json(path), CellNumbers, path)
+    if columns and cell.row.method == "comodulation":
+        measured: dict[str, Any] = dict.fromkeys(columns, (Number, ...))
+        checked(numbers, create_model("Columns", __base__=Written, **measured), path)
     own = {
         "variant": cell.variant, "readout": cell.readout, "method": cell.row.method, "options": cell.row.described,
         "seed": cell.seed,
@@ -114,10 +147,39 @@ def read_cell(out: Path, cell: Cell, columns: Sequence[str] = ()) -> dict[str, A
     for name, value in own.items():
         if numbers[name] != value:
             raise InputError(f"{path} is another cell's: {name} is {brief(numbers[name])}, expected {brief(value)}")
-    for name in columns if cell.row.method == "comodulation" else ():
-        if not isinstance(numbers.get(name), (int, float)):
-            raise InputError(f"{path} is damaged: {name} is {brief(numbers.get(name))}, expected a number")
     return numbers
+
+
+def read_probabilities(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """What N cells kept of the same M test examples. Raises InputError for files that are damaged or do not fit each other.
+
+    Returns:
+        Probabilities ``(N, M, C)`` and the targets, classes ``(M,)``.
+    """
+    found: list[np.ndarray] = []
+    answers = np.empty(0)
+    for path in paths:
+        tensors, _ = read_tensors(path)
+        if missing := [name for name in ("probabilities", "target") if name not in tensors]:
+            raise InputError(f"{path} is damaged: it has no {missing[0]}, expected probabilities and target")
+        p, target = tensors["probabilities"].double().numpy(), tensors["target"].numpy()
+        if p.ndim != 2 or not p.size or target.shape != p.shape[:1]:
+            raise InputError(
+                f"{path} is damaged: probabilities are {p.shape} and target {target.shape}, expected (examples, classes) "
+                "and (examples,)"
+            )
+        if not (np.isfinite(p).all() and p.min() >= 0 and p.max() <= 1.001):  # half precision
+            raise InputError(f"{path} is damaged: probabilities from {p.min():g} to {p.max():g}, expected 0 to 1")
+        if target.dtype.kind not in "iu" or target.min() < 0 or target.max() >= p.shape[1]:
+            raise InputError(
+                f"{path} is damaged: target is {target.dtype} from {target.min():g} to {target.max():g}, expected classes "
+                f"from 0 to {p.shape[1] - 1}"
+            )
+        if found and (p.shape != found[0].shape or not np.array_equal(target, answers)):
+            raise InputError(f"{path} has other test examples than {paths[0].name}")
+        found.append(p)
+        answers = target
+    return np.stack(found), answers
 
 
 def search_of(question: Question, cell: Cell) -> Cell:
@@ -134,8 +196,7 @@ def tried_rates(out: Path, search: Cell) -> dict[float, float]:
     path = search_path(out, search)
     found = {}
     for line in read_trials(path):
-        if "learning_rate" not in line["params"]:
-            raise InputError(f"{path} is damaged: a trial without learning_rate")
+        checked(line, RateTrial, path)
         found[line["params"]["learning_rate"]] = math.inf if line["diverged"] else line["nll"]
     return found
 

@@ -33,12 +33,8 @@ from .location_network import LOCATIONS, WIDTHS, LocationNetwork, arranged, augm
 from .question import Inquiry
 
 VERSION = 1
-TUNED, DRAWN, VALIDATED, TESTED = (
-    4096,
-    2048,
-    512,
-    2048,
-)  # canvases: to learn from, of an epoch, to validate on, to test on
+# Canvases to learn from, of an epoch, to validate on, to test on.
+TUNED, DRAWN, VALIDATED, TESTED = 4096, 2048, 512, 2048
 MEASURED = 512  # canvases from which an epoch's task gains are estimated before it is validated
 BLOCK = 256
 PRETRAINING = TrainingSettings(learning_rate=4e-3, batch_size=128, weight_decay=0.05)

@@ -20,12 +20,13 @@ from ..report.page import Cell as Shown
 from ..report.page import Figure, Section, Table, Text, Verdict
 from ..report.question_figures import Point, curves_figure
 from ..statistics import PairedDifference, holm, paired_difference
-from ..store import read_tensors, write_tensors
+from ..store import write_tensors
 from ..studies.claims import FAILS, HOLDS, UNKNOWN, shown_p, sign_verdict
 from ..studies.laboratory import Laboratory
 from ..studies.results import Result
 from ..studies.rows import Cell, Row
 from .decomposition import BrierParts, brier_parts
+from .folder import read_probabilities
 from .measure import train_and_test
 from .pooled import around_zero
 from .question import CELLS, Answer, Inquiry, Question, Stage, usual_settings
@@ -106,7 +107,7 @@ def searched(row: Row) -> Row:
 def first_rate(row: Row) -> float:
     """Where the search begins: with few images, many steps on the same ones go astray at a high rate."""
     images = row.get("images") or math.inf
-    return 0.02 if images < 10 else 0.06 if images < 50 else 0.2
+    return 0.02 if images < 10 else 0.06 if images <= 100 else 0.2
 
 
 def measure(laboratory: Laboratory, cell: Cell, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -186,16 +187,18 @@ class _Kept:
         return [result for result in found if result is not None] if all(found) else []
 
     def probabilities(self, results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray]:
-        """Of one seed's draws, ``(D, M, C)``, and the targets ``(M,)``."""
-        tensors = [read_tensors(self.folder / f"{r.cell.key}.probabilities.safetensors")[0] for r in results]
-        return np.stack([t["probabilities"].double().numpy() for t in tensors]), tensors[0]["target"].numpy()
+        """Of N cells tested on the same examples, ``(N, M, C)``, and the targets ``(M,)``."""
+        return read_probabilities([self.folder / f"{r.cell.key}.probabilities.safetensors" for r in results])
 
     def parts(self, method: str, condition: Condition) -> BrierParts | None:
         """Of all seeds together; None with fewer than two, or where each seed has classes of its own."""
         if condition.classes:
             return None
-        found = [self.probabilities(draws) for seed in self.seeds if (draws := self.draws(method, condition, seed))]
-        return brier_parts(np.stack([p for p, _ in found]), found[0][1]) if len(found) > 1 else None
+        found = [draws for seed in self.seeds if (draws := self.draws(method, condition, seed))]
+        if len(found) < 2:
+            return None
+        probabilities, target = self.probabilities([result for draws in found for result in draws])
+        return brier_parts(probabilities.reshape(len(found), len(found[0]), *probabilities.shape[1:]), target)
 
 
 def noisy_minus_quiet(kept: _Kept, condition: Condition, noisy: str = NOISY, quiet: str = QUIET) -> Pair:
