@@ -294,6 +294,8 @@ def test_a_copy_is_on_its_own(blocks, images):
         ({"unrectified": "magnitud"}, "did you mean 'magnitude'"),
         ({"beta": -1.0}, "beta must be"),
         ({"encoder_width": 9}, "expected 9 neurons"),
+        ({"neurons": "position", "neuron_dim": 1}, "expected no neuron_dim, got 1"),
+        ({"neurons": "position", "example": None, "encoder_width": 9}, "pass example="),
         ({"encoder": "third", "decoder": "first"}, "did not run"),
         ({"encoder": "first.relu"}, "more than once"),
         ({"decoder": "third.relu"}, "more than once"),
@@ -394,6 +396,47 @@ def test_an_adapter_of_something_else(blocks, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         load_adapter(other, tmp_path / "a.safetensors")
     assert torch.equal(other.controller.embedding.weight, before)
+
+
+LANDSCAPE, PORTRAIT = torch.rand(2, 2, 4, 8), torch.rand(2, 2, 8, 4)
+
+
+def places(example):
+    """A model whose every layer takes maps of any size, modulated at each position of its example's maps."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(4, 3),
+    )  # fmt: skip
+    return couple(comodulate(model, encoder="1", decoder="3", num_tasks=2, example=example, neurons="position"))
+
+
+# As many positions turned: couplings would be taken to other places, in silence.
+@pytest.mark.parametrize("mode", ["comodulation", "attention"])
+def test_maps_turned_are_maps_of_another_size(mode):
+    net, tasks = places(LANDSCAPE).eval(), torch.tensor([0, 1])
+    assert net(LANDSCAPE, tasks, mode=mode).shape == (2, 3)
+    for stored in (False, True):
+        with pytest.raises(InputError, match=r"expected 96 neurons \(3, 4, 8\).*has 96 an input \(3, 8, 4\)"):
+            net(PORTRAIT, tasks, mode=mode)
+        if not stored:
+            net.store_task_gains([(LANDSCAPE, tasks)])
+    assert net(LANDSCAPE, tasks, mode=mode).shape == (2, 3)
+    assert net(LANDSCAPE[:1], tasks[:1], mode=mode).shape == (1, 3)  # any number of inputs
+
+
+def test_adapters_of_maps_turned_are_refused(tmp_path):
+    net = places(LANDSCAPE).eval()
+    net.store_task_gains([(LANDSCAPE, torch.tensor([0, 1]))])
+    save_adapter(net, tmp_path / "a.safetensors")
+    other = places(LANDSCAPE).eval()
+    load_adapter(other, tmp_path / "a.safetensors")
+    assert torch.equal(other.all_tasks(LANDSCAPE), net.all_tasks(LANDSCAPE))
+    with pytest.raises(InputError, match="another sizes"):
+        load_adapter(places(PORTRAIT), tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match="another sizes"):
+        net.joined(places(PORTRAIT))
+    assert "sizes" not in attached().adapter_identity()  # channels have none: adapters written before load
 
 
 # New tasks are learned by themselves and joined: not a bit of the others' answers changes.

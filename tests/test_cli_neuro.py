@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from command import comodulate
+from comodulation.cli.recording import unique_names
 from comodulation.neuro.recordings import write_recording
 from neuro_simulation import two_areas
+
+NWB = ["--condition", "orientation"]
+SMALL = ["population", "--seeds", "2", "--neurons", "20", "--informative", "4"]
 
 
 @pytest.fixture
@@ -50,6 +55,13 @@ def test_the_population_model(tmp_path):
         (["recording", "SESSION", "--upstream", "V1", "--control", "control"], "control is compared"),
         (["recording", "SESSION", "--network", "run"], "--network needs --data"),
         (["recording", "x.nwb"], "an NWB file needs --condition"),
+        # A window that ends at the event, and starts before it: nothing is missing but the file.
+        (["recording", "x.nwb", *NWB, "--start", "-0.5", "--stop", "0", "--bin-width", "0.05"], "there is no file"),
+        (["recording", "SESSION", "x.nwb"], "an NWB file needs --condition"),
+        (["recording", "SESSION", *NWB], "--condition: for NWB files"),
+        (["recording", "SESSION", "--stop", "0", "--bin-width", "0.1"], "--stop, --bin-width: for NWB files"),
+        (["recording", "SESSION", "--start", "0"], "--start: for NWB files"),
+        (["recording", "SESSION", "--align", "start_time"], "--align: for NWB files"),
         (["population", "--seeds", "1"], "at least 2"),
         (["population", "--neurons", "10", "--informative", "20"], "informative"),
     ],
@@ -73,3 +85,67 @@ def test_silent_neurons_are_told_and_can_be_left_out(tmp_path):
     assert refused.status == 2
     assert "spikes" in refused.err
     assert comodulate(*words, "--drop-silent").status == 0
+
+
+# Sessions of a day, a folder each, are called alike, and so is a run; none may be lost.
+def test_recordings_of_one_name_are_told_apart(tmp_path):
+    files = [tmp_path / folder / "session.npz" for folder in ("s1", "s2")]
+    for seed, path in enumerate(files):
+        path.parent.mkdir()
+        write_recording(two_areas(seed=seed)[0], path)
+    words = ["--upstream", "V1", "--task", "task", "--out", tmp_path / "out", "--json"]
+    outcome = comodulate("recording", *files, *words)
+    assert outcome.status == 0, outcome.err
+    names = ["s1/session", "s2/session"]
+    assert list(outcome.json["verdict"]) == names
+    assert len({str(said) for said in outcome.json["verdict"].values()}) == 2
+    with open(tmp_path / "out" / "rows.csv") as file:
+        assert list(dict.fromkeys(row["recording"] for row in csv.DictReader(file))) == names
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert all(f"<bdi>{name}</bdi></button></th>" in page for name in names)  # a column each
+
+
+def test_names_are_short_where_they_can_be():
+    def names(*paths):
+        return unique_names([Path(path) for path in paths])
+
+    assert names("a/s.nwb", "a/t.npz", "runs/mice.v2") == ["s", "t", "mice.v2"]
+    assert names("a/s.nwb", "b/s.npz", "runs/s", "t.npz") == ["a/s", "b/s", "runs/s", "t"]
+    assert names("a/s.nwb", "a/s.npz", "x/a/s.npz") == ["a/s", "a/s (2)", "a/s (3)"]
+    assert names("/s.npz", "/s.npz") == ["s", "s (2)"]
+
+
+@pytest.mark.parametrize("words", [SMALL, ["recording", "SESSION", "--upstream", "V1", "--task", "task"]])
+def test_only_a_folder_of_the_same_verb_is_written_over(session, tmp_path, words):
+    words = [session if word == "SESSION" else word for word in words]
+    out = tmp_path / "out"
+    out.mkdir()  # an empty folder will do
+    assert comodulate(*words, "--out", out).status == 0
+    first = (out / "results.json").read_bytes()
+    assert comodulate(*words, "--out", out).status == 0
+    assert (out / "results.json").read_bytes() == first
+    other = ["recording", session, "--upstream", "V1"] if words[0] == "population" else SMALL
+    for path, content in ((out / "results.json", first), (tmp_path / "notes" / "report.html", b"<p>mine</p>")):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        for asked in [other] if path.parent == out else [other, words]:
+            refused = comodulate(*asked, "--out", path.parent)
+            assert refused.status == 2
+            assert f"is not empty and not a folder of `comodulate {asked[0]}`" in refused.line
+            assert path.read_bytes() == content
+
+
+# Refused at once: what is asked would take hours, and would be computed for nothing.
+@pytest.mark.parametrize("words", [["population", "--seeds", "10000"], ["recording", "SESSION", "--upstream", "V1"]])
+def test_a_folder_that_cannot_be_written_is_found_before_anything_is_computed(session, tmp_path, words, monkeypatch):
+    def computed(*_, **__):
+        raise AssertionError("computed for nothing")
+
+    monkeypatch.setattr("comodulation.neuro.experiment.population_study", computed)
+    monkeypatch.setattr("comodulation.neuro.cortex.analyse_recording", computed)
+    words = [session if word == "SESSION" else word for word in words]
+    (tmp_path / "file").write_text("")
+    for out, message in ((tmp_path / "file", "is a file"), (tmp_path / "file" / "out", "cannot write to")):
+        refused = comodulate(*words, "--out", out)
+        assert refused.status == 2
+        assert message in refused.line

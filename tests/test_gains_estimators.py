@@ -123,6 +123,13 @@ def test_gauss_hermite_is_exact_for_the_moments_it_promises(num_nodes: int) -> N
         assert (weights * nodes**power).sum().item() == pytest.approx(moment, abs=1e-12 * scale)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("device", [DEVICE, torch.device("meta")], ids=str)
+def test_gauss_hermite_is_where_it_is_asked_for(dtype: torch.dtype, device: torch.device) -> None:
+    for values in gauss_hermite(5, dtype, device):
+        assert (values.shape, values.dtype, values.device.type) == ((5,), dtype, device.type)
+
+
 # ---- the estimators against one another ----------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from comodulation import gains as module
 from comodulation.gains import (
     ESTIMATORS,
     decoder_gains,
+    decoder_statistics,
 )
 from decoders import DEVICE, OFFERED, Decode, dense, everything, noise, rand, randn, residual
 
@@ -65,7 +66,9 @@ def fused_attention() -> Decode:
 )
 def test_without_forward_mode_the_derivative_says_so_and_quadrature_works(decode: Decode) -> None:
     activity, coupling = rand(3, 5, dtype=torch.float32), rand(3, 5, seed=1, dtype=torch.float32)
-    message = r"decode has no forward-mode derivative, which estimator 'derivative' needs; use estimator 'quadrature'"
+    message = (
+        r"^decode has no forward-mode derivative, which estimator 'derivative' needs; use estimator 'quadrature' \(\w"
+    )
     with pytest.raises(RuntimeError, match=message):
         everything(decode, activity, coupling, estimator="derivative")
     assert torch.isfinite(everything(decode, activity, coupling)).all()
@@ -208,6 +211,19 @@ def test_monte_carlo_uses_its_generator_alone() -> None:
     assert not torch.equal(same[0], same[1])
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_monte_carlo_draws_at_the_precision_of_the_coupling(dtype: torch.dtype) -> None:
+    # What it draws itself is what a caller draws with the same generator, to the last bit.
+    activity, coupling, decode = rand(3, 5, dtype=dtype), randn(3, 5, seed=1, dtype=dtype), dense(5, 4, dtype)
+    draws = torch.randn((16, 3), generator=noise(1), dtype=dtype, device=DEVICE)
+    handed_in = decoder_statistics(decode, activity, coupling, 0.3, estimator="monte_carlo", draws=draws)
+    own = decoder_statistics(
+        decode, activity, coupling, 0.3, estimator="monte_carlo", num_samples=16, generator=noise(1)
+    )
+    for mine, theirs in zip(own, handed_in, strict=True):
+        assert torch.equal(mine, theirs)
+
+
 def test_monte_carlo_in_several_passes_equals_one(monkeypatch: pytest.MonkeyPatch) -> None:
     activity, coupling, decode = rand(3, 5), randn(3, 5, seed=1), dense(5, 4)
     expected = everything(decode, activity, coupling, estimator="monte_carlo")
@@ -231,6 +247,14 @@ def _never(h: Tensor) -> Tensor:
 
 
 ONE = torch.ones(2, 3)
+CORRELATION = (  # why, and what to take instead
+    r"^normalizer 'correlation' is not offered with estimator 'derivative': in the small-noise limit every correlation is "
+    r"\+1, 0 or -1; use estimator 'quadrature', or normalizer 'relative'$"
+)
+NEGATIVE = (
+    r"^activity must be rectified \(>= 0\) and finite: the modulator scales firing rates, and a share of a negative activity "
+    r"has no meaning; got values from -1 to -1$"
+)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +282,7 @@ ONE = torch.ones(2, 3)
         (ONE, ONE, {"estimator": None}, "unknown estimator None"),
         (ONE, ONE, {"normalizer": "variance"}, "unknown normalizer 'variance'.* known: relative, covariance"),
         (ONE, ONE, {"link": "linear"}, "unknown link 'linear'"),
-        (ONE, ONE, {"estimator": "derivative", "normalizer": "correlation"}, "'correlation' is not offered"),
+        (ONE, ONE, {"estimator": "derivative", "normalizer": "correlation"}, CORRELATION),
         (ONE, ONE, {"link": "exponential", "normalizer": "covariance"}, "'exponential' is .*'relative' only"),
         (ONE, ONE, {"link": "exponential", "normalizer": "correlation"}, "for normalizer 'relative' only"),
         (ONE, ONE, {"num_nodes": 1}, "num_nodes must be an integer from 2 to 100, got 1"),
@@ -266,10 +290,10 @@ ONE = torch.ones(2, 3)
         (ONE, ONE, {"num_nodes": 2.5}, "num_nodes must be an integer"),
         (ONE, ONE, {"num_samples": 1}, "num_samples must be an integer of at least 2, got 1"),
         (ONE, ONE, {"num_samples": 8.0}, "num_samples must be an integer"),
-        (-ONE, ONE, {}, r"activity must be rectified .* got values from -1 to -1"),
+        (-ONE, ONE, {}, NEGATIVE),
         (ONE * math.nan, ONE, {}, "activity must be rectified"),
         (ONE * math.inf, ONE, {}, "activity must be rectified .* and finite"),
-        (ONE, ONE * math.nan, {}, "coupling must be finite"),
+        (ONE, ONE * math.nan, {}, "^coupling must be finite, got NaN or infinite values$"),
         (ONE, -ONE * math.inf, {}, "coupling must be finite"),
     ],
 )  # fmt: skip

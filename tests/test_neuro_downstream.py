@@ -51,3 +51,6 @@ def test_bad_input():
         follow_modulator(fit, s.counts[:, 1:], s.condition)
     with pytest.raises(InputError, match="fewer than 25 spikes"):
         follow_modulator(fit, 0 * s.counts, s.condition)
+    s.counts[:, :, 3] = 0  # one silent neuron is refused too, by its number
+    with pytest.raises(InputError, match=r"1 of 8 neurons fire fewer than 25 spikes.*neurons 3"):
+        follow_modulator(fit, s.counts, s.condition)

@@ -1,5 +1,6 @@
 """The 2019 paper's known answers, with intervals over populations; and what is told of them."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 
 from comodulation.errors import InputError
 from comodulation.neuro.decoders import MAXIMUM_LIKELIHOOD
-from comodulation.neuro.experiment import DECODERS, PopulationSettings, accuracies, population_study
+from comodulation.neuro.experiment import DECODERS, PopulationSettings, PopulationStudy, accuracies, population_study
 from comodulation.neuro.figures import population_figure
 from comodulation.neuro.population import draw_population
+from comodulation.neuro.report import write_population
 from comodulation.report.figures import svg
 from comodulation.statistics import paired_difference
 
@@ -77,6 +79,58 @@ def test_what_is_told_and_drawn(study):
     wanted = [r["accuracy"] for r in rows if (r["curve"], r["decoder"], r["trials"]) == ("learning", "regression", 300)]
     np.testing.assert_array_equal(wanted, study.learning["regression"][:, 2])
     assert svg(population_figure(study)) == svg(population_figure(study))
+
+
+def with_accuracies(study, guided, learned, ideal):
+    """A study of two points: of each decoder, accuracies of the four seeds at the first; at the last all are right."""
+    ends = {MAXIMUM_LIKELIHOOD: np.ones(4), "modulator-guided": guided, "regression": learned}
+    settings = replace(study.settings, learning_trials=(10, 30), strengths=(0.1, 1.0, 2.0))
+    table = {name: np.stack([values, np.ones(4)], 1) for name, values in ends.items()}
+    strength = {name: np.stack([np.full(4, 0.6), np.full(4, 0.9), np.full(4, 0.6)], 1) for name in ends}
+    strength[MAXIMUM_LIKELIHOOD] = np.stack([np.full(4, 0.9), np.full(4, 0.9), ideal], 1)
+    return PopulationStudy(settings, table, strength)
+
+
+def on_page(study, folder, claim):
+    """The verdict that the report gives a claim."""
+    write_population(study, folder, "")
+    page = (folder / "report.html").read_text()
+    return re.search(rf'<strong>([^<]*)</strong></p><h3 id="claim-{claim}-name"', page)[1]
+
+
+# The three answers of an interval: above 0, around it, below it. Only the first makes a claim hold, in words and on the page.
+@pytest.mark.parametrize(
+    ("guided", "learned", "said", "holds"),
+    [
+        ([0.97, 0.98, 0.97, 0.96], [0.8, 0.81, 0.8, 0.79], "it is 17.0 points [17.0, 17.0] ahead.", True),
+        ([1.0, 1.0, 1.0, 0.9], [0.95, 0.95, 0.5, 0.96], "it cannot be told which is ahead (13.5 points [", False),
+        ([0.8, 0.8, 0.8, 0.8], [0.9, 0.9, 0.9, 0.9], "with 30 trials it cannot be told which is ahead (0.0", False),
+        ([0.96, 0.96, 0.96, 0.96], [0.98, 0.98, 0.98, 0.98], "it is behind, by 2.0 points [2.0, 2.0].", False),
+    ],
+)
+def test_labels_hold_only_where_the_lead_is_decided(study, tmp_path, guided, learned, said, holds):
+    made = with_accuracies(study, np.array(guided), np.array(learned), np.full(4, 0.8))
+    assert said in made.verdict()[0]
+    assert on_page(made, tmp_path, 1) == ("holds" if holds else "cannot be told")
+
+
+@pytest.mark.parametrize(
+    ("ideal", "said", "holds"),
+    [
+        ([0.8, 0.81, 0.8, 0.81], "The ideal decoder loses 9.5 points [", True),
+        (
+            [0.7, 0.95, 0.8, 1.0],
+            "Whether the ideal decoder loses from sigma 0.1 to 2 cannot be told (3.8 points [",
+            False,
+        ),
+        ([0.95, 0.96, 0.95, 0.96], "The ideal decoder gains 5.5 points [", False),
+    ],
+)
+def test_the_trade_off_holds_only_where_the_harm_is_decided(study, tmp_path, ideal, said, holds):
+    made = with_accuracies(study, np.full(4, 0.97), np.full(4, 0.8), np.array(ideal))
+    assert made.verdict()[1].startswith(said)
+    assert "peaks in between" in made.verdict()[1]
+    assert on_page(made, tmp_path, 2) == ("holds" if holds else "cannot be told")
 
 
 def test_the_same_seeds_give_the_same_numbers():

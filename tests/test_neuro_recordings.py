@@ -120,12 +120,20 @@ def nwb(tmp_path_factory):
     for name in ("orientation", "side", "attention"):
         file.add_trial_column(name, name)
     file.add_trial_column("onset", "in seconds")
+    file.add_trial_column("pulses", "in seconds, one or two a trial", index=True)
+    file.add_trial_column("window", "in seconds, from and to")
+    file.add_trial_column("rewarded", "or not")
+    file.add_trial_column("code", "digits as text")
     for trial, start in enumerate(starts):
         file.add_trial(
             start_time=start - 0.2, stop_time=start + 1, onset=start, orientation=float(recording.condition[trial]) * 45,
-            side="left", attention=str(recording.context[trial]),
+            side="left", attention=str(recording.context[trial]), pulses=[start] * (1 + trial % 2), window=[start, start + 1],
+            rewarded=True, code="1",
         )  # fmt: skip
-    file.add_trial(start_time=100.0, stop_time=101.0, onset=np.nan, orientation=0.0, side="left", attention="task")
+    file.add_trial(
+        start_time=100.0, stop_time=101.0, onset=np.nan, orientation=0.0, side="left", attention="task", pulses=[100.0],
+        window=[100.0, 101.0], rewarded=False, code="1",
+    )  # fmt: skip
     path = tmp_path_factory.mktemp("nwb") / "session.nwb"
     with pynwb.NWBHDF5IO(str(path), "w") as io:
         io.write(file)
@@ -161,6 +169,9 @@ def test_nwb_files_that_cannot_be_read_as_asked(nwb, tmp_path):
     refused("did you mean 'orientation'", condition="orientaton")
     refused("unknown column of the trials table 'task'", context="task")
     refused("did you mean 'onset'", align="onsets")
+    # Text, and several values a trial: columns there are, but of no times.
+    for column in ("side", "attention", "pulses", "window", "rewarded", "code"):
+        refused(f"column '{column}' of the trials table holds no times", align=column)
     refused("unknown column of the units table 'brain'", area="brain")
     refused("start < stop", stop=-1.0)
     refused("whole number of bins", bin_width=0.3)

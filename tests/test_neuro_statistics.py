@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from comodulation.errors import InputError
+from comodulation.neuro import statistics
 from comodulation.neuro.cortex import analyse_recording, comparison_table
 from comodulation.neuro.counts import Groups
 from comodulation.neuro.figures import comparison_figure, recording_figure
@@ -65,6 +66,20 @@ def test_private_noise_is_not_shared():
     assert found.p > 0.05
     shared = modulated_counts(trials=200, neurons=20, strength=0.3)
     assert shared_dimensions(grouped(shared.counts, shared.condition), splits=5, shuffles=60).p < 0.05
+
+
+# Where nothing is shared, p is uniform: 5% of recordings have p < 0.05, and a fifth each lies below 0.2 and above 0.8. A null of
+# fewer halvings than the found value is wider than it: p then crowds in the middle.
+def test_p_of_the_first_dimension_is_uniform_under_the_null(monkeypatch):
+    monkeypatch.setattr(statistics, "_fitted_share", lambda *_: 0.0)  # slow, and not what is asked
+    found = []
+    for seed in range(80):
+        s = modulated_counts(seed, trials=40, bins=2, neurons=8, strength=0.0, rate=2.0)
+        options = {"dimensions": 1, "splits": 10, "shuffles": 19, "seed": seed}
+        found.append(shared_dimensions(grouped(s.counts, s.condition), **options).p)
+    p = np.array(found)
+    assert (p <= 0.05).sum() <= 10
+    assert 24 <= ((p <= 0.2) | (p > 0.8)).sum() <= 43  # of 80: 32 with a standard deviation of 4.4
 
 
 def test_rank_correlations_against_scipy():
@@ -140,6 +155,8 @@ def test_what_is_told_and_drawn(analysed):
     assert len(rows) == len(found.rows())
     table = comparison_table([found])
     assert table[0]["simulated"].startswith(f"{found.dimensions.share:.2f} [")
+    with pytest.raises(InputError, match="different names, got 'simulated' 2 times"):
+        comparison_table([found, found])
     for figure in (recording_figure(found), comparison_figure([found, found])):
         assert svg(figure).startswith("<svg")
 

@@ -391,5 +391,22 @@ def test_verdicts_on_neurons_and_labels():
         assert [item.name for item in found] == ["auc"]  # the other is the same everywhere
         assert judging.quality_verdict(found, len(series)).verdict == verdict
     assert judging.quality_verdict([], 3).verdict == "cannot be told"
-    assert [v.verdict for v in judging.advantage_verdicts(own)] == ["cannot be told"]  # no spread over seeds
+    assert judging.advantage_verdict(own, "spatial").verdict == "cannot be told"  # no spread over seeds
+    assert judging.advantage_verdict(own, "temporal").verdict == "cannot be told"
     assert judging.complete([measured("spatial", 1, 0.4)._replace(seeds=(0,))]) == []
+
+
+def test_conditions_with_other_seeds_are_compared_on_those_they_share():
+    """A study that time cut short: pairs are of the same seed, and more cells of one kind take no verdict from another."""
+    own = [measured("spatial", k, 0.4) for k in (1, 2, 3)]
+    channels = [measured("spatial", k, 0.21, neurons="channel").over((0, 1)) for k in (1, 2, 3)]
+    assert judging.neurons_verdict(own + channels, "spatial").n == "2 seeds"
+    shifted = [item._replace(seeds=(0, 2)) for item in channels]
+    expected = np.mean(
+        [np.subtract(a.over((0, 2)).comodulation, b.comodulation) for a, b in zip(own, shifted, strict=True)]
+    )
+    assert f"{100 * expected:+.2f}" in judging.neurons_verdict(own + shifted, "spatial").effect
+    assert judging.neurons_verdict(own + [item._replace(seeds=(7, 8)) for item in channels], "spatial").n == ""
+    late = [measured("category", k, 0.2 + 0.05 * k) for k in (1, 2, 3)]
+    ahead = [measured("spatial", k, 0.5 - 0.05 * k).over((0, 2)) for k in (1, 2, 3)]
+    assert judging.interaction_verdict(late + ahead).n == "2 seeds"

@@ -9,8 +9,9 @@ from scipy import stats
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
+from comodulation.questions.balance import common_seeds
 from comodulation.questions.decomposition import brier_parts
-from comodulation.questions.pooled import against_reference, around_zero, spread_ratio
+from comodulation.questions.pooled import against_reference, spread_ratio
 from comodulation.questions.prediction import leave_one_out, mean_error, permutation_p, predictors, spearman
 from comodulation.questions.rates import at_an_end, next_rate
 from comodulation.statistics import holm, paired_difference
@@ -54,19 +55,42 @@ def test_pooled_differences_are_those_of_a_two_way_analysis():
         assert d.p == pytest.approx(fitted.pvalues[number])
 
 
-def test_pooling_over_one_row_is_a_t_interval():
-    differences = [0.2, 0.5, -0.1, 0.4]
-    (pooled,), alone = around_zero([differences]), paired_difference(differences, [0] * 4)
-    assert (pooled.low, pooled.high, pooled.p) == pytest.approx((alone.low, alone.high, alone.p))
+def test_two_rows_pooled_are_a_paired_t_test():
+    a, b = [0.2, 0.5, -0.1, 0.4], [0.1, 0.1, 0.0, 0.6]
+    (pooled,), alone = against_reference([a], b), paired_difference(a, b)
+    assert (pooled.mean, pooled.low, pooled.high, pooled.p) == pytest.approx(
+        (alone.mean, alone.low, alone.high, alone.p)
+    )
 
 
 def test_pooled_intervals_cover():
-    """95% of them, with three seeds and fifteen rows; a binomial's tolerance around it."""
+    """95% of them, with three seeds that shift all of fifteen rows alike; the tolerance is that of as many independent rounds."""
     rng = np.random.default_rng(1)
-    rounds, rows = 200, 15
-    covered = sum(d.low < 0 < d.high for _ in range(rounds) for d in around_zero(rng.normal(size=(rows, 3))))
-    # Rows of a round share their variance: the tolerance is that of as many independent rounds.
+    rounds, rows, covered = 200, 15, 0
+    for _ in range(rounds):
+        table = rng.normal(size=(rows + 1, 3)) + 5 * rng.normal(size=3)
+        covered += sum(d.low < 0 < d.high for d in against_reference(table[1:], table[0]))
     assert abs(covered / (rounds * rows) - 0.95) < 4 * math.sqrt(0.95 * 0.05 / rounds)
+
+
+def test_seeds_that_conditions_share():
+    """All of the choices, by enumeration; more finished cells never leave fewer conditions times seeds."""
+    rng = np.random.default_rng(3)
+    for _ in range(300):
+        reached = rng.integers(5, size=rng.integers(1, 8))  # cells of a stage come seed by seed
+        conditions = [set(range(number)) for number in reached]
+
+        def worth(seeds, conditions=conditions):
+            return sum(set(seeds) <= condition for condition in conditions) * (len(seeds) - 1)
+
+        best = max(worth(range(number)) for number in range(2, 6))
+        found = common_seeds(conditions)
+        assert (worth(found) if found else 0) == best
+        assert common_seeds([{seed + 7 for seed in condition} for condition in conditions]) == tuple(
+            s + 7 for s in found
+        )
+    assert common_seeds([{0, 1, 2}, {0, 2}, {0, 2}, {5}]) == (0, 2)  # those they share, not as many as they share
+    assert common_seeds([]) == common_seeds([{1}, {2}]) == ()
 
 
 def test_unequal_spreads_show():
@@ -79,11 +103,11 @@ def test_unequal_spreads_show():
 
 
 def test_seeds_that_agree_leave_nothing_to_test():
-    (found,) = around_zero([[0.5, 0.5]])
+    (found,) = against_reference([[0.5, 0.5]], [0, 0])
     assert (found.low, found.high) == (0.5, 0.5)
     assert math.isnan(found.p)
     with pytest.raises(ValueError, match="at least 2 seeds"):
-        around_zero([[0.5]])
+        against_reference([[0.5]], [0.0])
     with pytest.raises(ValueError, match="finite"):
         against_reference([[1.0, 2.0]], [math.nan, 1.0])
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -12,14 +13,14 @@ import pytest
 
 from command import comodulate
 from comodulation import questions
-from comodulation.errors import RunError
+from comodulation.errors import DivergedError
 from comodulation.questions import QUESTIONS, frame
 from comodulation.questions import controller as controllers
 from comodulation.questions import residual as residuals
 from comodulation.questions import training as trainings
 from comodulation.questions.folder import read_cell, search_of, search_path
 from comodulation.questions.frame import Budget
-from comodulation.statistics import PairedDifference
+from comodulation.statistics import PairedDifference, paired_difference
 from comodulation.store import read_tensors
 from small_study import SMALL
 from synthetic import snapshot
@@ -32,11 +33,11 @@ def study(question, data, out, cache, *options):
 
 
 def first_rows(name, number, monkeypatch):
-    """The question with its first rows alone."""
+    """The question with the first rows of its first stage of several alone."""
     whole = QUESTIONS[name]
 
     def stages(seeds):
-        first = whole.stages(seeds)[0]
+        first = next(stage for stage in whole.stages(seeds) if len(stage.cells) > len(seeds))
         kept = list(dict.fromkeys(cell.row for cell in first.cells))[:number]
         return [replace(first, cells=tuple(cell for cell in first.cells if cell.row in kept))]
 
@@ -211,13 +212,14 @@ def test_a_training_that_diverges_stops_no_other(data, cache, tmp_path, monkeypa
 
     def measure(laboratory, cell, settings, folder):
         if cell.row.get("rank") and cell.seed == 0:
-            raise RunError("the training loss became nan")
+            raise DivergedError("the training loss became nan")
         return narrowed.measure(laboratory, cell, settings, folder)
 
     monkeypatch.setitem(QUESTIONS, "controller", replace(narrowed, measure=measure))
     outcome = study("controller", data, tmp_path / "study", cache, "--trials", "0", "--json")
-    assert (outcome.status, outcome.json["cells"], outcome.json["left_out"]) == (0, 3, 1)
+    assert (outcome.status, outcome.json["cells"], outcome.json["left_out"]) == (0, 3, 0)
     assert "the training loss became nan" in " ".join(outcome.err.split())
+    assert any(note.startswith("Training diverged") and "rank=4" in note for note in outcome.json["notes"])
     assert any("rank 4" in note for note in outcome.json["notes"])  # not compared: it lacks a seed
 
 
@@ -242,7 +244,7 @@ def test_what_training_keeps_is_what_it_predicts(data, cache, tmp_path, monkeypa
     quick_training(monkeypatch)
     out = tmp_path / "study"
     assert study("training", data, out, cache, "--trials", "0").status == 0
-    cells = QUESTIONS["training"].stages((0, 1))[0].cells
+    cells = next(stage.cells for stage in QUESTIONS["training"].stages((0, 1)) if stage.name == "images")
     kept = []
     for cell in cells:
         tensors, _ = read_tensors(out / "cells" / f"{cell.key}.probabilities.safetensors")
@@ -301,6 +303,7 @@ def test_another_folder_is_refused(data, cache, tmp_path, monkeypatch):
     ("change", "message"),
     [
         ({"accuracy": "high"}, "accuracy"),
+        ({"accuracy": True}, "is damaged: accuracy: Input should be a valid number (found: True)"),
         ({"seed": 7}, "another cell's"),
         ({"influence": None}, "influence"),
     ],
@@ -352,10 +355,17 @@ def test_verdicts_on_the_controller():
     assert size.verdict == "cannot be told"
 
 
-def pair(images, accuracy, variance=(0.0, 0.0, 0.0), bias=(0.0, 0.0, 0.0)):
+def pair(images, accuracy, variance=(0.0, 0.0, 0.0), bias=(0.0, 0.0, 0.0), gained=None):
     zeros = [0.0, 0.0, 0.0]
     return trainings.Pair(
-        trainings.Condition(images), (0, 1, 2), list(accuracy), zeros, zeros, list(bias), list(variance)
+        trainings.Condition(images),
+        (0, 1, 2),
+        list(accuracy),
+        zeros,
+        zeros,
+        list(bias),
+        list(variance),
+        gained or [-0.1] * 3,
     )
 
 
@@ -377,6 +387,25 @@ def test_verdicts_on_training():
     assert trainings.pays_verdict(unclear)[0].verdict == "cannot be told"
     for verdict in (*trainings.explanation_verdicts([]), trainings.trend_verdict([]), trainings.pays_verdict([])[0]):
         assert (verdict.verdict, verdict.interval) == ("cannot be told", "")
+
+
+def test_trainings_that_learned_nothing_are_told_apart():
+    """Two networks without a task, whatever their difference; where that network is not there, nothing is known."""
+    assert pair(5, (0.0, 0.001, -0.001), gained=[-0.001, 0.0, 0.002]).idle
+    assert not pair(5, (0.0, 0.001, -0.001)).idle
+    assert not pair(5, (0.0, 0.001, -0.001), gained=[math.nan] * 3).idle
+
+
+def test_one_steady_condition_makes_no_other_decided():
+    """Spreads of very different size: a condition is judged by its own."""
+    steady = [pair(images, (0.0001, 0.0, -0.0001)) for images in (5, 25, None)]
+    loose = pair(100, (0.002, 0.006, 0.005))
+    verdict, tested = trainings.pays_verdict([*steady, loose])
+    d, p = tested[loose.condition]
+    alone = paired_difference(loose.accuracy, [0, 0, 0])
+    assert (d.low, d.high) == pytest.approx((alone.low, alone.high))
+    assert p == pytest.approx(min(1.0, 4 * alone.p))
+    assert verdict.verdict != "holds"
 
 
 def network(options, advantage, **properties):
@@ -405,6 +434,15 @@ def test_verdicts_on_residual_networks():
     assert residuals.prediction_verdict(residuals.tested_properties(flat)[0], 5).verdict == "cannot be told"
     assert residuals.tested_properties(grows[:3]) == ([], [])
     assert {v.verdict for v in residuals.change_verdicts(grows)} == {"cannot be told"}
+
+
+def test_networks_of_an_unfinished_study():
+    """Fifteen on two seeds and one of them on a third are all compared, on the two; a dead network is left out."""
+    kinds = [network(residuals.skips(k / 15, 0), (0.1 * k, 0.1 * k, 0.1 * k), influence=k) for k in range(15)]
+    two = [kinds[0], *(k._replace(seeds=(0, 2), advantage=k.advantage[:2], nll=k.nll[:2]) for k in kinds[1:])]
+    assert [k.seeds for k in residuals.complete(two)] == [(0, 2)] * 15
+    dead = network(residuals.skips(1, 1), (0.1, 0.2, 0.3), influence=math.nan)
+    assert residuals.complete([*kinds, dead]) == kinds
 
 
 def test_every_question_has_what_its_page_says():

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from comodulation.errors import InputError, RunError
+from comodulation.errors import DivergedError, InputError
 from comodulation.studies.rows import Cell, Row
 from comodulation.studies.search import SEARCH_SEED, at_an_end, best_settings, read_trials, search, space
 
@@ -27,7 +27,7 @@ class Bench:
         rate = math.log(settings["learning_rate"])
         floor = (rate - math.log(0.15)) ** 2 + (settings.get("beta", 1) - 0.9) ** 2 + settings["weight_decay"]
         if settings["learning_rate"] > TOO_FAST:
-            raise RunError("the training loss became nan in epoch 2; try a lower learning rate")
+            raise DivergedError("the training loss became nan in epoch 2; try a lower learning rate")
         history = [{"nll": floor + 1 / number, "accuracy": 1 / (1 + floor)} for number in range(1, EPOCHS + 1)]
         return None, type("Adapted", (), {"history": history})
 

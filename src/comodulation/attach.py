@@ -70,7 +70,7 @@ def comodulate(
             in doubt 1, for activity of three dimensions the last.
         batch_dim: dimension of the inputs in them; 1 for a recurrent layer without ``batch_first``.
         neurons: what a neuron is: a ``channel``, averaged over positions, or each ``position`` of each channel, so that tasks can
-            name places (couplings ``(C H W,)`` of maps of one fixed size).
+            name places (couplings ``(C H W,)`` of maps of the example's size, which is then needed, without ``neuron_dim``).
         controller: options of ``Controller``.
         **options: std, link, normalizer, beta, level, num_nodes, after_gain, as in ``Modulation``.
 
@@ -92,6 +92,15 @@ def comodulate(
     _refuse_compiled(model)
     choose(estimator, ESTIMATORS, "estimator")
     choose(neurons, KINDS, "kind of neuron")
+    if neurons == "position":
+        if neuron_dim is not None:
+            raise InputError(
+                f"neurons='position' takes every dimension but the inputs'; expected no neuron_dim, got {neuron_dim}"
+            )
+        if example is None:
+            raise InputError(
+                "neurons='position': pass example= (one batch of inputs), whose maps say which place a coupling belongs to"
+            )
     known = ("std", "link", "normalizer", "beta", "level", "num_nodes", "after_gain")
     for name in options:
         choose(name, known, "option of comodulate;")
@@ -119,7 +128,7 @@ def comodulate(
             seen = torch.empty(shapes[layer], device="meta")
             if not given:
                 site = replace(site, width=None) if not _fits(site, seen) else site
-            site = replace(site, width=site.of(seen))
+            site = site.as_in(seen)
         if site.width is None and layer is not last:
             raise InputError(
                 f"cannot tell the number of neurons of layer {layer.name!r} from its parameters; pass example= (one batch of "

@@ -198,6 +198,7 @@ class Comodulated(nn.Module):
     def adapter_identity(self) -> dict[str, Any]:
         """What an adapter and the network it is loaded into must agree in."""
         options = vars(self.modulation)
+        sizes = [site.sizes for site in (*self.encoder_sites, self.decoder_site)]
         return {
             "method": "comodulate",
             "encoder": [layer.name for layer in self.encoders],
@@ -205,7 +206,7 @@ class Comodulated(nn.Module):
             "neurons": [site.width for site in self.encoder_sites],
             "num_tasks": self.num_tasks,
             # Only where it is not the usual kind: adapters written before there were two load for ever.
-            **({"neuron": self.decoder_site.kind} if self.decoder_site.kind != "channel" else {}),
+            **({"neuron": self.decoder_site.kind, "sizes": sizes} if self.decoder_site.kind != "channel" else {}),
             "unrectified": self.unrectified,
             "model": hash_tensors(self.model.state_dict()),
             # With `auto`, the estimator is the network's to choose.

@@ -22,6 +22,10 @@ class RunError(RuntimeError):
         super().__init__(one_line(message))
 
 
+class DivergedError(RunError):
+    """A training whose loss or predictions are no longer numbers: its settings failed, not the machine."""
+
+
 def one_line(text: object) -> str:
     """A text as a line that a terminal can show: names from files may be long, or hold what moves the cursor.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ class Neurons:
         batch_dim: dimension of the inputs.
         kind: ``channel``: one neuron an entry of its dimension, whatever the position; ``position``: one neuron a channel and
             position, in the order of the activity without its inputs' dimension. ``neuron_dim`` then has no meaning.
+        sizes: of positions, the activity's sizes without its inputs'; None where they are not known. Their product alone does
+            not say what is where: portrait maps have as many neurons as landscape ones.
     """
 
     layer: str
@@ -33,6 +35,12 @@ class Neurons:
     neuron_dim: int | None = None
     batch_dim: int = 0
     kind: str = "channel"
+    sizes: tuple[int, ...] | None = None
+
+    def as_in(self, activity: Tensor) -> Neurons:
+        """These neurons, as many as activity has; of positions, where they are in it. Raises InputError as ``of`` does."""
+        sizes = self._sizes(activity) if self.kind == "position" else None
+        return replace(self, width=self.of(activity), sizes=sizes)
 
     def of(self, activity: Tensor) -> int:
         """How many neurons activity has. Raises InputError where none of its dimensions can hold them."""
@@ -91,16 +99,18 @@ class Neurons:
         return (activity.to(precise) * factor.to(precise).reshape(shape)).to(activity.dtype)
 
     def _sizes(self, activity: Tensor) -> tuple[int, ...]:
-        """Sizes of the dimensions whose every entry is a neuron. Raises InputError where they are not ``width`` in all."""
+        """Sizes of the dimensions whose every entry is a neuron. Raises InputError where they are not ``sizes``, or not ``width``
+        in all."""
         if activity.ndim < 2 or self.batch_dim >= activity.ndim:
             raise InputError(
                 f"layer {self.layer!r} has activity of shape {tuple(activity.shape)}, expected at least inputs and neurons"
             )
         sizes = (*activity.shape[: self.batch_dim], *activity.shape[self.batch_dim + 1 :])
-        if self.width not in (None, math.prod(sizes)):
+        if self.width not in (None, math.prod(sizes)) or self.sizes not in (None, sizes):
+            expected = "" if self.sizes is None else f" {self.sizes}"
             raise InputError(
-                f"layer {self.layer!r}: expected {self.width} neurons, one a channel and position, but its activity "
-                f"{tuple(activity.shape)} has {math.prod(sizes)} an input; inputs must have the size of the example"
+                f"layer {self.layer!r}: expected {self.width} neurons{expected}, one a channel and position, but its activity "
+                f"{tuple(activity.shape)} has {math.prod(sizes)} an input {sizes}; inputs must have the size of the example"
             )
         return sizes
 

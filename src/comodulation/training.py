@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError, RunError
+from .errors import DivergedError, InputError
 from .processes import Processes
 from .store import read_tensors, write_tensors
 
@@ -128,7 +128,7 @@ def train(
         One dict per epoch: epoch, loss, the validation metrics, seconds.
 
     Raises:
-        RunError: the loss is not finite (nothing is saved then).
+        DivergedError: the loss is not finite (nothing is saved then).
         InputError: the checkpoint belongs to another training.
         LostProcess: another process is gone.
     """
@@ -176,7 +176,7 @@ def train(
                 losses.append(loss.detach())
         mean_loss = float(processes.sum(torch.stack(losses).mean()))
         if not math.isfinite(mean_loss):
-            raise RunError(f"the training loss became {mean_loss} in epoch {epoch + 1}; try a lower learning rate")
+            raise DivergedError(f"the training loss became {mean_loss} in epoch {epoch + 1}; try a lower learning rate")
         module.eval()
         with torch.no_grad():
             validation = processes.agree(validate())

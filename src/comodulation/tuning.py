@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .config import RunConfig
-from .errors import RunError
+from .errors import DivergedError
 from .evaluation import METRICS, Predictions, metrics
 from .methods import Method
 from .processes import ALONE, Processes
@@ -139,7 +139,9 @@ def _tune(
             method.settle(seen())
             result = predict(method, inputs, validation, processes)
             if bool(result.log_probabilities.isnan().any()):
-                raise RunError(f"the predictions of {method.name} are no longer numbers; try a lower learning rate")
+                raise DivergedError(
+                    f"the predictions of {method.name} are no longer numbers; try a lower learning rate"
+                )
             values = metrics(result.log_probabilities, result.target)
             if weights is not None:  # the epoch that is kept must be the best at what is trained
                 values["nll"] = weighted_nll(result, weights)

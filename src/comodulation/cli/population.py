@@ -14,7 +14,7 @@ EXAMPLE = "comodulate population --seeds 10 --out runs/population"
 
 
 def population(
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; an earlier population's is replaced.")],
     seeds: Annotated[int, typer.Option(help="Populations, at least 2.")] = 10,
     seed: Annotated[int, typer.Option(help="First seed.")] = 0,
     neurons: Annotated[int, typer.Option(help="Of a population.")] = 200,
@@ -26,7 +26,7 @@ def population(
     from ..console import ConsoleProgress
     from ..errors import InputError
     from ..neuro.experiment import PopulationSettings, population_study
-    from ..neuro.report import write_population
+    from ..neuro.report import POPULATION, claimed, write_population
 
     checked_seed(seed)
     if not 2 <= seeds <= 10_000:
@@ -34,8 +34,9 @@ def population(
     settings = PopulationSettings(
         neurons=neurons, informative=informative, std=sigma, seeds=tuple(range(seed, seed + seeds))
     )
-    with ConsoleProgress() as progress:
-        study = population_study(settings, lambda done, total: progress.message(f"population {done} of {total}"))
     command = f"comodulate population --seeds {seeds} --seed {seed} --neurons {neurons} --informative {informative}"
-    result = write_population(study, out, f"{command} --sigma {sigma:g} --out {out.name}")
+    with claimed(out, POPULATION):
+        with ConsoleProgress() as progress:
+            study = population_study(settings, lambda done, total: progress.message(f"population {done} of {total}"))
+        result = write_population(study, out, f"{command} --sigma {sigma:g} --out {out.name}")
     print(json.dumps(result) if as_json else "\n".join([*result["verdict"], f"report: {result['report']}"]))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .shared import CacheOption, JsonFlag, checked_seed, training_settings
+from .shared import CacheOption, JsonFlag, checked_seeds, training_settings
 
 EXAMPLE = "comodulate reproduce cifar100 --data FOLDER --seeds 10 --out runs/cifar100   (again: goes on)"
 
@@ -49,10 +49,9 @@ def reproduce(
     from ..studies.reproduce import Study, study_config
     from ..studies.reproduce import reproduce as run_study
 
-    checked_seed(seed)
     if not 2 <= seeds <= 1000:
         raise InputError(f"--seeds must be 2 to 1000, got {seeds}: a paired test needs at least 2")
-    checked_seed(seed + seeds - 1)
+    checked_seeds(seed, seeds)
     if not 0 <= trials <= 1000:
         raise InputError(f"--trials must be 0 to 1000, got {trials}")
     if devices is not None and not 1 <= devices <= 256:

@@ -74,6 +74,19 @@ def checked_seed(seed: int) -> int:
     return seed
 
 
+def checked_seeds(first: int, number: int) -> None:
+    """Seeds to compare on, ``first`` to ``first + number - 1``: not among them the one that learning rates are chosen on."""
+    from ..errors import InputError
+    from ..studies.search import SEARCH_SEED
+
+    last = checked_seed(first) + number - 1
+    checked_seed(last)
+    if first <= SEARCH_SEED <= last:
+        raise InputError(
+            f"seeds {first} to {last} hold {SEARCH_SEED}, on whose validation images settings are chosen; take others with --seed"
+        )
+
+
 def table(title: str, rows: list[tuple[str, dict[str, Any]]]) -> None:
     width = max(len(name) for name, _ in rows)
     print(f"{title:{width}s}  accuracy  balanced     NLL   Brier     ECE   count")

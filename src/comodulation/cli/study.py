@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .shared import CacheOption, JsonFlag, checked_seed, training_settings
+from .shared import CacheOption, JsonFlag, checked_seeds, training_settings
 
 EXAMPLE = "comodulate study controller --data FOLDER --hours 0.4 --out runs/controller   (again: goes on)"
 
@@ -48,10 +48,9 @@ def study(
     from ..studies.reproduce import study_config
 
     asked = QUESTIONS[choose(question, QUESTIONS, "question")]
-    checked_seed(seed)
     if not 2 <= seeds <= 1000:
         raise InputError(f"--seeds must be 2 to 1000, got {seeds}: a paired test needs at least 2")
-    checked_seed(seed + seeds - 1)
+    checked_seeds(seed, seeds)
     trials = asked.trials if trials is None else trials
     if not 0 <= trials <= 100:
         raise InputError(f"--trials must be 0 to 100, got {trials}")

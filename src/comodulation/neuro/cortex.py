@@ -213,7 +213,14 @@ def analyse_recording(
 
 
 def comparison_table(recordings: Sequence[RecordingStatistics]) -> list[dict[str, str]]:
-    """Recordings and networks side by side: a row a statistic, a column each, as readers see them."""
+    """Recordings and networks side by side: a row a statistic, a column each, as readers see them.
+
+    Raises:
+        InputError: two of one name, of which one column would be lost.
+    """
+    columns = [one.name for one in recordings]
+    if twice := [name for name in columns if columns.count(name) > 1]:
+        raise InputError(f"recordings side by side need different names, got {twice[0]!r} {len(twice)} times")
     tables = [{row["statistic"]: row for row in one.rows()} for one in recordings]
     names = list(dict.fromkeys(name for table in tables for name in table))
     return [

@@ -30,7 +30,7 @@ class Following:
     """Couplings of downstream neurons to the upstream modulator.
 
     Attributes:
-        coupling: log gain per standard deviation of the modulator, ``(D,)``; nan for a neuron without any spike.
+        coupling: log gain per standard deviation of the modulator, ``(D,)``.
         coupling_error: its standard error, ``(D,)``; that of the modulator's own couplings is not in it.
     """
 

@@ -101,22 +101,43 @@ class PopulationStudy:
         weakest, strongest = (paired_difference(values[:, best], values[:, end]) for end in (0, -1))
         return self.settings.strengths[best], weakest, strongest
 
+    def ahead(self) -> tuple[int, PairedDifference]:
+        """Training trials that modulator-guided decoding needs (the most that were tried, where none is enough), and its accuracy
+        minus that of regression after them."""
+        trials = self.settings.learning_trials
+        place = trials.index(self.trials_needed("modulator-guided") or trials[-1])
+        guided, learned = (self.learning[name][:, place] for name in ("modulator-guided", "regression"))
+        return trials[place], paired_difference(guided, learned)
+
+    def harmed(self) -> PairedDifference:
+        """Accuracy of maximum likelihood at the weakest modulator, minus that at the strongest."""
+        ideal = self.strength[MAXIMUM_LIKELIHOOD]
+        return paired_difference(ideal[:, 0], ideal[:, -1])
+
+    def labels_help(self) -> bool:
+        """Whether labels from the modulator help decoding: fewer trials are needed than for regression, decidedly."""
+        guided, learned = (self.trials_needed(name) or math.inf for name in ("modulator-guided", "regression"))
+        return guided < learned and self.ahead()[1].low > 0
+
+    def trades_off(self) -> bool:
+        """Whether strength decidedly harms the ideal decoder while modulator-guided decoding decidedly peaks in between."""
+        _, weakest, strongest = self.peak()
+        return min(self.harmed().low, weakest.low, strongest.low) > 0
+
     def verdict(self) -> list[str]:
         """A sentence each for the two known answers, with intervals over seeds in points of accuracy."""
         s = self.settings
         guided, learned = self.trials_needed("modulator-guided"), self.trials_needed("regression")
         most = s.learning_trials[-1]
         word = lambda number: f"{number}" if number else f"more than {most}"  # noqa: E731
-        place = s.learning_trials.index(guided) if guided else len(s.learning_trials) - 1
-        ahead = paired_difference(self.learning["modulator-guided"][:, place], self.learning["regression"][:, place])
+        number, ahead = self.ahead()
         where, weakest, strongest = self.peak()
-        harmed = paired_difference(self.strength[MAXIMUM_LIKELIHOOD][:, 0], self.strength[MAXIMUM_LIKELIHOOD][:, -1])
         peaked = weakest.low > 0 and strongest.low > 0
         return [
             f"Modulator-guided decoding needs {word(guided)} training trials for 90% of what maximum likelihood has above "
-            f"chance, regression {word(learned)}; with {s.learning_trials[place]} trials it is {_points(ahead)} ahead.",
-            f"The ideal decoder loses {_points(harmed)} from sigma {s.strengths[0]:g} to {s.strengths[-1]:g}; "
-            f"modulator-guided decoding with {s.trials} trials "
+            f"chance, regression {word(learned)}; with {number} trials " + _ahead(ahead) + ".",
+            _harmed(self.harmed(), f"from sigma {s.strengths[0]:g} to {s.strengths[-1]:g}")
+            + f"; modulator-guided decoding with {s.trials} trials "
             + (
                 f"peaks in between, at sigma {where:g}: {_points(weakest)} above the weakest and {_points(strongest)} above "
                 "the strongest modulator."
@@ -191,7 +212,27 @@ def accuracies(
     return found
 
 
-def _points(d: PairedDifference) -> str:
+def _ahead(difference: PairedDifference) -> str:
+    """What modulator-guided decoding minus regression says."""
+    if difference.low > 0:
+        return f"it is {_points(difference)} ahead"
+    if difference.high < 0:
+        return f"it is behind, by {_points(difference, -1)}"
+    return f"it cannot be told which is ahead ({_points(difference)})"
+
+
+def _harmed(difference: PairedDifference, where: str) -> str:
+    """What the ideal decoder's accuracy at the weakest minus that at the strongest modulator says."""
+    if difference.low > 0:
+        return f"The ideal decoder loses {_points(difference)} {where}"
+    if difference.high < 0:
+        return f"The ideal decoder gains {_points(difference, -1)} {where}"
+    return f"Whether the ideal decoder loses {where} cannot be told ({_points(difference)})"
+
+
+def _points(d: PairedDifference, sign: int = 1) -> str:
+    """The difference in points of accuracy with its interval; with sign -1, the opposite difference."""
     if math.isnan(d.mean):
         return "nan points"
-    return f"{100 * d.mean:.1f} points [{100 * d.low:.1f}, {100 * d.high:.1f}]"
+    low, high = sorted((100 * sign * d.low, 100 * sign * d.high))
+    return f"{100 * sign * d.mean:.1f} points [{low:.1f}, {high:.1f}]"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, choose
+from .population import Floats
 from .recordings import Recording, count_spikes, label_of, seconds
 
 AREA_COLUMNS = ("area", "brain_area", "location", "region")  # of the units table, where no column is named
@@ -41,8 +42,8 @@ def read_nwb(
             left out.
 
     Raises:
-        InputError: pynwb is missing, the file cannot be read, tables or columns that are missing (with the nearest name), a
-            window that is no whole number of bins.
+        InputError: pynwb is missing, the file cannot be read, tables or columns that are missing (with the nearest name), an
+            ``align`` that holds no times, a window that is no whole number of bins.
     """
     bins = _bins(start, stop, bin_width)
     try:
@@ -79,7 +80,7 @@ def _from_file(
     columns = [condition] if isinstance(condition, str) else list(condition)
     for column in (*columns, align, *(given for given in (target, context) if given is not None)):
         choose(column, trials.colnames, "column of the trials table")
-    times = np.asarray(trials[align][:], float)
+    times = _times(trials, align)
     shown = [", ".join(parts) for parts in zip(*(_column(trials, column) for column in columns), strict=True)]
     whole = np.array([all(parts) for parts in zip(*(_column(trials, column) for column in columns), strict=True)])
     kept = np.isfinite(times) & whole
@@ -115,6 +116,16 @@ def _areas(units: Any, column: str | None) -> list[str]:
             where = label_of(units["electrode_group"][row].location) or where
         found.append(where)
     return found
+
+
+def _times(trials: Any, align: str) -> Floats:
+    try:
+        values = np.asarray(trials[align][:])
+    except ValueError:  # several values a row, not equally many in each
+        values = np.empty(0, object)
+    if values.ndim != 1 or values.dtype.kind not in "iuf":  # text of digits and truth values are no times either
+        raise InputError(f"column {align!r} of the trials table holds no times")
+    return values.astype(float)
 
 
 def _column(table: Any, name: str) -> list[str]:

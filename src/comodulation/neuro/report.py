@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import InputError
+from ..files import PARTIAL
 from ..report.figures import svg
 from ..report.page import Figure, Section, Table, Text, Verdict, render
-from ..store import writable, write_bytes, write_json
+from ..store import read_json, writable, write_bytes, write_json
 from ..studies.report import finite, source_commit
 from .cortex import RecordingStatistics, comparison_table
 from .experiment import PopulationStudy
 from .figures import comparison_figure, population_figure, recording_figure
 
 TABLE, RESULTS, REPORT, FIGURES = "rows.csv", "results.json", "report.html", "figures"
+POPULATION, RECORDING = "population", "recording"  # what a folder holds
+
+
+@contextlib.contextmanager
+def claimed(out: Path, kind: str) -> Iterator[None]:
+    """A folder to write to, found fit for it before anything is computed: new, empty, or of the same kind, which is replaced.
+
+    Raises:
+        InputError: it holds something else, or cannot be written to.
+    """
+    try:
+        if out.exists() and not out.is_dir():
+            raise InputError(f"{out} is a file, expected a folder to write to")
+        found = [path.name for path in out.iterdir()] if out.exists() else []
+    except OSError as error:
+        raise InputError(f"cannot write to {out}: {error.strerror or error}") from error
+    if any(not name.endswith(PARTIAL) for name in found) and _kind(out) != kind:
+        raise InputError(f"{out} is not empty and not a folder of `comodulate {kind}`; choose another --out")
+    with writable(out):
+        yield
 
 
 def write_population(study: PopulationStudy, out: Path, command: str) -> dict[str, Any]:
@@ -30,12 +52,10 @@ def write_population(study: PopulationStudy, out: Path, command: str) -> dict[st
         "the ideal one, regression is not. Below: a stronger modulator harms the ideal decoder and helps those that learn from it.",
         "Accuracy of each decoder",
     )
-    peak, weakest, strongest = study.peak()
     verdicts = [
-        Verdict("Labels", said[0], _holds((study.trials_needed("modulator-guided") or math.inf)
-                < (study.trials_needed("regression") or math.inf))),
-        Verdict("Trade-off", said[1], _holds(weakest.low > 0 and strongest.low > 0)),
-    ]  # fmt: skip
+        Verdict("Labels", said[0], _holds(study.labels_help())),
+        Verdict("Trade-off", said[1], _holds(study.trades_off())),
+    ]
     means = [[decoder, *(float(value) for value in values.mean(0))] for decoder, values in study.learning.items()]
     columns = ["decoder", *(f"{number} trials" for number in s.learning_trials)]
     table = Table(columns, means, "Mean accuracy after so many training trials.", dict.fromkeys(columns[1:], ".1%"))
@@ -44,8 +64,11 @@ def write_population(study: PopulationStudy, out: Path, command: str) -> dict[st
         f"{s.neurons} Poisson neurons, {s.informative} of them informative; {len(s.seeds)} populations.",
         _facts(command), verdicts, [Section("Accuracy", [figure, table])],
     )  # fmt: skip
-    numbers = {"trials_needed": {name: study.trials_needed(name) for name in study.learning}, "best_strength": peak}
-    return _write(out, study.rows(), {"population": figure}, page, {"verdict": said, **numbers})
+    numbers = {
+        "trials_needed": {name: study.trials_needed(name) for name in study.learning},
+        "best_strength": study.peak()[0],
+    }
+    return _write(out, POPULATION, study.rows(), {"population": figure}, page, {"verdict": said, **numbers})
 
 
 def write_recordings(found: Sequence[RecordingStatistics], out: Path, command: str) -> dict[str, Any]:
@@ -72,7 +95,16 @@ def write_recordings(found: Sequence[RecordingStatistics], out: Path, command: s
     said = {one.name: one.verdict() for one in found}
     page = render("A shared modulator in spike counts", ", ".join(said), _facts(command), [], sections)
     rows = [row for one in found for row in one.rows()]
-    return _write(out, rows, figures, page, {"verdict": said, "statistics": rows})
+    return _write(out, RECORDING, rows, figures, page, {"verdict": said, "statistics": rows})
+
+
+def _kind(out: Path) -> str | None:
+    """What a folder holds; None where neither of the two."""
+    try:
+        found = read_json(out / RESULTS)
+    except InputError:
+        return None
+    return found.get("kind") if isinstance(found, dict) else None
 
 
 def _holds(decided: bool) -> str:
@@ -84,18 +116,24 @@ def _facts(command: str) -> dict[str, str]:
 
 
 def _write(
-    out: Path, rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Figure], page: str, result: dict[str, Any]
+    out: Path,
+    kind: str,
+    rows: Sequence[Mapping[str, Any]],
+    figures: Mapping[str, Figure],
+    page: str,
+    result: dict[str, Any],
 ) -> dict[str, Any]:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     with writable(out):
+        # First, so that a folder that was not written to its end can be told from another's.
+        result = finite({"kind": kind, **result, "report": str(out / REPORT)})
+        write_json(out / RESULTS, result)
         (out / FIGURES).mkdir(exist_ok=True)
         for name, figure in figures.items():
             write_bytes(out / FIGURES / f"{name}.svg", figure.svg.encode())
         write_bytes(out / TABLE, text.getvalue().encode())
-        result = finite({**result, "report": str(out / REPORT)})
         write_bytes(out / REPORT, page.encode())
-        write_json(out / RESULTS, result)
     return result

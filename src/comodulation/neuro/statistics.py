@@ -68,7 +68,7 @@ class Dimensions:
         fitted_share: the same as factor analysis of all trials has it. Lower: further factors always fit some noise.
         shared: part of the counts' variance that is shared with other neurons, mean over neurons; about 0 where none is.
         spectrum: held-out shared variance along each dimension, in units of one neuron's variance, ``(q,)``.
-        p: of the held-out variance of the first dimension, against trials shuffled separately for each neuron.
+        p: of the held-out variance of the first dimension, against bins permuted within their groups for each neuron by itself.
     """
 
     share: float
@@ -166,7 +166,10 @@ def shared_dimensions(
     scaled, rng = residuals / spread, np.random.default_rng(seed)
     every = np.arange(groups.trials)
     spectrum = _held_out(scaled, groups.trial, every, q, splits, rng)
-    chance = [_held_out(_shuffled(scaled, groups, rng), groups.trial, every, q, 1, rng)[0] for _ in range(shuffles)]
+    # A mean of fewer splits scatters more: with another number than the found value's, p would be too large or too small.
+    chance = [
+        _held_out(_shuffled(scaled, groups, rng), groups.trial, every, 1, splits, rng)[0] for _ in range(shuffles)
+    ]
     blocks = np.array_split(rng.permutation(every), BLOCKS)
     left = [_share(_held_out(scaled, groups.trial, np.setdiff1d(every, out), q, splits, rng)) for out in blocks]
     return Dimensions(
@@ -278,9 +281,8 @@ def _shuffled(scaled: Floats, groups: Groups, rng: np.random.Generator) -> Float
     """Bins permuted within their group, for each neuron by itself: what is private stays, what is shared goes."""
     shuffled = np.empty_like(scaled)
     order = np.argsort(groups.index, kind="stable")
-    keys = rng.random(scaled.shape)
-    for neuron in range(scaled.shape[1]):
-        shuffled[order, neuron] = scaled[np.lexsort((keys[:, neuron], groups.index)), neuron]
+    keys = groups.index[:, None] + rng.random(scaled.shape)  # sorted: groups in order, bins of each in random order
+    shuffled[order] = np.take_along_axis(scaled, keys.argsort(0), 0)
     return shuffled
 
 

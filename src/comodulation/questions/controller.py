@@ -17,6 +17,7 @@ from ..statistics import PairedDifference, holm
 from ..studies.claims import FAILS, HOLDS, UNKNOWN, shown_p
 from ..studies.results import Result, values
 from ..studies.rows import Cell, Row
+from .balance import common_seeds
 from .measure import measure_accuracy
 from .pooled import against_reference, spread_ratio
 from .question import Answer, Inquiry, Question, Stage, stage, usual_settings
@@ -198,14 +199,11 @@ def shown(name: str) -> str:
 def _complete(
     results: Sequence[Result], names: Sequence[str], metric: str
 ) -> tuple[dict[str, list[float]], list[float]]:
-    """Values of the rows that have every seed that the reference has, and the reference's."""
+    """Values of the rows over the same seeds, and the reference's."""
     reference = values(results, "residual", "open", REFERENCE, metric)
-    seeds = sorted(reference)
-    rows = {}
-    for name in names:
-        found = values(results, "residual", "open", name, metric)
-        if name != REFERENCE and seeds and set(seeds) <= set(found):
-            rows[name] = [found[seed] for seed in seeds]
+    table = {name: values(results, "residual", "open", name, metric) for name in names if name != REFERENCE}
+    seeds = common_seeds([reference.keys() & found.keys() for found in table.values()])
+    rows = {name: [row[seed] for seed in seeds] for name, row in table.items() if seeds and row.keys() >= set(seeds)}
     return rows, [reference[seed] for seed in seeds]
 
 
@@ -319,4 +317,7 @@ CONTROLLER = Question(
     answer=answer,
     trials=4,
     first_rate=first_rate,
+    rates=(
+        "The embedding's learning rate was searched for in another study; other controllers take the rate at which a search begins."
+    ),
 )

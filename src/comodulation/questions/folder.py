@@ -26,6 +26,8 @@ QUESTION, LOCK = "question.json", ".lock"
 
 # A search multiplies and divides the best rate until a neighbour is new: for 0 and infinity none ever is.
 Rate = Annotated[float, Field(ge=1e-100, le=1e100)]
+# A training that diverged leaves no numbers, and a rank correlation or an interval of what is not finite is none.
+Finite = Annotated[Number, Field(allow_inf_nan=False)]
 
 
 class CellNumbers(Written):
@@ -36,13 +38,13 @@ class CellNumbers(Written):
     method: str
     options: str
     seed: Count
-    accuracy: Number
-    nll: Number
-    ece: Number
-    brier: Number
+    accuracy: Finite
+    nll: Finite
+    ece: Finite
+    brier: Finite
     learnable_parameters: Count
-    seconds: Number
-    alone: Number = Field(default=math.nan)  # accuracy on images without distractors, where a question has them
+    seconds: Finite
+    alone: Finite = Field(default=math.nan)  # accuracy on images without distractors, where a question has them
 
 
 class Asked(Written):
@@ -114,6 +116,11 @@ def cell_path(out: Path, cell: Cell) -> Path:
     return out / CELLS / f"{cell.key}.json"
 
 
+def diverged_path(out: Path, cell: Cell) -> Path:
+    """What a cell whose training diverged leaves: the reason. It is not trained again, which would end in the same way."""
+    return out / CELLS / f"{cell.key}.diverged"
+
+
 def is_finished(out: Path, cell: Cell) -> bool:
     """Whether a cell is there. Its numbers are written last: where a power cut has torn them, it is trained again."""
     path = cell_path(out, cell)
@@ -121,6 +128,11 @@ def is_finished(out: Path, cell: Cell) -> bool:
         return path.exists() and isinstance(read_json(path), dict)
     except InputError:
         return False
+
+
+def is_over(out: Path, cell: Cell) -> bool:
+    """Whether nothing is left to do for a cell: it is finished, or its training diverged."""
+    return is_finished(out, cell) or diverged_path(out, cell).exists()
 
 
 def finished(question: Question, inquiry: Inquiry, out: Path) -> list[Result]:
@@ -138,7 +150,7 @@ def read_cell(out: Path, cell: Cell, columns: Sequence[str] = ()) -> dict[str, A
     path = cell_path(out, cell)
     numbers = checked(read_json(path), CellNumbers, path)
     if columns and cell.row.method == "comodulation":
-        measured: dict[str, Any] = dict.fromkeys(columns, (Number, ...))
+        measured: dict[str, Any] = dict.fromkeys(columns, (Finite, ...))
         checked(numbers, create_model("Columns", __base__=Written, **measured), path)
     own = {
         "variant": cell.variant, "readout": cell.readout, "method": cell.row.method, "options": cell.row.described,
@@ -157,7 +169,7 @@ def read_probabilities(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
         Probabilities ``(N, M, C)`` and the targets, classes ``(M,)``.
     """
     found: list[np.ndarray] = []
-    answers = np.empty(0)
+    answers = shown = np.empty(0)
     for path in paths:
         tensors, _ = read_tensors(path)
         if missing := [name for name in ("probabilities", "target") if name not in tensors]:
@@ -175,10 +187,12 @@ def read_probabilities(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
                 f"{path} is damaged: target is {target.dtype} from {target.min():g} to {target.max():g}, expected classes "
                 f"from 0 to {p.shape[1] - 1}"
             )
-        if found and (p.shape != found[0].shape or not np.array_equal(target, answers)):
+        images = tensors["image"].numpy() if "image" in tensors else np.empty(0)
+        same = [np.array_equal(*pair) for pair in ((target, answers), (images, shown))] if found else []
+        if found and (p.shape != found[0].shape or not all(same)):
             raise InputError(f"{path} has other test examples than {paths[0].name}")
         found.append(p)
-        answers = target
+        answers, shown = target, images
     return np.stack(found), answers
 
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError, choose
+from ..errors import DivergedError, InputError, choose
 from ..features import locked
 from ..progress import Progress, Silent
 from ..session import deal_images
-from ..store import json_bytes, remove_partials, writable, write_bytes, write_json
+from ..store import json_bytes, read_json, remove_partials, writable, write_bytes, write_json
 from ..studies.laboratory import Laboratory
 from ..studies.pool import Clock, run_jobs
 from ..studies.reproduce import Study, read_material
@@ -28,7 +28,9 @@ from .folder import (
     cell_path,
     claim,
     cleared_if_refused,
+    diverged_path,
     is_finished,
+    is_over,
     search_of,
     search_path,
     settings_of,
@@ -45,11 +47,12 @@ class Budget:
 
     Args:
         deadline: seconds since the epoch, None for no end.
+        longest: seconds that the longest unit of each kind took, of those known so far.
     """
 
-    def __init__(self, deadline: float | None) -> None:
+    def __init__(self, deadline: float | None, longest: dict[str, float] | None = None) -> None:
         self.deadline = deadline
-        self.longest: dict[str, float] = {}
+        self.longest = dict(longest or {})
 
     def allows(self, kind: str) -> bool:
         """A kind that has not been seen takes as long as the longest that has; the first unit of all only needs time left."""
@@ -99,7 +102,8 @@ def investigate(
         laboratory = laboratory_of(question, inquiry, cache, tell)
         material = laboratory.material
         deal_images(inquiry.config, material.family, material.labelled[inquiry.config.train_split].examples)
-        laboratory.backbone  # noqa: B018 (refused before anything is written)
+        if not _is_over(deadline):
+            laboratory.backbone  # noqa: B018 (refused before anything is written)
         for name in (CELLS, SEARCH):
             (out / name).mkdir(exist_ok=True)
         for folder in (out, out / CELLS, out / SEARCH, out / FIGURES):
@@ -108,14 +112,27 @@ def investigate(
         # Not without need: what was written last is what a power cut endangers.
         if not (out / QUESTION).exists() or (out / QUESTION).read_bytes() != content:
             write_bytes(out / QUESTION, content)
-        laboratory.features  # noqa: B018 (extracted once, before several processes ask for them)
+        if not _is_over(deadline):
+            laboratory.features  # noqa: B018 (extracted once, before several processes ask for them)
         del laboratory, material
+        budget = Budget(deadline, _seconds_known(out, [cell for stage in stages for cell in stage.cells]))
         for stage in stages:
-            arguments = (question.name, inquiry, str(out), str(cache), deadline)
+            arguments = (question.name, inquiry, str(out), str(cache), budget)
             _search(question, inquiry, stage.name, stage.cells, out, arguments, devices, say)
             _train(question, inquiry, stage.name, stage.cells, out, arguments, devices, say)
     everything = [cell for stage in stages for cell in stage.cells]
-    return [cell for cell in everything if not is_finished(out, cell)]
+    return [cell for cell in everything if not is_over(out, cell)]
+
+
+def _seconds_known(out: Path, cells: Sequence[Cell]) -> dict[str, float]:
+    """The longest of each kind of cell, by what is finished."""
+    longest: dict[str, float] = {}
+    for cell in cells:
+        if is_finished(out, cell):
+            seconds = read_json(cell_path(out, cell)).get("seconds_in_all")
+            if isinstance(seconds, int | float):
+                longest[_kind(cell)] = max(float(seconds), longest.get(_kind(cell), 0.0))
+    return longest
 
 
 def laboratory_of(question: Question, inquiry: Inquiry, cache: Path, tell: Progress | None = None) -> Laboratory:
@@ -123,8 +140,12 @@ def laboratory_of(question: Question, inquiry: Inquiry, cache: Path, tell: Progr
     if question.make_laboratory is not None:
         laboratory = question.make_laboratory(inquiry, cache)
         laboratory.tell = tell or laboratory.tell
-        return laboratory
-    return Laboratory(read_material(Study("cifar100", inquiry.config, inquiry.seeds), cache), tell)
+    else:
+        laboratory = Laboratory(read_material(Study("cifar100", inquiry.config, inquiry.seeds), cache), tell)
+    config = inquiry.config
+    if config.test_split not in laboratory.material.labelled:
+        raise InputError(f"{config.data!r} has no split {config.test_split!r}, whose images a study is tested on")
+    return laboratory
 
 
 def _is_over(deadline: float | None) -> bool:
@@ -149,7 +170,8 @@ def _search(
     unfinished = [cell for cell in cells if not is_finished(out, cell) and _learns(cell)]
     rows = list(dict.fromkeys(search_of(question, cell) for cell in unfinished))
     todo = [row for row in rows if len(tried_rates(out, row)) < inquiry.trials]
-    if not todo or _is_over(arguments[-1]):
+    budget: Budget = arguments[-1]
+    if not todo or _is_over(budget.deadline):
         return
     left = {_kind(row): inquiry.trials - len(tried_rates(out, row)) for row in todo}
     clock = Clock(left, devices)
@@ -157,8 +179,9 @@ def _search(
     def on_event(event: Any) -> None:
         row, number, seconds = event
         clock.finish(_kind(row), seconds)
+        budget.spent(_kind(row), seconds)
         if number == inquiry.trials:
-            say(f"{stage}, search: {row.row.label}: {number} trials{_left(clock, arguments[-1])}")
+            say(f"{stage}, search: {row.row.label}: {number} trials{_left(clock, budget.deadline)}")
 
     jobs = [(f"search of {row.row.label}", ("search", row)) for row in todo]
     run_jobs(jobs, _worker, arguments, devices, on_event)
@@ -180,12 +203,13 @@ def _train(
             or not _learns(cell)
             or len(tried_rates(out, search_of(question, cell))) >= inquiry.trials
         )
-        return searched and not is_finished(out, cell)
+        return searched and not is_over(out, cell)
 
     there = sum(is_finished(out, cell) for cell in cells)
     todo = [cell for cell in cells if ready(cell)]
     say(f"{stage}: {there} of {len(cells)} cells are there")
-    if not todo or _is_over(arguments[-1]):
+    budget: Budget = arguments[-1]
+    if not todo or _is_over(budget.deadline):
         return
     # Cells on the same layers go to one process; the order of their worth is kept otherwise.
     units: dict[Any, list[Cell]] = {}
@@ -200,13 +224,14 @@ def _train(
         nonlocal there
         cell, numbers, seconds = event
         clock.finish(_kind(cell), seconds)
+        budget.spent(_kind(cell), seconds)
         if isinstance(numbers, str):
             say(f"{stage}: seed {cell.seed}, {cell.row.label} failed: {numbers}")
             return
         there += 1
         say(
             f"{stage} {there}/{len(cells)}: seed {cell.seed}, {cell.row.label}: {100 * numbers['accuracy']:.2f}%, "
-            f"NLL {numbers['nll']:.3f}, ECE {100 * numbers['ece']:.2f}%{_left(clock, arguments[-1])}"
+            f"NLL {numbers['nll']:.3f}, ECE {100 * numbers['ece']:.2f}%{_left(clock, budget.deadline)}"
         )
 
     jobs = [(f"seed {unit[0].seed}, {unit[0].row.label}", ("cells", unit)) for unit in units.values()]
@@ -214,13 +239,13 @@ def _train(
 
 
 def _worker(
-    name: str, inquiry: Inquiry, out: str, cache: str, deadline: float | None
+    name: str, inquiry: Inquiry, out: str, cache: str, budget: Budget
 ) -> Callable[[Any, Callable[[Any], None]], None]:
     """What a process does with a job: as much of it as the time allows."""
     from . import QUESTIONS
 
     question, folder = QUESTIONS[choose(name, QUESTIONS, "question")], Path(out)
-    laboratory, budget = laboratory_of(question, inquiry, Path(cache)), Budget(deadline)
+    laboratory = laboratory_of(question, inquiry, Path(cache))
 
     def work(job: Any, send: Callable[[Any], None]) -> None:
         kind, what = job
@@ -238,7 +263,8 @@ def _worker(
             settings = settings_of(question, inquiry, folder, cell, laboratory.material.family.num_tasks)
             try:
                 numbers = question.measure(laboratory, cell, settings, folder / CELLS)
-            except RunError as error:  # a training that diverged is one cell's failure, which the others must not share
+            except DivergedError as error:  # one cell's failure, which the others must not share
+                write_bytes(diverged_path(folder, cell), f"{error}\n".encode())
                 send((cell, str(error), time.perf_counter() - began))
                 continue
             seconds = time.perf_counter() - began
@@ -259,7 +285,7 @@ def _trial(
     try:
         _, adapted = laboratory.adapt(row, settings)
         line["nll"] = min(entry["nll"] for entry in adapted.history)
-    except RunError:  # a loss that is no longer finite
+    except DivergedError:
         line |= {"diverged": True, "nll": DIVERGED}
     path = search_path(folder, row)
     lines = [*read_trials(path), line]

@@ -17,8 +17,9 @@ from ..report.question_figures import Point, curves_figure, scatter_figure
 from ..statistics import PairedDifference, holm, paired_difference
 from ..studies.claims import FAILS, HOLDS, UNKNOWN, shown_p, sign_verdict
 from ..studies.results import Result
+from .balance import common_seeds
 from .location_network import LOCATIONS
-from .pooled import against_reference, around_zero
+from .pooled import against_reference
 from .prediction import Predictor, predictors
 from .question import Answer, Inquiry
 
@@ -67,6 +68,12 @@ class Measured(NamedTuple):
         """Accuracy of comodulation minus attention, by seed."""
         return [a - b for a, b in zip(self.comodulation, self.attention, strict=True)]
 
+    def over(self, seeds: Sequence[int]) -> Measured:
+        """The same over some of its seeds."""
+        places = [self.seeds.index(seed) for seed in seeds]
+        base, alone, attention, comodulation, nll, ece = ([row[place] for place in places] for row in self[2:-1])
+        return Measured(self.condition, tuple(seeds), base, alone, attention, comodulation, nll, ece, self.qualities)
+
 
 def conditions(results: Sequence[Result]) -> list[Measured]:
     """Every condition that has both methods and the network without a task, in the order of the results."""
@@ -95,9 +102,9 @@ def conditions(results: Sequence[Result]) -> list[Measured]:
 
 
 def complete(measured: Sequence[Measured]) -> list[Measured]:
-    """Those that have as many seeds as any, if these are two or more: what can be compared over seeds."""
-    most = max((len(item.seeds) for item in measured), default=0)
-    return [item for item in measured if len(item.seeds) == most] if most > 1 else []
+    """Conditions over the same seeds, two or more: what can be compared over seeds."""
+    seeds = common_seeds([item.seeds for item in measured])
+    return [item.over(seeds) for item in measured if seeds and set(seeds) <= set(item.seeds)]
 
 
 def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
@@ -106,11 +113,11 @@ def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
     measured = complete(everything)
     found = tested_qualities(measured)
     verdicts = [
-        interaction_verdict(measured),
-        *(best_verdict(measured, kind) for kind in KINDS),
-        *(neurons_verdict(measured, kind) for kind in KINDS[1:]),
+        interaction_verdict(everything),
+        *(best_verdict(everything, kind) for kind in KINDS),
+        *(neurons_verdict(everything, kind) for kind in KINDS[1:]),
         quality_verdict(found, len(measured)),
-        *advantage_verdicts(measured),
+        *(advantage_verdict(everything, kind) for kind in KINDS),
     ]
     sections = [Section("Every condition", [_table(everything), Text(READING)])] if everything else []
     if found:
@@ -119,8 +126,9 @@ def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
     notes += [
         "Conditions that share a kind of task are not wholly exchangeable, as the permutation test takes them to be."
     ]
-    if short := [item.condition.shown for item in everything if item not in measured]:
-        notes.append(f"Not compared, because they lack a seed: {'; '.join(short)}.")
+    compared = {item.condition for item in measured}
+    if short := [item.condition.shown for item in everything if item.condition not in compared]:
+        notes.append(f"Not among what the labels are tested on, because they lack a seed: {'; '.join(short)}.")
     numbers = {
         "conditions": [{**item._asdict(), "condition": item.condition._asdict()} for item in everything],
         "qualities": [{**vars(item), "predicts": item.predicts} for item in found],
@@ -136,14 +144,18 @@ READING = (
 
 
 def _of(measured: Sequence[Measured], kind: str, neurons: str) -> list[Measured]:
-    found = [item for item in measured if item.condition[:2] == (kind, neurons)]
+    """The locations of a kind of task that are there, over the same seeds."""
+    found = complete([item for item in measured if item.condition[:2] == (kind, neurons)])
     return sorted(found, key=lambda item: item.condition.location)
 
 
 def interaction_verdict(measured: Sequence[Measured]) -> Verdict:
     """Late minus early, for categories minus for places."""
     statement = "Category tasks want a later encoder than spatial tasks."
-    rows = {kind: _of(measured, kind, OWN[kind]) for kind in ("category", "spatial")}
+    rows = {kind: [i for i in measured if i.condition[:2] == (kind, OWN[kind])] for kind in ("category", "spatial")}
+    seeds = [set(item.seeds) for row in rows.values() for item in row]
+    shared = sorted(set.intersection(*seeds)) if seeds else []
+    rows = {kind: _of([item.over(shared) for item in row], kind, OWN[kind]) for kind, row in rows.items()}
     if any(len(row) < len(LOCATIONS) for row in rows.values()):
         return Verdict("Location", statement, UNKNOWN, note="Not every location of both kinds has two seeds or more.")
     late = {
@@ -185,8 +197,14 @@ def best_verdict(measured: Sequence[Measured], kind: str) -> Verdict:
 def neurons_verdict(measured: Sequence[Measured], kind: str) -> Verdict:
     """The neurons that a kind of task needs against channels, mean over locations."""
     statement = f"For {kind} tasks a neuron must be a channel and {OWN[kind]}: channels alone do worse."
-    own, channel = ({i.condition.location: i for i in _of(measured, kind, n)} for n in (OWN[kind], "channel"))
-    shared = sorted(own.keys() & channel.keys())
+    sides = [
+        {item.condition.location: item for item in measured if item.condition[:2] == (kind, neurons)}
+        for neurons in (OWN[kind], "channel")
+    ]
+    shared = sorted(sides[0].keys() & sides[1].keys())
+    seeds = common_seeds([set(sides[0][place].seeds) & set(sides[1][place].seeds) for place in shared])
+    shared = [place for place in shared if seeds and all(set(seeds) <= set(side[place].seeds) for side in sides)]
+    own, channel = ({place: side[place].over(seeds) for place in shared} for side in sides)
     if not shared:
         return Verdict(
             f"Neurons, {kind}", statement, UNKNOWN, note="No location has both kinds of neuron on two seeds."
@@ -226,19 +244,18 @@ def quality_verdict(found: Sequence[Predictor], number: int) -> Verdict:
     )  # fmt: skip
 
 
-def advantage_verdicts(measured: Sequence[Measured]) -> list[Verdict]:
-    """Comodulation against attention for each kind, with its own neurons, mean over locations."""
-    rows = {kind: _of(measured, kind, OWN[kind]) for kind in KINDS}
-    rows = {kind: row for kind, row in rows.items() if row}
-    found = around_zero([np.mean([item.advantage for item in row], 0) for row in rows.values()]) if rows else []
-    return [
-        _sign(
-            f"Attention, {kind}", f"For {kind} tasks comodulation is more accurate than attention.", d,
-            f"Mean over {len(row)} locations; NLL {float(np.mean([item.nll for item in row])):+.3f}, ECE "
-            f"{100 * float(np.mean([item.ece for item in row])):+.1f} points.",
-        )
-        for (kind, row), d in zip(rows.items(), found, strict=True)
-    ]  # fmt: skip
+def advantage_verdict(measured: Sequence[Measured], kind: str) -> Verdict:
+    """Comodulation against attention for a kind of task, with its own neurons, mean over locations."""
+    statement = f"For {kind} tasks comodulation is more accurate than attention."
+    row = _of(measured, kind, OWN[kind])
+    if not row:
+        return Verdict(f"Attention, {kind}", statement, UNKNOWN, note="No location has two seeds.")
+    advantage = np.mean([item.advantage for item in row], 0)
+    note = (
+        f"Mean over {len(row)} locations; NLL {float(np.mean([item.nll for item in row])):+.3f}, ECE "
+        f"{100 * float(np.mean([item.ece for item in row])):+.1f} points."
+    )
+    return _sign(f"Attention, {kind}", statement, paired_difference(advantage, np.zeros_like(advantage)), note)
 
 
 def _sign(claim: str, statement: str, d: PairedDifference, note: str) -> Verdict:
@@ -277,7 +294,7 @@ def _quality_table(found: Sequence[Predictor]) -> Table:
 
 
 def _spans(series: Sequence[Sequence[float]]) -> list[PairedDifference]:
-    return around_zero(series) if series else []
+    return [paired_difference(row, np.zeros(len(row))) for row in series]
 
 
 def _figures(measured: Sequence[Measured], found: Sequence[Predictor]) -> dict[str, Figure]:
@@ -301,7 +318,7 @@ def _figures(measured: Sequence[Measured], found: Sequence[Predictor]) -> dict[s
     figures["locations"] = Figure(
         svg(figure),
         "How to read it: a panel a kind of task; how much of accuracy the task adds with the encoder at each stage and the decoder "
-        "at the next. 95% intervals over seeds, their spread taken from a line's locations together.",
+        "at the next. 95% t intervals over seeds.",
         "Where a task should act",
     )
     gains = _spans([item.gain for item in measured])

@@ -1,7 +1,8 @@
 """Intervals of many differences from few seeds each: the spread over seeds is estimated from all of them together.
 
 The t interval of three seeds is 2.2 times as wide as if their spread were known. Where many rows are trained on the same few seeds,
-their errors have about the same size, and together they tell it well. What that assumes, ``spread_ratio`` shows.
+their errors have about the same size, and together they tell it well. It assumes errors of one size, independent between rows once
+rows and seeds are taken out; ``spread_ratio`` shows the first.
 """
 
 from __future__ import annotations
@@ -37,22 +38,6 @@ def against_reference(values: ArrayLike, reference: ArrayLike, confidence: float
     errors = centred - centred.mean(0)
     freedom = (len(everything) - 1) * (table.shape[1] - 1)
     return [_difference(d, 2 * float(np.square(errors).sum()) / freedom, freedom, confidence) for d in table - row]
-
-
-def around_zero(differences: ArrayLike, confidence: float = 0.95) -> list[PairedDifference]:
-    """Means of C kinds of differences over S seeds each, with one variance for all: C (S - 1) degrees of freedom.
-
-    Args:
-        differences: ``(C, S)``, S >= 2; each row made of cells of its own.
-        confidence: of each interval.
-
-    Raises:
-        ValueError: fewer than two seeds, values that are not finite.
-    """
-    table = _table(differences)
-    freedom = table.shape[0] * (table.shape[1] - 1)
-    variance = float(table.var(axis=1, ddof=1).mean())
-    return [_difference(row, variance, freedom, confidence) for row in table]
 
 
 def spread_ratio(differences: ArrayLike) -> float:

@@ -17,7 +17,7 @@ from ..store import write_bytes, write_json
 from ..studies.report import finite, source_commit
 from ..studies.results import Result, cells_csv
 from ..studies.rows import Cell
-from .folder import finished, rates_at_an_end
+from .folder import diverged_path, finished, rates_at_an_end
 from .question import FIGURES, Answer, Inquiry, Question
 
 REPORT, RESULTS, TABLE = "report.html", "results.json", "cells.csv"
@@ -39,7 +39,7 @@ def write_answer(question: Question, inquiry: Inquiry, out: Path) -> dict[str, A
             f"{out} has no finished cell, of {len(cells)}: the time was too short for the first; run it again with more --hours"
         )
     done = {result.cell for result in results}
-    left_out = [cell for cell in cells if cell not in done]
+    left_out = [cell for cell in cells if cell not in done and not diverged_path(out, cell).exists()]
     answer = question.answer(results, inquiry, out)
     notes = [*answer.notes, *_notes(question, inquiry, out, cells, left_out)]
     facts = {
@@ -117,10 +117,14 @@ def _notes(
     question: Question, inquiry: Inquiry, out: Path, cells: Sequence[Cell], left_out: Sequence[Cell]
 ) -> list[str]:
     notes = []
+    if diverged := sorted({cell.row.label for cell in cells if diverged_path(out, cell).exists()}):
+        notes.append(f"Training diverged, so that there is no cell: {', '.join(diverged)}.")
     if left_out:
         notes.append(f"{len(left_out)} of {len(cells)} cells were not reached; the same command goes on.")
     if ends := rates_at_an_end(question, out, cells):
-        notes.append(f"The best learning rate is the smallest or largest tried of: {', '.join(ends)}.")
+        notes.append(
+            f"The best learning rate is the smallest or largest tried that did not diverge, of: {', '.join(ends)}."
+        )
     if not inquiry.trials:
         notes.append(question.rates)
     return notes

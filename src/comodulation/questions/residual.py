@@ -21,9 +21,9 @@ from ..studies.laboratory import Laboratory
 from ..studies.mechanism import gains_of
 from ..studies.results import Result
 from ..studies.rows import Cell, Row
+from .balance import common_seeds
 from .flow import influence, skip_shares
 from .measure import train_and_test
-from .pooled import around_zero
 from .prediction import Predictor, predictors
 from .question import Answer, Inquiry, Question, Stage, usual_settings
 from .question import stage as plain_stage
@@ -96,6 +96,8 @@ def measure(laboratory: Laboratory, cell: Cell, settings: dict[str, Any], folder
 class Network(NamedTuple):
     """A kind of network over the seeds that have attention and comodulation on it.
 
+    Means over seeds are over all of its own.
+
     ``advantage`` and ``nll`` are comodulation minus attention by seed, ``base`` the accuracy without a task where it is there,
     ``properties`` means over seeds by name.
     """
@@ -138,9 +140,10 @@ def networks(results: Sequence[Result]) -> list[Network]:
 def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
     """What the skip does to the advantage over attention, and which property of a network predicts that advantage."""
     kinds = networks(results)
-    found, constant = tested_properties(kinds)
+    compared = complete(kinds)
+    found, constant = tested_properties(compared)
     verdicts = [
-        prediction_verdict(found, len(kinds)),
+        prediction_verdict(found, len(compared)),
         strength_verdict(kinds),
         place_verdict(kinds),
         *change_verdicts(kinds),
@@ -148,9 +151,15 @@ def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
     sections = [Section("Every network", [_network_table(kinds)])] if kinds else []
     if found:
         sections.append(Section("What predicts the advantage", [_predictor_table(found), Text(READING)]))
-    notes = [
-        "Learning rates were searched for skips of strength 0 and 1; other networks take those of the nearer kind."
-    ]
+    notes = []
+    if not inquiry.trials:
+        notes.append(
+            "Learning rates were searched for full skips and for none; networks with any skip take those of full ones."
+        )
+    if short := [shown(kind.options) for kind in kinds if kind.options not in {item.options for item in compared}]:
+        notes.append(
+            f"Not among the networks that properties are tested on, because they lack a seed: {'; '.join(short)}."
+        )
     if constant:
         notes.append(f"The same in all networks, so that nothing can follow from it: {', '.join(constant)}.")
     numbers = {
@@ -168,9 +177,20 @@ READING = (
 )
 
 
+def complete(kinds: Sequence[Network]) -> list[Network]:
+    """Networks with their advantages over the same seeds, whose properties are numbers (a dead layer has none)."""
+    kinds = [kind for kind in kinds if np.isfinite(list(kind.properties.values())).all()]
+    seeds = common_seeds([kind.seeds for kind in kinds])
+    found = []
+    for kind in kinds:
+        if seeds and set(seeds) <= set(kind.seeds):
+            advantage, nll = ([row[kind.seeds.index(seed)] for seed in seeds] for row in (kind.advantage, kind.nll))
+            found.append(kind._replace(seeds=seeds, advantage=advantage, nll=nll))
+    return found
+
+
 def tested_properties(kinds: Sequence[Network]) -> tuple[list[Predictor], list[str]]:
     """Every property against the advantage, and the names of those that are the same in all networks."""
-    kinds = [kind for kind in kinds if len(kind.seeds) == max(len(other.seeds) for other in kinds)]
     if len(kinds) < 4:
         return [], []
     table = {name: [kind.properties[name] for kind in kinds] for name in PROPERTIES}
@@ -188,7 +208,10 @@ def prediction_verdict(found: Sequence[Predictor], number: int) -> Verdict:
     defined = [item for item in found if math.isfinite(item.rho)]
     if not defined:
         return Verdict(
-            "Predictor", statement, UNKNOWN, note=f"{number} kinds of network have both methods; at least 4 are needed."
+            "Predictor",
+            statement,
+            UNKNOWN,
+            note=f"{number} kinds of network have both methods on two seeds; at least 4 are needed.",
         )
     best = min(defined, key=lambda item: (not item.predicts, item.p_holm, item.p))
     note = (
@@ -271,13 +294,13 @@ def shown(options: str) -> str:
 
 
 def _intervals(kinds: Sequence[Network]) -> dict[str, tuple[float, float, float]]:
-    """Mean advantage and its interval by network, of those with as many seeds as any; the interval is empty with one seed."""
-    most = max((len(kind.seeds) for kind in kinds), default=0)
-    kinds = [kind for kind in kinds if len(kind.seeds) == most]
-    if most < 2:
-        return {kind.options: (kind.advantage[0], kind.advantage[0], kind.advantage[0]) for kind in kinds}
-    found = around_zero([kind.advantage for kind in kinds])
-    return {kind.options: (d.mean, d.low, d.high) for kind, d in zip(kinds, found, strict=True)}
+    """Mean advantage and its interval by network; of one seed no interval."""
+    found = {}
+    for kind in kinds:
+        if len(kind.seeds) > 1:
+            d = paired_difference(kind.advantage, np.zeros(len(kind.seeds)))
+            found[kind.options] = (d.mean, d.low, d.high)
+    return found
 
 
 def _network_table(kinds: Sequence[Network]) -> Table:
@@ -309,8 +332,8 @@ def _network_table(kinds: Sequence[Network]) -> Table:
     }
     formats |= {"NLL": "+.3f", **dict.fromkeys(PROPERTIES.values(), ".3f")}
     caption = (
-        "**Comodulation minus attention** in networks that were pretrained with other skip connections. Intervals: 95%, the spread "
-        "over seeds taken from all networks together. Properties are means over seeds."
+        "**Comodulation minus attention** in networks that were pretrained with other skip connections. Intervals: 95% t intervals "
+        "over seeds. Properties are means over seeds."
     )
     return Table(columns, rows, caption, formats)
 
@@ -348,7 +371,7 @@ def _figures(kinds: Sequence[Network], found: Sequence[Predictor]) -> dict[str, 
             "panel the rank correlation over networks, and p after Holm's correction.",
             "The advantage against properties of the network",
         )
-    if len(kinds) and max(len(kind.seeds) for kind in kinds) > 1:
+    if spans:
         rows = [
             ForestRow(shown(name), 100 * mean, 100 * low, 100 * high, low > 0 or high < 0)
             for name, (mean, low, high) in spans.items()

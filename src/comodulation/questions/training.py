@@ -25,10 +25,10 @@ from ..studies.claims import FAILS, HOLDS, UNKNOWN, shown_p, sign_verdict
 from ..studies.laboratory import Laboratory
 from ..studies.results import Result
 from ..studies.rows import Cell, Row
+from .balance import common_seeds
 from .decomposition import BrierParts, brier_parts
 from .folder import read_probabilities
 from .measure import train_and_test
-from .pooled import around_zero
 from .question import CELLS, Answer, Inquiry, Question, Stage, usual_settings
 from .question import stage as plain_stage
 
@@ -44,6 +44,7 @@ NOISY = "comodulation encoder=none training_encoder=stochastic num_samples=2"
 BOTH = "comodulation encoder=stochastic num_samples=4"
 SIGMAS = (0.1, 0.6)  # besides 0.3
 MARGIN = 0.005  # half a point of accuracy
+LEARNED = 0.01  # nats below the NLL without a task: what a training that learned something has gained
 
 
 class Condition(NamedTuple):
@@ -76,16 +77,25 @@ def stages(seeds: Sequence[int]) -> list[Stage]:
             for method in methods
         ]
 
+    def untrained(**changes: Any) -> list[str]:
+        return [base_label(Condition(**changes))]
+
     pair = (QUIET, NOISY)
     return [
+        plain_stage("no task", untrained(), seeds),
         plain_stage("images", rows(pair), seeds),
-        plain_stage("depth", rows(pair, depth=2), seeds),
-        plain_stage("classes", rows(pair, classes=2), seeds),
+        plain_stage("depth", untrained(depth=2) + rows(pair, depth=2), seeds),
+        plain_stage("classes", untrained(classes=2) + rows(pair, classes=2), seeds),
         plain_stage("sigma", rows([f"{NOISY} std={sigma}" for sigma in SIGMAS]), seeds),
         plain_stage("gain", rows((EXACT,)), seeds),
-        plain_stage("depth and classes", rows(pair, depth=2, classes=2), seeds),
+        plain_stage("depth and classes", untrained(depth=2, classes=2) + rows(pair, depth=2, classes=2), seeds),
         plain_stage("evaluation", rows((BOTH,)), seeds),
     ]
+
+
+def base_label(condition: Condition) -> str:
+    """The network of a condition without a task; it has seen no images of the controller's half, however many there are."""
+    return " ".join(part for part in ("base", condition._replace(images=None).options) if part)
 
 
 def settings(cell: Cell, inquiry: Inquiry, num_tasks: int) -> dict[str, Any]:
@@ -125,7 +135,10 @@ def measure(laboratory: Laboratory, cell: Cell, settings: dict[str, Any], folder
 
 
 class Pair(NamedTuple):
-    """One condition's noisy minus quiet training, a value a seed: accuracy, NLL, and the Brier score with its parts."""
+    """One condition's noisy minus quiet training, a value a seed: accuracy, NLL, and the Brier score with its parts.
+
+    ``gained`` is the lower NLL of the two minus the one without a task; nan where that is not there.
+    """
 
     condition: Condition
     seeds: tuple[int, ...]
@@ -134,6 +147,17 @@ class Pair(NamedTuple):
     brier: list[float]
     bias: list[float]
     variance: list[float]
+    gained: list[float]
+
+    @property
+    def idle(self) -> bool:
+        """Whether neither training learned anything: what noise then changes says nothing."""
+        return float(np.mean(self.gained)) > -LEARNED
+
+    def over(self, seeds: Sequence[int]) -> Pair:
+        """The same over some of its seeds."""
+        places = [self.seeds.index(seed) for seed in seeds]
+        return Pair(self.condition, tuple(seeds), *([row[place] for place in places] for row in self[2:]))
 
 
 def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
@@ -141,8 +165,9 @@ def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
     conditions = [Condition(i, c, d) for d, c, i in itertools.product((1, 2), (None, 2), IMAGES)]
     kept = _Kept(results, out / CELLS)
     pairs = [pair for condition in conditions if (pair := noisy_minus_quiet(kept, condition)).seeds]
-    pays, tested = pays_verdict(pairs)
-    verdicts = [pays, *explanation_verdicts(pairs), trend_verdict(pairs)]
+    learned = [pair for pair in pairs if not pair.idle]
+    pays, tested = pays_verdict(learned)
+    verdicts = [pays, *explanation_verdicts(learned), trend_verdict(learned)]
     sections = [Section("The map", [_map_table(pairs, tested), Text(READING)])]
     parts = {
         (name, condition): found
@@ -162,13 +187,19 @@ def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
         "With all images the draws differ in order and noise alone: the variance over data is then that over seeds.",
         "With two decoder layers task gains in training are estimated from each batch, in both trainings alike.",
     ]
-    return Answer(verdicts, sections, _figures(pairs, tested), numbers, _text(pairs, tested), notes)
+    if idle := [pair.condition for pair in pairs if pair.idle]:
+        which = "; ".join(f"{_images(condition)}, {condition.shown}" for condition in idle)
+        notes.append(f"Not tested, because neither training did better than the network without a task: {which}.")
+    if short := [pair.condition for pair in learned if pair.condition not in tested]:
+        which = "; ".join(f"{_images(condition)}, {condition.shown}" for condition in short)
+        notes.append(f"Not tested, because they lack a seed: {which}.")
+    return Answer(verdicts, sections, _figures(learned, tested), numbers, _text(pairs, tested), notes)
 
 
 READING = (
     "Noisy training minus quiet training, evaluated alike; mean over two draws of the images and over seeds. Intervals are 95% t "
-    "intervals, the spread over seeds taken from all conditions together; p is adjusted by Holm over the conditions. Bias and "
-    "variance are those of the Brier score given the base network of a seed, over draws of the images."
+    "intervals over seeds; p is adjusted by Holm over the conditions. Bias and variance are those of the Brier score given the "
+    "base network of a seed, over draws of the images."
 )
 
 
@@ -179,6 +210,11 @@ class _Kept:
         self.folder = folder
         self.by_cell = {(result.name, result.cell.seed): result for result in results}
         self.seeds = sorted({result.cell.seed for result in results})
+
+    def without_task(self, condition: Condition, seed: int) -> float:
+        """NLL of the network without a task; nan where it is not there."""
+        found = self.by_cell.get((base_label(condition), seed))
+        return math.nan if found is None else float(found.numbers["nll"])
 
     def draws(self, method: str, condition: Condition, seed: int) -> list[Result]:
         """Every draw of a training; [] unless all are there."""
@@ -215,8 +251,9 @@ def noisy_minus_quiet(kept: _Kept, condition: Condition, noisy: str = NOISY, qui
                 parts = brier_parts(probabilities[None], target)
                 accuracy, nll = (float(np.mean([r.numbers[m] for r in side])) for m in ("accuracy", "nll"))
                 values.append(np.array([accuracy, nll, parts.brier, parts.bias, parts.within_seeds]))
-            rows.append(tuple((values[0] - values[1]).tolist()))
-    columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(5)]
+            gained = min(values[0][1], values[1][1]) - kept.without_task(condition, seed)
+            rows.append((*(values[0] - values[1]).tolist(), float(gained)))
+    columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(6)]
     return Pair(condition, tuple(seeds), *columns)
 
 
@@ -229,8 +266,8 @@ def pays_verdict(pairs: Sequence[Pair]) -> tuple[Verdict, Tested]:
     complete = _complete(pairs)
     if not complete:
         return Verdict("Pays", statement, UNKNOWN, note="Fewer than two seeds have both trainings."), {}
-    found = around_zero([pair.accuracy for pair in complete])
-    adjusted = holm([d.p for d in found])
+    found = [paired_difference(pair.accuracy, np.zeros(len(pair.accuracy))) for pair in complete]
+    adjusted = holm([d.p if math.isfinite(d.p) else 1.0 for d in found])
     tested = {pair.condition: (d, float(p)) for pair, d, p in zip(complete, found, adjusted, strict=True)}
     better = {c: item for c, item in tested.items() if item[1] < 0.05 and item[0].mean > 0}
     condition, (d, p) = max((better or tested).items(), key=lambda item: item[1][0].mean)
@@ -246,7 +283,7 @@ def pays_verdict(pairs: Sequence[Pair]) -> tuple[Verdict, Tested]:
 
 def explanation_verdicts(pairs: Sequence[Pair]) -> list[Verdict]:
     """The explanation: noise regularises, so that with few images variance falls and bias grows."""
-    few = [pair for pair in _complete(pairs) if pair.condition.images and pair.condition.images <= FEW]
+    few = _complete([pair for pair in pairs if pair.condition.images and pair.condition.images <= FEW])
     verdicts = []
     for name, statement, positive in (
         ("variance", "With few images, noise in training lowers the variance over draws of the images.", False),
@@ -277,7 +314,7 @@ def explanation_verdicts(pairs: Sequence[Pair]) -> list[Verdict]:
 def trend_verdict(pairs: Sequence[Pair]) -> Verdict:
     """Whether noise pays more, the fewer the images: the slope of the difference over the number of images, by seed."""
     statement = "The fewer the images, the more noise in training pays."
-    first = [pair for pair in _complete(pairs) if pair.condition[1:] == (None, 1) and pair.condition.images]
+    first = _complete([pair for pair in pairs if pair.condition[1:] == (None, 1) and pair.condition.images])
     if len(first) < 2:
         return Verdict("Trend", statement, UNKNOWN, note="Fewer than two numbers of images have both trainings.")
     x = np.log10([pair.condition.images for pair in first if pair.condition.images])
@@ -292,9 +329,9 @@ def trend_verdict(pairs: Sequence[Pair]) -> Verdict:
 
 
 def _complete(pairs: Sequence[Pair]) -> list[Pair]:
-    """The conditions that have as many seeds as any."""
-    most = max((len(pair.seeds) for pair in pairs), default=0)
-    return [pair for pair in pairs if len(pair.seeds) == most] if most > 1 else []
+    """Conditions over the same seeds, two or more."""
+    seeds = common_seeds([pair.seeds for pair in pairs])
+    return [pair.over(seeds) for pair in pairs if seeds and set(seeds) <= set(pair.seeds)]
 
 
 def _shown(d: PairedDifference, scale: float) -> tuple[str, str]:
@@ -386,13 +423,10 @@ def _figures(pairs: Sequence[Pair], tested: Tested) -> dict[str, Figure]:
             "Where noise in training pays",
         )
     }  # fmt: skip
-    first = [pair for pair in _complete(pairs) if pair.condition[1:] == (None, 1)]
+    first = _complete([pair for pair in pairs if pair.condition[1:] == (None, 1)])
     if first:
         parts = {
-            name: [
-                Point(place[pair.condition.images], d.mean, d.low, d.high)
-                for pair, d in zip(first, around_zero([getattr(pair, name) for pair in first]), strict=True)
-            ]
+            name: [_point(place[pair.condition.images], getattr(pair, name)) for pair in first]
             for name in ("brier", "bias", "variance")
         }
         figure = curves_figure(
@@ -405,6 +439,11 @@ def _figures(pairs: Sequence[Pair], tested: Tested) -> dict[str, Figure]:
             "Why: bias and variance",
         )
     return found
+
+
+def _point(x: float, series: Sequence[float]) -> Point:
+    d = paired_difference(series, np.zeros(len(series)))
+    return Point(x, d.mean, d.low, d.high)
 
 
 def _text(pairs: Sequence[Pair], tested: Tested) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import Field
 
-from ..errors import InputError, RunError
+from ..errors import DivergedError, InputError
 from ..evaluation import METRICS, metrics
 from ..files import read_bounded
 from ..store import MAX_JSON, parse_json, write_bytes
@@ -107,7 +107,7 @@ def search(
             line["accuracy"] = max(entry["accuracy"] for entry in adapted.history)
             line["epochs"] = [entry["nll"] for entry in adapted.history]
             study.tell(trial, line["nll"])
-        except RunError:  # a loss that is no longer finite
+        except DivergedError:
             line |= {"diverged": True, "nll": DIVERGED}
             study.tell(trial, state=TrialState.PRUNED)
         done.append(line)
@@ -138,7 +138,7 @@ def ablate(
             _, adapted = laboratory.adapt(Cell("residual", "open", row, SEARCH_SEED), settings(row))
             found = metrics(adapted.validation.log_probabilities, adapted.validation.target)
             line = {"row": row.label, **{name: found[name] for name in METRICS}, "seconds": adapted.seconds["tuning"]}
-        except RunError as error:
+        except DivergedError as error:
             line = {"row": row.label, "failed": str(error)}
         done.append(line)
         write_bytes(path, "".join(json.dumps(entry) + "\n" for entry in done).encode())

@@ -1,0 +1,33 @@
+"""Which seeds an unfinished study is judged on: conditions are compared on the same ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+
+def common_seeds(conditions: Sequence[Collection[int]]) -> tuple[int, ...]:
+    """The seeds to compare conditions on, in order: what is lost in conditions must be won in seeds.
+
+    Of the seeds that the most conditions have, as many as make the number of conditions that have all of them, times the number of
+    seeds beyond the first, the largest; of equal choices the one with more seeds.
+
+    Args:
+        conditions: the seeds of each.
+
+    Returns:
+        At least two seeds; () where no condition has two.
+
+    >>> common_seeds([{0, 1, 2}, {0, 1}, {0, 1}, {0, 1}]), common_seeds([{0, 1, 2}, {0, 1, 2}, {0, 1}]), common_seeds([{0}])
+    ((0, 1), (0, 1, 2), ())
+    """
+    counts = Counter(seed for seeds in conditions for seed in set(seeds))
+    ranked = sorted(counts, key=lambda seed: (-counts[seed], seed))
+    best: tuple[int, ...] = ()
+    most = 0
+    for number in range(2, len(ranked) + 1):
+        chosen = set(ranked[:number])
+        worth = sum(chosen <= set(seeds) for seeds in conditions) * (number - 1)
+        if worth and worth >= most:
+            best, most = tuple(sorted(chosen)), worth
+    return best
