@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,17 @@ def test_recordings_of_one_name_are_told_apart(tmp_path):
         assert list(dict.fromkeys(row["recording"] for row in csv.DictReader(file))) == names
     page = (tmp_path / "out" / "report.html").read_text()
     assert all(f"<bdi>{name}</bdi></button></th>" in page for name in names)  # a column each
+
+
+def test_a_network_of_a_recordings_name(run, data, cache, tmp_path):
+    path = tmp_path / "session" / f"{run.name}.npz"
+    path.parent.mkdir()
+    write_recording(two_areas()[0].in_area("V1"), path)
+    task = json.loads((run / "metrics.json").read_text())["tasks"][0]
+    words = ["--network", run, "--data", data, "--network-task", task, "--cache", cache, "--task", "task"]
+    outcome = comodulate("recording", path, *words, "--out", tmp_path / "out", "--json")
+    assert outcome.status == 0, outcome.err
+    assert list(outcome.json["verdict"]) == ["session/comodulation", f"{run.parent.name}/comodulation"]
 
 
 def test_names_are_short_where_they_can_be():

@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..files import PARTIAL
 from ..report.figures import svg
 from ..report.page import Figure, Section, Table, Text, Verdict, render
+from ..statistics import PairedDifference
 from ..store import read_json, writable, write_bytes, write_json
 from ..studies.report import finite, source_commit
 from .cortex import RecordingStatistics, comparison_table
@@ -53,8 +54,8 @@ def write_population(study: PopulationStudy, out: Path, command: str) -> dict[st
         "Accuracy of each decoder",
     )
     verdicts = [
-        Verdict("Labels", said[0], _holds(study.labels_help())),
-        Verdict("Trade-off", said[1], _holds(study.trades_off())),
+        Verdict("Labels", said[0], _decided(study.labels_help(), study.ahead()[1])),
+        Verdict("Trade-off", said[1], _decided(study.trades_off(), study.harmed())),
     ]
     means = [[decoder, *(float(value) for value in values.mean(0))] for decoder, values in study.learning.items()]
     columns = ["decoder", *(f"{number} trials" for number in s.learning_trials)]
@@ -107,8 +108,9 @@ def _kind(out: Path) -> str | None:
     return found.get("kind") if isinstance(found, dict) else None
 
 
-def _holds(decided: bool) -> str:
-    return "holds" if decided else "cannot be told"
+def _decided(holds: bool, difference: PairedDifference) -> str:
+    """A verdict; a difference that is decidedly negative refutes."""
+    return "holds" if holds else "does not hold" if difference.high < 0 else "cannot be told"
 
 
 def _facts(command: str) -> dict[str, str]:

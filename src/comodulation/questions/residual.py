@@ -152,10 +152,6 @@ def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
     if found:
         sections.append(Section("What predicts the advantage", [_predictor_table(found), Text(READING)]))
     notes = []
-    if not inquiry.trials:
-        notes.append(
-            "Learning rates were searched for full skips and for none; networks with any skip take those of full ones."
-        )
     if short := [shown(kind.options) for kind in kinds if kind.options not in {item.options for item in compared}]:
         notes.append(
             f"Not among the networks that properties are tested on, because they lack a seed: {'; '.join(short)}."
@@ -419,4 +415,5 @@ RESIDUAL = Question(
     settings=settings,
     answer=answer,
     columns=tuple(PROPERTIES),
+    rates="Another study searched learning rates for full skips and for none; networks with any skip take those of full ones.",
 )
