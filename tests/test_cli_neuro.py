@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from command import comodulate
 from comodulation.cli.recording import unique_names
 from comodulation.neuro.recordings import write_recording
+from comodulation.prediction import Run
 from neuro_simulation import two_areas
 
 NWB = ["--condition", "orientation"]
@@ -106,11 +106,12 @@ def test_recordings_of_one_name_are_told_apart(tmp_path):
     assert all(f"<bdi>{name}</bdi></button></th>" in page for name in names)  # a column each
 
 
-def test_a_network_of_a_recordings_name(run, data, cache, tmp_path):
+def test_a_network_of_a_recordings_name(run, data, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr("comodulation.cli.recording.MAX_IMAGES", 6)  # enough for a name
     path = tmp_path / "session" / f"{run.name}.npz"
     path.parent.mkdir()
     write_recording(two_areas()[0].in_area("V1"), path)
-    task = json.loads((run / "metrics.json").read_text())["tasks"][0]
+    task = Run.open(run).family.tasks[0]
     words = ["--network", run, "--data", data, "--network-task", task, "--cache", cache, "--task", "task"]
     outcome = comodulate("recording", path, *words, "--out", tmp_path / "out", "--json")
     assert outcome.status == 0, outcome.err

@@ -103,9 +103,24 @@ def on_page(study, folder, claim):
     ("guided", "learned", "said", "verdict"),
     [
         ([0.97, 0.98, 0.97, 0.96], [0.8, 0.81, 0.8, 0.79], "it is 17.0 points [17.0, 17.0] ahead.", "holds"),
-        ([1.0, 1.0, 1.0, 0.9], [0.95, 0.95, 0.5, 0.96], "it cannot be told which is ahead (13.5 points [", "cannot be told"),
-        ([0.8, 0.8, 0.8, 0.8], [0.9, 0.9, 0.9, 0.9], "with 30 trials it cannot be told which is ahead (0.0", "cannot be told"),
-        ([0.96, 0.96, 0.96, 0.96], [0.98, 0.98, 0.98, 0.98], "it is behind, by 2.0 points [2.0, 2.0].", "does not hold"),
+        (
+            [1.0, 1.0, 1.0, 0.9],
+            [0.95, 0.95, 0.5, 0.96],
+            "it cannot be told which is ahead (13.5 points [",
+            "cannot be told",
+        ),
+        (
+            [0.8, 0.8, 0.8, 0.8],
+            [0.9, 0.9, 0.9, 0.9],
+            "with 30 trials it cannot be told which is ahead (0.0",
+            "cannot be told",
+        ),
+        (
+            [0.96, 0.96, 0.96, 0.96],
+            [0.98, 0.98, 0.98, 0.98],
+            "it is behind, by 2.0 points [2.0, 2.0].",
+            "does not hold",
+        ),
     ],
 )
 def test_labels_hold_only_where_the_lead_is_decided(study, tmp_path, guided, learned, said, verdict):

@@ -52,6 +52,8 @@ def test_errors_name_the_numbers():
         paired_difference([1.0, 2.0], [1.0, 2.0, 3.0])
     with pytest.raises(ValueError, match="b must be finite, got 2 of 3"):
         paired_difference([1.0, 2.0, 3.0], [math.nan, 2.0, math.inf])
+    with pytest.raises(ValueError, match=r"^a must be finite, got 1 of 2"):
+        paired_difference([1.0, math.nan], [1.0, 2.0])
     with pytest.raises(ValueError, match=r"got \(3, 4\) and \(3, 5\)"):
         crossed_bootstrap(np.zeros((3, 4)), np.zeros((3, 5)))
     with pytest.raises(ValueError, match="got 1 and 4"):
