@@ -1,5 +1,8 @@
 """The forward-mode derivative of layers with fixed parameters, against finite differences, and what it costs."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -65,3 +68,13 @@ def test_fewer_operations_than_torch(layer):
     with Operations() as torchs, forward_ad.dual_level():
         forward_ad.unpack_dual(layer(forward_ad.make_dual(at, along)))
     assert ours.count < torchs.count
+
+
+def test_the_first_derivative_warns_of_nothing():
+    """In a process that has not used forward mode yet: torch's own deprecations are not the user's."""
+    script = (
+        "import torch; from comodulation.tangents import directional_derivative as d; "
+        "print(d(torch.sin, torch.zeros(2), torch.ones(2))[1].tolist())"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[1.0, 1.0]\n", "")

@@ -7,6 +7,8 @@ statistics, where they have no tangent of their own, send value and tangent thro
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -29,10 +31,19 @@ def directional_derivative(function: Callable[[Tensor], Tensor], at: Tensor, alo
     Raises:
         RuntimeError: an operation without forward mode; see ``gains.lacks_forward_mode``.
     """
+    _load_forward_mode()
     with forward_ad.dual_level(), _FixedLayers():
         result = forward_ad.unpack_dual(function(forward_ad.make_dual(at, along)))
     tangent = torch.zeros_like(result.primal) if result.tangent is None else result.tangent
     return result.primal, tangent
+
+
+@functools.cache
+def _load_forward_mode() -> None:
+    """Torch compiles rules of forward mode at their first use, and warns of its own compiler; no caller could mend that."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore", FutureWarning)
+        forward_ad.make_dual(torch.zeros(1), torch.ones(1))
 
 
 class _FixedLayers(TorchFunctionMode):
