@@ -31,7 +31,8 @@ def directional_derivative(function: Callable[[Tensor], Tensor], at: Tensor, alo
     Raises:
         RuntimeError: an operation without forward mode; see ``gains.lacks_forward_mode``.
     """
-    _load_forward_mode()
+    if not torch.compiler.is_compiling():
+        _load_forward_mode()
     with forward_ad.dual_level(), _FixedLayers():
         result = forward_ad.unpack_dual(function(forward_ad.make_dual(at, along)))
     tangent = torch.zeros_like(result.primal) if result.tangent is None else result.tangent
