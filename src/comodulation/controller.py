@@ -125,7 +125,8 @@ def checked_task_ids(task_ids: Tensor, num_tasks: int, batch: int | None = None)
     """
     if task_ids.is_floating_point() or task_ids.is_complex() or task_ids.dtype == torch.bool:
         raise ValueError(f"task_ids must be an integer tensor, got {task_ids.dtype}")
-    if task_ids.ndim != 1 or (batch is not None and task_ids.shape[0] != batch):  # not len: it would fix the size of an export
+    # Not len(task_ids), which would fix the batch size of an exported graph.
+    if task_ids.ndim != 1 or (batch is not None and task_ids.shape[0] != batch):
         expected = "(B,)" if batch is None else f"({batch},)"
         raise ValueError(f"task_ids must have shape {expected}, one task per input, got {tuple(task_ids.shape)}")
     if not torch.compiler.is_compiling() and len(task_ids):
