@@ -318,7 +318,10 @@ def test_a_study_killed_at_its_first_file(data, tmp_path):
 
 @pytest.mark.parametrize("resume", [[], ["--resume"]], ids=["new", "resumed"])
 def test_two_fits_of_one_run_folder(resume, data, run, no_figures, tmp_path):
-    """Begun at the same moment, three times: one does the work, the other is refused in a line with status 2."""
+    """Begun at the same moment, three times: one does the work, the other is refused in a line with status 2.
+
+    Unless it is told to go on and comes when all is done: then it has nothing to do.
+    """
     for turn in range(3):
         place = tmp_path / f"{turn}"
         place.mkdir()
@@ -326,9 +329,10 @@ def test_two_fits_of_one_run_folder(resume, data, run, no_figures, tmp_path):
         words += ["--epochs", 3, "--pretraining-epochs", 3]  # as the run they are compared with
         ended = [process.wait(1800) for process in [forked(place / name, words) for name in "ab"]]
         first, second = sorted(ended, key=lambda one: one.code)
-        assert (first.code, second.code) == (0, 2), ended
-        assert second.err.count("\n") == 1, second.err
-        assert "is in use by another process" in second.err or "already holds a run" in second.err
+        if (first.code, second.code) != (0, 0) or not resume:
+            assert (first.code, second.code) == (0, 2), ended
+            assert second.err.count("\n") == 1, second.err
+            assert "is in use by another process" in second.err or "already holds a run" in second.err
         assert differences(place / "run", run) == []
         assert [path for path in place.rglob("*.partial")] == []
 
