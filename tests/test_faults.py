@@ -338,12 +338,13 @@ def test_two_fits_of_one_run_folder(resume, data, run, no_figures, tmp_path):
 
 
 def test_two_studies_in_one_folder(data, run, no_drawings, tmp_path):
-    """Begun at the same moment: one does the work, the other is refused; what is there is as if it had been alone."""
+    """Begun at the same moment: one does the work, the other is refused, or comes when all is done; what is there is the same."""
     words = study_words(data, tmp_path / "study", tmp_path / "cache", "--trials", 0)
     ended = [process.wait(1800) for process in [forked(tmp_path / name, words) for name in "ab"]]
     first, second = sorted(ended, key=lambda one: one.code)
-    assert (first.code, second.code) == (0, 2), ended
-    assert second.err == f"error: {tmp_path / 'study'} is in use by another process\n"
+    if (first.code, second.code) != (0, 0):
+        assert (first.code, second.code) == (0, 2), ended
+        assert second.err == f"error: {tmp_path / 'study'} is in use by another process\n"
     alone = study_words(data, tmp_path / "alone", tmp_path / "cache", "--trials", 0)
     assert forked(tmp_path / "c", alone).wait(1800).code == 0
     assert study_differences(tmp_path / "study", tmp_path / "alone") == []
