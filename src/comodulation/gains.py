@@ -31,6 +31,7 @@ from torch import Tensor
 
 from .errors import choose
 from .modulation import check_activity_and_coupling, check_std, is_finite, largest_exponent, modulate
+from .tangents import directional_derivative
 
 ESTIMATORS = ("quadrature", "derivative", "monte_carlo")
 NORMALIZERS = ("relative", "covariance", "correlation")
@@ -323,25 +324,13 @@ def _derivative(decode: Decode, activity: Tensor, coupling: Tensor) -> tuple[Ten
     tangent = (activity * scaled).to(activity.dtype)
     try:
         # A copy: a decode that begins with an in-place operation must not write into the caller's activity.
-        value, slope, *_ = torch.func.jvp(lambda h: _decode_rows(decode, h[None]), (activity.clone(),), (tangent,))
-    except RuntimeError as error:
-        if not lacks_forward_mode(error):
-            raise
+        value, slope = directional_derivative(lambda h: _decode_rows(decode, h[None]), activity.clone(), tangent)
+    except NotImplementedError as error:  # what torch raises for an operation that has no forward mode
         raise RuntimeError(
             "decode has no forward-mode derivative, which estimator 'derivative' needs; use estimator 'quadrature' "
             f"({str(error).splitlines()[0]})"
         ) from error
     return spatial_mean(value)[0], spatial_mean(slope)[0] * 2 * scale
-
-
-def lacks_forward_mode(error: RuntimeError) -> bool:
-    """Whether an error says that some operation has no forward-mode derivative.
-
-    Torch has two ways to say it: NotImplementedError (fused attention, LSTM), and for a caller's own autograd.Function a plain
-    RuntimeError. Whatever else goes wrong in a caller's layers is the caller's.
-    """
-    # The text, because torch raises the second as RuntimeError without a class or a code of its own; it names what is missing.
-    return isinstance(error, NotImplementedError) or "setup_context" in str(error)
 
 
 def _sample(decode: Decode, activity: Tensor, coupling: Tensor, modulator: Tensor, std: float) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -29,12 +30,18 @@ def directional_derivative(function: Callable[[Tensor], Tensor], at: Tensor, alo
         function: of one tensor. at, along: of equal shape.
 
     Raises:
-        RuntimeError: an operation without forward mode; see ``gains.lacks_forward_mode``.
+        NotImplementedError: by torch, where an operation (fused attention, an LSTM, an autograd.Function without ``jvp``) has no
+            forward mode.
     """
     if not torch.compiler.is_compiling():
         _load_forward_mode()
-    with forward_ad.dual_level(), _FixedLayers():
-        result = forward_ad.unpack_dual(function(forward_ad.make_dual(at, along)))
+    # In inference mode torch's forward mode gives zeros, and says nothing.
+    inference = torch.is_inference_mode_enabled()
+    with torch.inference_mode(False) if inference else nullcontext(), torch.no_grad() if inference else nullcontext():
+        if inference:
+            at, along = at.clone(), along.clone()
+        with forward_ad.dual_level(), _FixedLayers():
+            result = forward_ad.unpack_dual(function(forward_ad.make_dual(at, along)))
     tangent = torch.zeros_like(result.primal) if result.tangent is None else result.tangent
     return result.primal, tangent
 
