@@ -213,7 +213,8 @@ def test_a_hundred_megabytes_are_never_held(server, length):
 
     def peak():
         status = Path(f"/proc/{server.process.pid}/status")
-        if not status.exists():  # only Linux tells another process's peak memory; CI runs there, so that it is checked
+        if not status.exists():
+            # Only Linux tells the peak memory of another process. CI runs on Linux, so that this is checked before anything lands.
             pytest.skip("memory of another process is read from /proc")
         return (
             int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1]) // 1024

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..analysis.sparsity import THRESHOLDS, gain_sparsity
+from ..methods.gains import gains_of
 from ..report.figures import svg
 from ..report.mechanism_figures import ForestRow, forest_figure
 from ..report.page import Figure, Section, Table, Text, Verdict
@@ -18,7 +19,6 @@ from ..report.question_figures import Point, scatter_figure
 from ..statistics import paired_difference
 from ..studies.claims import HOLDS, UNKNOWN, shown_p, sign_verdict
 from ..studies.laboratory import Laboratory
-from ..studies.mechanism import gains_of
 from ..studies.results import Result
 from ..studies.rows import Cell, Row
 from .balance import common_seeds

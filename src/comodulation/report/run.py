@@ -9,6 +9,7 @@ import torch
 from ..config import RunConfig, write_config
 from ..evaluation import BALANCED, METRICS
 from ..methods import Method
+from ..methods.gains import gains_of
 from ..tasks import TaskFamily
 from .figures import gains_figure, svg
 from .page import Block, Code, Details, Figure, Section, Table, render
@@ -67,11 +68,8 @@ def _table(numbers: dict[str, Any], split: str) -> Table:
     )
 
 
-@torch.no_grad()
 def _gains(method: Method, family: TaskFamily) -> str:
-    head = method.head
-    tasks = torch.arange(family.num_tasks, device=head.decoder.weight.device)
-    encoder = head.controller(tasks).exp().cpu()
-    stored = head.task_gains if method.name == "comodulation" else None
-    decoder = torch.ones(family.num_tasks, head.decoder_channels) if stored is None else stored.cpu()
+    gains = gains_of(method)
+    encoder = gains["encoder"]
+    decoder = gains.get("decoder", torch.ones(len(encoder), method.head.decoder_channels))
     return svg(gains_figure(encoder.numpy(), decoder.numpy(), family.tasks))

@@ -19,13 +19,14 @@ from ..analysis.noise import fluctuation_covariance, subspace_share
 from ..analysis.separability import task_subspace
 from ..gains import gauss_hermite
 from ..methods import Method
+from ..methods.gains import gains_of
 from ..modulation import modulate
 from ..noise import modulator_noise
 from ..store import read_arrays, write_tensors
 from ..tasks import Examples, TaskFamily
 from .cell_numbers import checked_illustration
 from .laboratory import Laboratory
-from .mechanism import MOST_PER_TASK, NOISE_NODES, NOISE_PER_TASK, at_most, gains_of, represent
+from .mechanism import MOST_PER_TASK, NOISE_NODES, NOISE_PER_TASK, at_most, represent
 from .rows import Cell
 
 TRACE = 60  # modulator samples shown for the one image

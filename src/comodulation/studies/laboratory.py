@@ -23,12 +23,13 @@ from ..data.scenes import make_scenes
 from ..errors import InputError, choose
 from ..evaluation import METRICS, Predictions, evaluate_predictions, metrics
 from ..features import extract
+from ..methods.gains import gains_of
 from ..progress import Progress, Silent
 from ..session import Adapted, Labelled, Session, TuningData
 from ..store import write_json, write_tensors
 from ..tasks import Examples, TaskFamily
 from ..training import derived_seed
-from .mechanism import gains_of, measure_mechanism
+from .mechanism import measure_mechanism
 from .rows import Cell, Row
 
 VALIDATION_PAIRS = 20_000  # of binary tasks

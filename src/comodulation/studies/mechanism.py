@@ -11,9 +11,9 @@ from ..analysis.informativeness import informativeness
 from ..analysis.noise import noise_geometry
 from ..analysis.separability import task_separability, task_subspace
 from ..analysis.sparsity import gain_sparsity
-from ..controller import coupling
 from ..gains import gauss_hermite
-from ..methods import IA3, Attention, Comodulation, DecoderGains, Method
+from ..methods import Comodulation, Method
+from ..methods.gains import gains_of
 from ..modulation import modulate
 from ..session import Adapted, Session
 from ..tasks import Examples
@@ -22,23 +22,6 @@ from ..tuning import EVALUATION_BATCH, FeatureRows
 MOST_PER_TASK = 500  # examples of a task that are analysed
 NOISE_PER_TASK = 50
 NOISE_NODES = 9
-
-
-@torch.no_grad()
-def gains_of(method: Method) -> dict[str, Tensor]:
-    """Gains of every task, by place: ``encoder (K, E)``, ``decoder (K, D)``, and comodulation's ``coupling (K, E)``."""
-    head = method.head
-    tasks = torch.arange(head.num_tasks, device=head.decoder.weight.device)
-    gains: dict[str, Tensor] = {}
-    if isinstance(method, (Attention, Comodulation, IA3)):
-        gains["encoder"] = head.controller(tasks).exp()
-    if isinstance(method, Comodulation):
-        gains["coupling"] = coupling(head.controller(tasks), head.modulation.link)
-        if head.task_gains is not None:
-            gains["decoder"] = head.task_gains
-    if isinstance(method, DecoderGains):
-        gains["decoder"] = method.decoder_controller(tasks).exp()
-    return {name: value.detach().cpu() for name, value in gains.items()}
 
 
 @torch.no_grad()
