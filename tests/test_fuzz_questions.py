@@ -15,8 +15,8 @@ from comodulation.errors import InputError
 from comodulation.questions import QUESTIONS, Question
 from comodulation.questions import controller as controllers
 from comodulation.questions import location_answer as locations
-from comodulation.questions import residual as residuals
-from comodulation.questions import training as trainings
+from comodulation.questions import residual_answer as residuals
+from comodulation.questions import training_answer as trainings
 from comodulation.questions.folder import (
     QUESTION,
     cell_path,

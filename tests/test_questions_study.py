@@ -14,10 +14,10 @@ import pytest
 from command import comodulate
 from comodulation import questions
 from comodulation.errors import DivergedError
-from comodulation.questions import QUESTIONS, frame
+from comodulation.questions import QUESTIONS, frame, training
 from comodulation.questions import controller as controllers
-from comodulation.questions import residual as residuals
-from comodulation.questions import training as trainings
+from comodulation.questions import residual_answer as residuals
+from comodulation.questions import training_answer as trainings
 from comodulation.questions.folder import read_cell, search_of, search_path
 from comodulation.questions.frame import Budget
 from comodulation.statistics import PairedDifference, paired_difference
@@ -46,8 +46,9 @@ def first_rows(name, number, monkeypatch):
 
 def quick_training(monkeypatch):
     """Two numbers of images, one condition, few steps."""
-    monkeypatch.setattr(trainings, "IMAGES", (4, None))
-    monkeypatch.setattr(trainings, "STEPS", 3)
+    for module in (training, trainings):
+        monkeypatch.setattr(module, "IMAGES", (4, None))
+    monkeypatch.setattr(training, "STEPS", 3)
     first_rows("training", 100, monkeypatch)
 
 
@@ -419,8 +420,8 @@ def test_verdicts_on_residual_networks():
         network(residuals.skips(s, s), (0.01 * s, 0.011 * s, 0.009 * s), influence=s, below_0=1.0)
         for s in (0, 0.25, 0.5, 0.75, 1)
     ] + [
-        network(residuals.PLACES[0], (0.004, 0.004, 0.005), influence=0.4),
-        network(residuals.PLACES[1], (0.006,) * 3, influence=0.6),
+        network(residuals.skips(1, 0), (0.004, 0.004, 0.005), influence=0.4),
+        network(residuals.skips(0, 1), (0.006,) * 3, influence=0.6),
     ]
     found, constant = residuals.tested_properties(grows)
     assert [p.name for p in found] == ["influence"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from comodulation.report import INK, Cell, Code, Details, Figure, Section, Table, Text, Verdict, render, themed
-from comodulation.report.page import PALETTE
+from comodulation.report.theme import PALETTE
 
 HOSTILE = [
     '<script>window.hacked = "title"</script>',

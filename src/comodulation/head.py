@@ -17,14 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from .controller import Controller, checked_task_ids, coupling
-from .convolution import convolve, dense_matrix, is_small
-from .dropout import ChannelDropout, Dropout
 from .errors import choose
 from .gains import DecoderStatistics, average_over_tasks, decoder_statistics, gains_from_statistics
-from .layers import RectifiedLayer, normalisation_scale, normalised_bias
+from .layers import RectifiedLayer, normalisation_scale
 from .mechanism import Modulation as Modulation
 from .modulation import modulate
 from .named_tensors import copy_checked, hash_tensors
+from .network import EncoderDecoder
 from .noise import modulator_noise
 from .processes import ALONE, Processes
 from .response import TaskResponse, task_response
@@ -36,7 +35,7 @@ ADDED_OUTPUTS = "readout.added."  # names of what growing.py adds to the readout
 MAX_RESPONSE = 2**28  # numbers in a stored response (1 GiB in float32)
 
 
-class ComodulatedHead(nn.Module):
+class ComodulatedHead(EncoderDecoder):
     """Encoder layer, decoder layer and readout, with a controller that adapts them to tasks once they are frozen.
 
     Args:
@@ -64,8 +63,6 @@ class ComodulatedHead(nn.Module):
         TypeError: an option that does not exist.
     """
 
-    feature_mean: Tensor
-    feature_std: Tensor
     task_gains: Tensor | None
 
     def __init__(
@@ -90,171 +87,21 @@ class ComodulatedHead(nn.Module):
         seed: int = 0,
         **options: Any,
     ) -> None:
-        super().__init__()
-        sizes = {
-            "in_channels": in_channels,
-            "num_outputs": num_outputs,
-            "num_tasks": num_tasks,
-            "encoder_channels": encoder_channels,
-            "decoder_channels": decoder_channels,
-            "hidden": hidden,
-            "depth": depth,
-        }
-        for name, size in sizes.items():
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name} must be a positive integer, got {size!r}")
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
-        for name, factor in (("encoder_skip", encoder_skip), ("decoder_skip", decoder_skip)):
-            if not 0 <= factor <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {factor!r}")
+        super().__init__(
+            in_channels, num_outputs, encoder_channels=encoder_channels, decoder_channels=decoder_channels, residual=residual,
+            kernel_size=kernel_size, hidden=hidden, dropout=dropout, feature_dropout=feature_dropout,
+            encoder_skip=encoder_skip, decoder_skip=decoder_skip, batch_norm=batch_norm, depth=depth,
+        )  # fmt: skip
+        if not isinstance(num_tasks, int) or num_tasks < 1:
+            raise ValueError(f"num_tasks must be a positive integer, got {num_tasks!r}")
         if modulation is not None and options:
             raise ValueError(f"give modulation or its fields, not both; got {', '.join(options)}")
         self.modulation = modulation or Modulation(**options)
-        self.num_outputs, self.num_tasks, self.residual, self.seed = num_outputs, num_tasks, residual, seed
-        self.in_channels, self.encoder_channels, self.decoder_channels = in_channels, encoder_channels, decoder_channels
-        padding = kernel_size // 2
-        self.register_buffer("feature_mean", torch.zeros(in_channels))
-        self.register_buffer("feature_std", torch.ones(in_channels))
-        self.feature_dropout = ChannelDropout(feature_dropout)
-        self.projection = nn.Conv2d(in_channels, encoder_channels, 1)
-        self.encoder = nn.Conv2d(encoder_channels, encoder_channels, kernel_size, padding=padding)
-        self.decoder = nn.Conv2d(encoder_channels, decoder_channels, kernel_size, padding=padding)
-        self.decoder_skip: nn.Module | None = None
-        if residual:
-            same = encoder_channels == decoder_channels
-            self.decoder_skip = nn.Identity() if same else nn.Conv2d(encoder_channels, decoder_channels, 1, bias=False)
-        self.skips = (encoder_skip, decoder_skip) if residual else (0.0, 0.0)
-        self.encoder_normalisation = nn.BatchNorm2d(encoder_channels) if batch_norm else None
-        self.decoder_normalisation = nn.BatchNorm2d(decoder_channels) if batch_norm else None
-        self.deeper = nn.ModuleList(
-            RectifiedLayer(encoder_channels, kernel_size, skip=self.skips[1], batch_norm=batch_norm)
-            for _ in range(depth - 1)
-        )
-        self.readout: nn.Module = nn.Sequential(
-            Dropout(dropout),
-            nn.Linear(decoder_channels, hidden),
-            nn.ReLU(),
-            Dropout(dropout),
-            nn.Linear(hidden, num_outputs),
-        )
+        self.num_tasks, self.seed = num_tasks, seed
         self.controller = Controller(num_tasks, encoder_channels, **(controller or {}))
         self.register_buffer("task_gains", None)
         self.response: TaskResponse | None = None
         self.processes = ALONE
-        self._matrices: dict[nn.Module, tuple[tuple[Any, ...], Tensor]] = {}
-        self.frozen = False
-
-    # ---- the network without a task -------------------------------------------------------------------------------
-
-    @property
-    def layers(self) -> list[nn.Module]:
-        """What pretraining trains and freezing freezes: everything but the controller."""
-        parts: list[nn.Module] = [self.feature_dropout, self.projection, self.encoder, self.decoder, self.readout]
-        optional = (self.decoder_skip, self.encoder_normalisation, self.decoder_normalisation)
-        return [*parts, *(part for part in optional if part is not None), *self.deeper]
-
-    def freeze(self) -> ComodulatedHead:
-        """Freeze every layer but the controller, and keep dropout off from now on."""
-        for layer in self.layers:
-            layer.requires_grad_(False)
-        self.frozen = True
-        return self.train(self.training)
-
-    def train(self, mode: bool = True) -> ComodulatedHead:
-        super().train(mode)
-        if self.frozen:
-            for layer in self.layers:
-                layer.eval()
-        return self
-
-    def added_outputs(self) -> list[nn.Parameter]:
-        """Parameters of outputs that came with tasks added later (growing.py); none in a head as it is built."""
-        return [value for name, value in self.named_parameters() if name.startswith(ADDED_OUTPUTS)]
-
-    def added_output_sizes(self) -> tuple[int, ...]:
-        """Number of outputs of each block that was added later."""
-        return tuple(len(value) for value in self.added_outputs() if value.ndim == 1)
-
-    def standardize(self, mean: Tensor, std: Tensor) -> None:
-        """Set the per-channel mean and standard deviation, each ``(in_channels,)``, that features are scaled by."""
-        self.feature_mean.copy_(mean)
-        self.feature_std.copy_(torch.where(std > 0, std, 1))
-
-    def encode(self, features: Tensor) -> Tensor:
-        """Features ``(B, in_channels, H, W)`` or ``(B, in_channels)`` -> encoder activity h >= 0, ``(B, E, H, W)``."""
-        if features.ndim == 2:
-            features = features[:, :, None, None]
-        if features.ndim != 4 or features.shape[1] != self.in_channels:
-            raise ValueError(
-                f"features must be (B, {self.in_channels}, H, W) or (B, {self.in_channels}), got {tuple(features.shape)}"
-            )
-        scaled = (features - self.feature_mean[:, None, None]) / self.feature_std[:, None, None]
-        projected = self.projection(self.feature_dropout(scaled)).relu()
-        assert self.encoder.bias is not None
-        encoded = self._convolve(projected, self.encoder) + self.encoder.bias[:, None, None]
-        if self.encoder_normalisation is not None:
-            encoded = self.encoder_normalisation(encoded)
-        return (encoded + self._scaled(projected, self.skips[0]) if self.residual else encoded).relu()
-
-    def drive(self, activity: Tensor) -> Tensor:
-        """The linear part of the last decoder layer, K h + skip(h) without bias: ``(N, E, H, W) -> (N, D, H, W)``."""
-        drive = self._convolve(activity, self.decoder)
-        if self.decoder_normalisation is not None:
-            drive = drive * normalisation_scale(self.decoder_normalisation)[:, None, None]
-        return self._with_skip(drive, activity)
-
-    @property
-    def decoder_bias(self) -> Tensor:
-        """What the last decoder layer adds to ``drive`` before its ReLU, ``(D,)``."""
-        bias, normalisation = self.decoder.bias, self.decoder_normalisation
-        assert bias is not None
-        return bias if normalisation is None else normalised_bias(bias, normalisation)
-
-    def _with_skip(self, drive: Tensor, activity: Tensor) -> Tensor:
-        return drive if self.decoder_skip is None else drive + self._scaled(self.decoder_skip(activity), self.skips[1])
-
-    @staticmethod
-    def _scaled(activity: Tensor, factor: float) -> Tensor:
-        return activity if factor == 1 else factor * activity
-
-    def _convolve(self, activity: Tensor, layer: nn.Conv2d) -> Tensor:
-        """A layer's convolution without bias; a frozen layer's matrix for small maps is built once."""
-        weight, (height, width) = layer.weight, activity.shape[2:]
-        if (
-            torch.compiler.is_compiling()
-        ):  # a graph is for one convolution and any number of inputs; it keeps no matrices
-            return nn.functional.conv2d(activity, weight, padding=weight.shape[-1] // 2)
-        if weight.requires_grad or not is_small(height, width, weight.shape[-1]):
-            return convolve(activity, weight)
-        key = (weight.data_ptr(), weight._version, weight.dtype, height, width)
-        if layer not in self._matrices or self._matrices[layer][0] != key:
-            with torch.no_grad():
-                self._matrices[layer] = (key, dense_matrix(weight, height, width))
-        return convolve(activity, weight, self._matrices[layer][1])
-
-    def decode(self, activity: Tensor) -> Tensor:
-        """Encoder activity ``(N, E, H, W)`` -> rectified decoder activity ``(N, D, H, W)``."""
-        activity = self.deepen(activity)
-        if self.decoder_normalisation is not None and self.decoder_normalisation.training:
-            assert self.decoder.bias is not None
-            block = self._convolve(activity, self.decoder) + self.decoder.bias[:, None, None]
-            return self._with_skip(self.decoder_normalisation(block), activity).relu()
-        return (self.drive(activity) + self.decoder_bias[:, None, None]).relu()
-
-    def deepen(self, activity: Tensor) -> Tensor:
-        """Encoder activity -> what the last decoder layer reads, both ``(N, E, H, W)``; the same where it is the only one."""
-        for layer in self.deeper:
-            activity = layer(activity)
-        return activity
-
-    def read(self, activity: Tensor, gains: Tensor | None = None) -> Tensor:
-        """Decoder activity ``(..., D, H, W)`` -> logits ``(..., C)``, by global pooling and the MLP.
-
-        With ``gains`` ``(B, D)``, of neurons whose gain they are: after pooling, where it is the same and costs less.
-        """
-        pooled = activity.mean((-2, -1))
-        return self.readout(pooled if gains is None else pooled * gains)
 
     # ---- with a task ----------------------------------------------------------------------------------------------
 
@@ -398,6 +245,14 @@ class ComodulatedHead(nn.Module):
 
     # ---- as an adapter ----------------------------------------------------------------------------------------------
 
+    def added_outputs(self) -> list[nn.Parameter]:
+        """Parameters of outputs that came with tasks added later (growing.py); none in a head as it is built."""
+        return [value for name, value in self.named_parameters() if name.startswith(ADDED_OUTPUTS)]
+
+    def added_output_sizes(self) -> tuple[int, ...]:
+        """Number of outputs of each block that was added later."""
+        return tuple(len(value) for value in self.added_outputs() if value.ndim == 1)
+
     def fingerprint(self) -> str:
         """Identity of the pretrained layers that an adapter belongs to."""
         return hash_tensors(self.pretrained_tensors())
@@ -459,13 +314,6 @@ class ComodulatedHead(nn.Module):
 
     def _couplings(self, tasks: Tensor) -> Tensor:
         return coupling(self.controller(tasks), self.modulation.link)
-
-    def _skip_matrix(self) -> Tensor | None:
-        if isinstance(self.decoder_skip, nn.Conv2d):
-            return self._scaled(self.decoder_skip.weight[:, :, 0, 0], self.skips[1])
-        if self.decoder_skip is None:
-            return None
-        return self._scaled(torch.eye(self.encoder_channels, device=self.decoder.weight.device), self.skips[1])
 
     def _statistics_at(self, activity: Tensor, u: Tensor) -> DecoderStatistics:
         """Statistics ``(B, D)`` at the encoder activity before its task gain, or after it (option ``after_gain``)."""

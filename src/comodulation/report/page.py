@@ -6,8 +6,6 @@ Content-Security-Policy forbids all loading and every script but the page's own,
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 import itertools
 import math
@@ -17,23 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 
+from .theme import asset, source_hash, styled
+
 BROAD = 560  # pixels; a wider figure has a row to itself
 INK = "#444444"  # what figures draw text and axes with; the page replaces it by its own text colour
 
 HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot be told"
-
-# Colours as (light, dark). Blue, vermilion and grey differ for every kind of colour vision; the shapes differ as well.
-PALETTE = {
-    "paper": ("#ffffff", "#15181d"),
-    "card": ("#f6f7f9", "#1d2128"),
-    "ink": ("#20242b", "#e4e7ec"),
-    "soft": ("#565d68", "#a5adb9"),
-    "line": ("#d9dde3", "#353b45"),
-    "link": ("#0a5796", "#7cbcf5"),
-    "holds": ("#0a5796", "#6cb4f2"),
-    "fails": ("#a63a00", "#ff9d66"),
-    "unknown": ("#565d68", "#b0b7c2"),
-}
 
 _PLURAL = {HOLDS: "hold", FAILS: "do not hold", UNKNOWN: "cannot be told"}
 _KINDS = {HOLDS: "holds", FAILS: "fails", UNKNOWN: "unknown"}
@@ -172,12 +159,12 @@ def render(
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_policy()}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="referrer" content="no-referrer">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_colours()}{_STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{html.escape(title)}</title>\n<style>{styled(asset('report/page.css'))}</style>\n</head>\n<body>\n"
         '<a class="skip" href="#main">Skip to the content</a>\n'
         f'<header><button id="theme" type="button" hidden>Light / dark</button><h1 dir="auto">{html.escape(title)}</h1>'
         f'{f"""<p class="subtitle" dir="auto">{_inline(subtitle)}</p>""" if subtitle else ""}</header>\n'
         f'<main id="main">\n{_verdicts(verdicts)}\n{_contents(links)}\n{body}\n</main>\n{_facts(facts)}\n'
-        f"<script>{_SCRIPT}</script>\n</body>\n</html>\n"
+        f"<script>{asset('report/page.js')}</script>\n</body>\n</html>\n"
     )
     # File names that are not UTF-8 reach Python as lone surrogates, which no file can hold.
     return page.encode("utf-8", "replace").decode("utf-8")
@@ -416,142 +403,9 @@ def _facts(facts: Mapping[str, str]) -> str:
     return f"<footer>{_heading('facts', 'How this was made')}<dl>{rows}</dl></footer>"
 
 
-def _colours() -> str:
-    both = "".join(f" --{name}: light-dark({light}, {dark});" for name, (light, dark) in PALETTE.items())
-    return f":root {{ color-scheme: light dark;{both} }}"
-
-
-_STYLE = """
-:root[data-theme=light] { color-scheme: light; }
-:root[data-theme=dark] { color-scheme: dark; }
-* { box-sizing: border-box; }
-html { scroll-behavior: smooth; -webkit-text-size-adjust: 100%; }
-@media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
-body { margin: 0 auto; max-width: 66rem; padding: 3.5rem 1.5rem 5rem; background: var(--paper); color: var(--ink);
-  font: 1.0625rem/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; overflow-wrap: break-word; }
-h1 { font-size: clamp(1.75rem, 1.3rem + 2vw, 2.5rem); line-height: 1.15; letter-spacing: -.02em; margin: 0; }
-h2 { font-size: 1.4rem; line-height: 1.25; letter-spacing: -.01em; margin: 4rem 0 1rem; }
-h1, h2, h3, dd, th, td, summary, .statement { unicode-bidi: isolate; overflow-wrap: anywhere; }
-p, ul { max-width: 44rem; margin: 0 0 1rem; }
-a { color: var(--link); text-underline-offset: .2em; }
-:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
-code, pre { font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace; font-size: .875em; }
-pre { overflow-x: auto; padding: 1rem 1.25rem; margin: 1rem 0; background: var(--card); border-radius: 8px; line-height: 1.5; }
-dl { margin: 0; } dt { color: var(--soft); font-size: .8125rem; } dd { margin: 0; }
-.subtitle { color: var(--soft); font-size: 1.1875rem; margin: .75rem 0 0; }
-.skip { position: absolute; left: -100vw; } .skip:focus { left: 1rem; top: 1rem; }
-.anchor { opacity: 0; text-decoration: none; font-weight: 400; } h2:hover .anchor, .anchor:focus { opacity: 1; }
-#theme { float: right; margin: 0 0 1rem 1.5rem; padding: .35rem .8rem; font: inherit; font-size: .8125rem; color: var(--soft);
-  background: none; border: 1px solid var(--line); border-radius: 99px; cursor: pointer; }
-#theme:hover { color: var(--ink); border-color: var(--soft); }
-.counts { color: var(--soft); }
-.cards { display: grid; column-gap: 1.25rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--width)), 1fr));
-  --width: 19rem; }
-.cards:has(> :nth-child(2):last-child, > :nth-child(4):last-child) { --width: 25rem; }
-.card { background: var(--card); border-radius: 10px; border-top: 4px solid var(--own); padding: 1.25rem 1.4rem 1.4rem;
-  display: grid; grid-row: span 5; grid-template: subgrid / minmax(0, 1fr); margin-bottom: 1.25rem; min-width: 0; }
-.holds { --own: var(--holds); } .fails { --own: var(--fails); } .unknown { --own: var(--unknown); }
-.card h3 { font-size: 1.0625rem; line-height: 1.3; margin: 0 0 .35rem; }
-.card .statement { margin: 0 0 1.1rem; }
-.card dl { display: grid; grid-template-columns: minmax(0, 2fr) minmax(0, 3fr); gap: .6rem 1rem; align-content: start;
-  font-variant-numeric: tabular-nums; }
-.card dd { font-weight: 600; line-height: 1.35; text-wrap: balance; }
-.card .note { margin: 1rem 0 0; padding-top: .75rem; border-top: 1px solid var(--line); font-size: .875rem; line-height: 1.5;
-  color: var(--soft); }
-.verdict { display: flex; align-items: center; gap: .5rem; color: var(--own); margin: 0 0 .7rem; }
-.verdict svg { width: 1.2rem; height: 1.2rem; flex: none; fill: var(--own); }
-.verdict svg path:last-child { fill: none; stroke: var(--card); stroke-width: 3; }
-nav { margin: 2.5rem 0 0; padding: .9rem 0; border-block: 1px solid var(--line); font-size: .9375rem; }
-nav ul { display: flex; flex-wrap: wrap; gap: .3rem 1.75rem; list-style: none; margin: 0; padding: 0; max-width: none; }
-nav a { text-decoration: none; } nav a:hover { text-decoration: underline; }
-.wide { overflow-x: auto; margin: 1.5rem 0 0; }
-section > .wide, details > .wide { margin-bottom: 2.5rem; }
-table { border-collapse: separate; border-spacing: 0; min-width: min(100%, 40rem); font-variant-numeric: tabular-nums;
-  font-size: .9375rem; line-height: 1.4; }
-caption { text-align: start; padding: 0 0 .9rem; }
-caption span { display: block; position: sticky; left: 0; width: fit-content; max-width: min(44rem, calc(100vw - 3rem)); }
-caption, figcaption { color: var(--soft); font-size: .9375rem; line-height: 1.5; }
-caption strong, figcaption strong { color: var(--ink); }
-th, td { padding: .45rem 1rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: baseline;
-  background: var(--paper); }
-thead th { border-bottom: 2px solid var(--soft); padding-block: 0; white-space: nowrap; }
-tbody th { font-weight: 500; min-width: min(9.5rem, 40vw); }
-tr > :first-child { position: sticky; left: 0; z-index: 1; padding-left: 0; max-width: min(22rem, 45vw); }
-.number { text-align: right; white-space: nowrap; }
-.fixed > tr > * { font-weight: 650; } .fixed > tr:last-child > * { border-bottom: 1px solid var(--soft); }
-tbody tr:hover > * { background: var(--card); }
-th button { font: inherit; font-weight: 600; color: inherit; background: none; border: 0; padding: .5rem 0; cursor: pointer;
-  position: relative; }
-th button:disabled { cursor: text; }
-th button:enabled::after { content: "↕"; position: absolute; left: calc(100% + .1rem); font-weight: 400; color: var(--soft);
-  opacity: .55; }
-th button:hover::after { opacity: 1; }
-th[aria-sort=ascending] button::after { content: "↑"; opacity: 1; color: var(--link); font-weight: 700; }
-th[aria-sort=descending] button::after { content: "↓"; opacity: 1; color: var(--link); font-weight: 700; }
-.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); gap: 3rem 2.5rem;
-  margin: 2rem 0 3rem; }
-figure { margin: 0; min-width: 0; } figure .wide { margin: 0; } .broad { grid-column: 1 / -1; }
-figure svg { display: block; width: 100%; height: auto; color: var(--ink); }
-figcaption { margin-top: .75rem; max-width: 44rem; }
-details { margin: 1.5rem 0; border-top: 1px solid var(--line); padding-top: .75rem; }
-summary { cursor: pointer; font-weight: 600; }
-footer { margin-top: 4rem; border-top: 1px solid var(--line); } footer h2 { margin-top: 2rem; font-size: 1.1rem; }
-footer div { display: grid; grid-template-columns: 8rem minmax(0, 1fr); gap: 1rem; padding: .2rem 0; font-size: .9375rem; }
-footer dt { font-size: inherit; }
-@media (max-width: 34rem) {
-  body { padding: 2rem 1.1rem 3rem; font-size: 1rem; } h2 { margin-top: 3rem; } th, td { padding-inline: .7rem; }
-  caption span { max-width: calc(100vw - 2.2rem); }
-  #theme:not([hidden]) { display: block; float: none; margin: 0 0 1.5rem auto; }
-  footer div { grid-template-columns: 1fr; gap: 0; padding: .3rem 0; }
-}
-@media print {
-  :root, :root[data-theme] { color-scheme: light; } body { padding: 0; max-width: none; font-size: 10pt; }
-  #theme, nav, .skip, .anchor, th button::after { display: none !important; }
-  .card, figure, tr { break-inside: avoid; } h2, caption { break-after: avoid; } .card { border: 1px solid var(--own); }
-  .wide, pre { overflow: visible; } pre { white-space: pre-wrap; } figure svg { min-width: 0 !important; }
-  details::details-content { content-visibility: visible; block-size: auto; }
-}
-"""
-
-_SCRIPT = """
-"use strict";
-const root = document.documentElement, theme = document.getElementById("theme");
-theme.hidden = false;
-theme.addEventListener("click", () => {
-  const now = root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-  root.dataset.theme = now === "dark" ? "light" : "dark";
-});
-const words = new Intl.Collator(undefined, { numeric: true });
-const key = cell => {
-  const text = cell.dataset.sort ?? cell.textContent.trim();
-  const missing = text === "" || text.toLowerCase() === "nan";
-  return { text, number: Number(text), rank: missing ? 2 : Number.isNaN(Number(text)) ? 1 : 0 };
-};
-const compare = (a, b) => a.number === b.number ? 0 : a.rank === 0 ? a.number - b.number : words.compare(a.text, b.text);
-for (const table of document.querySelectorAll("table")) {
-  const body = table.tBodies[table.tBodies.length - 1], given = [...body.rows], heads = [...table.tHead.rows[0].cells];
-  heads.forEach((head, column) => {
-    const button = head.querySelector("button");
-    button.disabled = false;
-    button.addEventListener("click", () => {
-      const before = head.getAttribute("aria-sort");
-      const order = before === "ascending" ? "descending" : before === "descending" ? null : "ascending";
-      heads.forEach(other => other.removeAttribute("aria-sort"));
-      if (order) head.setAttribute("aria-sort", order);
-      const sign = order === "descending" ? -1 : 1;
-      const keyed = [...body.rows].map(row => [key(row.cells[column]), row]);
-      keyed.sort(([a], [b]) => a.rank !== b.rank ? a.rank - b.rank : a.rank === 2 ? 0 : sign * compare(a, b));
-      body.append(...(order ? keyed.map(([, row]) => row) : given));
-    });
-  });
-}
-"""
-
-
 def _policy() -> str:
     """No loading from anywhere, and no script but the page's own."""
-    digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     return (
-        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
-        "form-action 'none'"
+        f"default-src 'none'; script-src {source_hash(asset('report/page.js'))}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
     )
