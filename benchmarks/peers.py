@@ -30,8 +30,9 @@ from comodulation.backbone import Backbone
 from comodulation.config import RunConfig, make_config, write_config
 from comodulation.features import cache_folder, extract
 from comodulation.head import ComodulatedHead
+from comodulation.labelled import open_splits, read_family, read_labels
 from comodulation.progress import Silent
-from comodulation.session import Session, open_splits, read_family, read_labels
+from comodulation.session import Session
 from comodulation.store import head_tensors, write_bytes, write_json, write_tensors
 from comodulation.tasks import TaskFamily
 

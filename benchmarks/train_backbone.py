@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from comodulation.config import make_config
 from comodulation.data import open_split
-from comodulation.session import deal_images, read_family, read_labels
+from comodulation.labelled import deal_images, read_family, read_labels
 from comodulation.small_resnet import SMALL_RESNETS, small_resnet
 from comodulation.store import write_tensors
 from comodulation.training import derived_seed, one_cycle

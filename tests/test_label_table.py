@@ -17,7 +17,7 @@ from comodulation.config import make_config
 from comodulation.data import answer_column, folder_splits, is_binary, label_names, label_table_splits
 from comodulation.data.label_table import held_out, read_label_table
 from comodulation.errors import InputError
-from comodulation.session import open_splits, read_family, read_labels
+from comodulation.labelled import open_splits, read_family, read_labels
 from synthetic import CLASSES, GROUPS, picture
 
 NAMES = [CLASSES[row % 8] for row in range(120)]

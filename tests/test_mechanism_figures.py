@@ -7,21 +7,23 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from comodulation.report.drawing import STYLES
-from comodulation.report.figures import svg
-from comodulation.report.mechanism_figures import (
+from comodulation.report.claim_figures import (
     Calibration,
     Curve,
     ForestRow,
     accuracy_figure,
     confidence_figure,
     forest_figure,
+    learning_curves_figure,
+    reliability_figure,
+)
+from comodulation.report.drawing import STYLES
+from comodulation.report.figures import svg
+from comodulation.report.mechanism_figures import (
     gain_histogram_figure,
     informativeness_figure,
-    learning_curves_figure,
     noise_figure,
     one_image_figure,
-    reliability_figure,
     separability_figure,
 )
 from comodulation.report.page import INK

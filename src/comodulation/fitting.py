@@ -15,11 +15,12 @@ from .config import RunConfig, read_config, write_config
 from .data.summary import refuse_unlearnable, summarize, summary_table, warnings_of
 from .errors import InputError, brief, first_difference
 from .features import extract, locked
+from .labelled import deal_images, open_splits, read_family, read_labels
 from .launching import Place
 from .methods import METHODS as ALL_METHODS
 from .processes import Processes
 from .progress import Progress, Silent
-from .session import CHECKPOINT, Session, deal_images, open_splits, read_family, read_labels
+from .session import CHECKPOINT, Session
 from .store import (
     CONFIG,
     METRICS,

@@ -22,10 +22,10 @@ from .evaluation import evaluate_predictions
 from .features import Features, extract
 from .fitting import FitResult
 from .growing import Added, add_tasks, begin_tasks
+from .labelled import open_splits
 from .methods import Method
 from .prediction import Run
 from .progress import Progress, Silent
-from .session import open_splits
 from .splits import partition
 from .store import (
     ADAPTER,

@@ -18,9 +18,10 @@ from .errors import InputError, brief
 from .evaluation import evaluate_predictions
 from .features import BATCH, Features, extract, features_of_images
 from .growing import extend_head
+from .labelled import open_splits, read_labels
 from .methods import Method
 from .progress import Progress, Silent
-from .session import build_head, config_method, open_splits, read_labels
+from .session import build_head, config_method
 from .sharing import check_shared, download, push_to_hub, save_pretrained, with_weights
 from .store import ADAPTER, CONFIG, HEAD, METRICS, load_adapter, load_head, read_metadata, writable
 from .task_pairs import task_chunks

@@ -10,39 +10,26 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .analysis.calibration import fit_temperature
-from .config import WHICH_TASKS, RunConfig
-from .data import (
-    Split,
-    answer_column,
-    available_splits,
-    binary_column,
-    class_column,
-    folder_splits,
-    is_binary,
-    label_names,
-    label_table_splits,
-    open_split,
-)
-from .errors import InputError, RunError, choose
+from .config import RunConfig
+from .errors import InputError, RunError
 from .evaluation import Predictions, evaluate_predictions
 from .features import Features, locked
 from .head import ComodulatedHead
+from .labelled import Labelled, deal_images
 from .methods import Method, make_method
 from .named_tensors import hash_tensors
 from .pretraining import pretrain, pretraining_targets
 from .processes import Processes
 from .progress import Progress
-from .splits import Partition, partition
 from .store import (
     ADAPTER,
     HEAD,
@@ -61,21 +48,12 @@ from .store import (
     write_predictions,
     write_tensors,
 )
-from .tasks import NO_YES, Examples, TaskFamily, first_rows
+from .tasks import Examples, TaskFamily
 from .training import derived_seed
 from .tuning import FeatureRows, Inputs, predict, tune
 
 KEPT_INPUTS = 8  # what methods read of a split, kept for the next method; at most 1 GiB each
 CHECKPOINT, HISTORY = "checkpoint.safetensors", "history.json"
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """One split's labels as a family reads them."""
-
-    split: Split
-    examples: Examples
-    columns: list[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -98,95 +76,6 @@ class TuningData:
     features: FeatureRows
     tuning: Examples
     validation: Examples
-
-
-def open_splits(
-    config: RunConfig, needed: Sequence[str], wanted: Sequence[str] = (), tasks: Sequence[str] = ()
-) -> dict[str, Split]:
-    """Splits of the data that a configuration names.
-
-    Args:
-        config: data, labels, image column.
-        needed: names of splits that must be there.
-        wanted: names of splits that are opened where they are there.
-        tasks: columns of a label table that are read; none reads the configuration's.
-
-    Raises:
-        InputError: no such data, or not the splits that are needed.
-    """
-    if config.labels:
-        found = label_table_splits(config.labels, config.data, config.image_column, tasks or config.tasks)
-    else:
-        found = (folder_splits(config.data) if config.columns else None) or {}
-    there = list(found) or available_splits(config.data)
-    for name in needed:
-        choose(name, there, f"split of {config.data}")
-    names = [name for name in dict.fromkeys([*needed, *wanted]) if name in there]
-    return {
-        name: found[name] if found else open_split(config.data, name, image_column=config.image_column)
-        for name in names
-    }
-
-
-def read_family(config: RunConfig, split: Split) -> TaskFamily:
-    """The family of tasks a configuration describes, read off the training split. Raises InputError for bad columns."""
-    if config.columns:
-        return _family_of_columns(config, split)
-    if config.attributes:
-        for name in config.attributes:
-            split.feature(name)
-        return TaskFamily.from_attributes(config.attributes)
-    assert config.group is not None
-    assert config.label is not None
-    group_names, class_names = label_names(split, config.group), label_names(split, config.label)
-    groups = class_column(split, config.group, group_names)
-    return TaskFamily.from_groups(groups, class_column(split, config.label, class_names), group_names, class_names)
-
-
-def _family_of_columns(config: RunConfig, split: Split) -> TaskFamily:
-    """One task per column: binary where all of them are 0 and 1, else each with its own classes."""
-    names = config.tasks or tuple(split.label_columns)
-    if not config.tasks and not config.labels and len(names) != 1:
-        held = f"the columns {', '.join(names)}" if names else "no label column"
-        raise InputError(f"{WHICH_TASKS}; {config.data!r} holds {held}")
-    binary = [is_binary(split, name) for name in names]
-    if all(binary):
-        return TaskFamily.from_attributes(names)
-    classes = [NO_YES if own else label_names(split, name) for name, own in zip(names, binary, strict=True)]
-    return TaskFamily.from_columns(names, classes)
-
-
-def read_labels(config: RunConfig, split: Split, family: TaskFamily) -> Labelled:
-    """Labels of a split. Raises InputError for columns that are not there or hold something else."""
-    if config.columns:
-        columns = [answer_column(split, name, family.answers(task)) for task, name in enumerate(family.tasks)]
-    elif family.kind == "binary":
-        columns = [binary_column(split, name) for name in family.tasks]
-    else:
-        assert config.group is not None
-        assert config.label is not None
-        columns = [
-            class_column(split, config.group, family.tasks),
-            class_column(split, config.label, family.outputs),
-        ]
-    examples = family.examples(columns)
-    if not len(examples):
-        raise InputError(f"split {split.name!r} of {split.source!r} has no row with all the labels a task needs")
-    return Labelled(split, examples, columns)
-
-
-def deal_images(config: RunConfig, family: TaskFamily, examples: Examples) -> Partition:
-    """Deal the training images out to pretraining, fine-tuning and their validation. Raises InputError for too few."""
-    first_of_image, images = first_rows(examples.image)
-    strata = torch.zeros_like(images) if family.kind == "binary" else examples.target[first_of_image]
-    return partition(
-        images, strata, seed=derived_seed(_split_seed(config), "halves"), validation_fraction=config.validation_fraction,
-        disjoint=config.disjoint_halves,
-    )  # fmt: skip
-
-
-def _split_seed(config: RunConfig) -> int:
-    return config.seed if config.split_seed is None else config.split_seed
 
 
 class Session:

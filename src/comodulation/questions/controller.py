@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..report.claim_figures import ForestRow, forest_figure
 from ..report.figures import svg
-from ..report.mechanism_figures import ForestRow, forest_figure
 from ..report.page import Cell as Shown
 from ..report.page import Figure, Section, Table, Text, Verdict
 from ..report.question_figures import Point, curves_figure

@@ -14,8 +14,8 @@ from typing import Any
 
 from ..errors import DivergedError, InputError, choose
 from ..features import locked
+from ..labelled import deal_images
 from ..progress import Progress, Silent
-from ..session import deal_images
 from ..store import json_bytes, read_json, remove_partials, writable, write_bytes, write_json
 from ..studies.laboratory import Laboratory
 from ..studies.pool import Clock, run_jobs

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..data.canvases import KINDS
+from ..report.claim_figures import ForestRow, forest_figure
 from ..report.figures import svg
-from ..report.mechanism_figures import ForestRow, forest_figure
 from ..report.page import Figure, Section, Table, Text, Verdict
 from ..report.question_figures import Point, curves_figure, scatter_figure
 from ..statistics import PairedDifference, holm, paired_difference

@@ -20,8 +20,8 @@ from ..data.source import Split
 from ..errors import InputError
 from ..evaluation import METRICS, Predictions, metrics
 from ..features import locked
+from ..labelled import deal_images, read_family, read_labels
 from ..progress import Progress
-from ..session import deal_images, read_family, read_labels
 from ..splits import Partition
 from ..store import read_tensors, write_tensors
 from ..studies.laboratory import Laboratory, Material

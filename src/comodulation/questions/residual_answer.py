@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..analysis.sparsity import THRESHOLDS
+from ..report.claim_figures import ForestRow, forest_figure
 from ..report.figures import svg
-from ..report.mechanism_figures import ForestRow, forest_figure
 from ..report.page import Figure, Section, Table, Text, Verdict
 from ..report.question_figures import Point, scatter_figure
 from ..statistics import paired_difference

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from .page import INK
 
@@ -82,3 +83,8 @@ def add_legend(axis: Axes, **where: Any) -> None:
 def spaced(name: str) -> str:
     """A name as words."""
     return name.replace("-", " ").replace("_", " ")
+
+
+def as_array(values: ArrayLike) -> NDArray[np.float64]:
+    """Values as float64."""
+    return np.asarray(values, np.float64)

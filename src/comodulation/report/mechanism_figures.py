@@ -1,176 +1,20 @@
-"""Figures of the claims and of the mechanism: plain arrays in, a matplotlib figure out, in the style of drawing.py."""
+"""Figures of the mechanism: plain arrays in, a matplotlib figure out, in the style of drawing.py."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ..analysis.sparsity import THRESHOLDS, log2_histogram
-from .drawing import STYLES, SUBDUED, add_legend, finished, new_figure, spaced, styles_of
+from .drawing import STYLES, SUBDUED, add_legend, as_array, finished, new_figure, spaced, styles_of
 from .page import INK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-class ForestRow(NamedTuple):
-    """One comparison: its name (up to about 45 letters), difference, interval, and whether the interval excludes 0."""
-
-    label: str
-    difference: float
-    low: float
-    high: float
-    decided: bool
-
-
-class Calibration(NamedTuple):
-    """Bins of confidence of one method, each ``(bins,)``: mean confidence, accuracy, number of predictions."""
-
-    confidence: ArrayLike
-    accuracy: ArrayLike
-    counts: ArrayLike
-
-
-class Curve(NamedTuple):
-    """Validation curves of one method: images seen ``(P,)``, NLL in nats ``(S, P)``, accuracy ``(S, P)``, S seeds."""
-
-    images: ArrayLike
-    nll: ArrayLike
-    accuracy: ArrayLike
-
-
-# ---- claims -----------------------------------------------------------------------------------------------------------
-
-
-def forest_figure(rows: Sequence[ForestRow], *, xlabel: str) -> Figure:
-    """Differences with intervals around a line at zero; decided ones in colour and filled, the others grey and hollow.
-
-    Args:
-        rows: from top to bottom. xlabel: what the difference is of, with its unit.
-    """
-    figure = new_figure(0.75 + 0.42 * len(rows))
-    axis = figure.subplots()
-    for place, row in enumerate(rows):
-        colour = "#0072B2" if row.decided else SUBDUED
-        axis.plot([0, 0], [place - 0.24, place + 0.24], color=INK, linewidth=1)  # in pieces, not through the labels
-        axis.plot([row.low, row.high], [place, place], color=colour, linewidth=1.8, solid_capstyle="butt")
-        axis.plot(
-            row.difference, place, "o", color=colour, markersize=6, markerfacecolor=colour if row.decided else "none"
-        )
-        for text, x, align in (
-            (row.label, 0.0, "left"),
-            (f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}]".replace("-", "−"), 1.0, "right"),
-        ):
-            axis.text(x, place - 0.28, text, ha=align, va="bottom", fontsize=8, transform=axis.get_yaxis_transform())
-    axis.set(ylim=(len(rows) - 0.6, -0.85), yticks=[], xlabel=xlabel)
-    axis.margins(x=0.08)
-    return finished(figure, spines=("bottom",))
-
-
-def accuracy_figure(groups: Mapping[str, Mapping[str, Sequence[float]]], *, xlabel: str = "accuracy (%)") -> Figure:
-    """A dot per seed and a bar at the mean, a row per method, a panel per group.
-
-    Args:
-        groups: variant -> method -> value per seed.
-    """
-    counts = [len(methods) for methods in groups.values()]
-    figure = new_figure(0.6 + sum(0.3 + 0.24 * count for count in counts))
-    panels = figure.subplots(len(groups), sharex=True, squeeze=False, height_ratios=[c + 1 for c in counts])[:, 0]
-    styles = styles_of(method for methods in groups.values() for method in methods)
-    for axis, (variant, methods) in zip(panels, groups.items(), strict=True):
-        for place, (method, values) in enumerate(methods.items()):
-            colour, marker = styles[method]
-            axis.plot(values, [place] * len(values), marker, color=colour, markersize=4.5, linestyle="", alpha=0.75)
-            axis.plot([np.mean(values)] * 2, [place - 0.36, place + 0.36], color=colour, linewidth=2.2)
-        axis.set_yticks(range(len(methods)), [spaced(method) for method in methods])
-        axis.set_ylim(len(methods) - 0.4, -0.6)
-        axis.set_title(variant, loc="left", fontsize=9.5)
-        axis.grid(axis="x", color=INK, alpha=0.15)
-    panels[-1].set_xlabel(xlabel)
-    return finished(figure)
-
-
-def reliability_figure(methods: Mapping[str, Calibration]) -> Figure:
-    """Accuracy against confidence, and below it the gap between the two; the area of a marker is its share of predictions.
-
-    Args:
-        methods: name -> bins; empty bins are left out.
-    """
-    figure = new_figure(4.9)
-    upper, lower = figure.subplots(2, sharex=True, height_ratios=[5, 3.5])
-    upper.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--")
-    lower.axhline(0, color=INK, linewidth=0.8, linestyle="--")
-    styles = styles_of(methods)
-    for method, bins in methods.items():
-        confidence, accuracy, count = (_array(values) for values in bins)
-        held = count > 0
-        confidence, accuracy, count = confidence[held], accuracy[held], count[held]
-        colour, marker = styles[method]
-        for axis, values in ((upper, accuracy), (lower, 100 * (accuracy - confidence))):
-            axis.plot(confidence, values, color=colour, linewidth=1.2)
-            area = 8 + 150 * count / count.sum() if len(count) else count
-            axis.scatter(confidence, values, s=area, color=colour, marker=marker, alpha=0.8, linewidths=1)
-        upper.plot([], [], marker, color=colour, linestyle="-", markersize=4, label=spaced(method))
-    upper.set(ylabel="accuracy", xlim=(0, 1.03), ylim=(0, 1.03))
-    lower.set(ylabel="accuracy − confidence\n(points)", xlabel="confidence")
-    for axis in (upper, lower):
-        axis.grid(color=INK, alpha=0.15)
-    add_legend(upper, loc="upper left")
-    return finished(figure)
-
-
-def confidence_figure(methods: Mapping[str, Calibration]) -> Figure:
-    """Share of predictions in each bin of confidence, bins equally wide in [0, 1]; dotted: each method's mean confidence.
-
-    Args:
-        methods: name -> bins, as for ``reliability_figure``.
-    """
-    figure = new_figure(2.7)
-    axis = figure.subplots()
-    styles = styles_of(methods)
-    for method, bins in methods.items():
-        confidence, _, count = (_array(values) for values in bins)
-        colour, marker = styles[method]
-        total = max(count.sum(), 1)
-        edges = np.linspace(0, 1, len(count) + 1)
-        axis.stairs(100 * count / total, edges, color=colour, linewidth=1.5)
-        axis.plot((edges[:-1] + edges[1:]) / 2, 100 * count / total, marker, color=colour, markersize=3.5)
-        axis.axvline(np.where(count > 0, count * confidence, 0).sum() / total, color=colour, linestyle=":", linewidth=1)
-        axis.plot([], [], marker, color=colour, linestyle="-", markersize=4, label=spaced(method))
-    axis.set(xlabel="confidence (dotted: mean)", ylabel="predictions (%)", xlim=(0, 1))
-    add_legend(axis, loc="best")
-    return finished(figure)
-
-
-def learning_curves_figure(methods: Mapping[str, Curve]) -> Figure:
-    """Validation NLL and accuracy against images seen: the mean over seeds, in a band from the lowest to the highest seed."""
-    figure = new_figure(4.4 + 0.15 * (len(methods) // 3))
-    panels = figure.subplots(2, sharex=True)
-    styles = styles_of(methods)
-    for method, curve in methods.items():
-        colour, marker = styles[method]
-        images = _array(curve.images)
-        for axis, values in zip(panels, (_array(curve.nll), 100 * _array(curve.accuracy)), strict=True):
-            every = max(1, len(images) // 8)
-            axis.fill_between(images, values.min(0), values.max(0), color=colour, alpha=0.18, linewidth=0)
-            axis.plot(
-                images, values.mean(0), color=colour, marker=marker, markersize=3.5, markevery=every, linewidth=1.4
-            )
-        panels[0].plot([], [], marker, color=colour, linestyle="-", markersize=4, label=spaced(method))
-    panels[0].set_ylabel("validation NLL (nats)")
-    panels[1].set(ylabel="validation accuracy (%)", xlabel="images seen (mean and range over seeds)")
-    for axis in panels:
-        axis.grid(color=INK, alpha=0.15)
-    figure.legend(frameon=False, fontsize=7.5, loc="outside lower center", ncols=3)
-    panels[1].xaxis.set_major_formatter(_thousands)
-    return finished(figure)
-
-
-# ---- mechanism --------------------------------------------------------------------------------------------------------
 
 
 def separability_figure(measures: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
@@ -215,7 +59,7 @@ def noise_figure(
     styles = styles_of([*spectra, *shares])
     for name, spectrum in spectra.items():
         colour, marker = styles[name]
-        values = np.sort(_array(spectrum))[::-1]
+        values = np.sort(as_array(spectrum))[::-1]
         cumulative = 100 * values.cumsum() / (values.sum() or 1)
         number = np.arange(1, len(values) + 1)
         marked = np.unique(np.geomspace(1, len(values), 9).astype(int) - 1).tolist()
@@ -232,7 +76,7 @@ def noise_figure(
         if control is not None:
             rows.append((control[name], SUBDUED, ".", -0.17, "other tasks' subspaces"))
         for held, shade, shape, lift, label in rows:
-            points = 100 * _array(held)
+            points = 100 * as_array(held)
             points = points[np.isfinite(points)]
             at = place - lift if control is not None else place
             lower.plot(points, np.full(len(points), at), shape, color=shade, markersize=4, alpha=0.6, linestyle="")
@@ -240,7 +84,7 @@ def noise_figure(
                 lower.plot([points.mean()] * 2, [at - 0.16, at + 0.16], color=shade, linewidth=2.2)
             if place == 0 and control is not None:
                 lower.plot([], [], shape, color=shade, linestyle="", markersize=4, label=label)
-        expected = 100 * float(np.mean(_array(chance[name])))
+        expected = 100 * float(np.mean(as_array(chance[name])))
         lower.plot([expected] * 2, [place - 0.42, place + 0.42], color=INK, linestyle="--", linewidth=1)
     lower.plot([], [], color=INK, linestyle="--", linewidth=1, label="random subspace")
     lower.set_yticks(range(len(shares)), [spaced(name) for name in shares])
@@ -271,7 +115,7 @@ def informativeness_figure(
     styles = styles_of([*encoder, *decoder])
     for axis, lines, label in zip(panels, (encoder, decoder), (encoder_label, decoder_label), strict=True):
         for name, (dprime, gain) in lines.items():
-            x, y = _array(dprime).ravel(), _array(gain).ravel()
+            x, y = as_array(dprime).ravel(), as_array(gain).ravel()
             order = np.argsort(np.where(np.isfinite(x), x, np.inf), kind="stable")[: int(np.isfinite(x).sum())]
             parts = [part for part in np.array_split(order, bins) if len(part)]
             centre = [np.median(x[part]) for part in parts]
@@ -301,7 +145,7 @@ def gain_histogram_figure(gains: Mapping[str, ArrayLike]) -> Figure:
             np.log2(threshold), 1.01, f"{threshold:g}", ha="center", fontsize=7, transform=axis.get_xaxis_transform()
         )
     for name, values in gains.items():
-        table = _array(values)
+        table = as_array(values)
         edges, counts = (part.numpy() for part in log2_histogram(torch.as_tensor(table)))
         share = 100 * counts.sum(0) / counts.sum()
         colour, marker = styles[name]
@@ -364,7 +208,7 @@ def one_image_figure(
     predicted.set(ylim=(len(after) - 0.45, -0.55), xlabel="probability (%)")
     predicted.legend(frameon=False, fontsize=7, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
 
-    (own, own_coupling), (other, other_coupling) = ((name, _array(c)) for name, c in couplings.items())
+    (own, own_coupling), (other, other_coupling) = ((name, as_array(c)) for name, c in couplings.items())
     contrast = own_coupling - other_coupling
     top = np.argsort(-np.abs(contrast), kind="stable")[:neurons]
     top = top[np.argsort(-contrast[top], kind="stable")]
@@ -378,13 +222,13 @@ def one_image_figure(
     coupled.set(xlabel="encoder neuron (where the tasks differ most)", ylabel="coupling")
     add_legend(coupled, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
-    activity, gain = _array(decoder), _array(gains)
+    activity, gain = as_array(decoder), as_array(gains)
     mean = activity.mean(0)
     relative = 100 * np.divide(activity - mean, mean, out=np.zeros_like(activity), where=mean > 0)
     active = np.flatnonzero(mean >= np.median(mean))  # relative to a nearly silent mean, any change is large
     order = active[np.argsort(-gain[active], kind="stable")]
     high, low = order[:3], order[3:][-3:]
-    driving.plot(_array(modulator), color="#009E73", linewidth=1.4)
+    driving.plot(as_array(modulator), color="#009E73", linewidth=1.4)
     driving.set_ylabel("modulator")
     driving.tick_params(labelbottom=False)
     for group, colour, label in ((low, SUBDUED, "3 lowest gains"), (high, "#D55E00", "3 highest gains")):
@@ -405,11 +249,3 @@ def one_image_figure(
     for spine in picture.spines.values():
         spine.set_visible(False)
     return figure
-
-
-def _array(values: ArrayLike) -> NDArray[np.float64]:
-    return np.asarray(values, np.float64)
-
-
-def _thousands(value: float, _: int) -> str:
-    return f"{value / 1000:g}k" if value else "0"

@@ -1,4 +1,4 @@
-"""Figures of the studies of open questions: numbers in, a matplotlib figure out, in the style of ``mechanism_figures``."""
+"""Figures of the studies of open questions: numbers in, a matplotlib figure out, in the style of drawing.py."""
 
 from __future__ import annotations
 

@@ -23,9 +23,10 @@ from ..data.scenes import make_scenes
 from ..errors import InputError, choose
 from ..evaluation import METRICS, Predictions, evaluate_predictions, metrics
 from ..features import extract
+from ..labelled import Labelled
 from ..methods.gains import gains_of
 from ..progress import Progress, Silent
-from ..session import Adapted, Labelled, Session, TuningData
+from ..session import Adapted, Session, TuningData
 from ..store import write_json, write_tensors
 from ..tasks import Examples, TaskFamily
 from ..training import derived_seed

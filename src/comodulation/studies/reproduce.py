@@ -33,8 +33,8 @@ from ..data import (
 )
 from ..errors import InputError, brief, choose, first_difference
 from ..features import locked
+from ..labelled import Labelled, deal_images, read_family, read_labels
 from ..progress import Progress, Silent
-from ..session import Labelled, deal_images, read_family, read_labels
 from ..store import PARTIAL, json_bytes, read_json, remove_partials, torn, writable, write_bytes, write_json
 from ..tasks import TaskFamily
 from ..written_metrics import Written

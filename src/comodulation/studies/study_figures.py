@@ -10,20 +10,22 @@ import numpy as np
 import torch
 
 from ..analysis.calibration import reliability
-from ..report.figures import gains_figure, svg
-from ..report.mechanism_figures import (
+from ..report.claim_figures import (
     Calibration,
     Curve,
     ForestRow,
     accuracy_figure,
     confidence_figure,
     forest_figure,
+    learning_curves_figure,
+    reliability_figure,
+)
+from ..report.figures import gains_figure, svg
+from ..report.mechanism_figures import (
     gain_histogram_figure,
     informativeness_figure,
-    learning_curves_figure,
     noise_figure,
     one_image_figure,
-    reliability_figure,
     separability_figure,
 )
 from ..report.page import Figure
