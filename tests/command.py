@@ -105,7 +105,7 @@ class Process:
                 os._exit(code)
 
     def wait(self, seconds: float = 120) -> Ended:
-        """Wait for the end; a process that does not come to one is killed, and fails the test by its exit status."""
+        """Wait for the end; a process that does not come to one is killed, and fails the test."""
         ends = time.monotonic() + seconds
         while True:
             done, status = os.waitpid(self.number, os.WNOHANG)
@@ -113,4 +113,6 @@ class Process:
                 return Ended(os.waitstatus_to_exitcode(status), *(path.read_text() for path in self.streams))
             if time.monotonic() > ends:
                 os.kill(self.number, signal.SIGKILL)
+                os.waitpid(self.number, 0)
+                raise AssertionError(f"not done after {seconds:g} s: {self.streams[1].read_text()}")
             time.sleep(0.02)

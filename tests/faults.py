@@ -50,12 +50,13 @@ class Started:
         self.number = self.process.pid
 
     def wait(self, seconds: float = LIMIT) -> Ended:
-        """Wait for the end; a command that does not come to one is killed."""
+        """Wait for the end; a command that does not come to one is killed, and fails the test."""
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             os.killpg(self.number, signal.SIGKILL)
-            code = self.process.wait()
+            self.process.wait()
+            raise AssertionError(f"not done after {seconds:g} s: {self.streams[1].read_text()}") from None
         return Ended(code, *(path.read_text() for path in self.streams))
 
 

@@ -121,7 +121,7 @@ def test_images_that_claim_too_much(name):
     assert [type(refusal) for refusal in refusals] == [UploadError, BadImageError][: len(readers)]
 
 
-READERS = (open_image,)
+READERS = (open_image, lambda content: decode_image(content, "here"))
 FOREIGN = {
     "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n(x) print\n%%EOF\n",
     "SVG": b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'><image href='/etc/passwd'/></svg>",

@@ -11,7 +11,7 @@ import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +93,18 @@ def decode_image(cell: dict[str, Any] | bytes | str | Path | None, where: str) -
     if cell is None:
         raise BadImageError(f"no image at {where}")
     try:
-        with Image.open(io.BytesIO(cell) if isinstance(cell, bytes) else cell) as image:
+        with Image.open(io.BytesIO(cell) if isinstance(cell, bytes) else cell, formats=_formats()) as image:
             return image.convert("RGB")
     except Exception as error:  # Pillow's readers raise whatever a damaged file leads them into
         reason = str(error).split(": <")[0].split(" <")[0] or type(error).__name__
         raise BadImageError(f"unreadable image: {where}: {reason}") from error
+
+
+@cache
+def _formats() -> list[str]:
+    """All that Pillow reads by itself: PostScript it would hand to an interpreter, Ghostscript."""
+    Image.init()
+    return [name for name in Image.OPEN if name != "EPS"]
 
 
 def available_splits(source: str) -> list[str]:

@@ -18,7 +18,7 @@ from ..labelled import deal_images
 from ..progress import Progress, Silent
 from ..store import json_bytes, read_json, remove_partials, writable, write_bytes, write_json
 from ..studies.laboratory import Laboratory
-from ..studies.pool import Clock, run_jobs
+from ..studies.pool import Clock, in_rounds, run_jobs
 from ..studies.reproduce import Study, read_material
 from ..studies.rows import Cell
 from ..studies.search import DIVERGED, FREE, read_trials
@@ -211,7 +211,7 @@ def _train(
     budget: Budget = arguments[-1]
     if not todo or _is_over(budget.deadline):
         return
-    # Cells on the same layers go to one process; the order of their worth is kept otherwise.
+    # Cells on the same layers go to one process, as long as none would be idle; the order of their worth is kept otherwise.
     units: dict[Any, list[Cell]] = {}
     for cell in todo:
         units.setdefault((cell.variant, cell.seed, cell.row.layers(inquiry.config.head)), []).append(cell)
@@ -234,7 +234,8 @@ def _train(
             f"NLL {numbers['nll']:.3f}, ECE {100 * numbers['ece']:.2f}%{_left(clock, budget.deadline)}"
         )
 
-    jobs = [(f"seed {unit[0].seed}, {unit[0].row.label}", ("cells", unit)) for unit in units.values()]
+    parts = in_rounds(list(units.values()), devices)
+    jobs = [(f"seed {part[0].seed}, {part[0].row.label}", ("cells", part)) for part in parts]
     run_jobs(jobs, _worker, arguments, devices, on_event)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import sys
@@ -11,12 +12,13 @@ import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from queue import Empty
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import InputError, RunError
 
 Job = tuple[str, Any]  # a name for messages, and what the worker's function is called with
 Event = tuple[str, Any]
+Unit = TypeVar("Unit")
 PATIENCE = 5.0  # seconds for a process to end
 
 
@@ -25,6 +27,24 @@ def usable_devices() -> int:
     import torch
 
     return torch.cuda.device_count() or len(os.sched_getaffinity(0))
+
+
+def in_rounds(units: Sequence[Sequence[Unit]], devices: int) -> list[Sequence[Unit]]:
+    """Units of work as jobs: whole ones as long as there is one for each process, the rest cut so that each has a part of it.
+
+    A process that goes on with another unit must prepare for it: no more is cut than is needed for none to be idle.
+
+    >>> in_rounds(["aaaa", "bbbb", "cccc"], 2)
+    ['aaaa', 'bbbb', 'cc', 'cc']
+    >>> in_rounds(["a", "bbb"], 3)
+    ['a', 'b', 'b', 'b']
+    """
+    whole = len(units) - len(units) % devices
+    parts = list(units[:whole])
+    for unit in units[whole:]:
+        cuts = [len(unit) * place // devices for place in range(devices + 1)]
+        parts += [unit[start:end] for start, end in itertools.pairwise(cuts) if start < end]
+    return parts
 
 
 def run_jobs(

@@ -41,7 +41,7 @@ from ..written_metrics import Written
 from .illustration import illustrate, read_illustration
 from .laboratory import Laboratory, Material
 from .plan import REST_SEEDS, Plan, attributes_plan, cifar100_plan, narrowed
-from .pool import Clock, run_jobs
+from .pool import Clock, in_rounds, run_jobs
 from .rows import Cell, Row
 from .search import ablate, best_settings, read_changes, read_trials, search
 
@@ -345,7 +345,8 @@ def _train(
             f"{100 * numbers['accuracy']:.2f}%, NLL {numbers['nll']:.3f}, ECE {100 * numbers['ece']:.2f}%{_left(clock)}"
         )
 
-    jobs = [(f"{variant}, seed {seed}", ("cells", unit)) for (variant, seed), unit in units.items()]
+    parts = in_rounds(list(units.values()), devices)
+    jobs = [(f"{part[0].variant}, seed {part[0].seed}", ("cells", part)) for part in parts]
     run_jobs(jobs, _worker, (study, str(out), str(cache)), devices, on_event)
 
 
