@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import csv
+import html
+import re
+import shlex
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from command import comodulate
-from comodulation.cli.recording import unique_names
+from comodulation.cli.recording import EXAMPLE, unique_names
+from comodulation.methods import make_method
 from comodulation.neuro.recordings import write_recording
 from comodulation.prediction import Run
 from neuro_simulation import two_areas
 
 NWB = ["--condition", "orientation"]
+BESIDE = ["--data", "images", "--network-task", "t", "--network-control", "u"]
 SMALL = ["population", "--seeds", "2", "--neurons", "20", "--informative", "4"]
 
 
@@ -39,6 +45,48 @@ def test_a_recording(session, tmp_path):
     assert str(tmp_path) not in page
 
 
+# The command in a report is what a reader would run: where the files are, it gives the same numbers.
+def test_the_command_in_the_report_can_be_run(tmp_path, monkeypatch):
+    write_recording(two_areas()[0], tmp_path / "day one.npz")
+    words = ["--upstream", "V1", "--task", "task", "--seed", "3", "--drop-silent", "--errors", "trials"]
+    first = comodulate("recording", tmp_path / "day one.npz", *words, "--out", tmp_path / "sessions" / "out")
+    assert first.status == 0, first.err
+    page = html.unescape((tmp_path / "sessions" / "out" / "report.html").read_text())
+    (said,) = set(re.findall(r"comodulate recording [^<]*", page))
+    assert str(tmp_path) not in said
+    monkeypatch.chdir(tmp_path)
+    again = comodulate(*shlex.split(said)[1:])
+    assert again.status == 0, again.err
+    assert (tmp_path / "out" / "rows.csv").read_bytes() == (tmp_path / "sessions" / "out" / "rows.csv").read_bytes()
+
+
+# The example's own columns: a choice that is no function of the stimulus, so that both are conditions.
+def test_the_example_of_the_help_runs(tmp_path, monkeypatch):
+    pynwb = pytest.importorskip("pynwb")
+    rng, file = np.random.default_rng(0), pynwb.NWBFile("s", "s", datetime(2020, 1, 1, tzinfo=UTC))
+    file.add_unit_column("area", "of the brain")
+    for unit in range(18):
+        file.add_unit(spike_times=np.sort(rng.uniform(0, 48, 960)), area="V1" if unit < 9 else "V4")
+    file.add_trial_column("stimulus", "shown")
+    file.add_trial_column("choice", "made")
+    for trial in range(48):
+        file.add_trial(
+            start_time=float(trial), stop_time=trial + 1.0, stimulus=f"{trial % 2}", choice="ab"[trial // 2 % 2]
+        )
+    with pynwb.NWBHDF5IO(str(tmp_path / "session.nwb"), "w") as io:
+        io.write(file)
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(EXAMPLE)[1:]
+    outcome = comodulate(*words)
+    assert outcome.status == 0, outcome.err
+    assert (tmp_path / "runs" / "session" / "report.html").is_file()
+    place = words.index("choice")  # without it as a condition, what it does to rates would be the modulator
+    assert words[place - 1] == "--condition"
+    refused = comodulate(*words[: place - 1], *words[place + 1 :])
+    assert refused.status == 2
+    assert "have several targets" in refused.line
+
+
 def test_the_population_model(tmp_path):
     words = ["population", "--seeds", "2", "--neurons", "40", "--informative", "4", "--out", tmp_path / "out"]
     outcome = comodulate(*words)
@@ -55,6 +103,10 @@ def test_the_population_model(tmp_path):
         (["recording", "SESSION", "--upstream", "V2"], "V1"),
         (["recording", "SESSION", "--upstream", "V1", "--control", "control"], "control is compared"),
         (["recording", "SESSION", "--network", "run"], "--network needs --data"),
+        # Without a network these say nothing, and would be passed over in silence.
+        (["recording", "SESSION", "--data", "images"], "--data: of a network, which --network names"),
+        (["recording", "SESSION", *BESIDE[2:]], "--network-task, --network-control: of a network"),
+        (["recording", "SESSION", "--network", "run", *BESIDE[:4], "--network-control", "t"], "another task than"),
         (["recording", "x.nwb"], "an NWB file needs --condition"),
         # A window that ends at the event, and starts before it: nothing is missing but the file.
         (["recording", "x.nwb", *NWB, "--start", "-0.5", "--stop", "0", "--bin-width", "0.05"], "there is no file"),
@@ -116,6 +168,28 @@ def test_a_network_of_a_recordings_name(run, data, cache, tmp_path, monkeypatch)
     outcome = comodulate("recording", path, *words, "--out", tmp_path / "out", "--json")
     assert outcome.status == 0, outcome.err
     assert list(outcome.json["verdict"]) == ["session/comodulation", f"{run.parent.name}/comodulation"]
+
+
+# Recordings may take hours; what is wrong with the network is told before.
+def test_a_network_that_cannot_be_recorded_is_told_before_anything_is_computed(run, session, tmp_path, monkeypatch):
+    def computed(*_, **__):
+        raise AssertionError("computed for nothing")
+
+    monkeypatch.setattr("comodulation.neuro.cortex.analyse_recording", computed)
+    task = Run.open(run).family.tasks[0]
+
+    def refused(message, network, *words):
+        words = [session, "--network", network, "--data", "images", *words, "--out", tmp_path / "out"]
+        outcome = comodulate("recording", *words)
+        assert outcome.status == 2
+        assert message in outcome.line
+
+    refused("is not a run folder", tmp_path / "runs", "--network-task", task)
+    refused("unknown task", run, "--network-task", f"{task}s")
+    refused("unknown task", run, "--network-task", task, "--network-control", "nothing")
+    opened = Run.open(run)
+    monkeypatch.setattr(Run, "method", make_method("hard-sharing", opened.method.head, opened.family))
+    refused("method 'hard-sharing' has no couplings", run, "--network-task", task)
 
 
 def test_names_are_short_where_they_can_be():

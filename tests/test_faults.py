@@ -313,6 +313,29 @@ def test_a_study_killed_at_its_first_file(data, tmp_path):
         claim(study, tmp_path)
 
 
+def test_a_study_begun_before_a_field_existed_goes_on(data, tmp_path):
+    """What is missing has its default, wherever it is; any other value is another study."""
+    study = Study("cifar100", study_config("cifar100", str(data)), seeds=(0, 1), trials=2)
+    (tmp_path / CELLS).mkdir()
+    (tmp_path / CELLS / "a.json").write_text("{}")
+    written = study.to_json()
+    for section, names in (("head", ("encoder_skip", "batch_norm", "depth")), ("controller", ("rank", "task_vectors"))):
+        for name in names:
+            del written["config"][section][name]
+    del written["config"]["balance"]
+    store.write_json(tmp_path / "study.json", written)
+    claim(study, tmp_path)
+    for change, named in (({"depth": 2}, "config.head.depth"), ({"hidden": 3}, "config.head.hidden")):
+        head = {**written["config"]["head"], **change}
+        store.write_json(tmp_path / "study.json", {**written, "config": {**written["config"], "head": head}})
+        with pytest.raises(InputError, match=f"another {named}"):
+            claim(study, tmp_path)
+    for broken in (None, [], {"head": 3}, {**written["config"], "colour": 1}):
+        store.write_json(tmp_path / "study.json", {**written, "config": broken})
+        with pytest.raises(InputError, match="another config"):
+            claim(study, tmp_path)
+
+
 # ---- two commands at once ----
 
 

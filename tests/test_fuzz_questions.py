@@ -242,6 +242,23 @@ def test_a_number_that_only_comodulation_measures_is_missing(tmp_path):
             read_all(folder)
 
 
+def test_a_study_begun_before_a_field_existed_goes_on(of_training):
+    """What is missing has its default, wherever it is; any other value is another study."""
+    path = of_training.out / QUESTION
+    whole, written = path.read_bytes(), read_json(path)
+    for section, name in (("head", "depth"), ("head", "batch_norm"), ("controller", "rank")):
+        del written["config"][section][name]
+    try:
+        write_json(path, written)
+        claim(of_training.inquiry, of_training.out)
+        written["config"]["head"]["depth"] = 2
+        write_json(path, written)
+        with pytest.raises(InputError, match=r"another config\.head\.depth \(2, now 1\)"):
+            claim(of_training.inquiry, of_training.out)
+    finally:
+        path.write_bytes(whole)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -74,6 +74,49 @@ def test_without_forward_mode_the_derivative_says_so_and_quadrature_works(decode
     assert torch.isfinite(everything(decode, activity, coupling)).all()
 
 
+class Holding(nn.Module):
+    """A module with a compiled part, whose decoder is a method."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = torch.jit.script(nn.Sequential(nn.Linear(5, 4), nn.ReLU()))
+
+    def decode(self, h: Tensor) -> Tensor:
+        return self.part(h)
+
+
+def compiled(kind: str) -> Decode:
+    plain = nn.Sequential(nn.Linear(5, 4), nn.ReLU())
+    return {
+        "scripted": lambda: torch.jit.script(plain),
+        "traced": lambda: torch.jit.trace(plain, torch.rand(3, 5)),
+        "traced function": lambda: torch.jit.trace(torch.relu, torch.rand(3, 5)),
+        "its method": lambda: torch.jit.script(plain).forward,
+        "in a module": lambda: nn.Sequential(torch.jit.script(plain)),
+        "in a method's module": lambda: Holding().decode,
+    }[kind]()
+
+
+@pytest.mark.parametrize(
+    "kind", ["scripted", "traced", "traced function", "its method", "in a module", "in a method's module"]
+)
+def test_a_compiled_decode_has_no_derivative_and_quadrature_works(kind: str) -> None:
+    # Torch's compiler drops the tangent from the second call on: all gains would be 1.
+    decode, activity = compiled(kind), torch.rand(3, 5)
+    coupling = torch.rand(3, 5, generator=torch.Generator().manual_seed(1))
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"decode is scripted.*give the module itself, or use estimator 'quadr"):
+            everything(decode, activity, coupling, estimator="derivative")
+        assert (everything(decode, activity, coupling) != 1).any()
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_an_encoder_without_neurons_changes_nothing(estimator: str) -> None:
+    gains = everything(lambda h: h.new_ones(len(h), 4), rand(2, 0), rand(2, 0), estimator=estimator)
+    assert torch.equal(gains, torch.ones_like(gains))
+    assert gains.shape == (2, 4)
+
+
 def test_other_errors_of_decode_are_not_renamed() -> None:
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         everything(lambda h: h @ torch.ones(4, 2, dtype=h.dtype), rand(2, 3), rand(2, 3), estimator="derivative")

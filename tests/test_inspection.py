@@ -4,15 +4,19 @@ import pytest
 import torch
 
 from comodulation import TaskFamily
+from comodulation.config import make_config
 from comodulation.controller import coupling
 from comodulation.errors import InputError
+from comodulation.evaluation import Predictions, evaluate_predictions
 from comodulation.gains import decoder_statistics, gauss_hermite
 from comodulation.head import ComodulatedHead
 from comodulation.inspection import answers, inspect
 from comodulation.methods import METHODS, make_method
+from comodulation.methods.gains import gains_of
 from comodulation.modulation import modulate
 from comodulation.noise import modulator_noise
 from comodulation.prediction import describe
+from comodulation.report.run import run_report
 from comodulation.tasks import task_logits
 
 CLASSES = TaskFamily("classes", ("a", "b", "c"), tuple("uvwxyz"), ((0, 1), (2, 3), (4, 5)))
@@ -170,13 +174,17 @@ ENCODER = {"attention", "ia3", "fine-tuning", "task-routing", "maximum-roaming",
 DECODER = {"decoder-gains", "ia3", "fine-tuning", "film", "task-routing", "maximum-roaming", "comodulation"}
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_the_gains_shown_are_those_the_task_multiplies_by(name):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*((name, {}) for name in METHODS), ("comodulation", {"encoder": "none", "training_encoder": "gain"})],
+    ids=str,
+)
+def test_the_gains_shown_are_those_the_task_multiplies_by(name, options):
     """The untouched layers with these gains put in by hand predict what the method predicts (FiLM: and its shift)."""
-    method, features = fitted(name)
+    method, features = fitted(name, **options)
     head = method.head
     seen = inspect(method, features, 1, GRID, SAMPLE)
-    assert (seen.encoder_gains is not None) == (name in ENCODER)
+    assert (seen.encoder_gains is not None) == (name in ENCODER and not options)
     assert (seen.decoder_gains is not None) == (name in DECODER)
     assert (seen.modulated is not None) == (name == "comodulation")
     if name in ("class-mask", "film"):
@@ -188,6 +196,35 @@ def test_the_gains_shown_are_those_the_task_multiplies_by(name):
         logits = head.read(head.decode(activity) * decoder[:, None, None])
         logits = logits if method.bias is None else logits + method.bias[1]
     torch.testing.assert_close(seen.answer, logits.softmax(-1)[0], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*((name, {}) for name in METHODS), *(("comodulation", {"encoder": kind}) for kind in ("none", "stochastic"))],
+    ids=str,
+)
+def test_the_gains_of_all_tasks_are_those_of_each(name, options):
+    """What is stored and drawn of a method is what is shown of one image, and no more; a run has a page in any case."""
+    method, features = fitted(name, **options)
+    found = gains_of(method)
+    assert ("coupling" in found) == (name == "comodulation")
+    for task in range(3):
+        seen = inspect(method, features, task, GRID, SAMPLE)
+        for place, shown in (("encoder", seen.encoder_gains), ("decoder", seen.decoder_gains)):
+            assert (place in found) == (shown is not None)
+            assert shown is None or torch.equal(found[place][task], shown)
+    config = make_config({"data": "made", "group": "g", "label": "l", "method": name})
+    examples = Predictions(
+        torch.arange(6), torch.arange(3).repeat(2), torch.tensor([0, 2, 4, 1, 3, 5]), torch.full((6, 6), 1 / 6).log()
+    )
+    result = {"test": evaluate_predictions(examples, CLASSES.tasks), "learnable_parameters": method.num_learnable()}
+    assert ("Gain of each neuron" in run_report(config, CLASSES, method, result)) == (
+        name in ("attention", "comodulation")
+    )
+
+
+def test_gains_of_each_input_are_of_no_task():
+    assert set(gains_of(fitted(level="input")[0])) == {"encoder", "coupling"}
 
 
 def test_film_gains_scale_the_drive():

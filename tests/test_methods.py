@@ -79,10 +79,11 @@ def test_only_what_is_learnable_changes(name, family):
         assert float(method.loss(given, task, target).detach()) < before
 
 
+@pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize(("name", "family"), CASES)
-def test_adapter_tensors_carry_everything(name, family):
+def test_adapter_tensors_carry_everything(name, family, batch_norm):
     """A second network with the same pretrained layers and the adapter's tensors predicts the same bits."""
-    method, other = make(name, family), make(name, family)
+    method, other = (make(name, family, batch_norm=batch_norm) for _ in range(2))
     given, task, target = inputs(method, family)
     train(method, given, task, target)
     tensors = {n: t.clone() for n, t in method.adapter_tensors().items()}
@@ -95,7 +96,7 @@ def test_adapter_tensors_carry_everything(name, family):
             {**tensors, "more": torch.zeros(1)},
             {**tensors, first: torch.full_like(tensors[first], torch.nan)},
         ):
-            fresh = make(name, family)
+            fresh = make(name, family, batch_norm=batch_norm)
             with pytest.raises(InputError, match="adapter"):
                 fresh.load_adapter_tensors(broken)
 

@@ -189,14 +189,15 @@ def tuned(method, checkpoint=None, *, stop_after=None, epochs=6):
 
 
 @pytest.mark.parametrize("family", [CLASSES, BINARY], ids=["classes", "binary"])
-@pytest.mark.parametrize("name", LAYERS)
-def test_interrupted_and_resumed_equals_uninterrupted(name, family, tmp_path):
-    """Dropout, roaming and all: the same bits of layers, masks and predictions."""
-    whole, resumed = make(name, family), make(name, family)
+@pytest.mark.parametrize(("name", "batch_norm"), [*((name, False) for name in LAYERS), ("maximum-roaming", True)])
+def test_interrupted_and_resumed_equals_uninterrupted(name, batch_norm, family, tmp_path):
+    """Dropout, roaming, running statistics and all: the same bits of layers, masks and predictions."""
+    head = {"batch_norm": batch_norm}
+    whole, resumed = make(name, family, head=head), make(name, family, head=head)
     history, expected = tuned(whole)
     for stop in (1, 2):
         with pytest.raises(Stop):
-            tuned(make(name, family), tmp_path / "c.safetensors", stop_after=stop)
+            tuned(make(name, family, head=head), tmp_path / "c.safetensors", stop_after=stop)
     again, logs = tuned(resumed, tmp_path / "c.safetensors")
     assert [entry["nll"] for entry in again] == [entry["nll"] for entry in history]
     assert torch.equal(logs, expected)
@@ -218,14 +219,16 @@ def test_tuning_roams_and_aggregates():
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_the_best_epoch_keeps_its_masks(resume, tmp_path):
-    """Validation is best after the second epoch, in the midst of roaming: what is left are its layers under its masks."""
+def test_the_best_epoch_keeps_its_masks_and_statistics(resume, tmp_path):
+    """Validation is best after the second epoch, in the midst of roaming: what is left answers as it did then."""
+    options = {"share": 0.5, "interval": 2, "decoder": 16, "head": {"batch_norm": True}}
     features, task, target = inputs(CLASSES)
-    scores, seen = [3.0, 1.0, 2.0, 4.0], []
+    scores, seen, said = [3.0, 1.0, 2.0, 4.0], [], []
 
     def run(method, checkpoint):
         def validate():
             seen.append({key: tensor.clone() for key, tensor in method.adapter_tensors().items()})
+            said.append(method.log_probabilities(features, task))
             return {"nll": scores[len(seen) - 1]}
 
         train(
@@ -243,17 +246,16 @@ def test_the_best_epoch_keeps_its_masks(resume, tmp_path):
             after_step=lambda steps: method.after_step(steps, 16),
             state=list(method.state().values()),
         )
-        return method.adapter_tensors()
+        return method.adapter_tensors(), method.eval().log_probabilities(features, task)
 
     path = tmp_path / "c.safetensors"
-    left = run(make("maximum-roaming", share=0.5, interval=2, decoder=16), path)
+    left, answers = run(make("maximum-roaming", **options), path)
     if resume:  # nothing is left to train: all comes from the checkpoint
-        left = run(make("maximum-roaming", share=0.5, interval=2, decoder=16), path)
+        left, answers = run(make("maximum-roaming", **options), path)
     assert len(seen) == 4
     assert all(torch.equal(tensor, seen[1][key]) for key, tensor in left.items())
-    assert torch.equal(
-        left["decoder_mask"], make("maximum-roaming", share=0.5, interval=2, decoder=16).masks_at(8, 16)[1]
-    )
+    assert torch.equal(answers, said[1])
+    assert torch.equal(left["decoder_mask"], make("maximum-roaming", **options).masks_at(8, 16)[1])
     assert not torch.equal(left["decoder_mask"], seen[3]["decoder_mask"])
 
 

@@ -1,5 +1,7 @@
 """A network recorded like cortex: the estimators find the couplings and slopes that are known of it."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,12 @@ from comodulation import ComodulatedHead
 from comodulation.controller import coupling
 from comodulation.errors import InputError
 from comodulation.gains import decoder_statistics
+from comodulation.methods import METHODS, make_method
 from comodulation.neuro.cortex import analyse_recording, comparison_table
 from comodulation.neuro.figures import comparison_figure
 from comodulation.neuro.network import record_network
 from comodulation.report.figures import svg
+from comodulation.tasks import TaskFamily
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +95,20 @@ def test_seed_and_number_of_neurons(head, images):
     assert (a != c).any()
 
 
+# Their controllers are untrained, or are gains that no modulator moves: what would be recorded is no coupling.
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_without_couplings_are_refused(head, images, name):
+    family = TaskFamily("classes", ("a", "b", "c"), tuple("pqrs"), ((0, 1), (2, 3), (0, 3)))
+    method = make_method(name, copy.deepcopy(head), family)
+    if name == "comodulation":
+        assert record_network(method, images, [0, 1, 0, 1], 0, repeats=10).trials == 40
+        return
+    with pytest.raises(
+        InputError, match=f"method '{name}' has no couplings to a modulator; record a run of comodulation"
+    ):
+        record_network(method, images, [0, 1, 0, 1], 0)
+
+
 def test_bad_input(head, images):
     def refused(message, labels=(0, 1, 0, 1), task=0, features=images, **options):
         with pytest.raises(InputError, match=message):
@@ -99,5 +117,6 @@ def test_bad_input(head, images):
     refused("4 images and 2 labels", labels=(0, 1))
     refused("tasks are 0 to 2, got 3", task=3)
     refused("tasks are 0 to 2, got -1", control=-1)
+    refused("another task, got 1 for both", task=1, control=1)
     refused("repeats must be a whole number of at least 10", repeats=9)
     refused("mean_count", mean_count=0.0)

@@ -37,6 +37,9 @@ def test_active_keeps_neurons_with_spikes_in_every_context():
     [
         (([[1, -1]], ["a"]), "must not be negative"), (([[0.5, 1]], ["a"]), "whole numbers"),
         (([[1, 1]], ["a", "b"]), "condition must be one label for each of 1 trials"),
+        # Beyond 64 bits, a cast would make other numbers of them; beyond the maximum, they are in another unit.
+        (([[1.0, 1e300]], ["a"]), r"at most 1000000, got 1 of 2 that are larger, such as 1e\+300"),
+        ((np.array([[1, 2**63 + 5]], np.uint64), ["a"]), "at most 1000000, got 1 of 2"),
         (([[1, 1]], [None]), "every trial needs a condition, got 1 of 1"), (([1, 1], ["a", "b"]), "trials, bins, neurons"),
     ],
 )  # fmt: skip
@@ -53,6 +56,10 @@ def test_recordings_that_cannot_be_analysed():
         Recording.of(counts, ["a"] * 30).check()
     with pytest.raises(InputError, match="left: 29, right: 1"):
         Recording.of(counts, ["a"] * 30, target=["left"] * 29 + ["right"]).check()
+    with pytest.raises(InputError, match=r"condition 'b' have several targets.*as a condition too"):
+        Recording.of(counts, ["a", "b"] * 15, target=["left"] * 3 + ["right", "left", "right"] + ["left"] * 24).check()
+    # Trials without a target are no other target.
+    Recording.of(counts, ["a", "b"] * 15, target=["left", "right", None, "right"] * 7 + ["left", "right"]).check()
     with pytest.raises(InputError, match="there are none"):
         Recording.of(counts[:0], []).check()
 

@@ -1,4 +1,4 @@
-"""The primary task of columns: the mean of their cross-entropies over the labels that are there."""
+"""Pretraining: the loss of columns, with labels missing; what a training leaves, interrupted or not."""
 
 import math
 
@@ -7,11 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning_fabric import Fabric
 from torch.nn import functional as F
 
+from comodulation.config import make_config
+from comodulation.features import Features
 from comodulation.head import ComodulatedHead
 from comodulation.methods import make_method
-from comodulation.pretraining import Pretraining, pretraining_targets
+from comodulation.pretraining import Pretraining, pretrain, pretraining_targets
+from comodulation.progress import Silent
+from comodulation.splits import Partition
 from comodulation.tasks import TaskFamily
 
 MIXED = TaskFamily.from_columns(["striped", "size"], [("no", "yes"), ("s", "m", "l")])
@@ -75,3 +80,55 @@ def test_missing_labels_have_no_gradient():
     assert (logits.grad[1, :2] == 0).all()
     expected = (F.one_hot(torch.tensor(2), 3) - 1 / 3) / -2
     torch.testing.assert_close(logits.grad[1, 2:], expected)
+
+
+class Stop(Exception):
+    pass
+
+
+class Stopping(Silent):
+    def __init__(self, after=None):
+        self.after = after
+
+    def epoch(self, what, epoch):
+        if epoch.number == self.after:
+            raise Stop
+
+
+def pretrained(checkpoint=None, stop_after=None, **options):
+    """A head pretrained on made features of four classes with much noise, its history, and the validation images."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 120)
+    values = (rng.normal(size=(120, 5, 2, 2)) + 0.2 * labels[:, None, None, None]).astype(np.float16)
+    features, rows = Features(values, (), "made"), torch.arange(120)
+    torch.manual_seed(1)
+    head = ComodulatedHead(5, 4, 2, encoder_channels=6, decoder_channels=6, hidden=32, **options)
+    config = make_config(
+        {"data": "made", "group": "g", "label": "l",
+         "pretraining": {"epochs": 6, "learning_rate": 0.03, "batch_size": 8}}
+    )  # fmt: skip
+    parts, targets = Partition(rows[:80], rows[80:], rows[:0], rows[:0]), torch.from_numpy(labels)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    history = pretrain(head, features, targets, parts, config, fabric, checkpoint, "made", Stopping(stop_after))
+    return head.eval(), history, (features.rows(rows[80:]), targets[80:])
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_norm": True}, {"batch_norm": True, "depth": 2}], ids=str)
+def test_interrupted_and_resumed_equals_uninterrupted(options, tmp_path):
+    """The same bits of everything that an adapter belongs to."""
+    whole, expected, _ = pretrained(**options)
+    for stop in (1, 3):
+        with pytest.raises(Stop):
+            pretrained(tmp_path / "c.safetensors", stop, **options)
+    resumed, history, _ = pretrained(tmp_path / "c.safetensors", **options)
+    assert [entry["nll"] for entry in history] == [entry["nll"] for entry in expected]
+    assert resumed.fingerprint() == whole.fingerprint()
+
+
+def test_what_is_left_answers_as_the_best_epoch_did():
+    """With the running statistics that it had."""
+    head, history, (features, targets) = pretrained(batch_norm=True)
+    losses = [entry["nll"] for entry in history]
+    assert min(losses) < losses[-1]  # else the last epoch is what any training leaves
+    with torch.no_grad():
+        assert float(F.cross_entropy(head(features, mode="base"), targets)) == pytest.approx(min(losses), abs=1e-5)

@@ -16,12 +16,15 @@ from hypothesis import strategies as st
 from lightning_fabric import Fabric
 
 from command import GROUPED, SHORT, SMALL
+from comodulation import fitting
+from comodulation.config import make_config
 from comodulation.dropout import ChannelDropout, Dropout, taking
 from comodulation.errors import InputError
 from comodulation.launching import LOST, PLACE, Place, launch
+from comodulation.methods import METHODS, make_method
 from comodulation.processes import Processes, Share
 from comodulation.store import read_tensors
-from shared_training import CLASSES, results, small_head, trainings
+from shared_training import CLASSES, results, small_head, trainings, tuned
 
 SCRIPT = Path(__file__).with_name("shared_training.py")
 STRICT = ["-W", "error", *(f"-Wignore::{name}Warning" for name in ("Deprecation", "PendingDeprecation", "Future"))]
@@ -296,6 +299,15 @@ def test_what_several_processes_cannot_do(options, said, data, refused, monkeypa
     for name, value in zip(PLACE, ("0", "2", "0", "2", "127.0.0.1", "1"), strict=True):
         monkeypatch.setenv(name, value)
     refused(lambda out, cache: fit(data, out, cache, *options), said)
+
+
+def test_batch_normalisation_trains_in_one_process(tmp_path, monkeypatch):
+    """Its option is one of the configuration, and is called by that name."""
+    for name, value in zip(PLACE, ("0", "2", "0", "2", "127.0.0.1", "1"), strict=True):
+        monkeypatch.setenv(name, value)
+    config = make_config({"data": "made", "group": "g", "label": "l", "head": {"batch_norm": True}})
+    with pytest.raises(InputError, match=r"trains in one process: .*; leave --devices out, or head\.batch_norm$"):
+        fitting.fit([config], tmp_path / "run", tmp_path / "cache")
 
 
 @pytest.mark.parametrize("number", [0, -1])

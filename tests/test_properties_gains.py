@@ -25,6 +25,7 @@ from comodulation.gains import (
     gauss_hermite,
 )
 from comodulation.response import task_response
+from comodulation.task_averages import TaskAverages
 from decoders import DEVICE, OFFERED, STATISTICS, Decode, dense, everything, noise, rand, randn, smooth
 from properties import holds_for
 
@@ -346,6 +347,13 @@ def test_exact_task_gains_are_those_of_averages_over_inputs(
         assert (gains[[k not in tasks for k in range(4)]] == 1).all()
 
 
+class Doubled:
+    """Two processes that have the same inputs."""
+
+    def sum(self, values: Tensor) -> Tensor:
+        return 2 * values
+
+
 @holds_for(
     seed=SEEDS,
     tasks=st.lists(st.integers(0, 2), min_size=1, max_size=8),
@@ -376,6 +384,15 @@ def test_task_averages_at_any_scale_and_in_any_order(
     for plain, mixed, doubled in zip(averaged, other, twice, strict=True):
         torch.testing.assert_close(mixed, plain, rtol=tolerance, atol=tolerance)
         torch.testing.assert_close(doubled, plain, rtol=tolerance, atol=tolerance)
+    # Batch by batch, and by processes that add up what they have: as at once.
+    for unscaled, whole in ((1.0, averaged), (unit, scaled)):
+        total = TaskAverages(3)
+        for part in torch.arange(size, device=DEVICE).split(3):
+            total.add(DecoderStatistics(*(unscaled * x[part] for x in statistics)), ids[part])
+        for result in (total.result(), total.result(Doubled())):  # type: ignore[arg-type]
+            for together, apart in zip(whole, result[0], strict=True):
+                assert apart.dtype == dtype
+                torch.testing.assert_close(apart / unscaled, together / unscaled, rtol=tolerance, atol=tolerance)
     # One input alone: the average is the input.
     alone = average_over_tasks(DecoderStatistics(*(x[:1] for x in statistics)), ids[:1], 3)
     for value, average in zip(statistics, alone, strict=True):

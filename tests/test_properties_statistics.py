@@ -298,8 +298,6 @@ def test_numbers_of_every_kind_are_floats(kind: type) -> None:
 
 
 def test_errors_of_lists_name_the_side() -> None:
-    with pytest.raises(ValueError, match=r"^a must be finite, got 1 of 2"):
-        paired_difference([1.0, math.nan], [1.0, 2.0])
     with pytest.raises(ValueError, match=r"^b must have 1 dimension\(s\), got shape \(1, 2\)"):
         paired_difference([1.0, 2.0], [[1.0, 2.0]])  # type: ignore[list-item]
 

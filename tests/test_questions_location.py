@@ -389,10 +389,36 @@ def test_verdicts_on_neurons_and_labels():
         series = [measured("category", k, 0.2 + 0.01 * k, auc=0.5 + sign * 0.02 * k) for k in range(1, 13)]
         found = judging.tested_qualities(series)
         assert [item.name for item in found] == ["auc"]  # the other is the same everywhere
-        assert judging.quality_verdict(found, len(series)).verdict == verdict
-    assert judging.quality_verdict([], 3).verdict == "cannot be told"
-    assert judging.advantage_verdict(own, "spatial").verdict == "cannot be told"  # no spread over seeds
-    assert judging.advantage_verdict(own, "temporal").verdict == "cannot be told"
+        assert judging.quality_verdict(found, series).verdict == verdict
+    assert judging.quality_verdict([], []).verdict == "cannot be told"
+    advantages = {item.claim: item for item in judging.advantage_verdicts(own)}
+    assert set(advantages) == {f"Attention, {kind}" for kind in judging.OWN}
+    assert {item.verdict for item in advantages.values()} == {"cannot be told"}  # no spread over seeds; not there
+
+
+def test_three_advantages_are_three_chances():
+    """One that would be decided alone (p 0.03) is not among three; one that is clear is."""
+    alone = {"spatial": (0.02, 0.03, 0.04), "temporal": (0.0, 0.01, -0.01), "category": (-0.01, 0.0, 0.01)}
+
+    def verdicts(advantages):
+        rows = [measured(kind, k, 0.4) for kind in advantages for k in (1, 2, 3)]
+        rows = [r._replace(attention=np.subtract(r.comodulation, advantages[r.condition.kind]).tolist()) for r in rows]
+        return {item.claim: item.verdict for item in judging.advantage_verdicts(rows)}
+
+    assert verdicts({"spatial": alone["spatial"]})["Attention, spatial"] == "holds"
+    assert set(verdicts(alone).values()) == {"cannot be told"}
+    assert verdicts({**alone, "category": (0.029, 0.03, 0.031)})["Attention, category"] == "holds"
+
+
+def test_labels_among_conditions_that_can_name_their_task():
+    """Good where neurons can name the task and bad where they cannot: one correlation over all, the other among the first."""
+    able = [measured(kind, k, 0.5, auc=0.9 - 0.1 * k) for kind in ("category", "spatial") for k in (1, 2, 3)]
+    able = [item._replace(comodulation=[0.3 + 0.1 * item.condition.location] * 3) for item in able]
+    unable = [measured("spatial", k, 0.05, neurons="channel", auc=0.5 + 0.001 * k) for k in (1, 2, 3)]
+    rows = able + unable
+    verdict = judging.quality_verdict(judging.tested_qualities(rows), rows)
+    assert "Among the 6 conditions whose neurons can name the task: rho -1.00." in verdict.note
+    assert not verdict.effect.startswith("rho -1")
     assert judging.complete([measured("spatial", 1, 0.4)._replace(seeds=(0,))]) == []
 
 

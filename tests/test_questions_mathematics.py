@@ -35,6 +35,20 @@ def test_the_rate_is_found_wherever_it_lies(optimum):
     assert not at_an_end(tried)
 
 
+@pytest.mark.parametrize("start", [0.006, 0.2])
+def test_a_search_never_wants_for_a_rate(start):
+    """A hundred trials, from the best rate, from one beside it and where every one diverges: each another rate (``climb``)."""
+    costs = (
+        lambda rate: math.log(rate / start) ** 2,
+        lambda rate: abs(math.log(rate / start) - 0.03),
+        lambda rate: math.inf,
+    )
+    for cost in costs:
+        tried = climb(cost, start, 100)
+        assert len(tried) == 100
+    assert min(climb(costs[2], start, 4)) < start / 3
+
+
 def test_a_rate_that_diverges_is_left():
     tried = climb(lambda rate: math.inf if rate > 0.05 else -rate, 0.1, 6)
     assert min(tried, key=lambda rate: tried[rate]) <= 0.05

@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -429,6 +430,8 @@ def test_verdicts_on_residual_networks():
     assert residuals.prediction_verdict(found, len(grows)).verdict == "holds"
     assert residuals.strength_verdict(grows).verdict == "holds"
     assert residuals.place_verdict(grows).verdict == "holds"
+    begun = grows[1]._replace(seeds=(0,), advantage=grows[1].advantage[:1])
+    assert residuals.strength_verdict([grows[0], begun, *grows[2:]]).verdict == "holds"
     rng = np.random.default_rng(0)
     flat = [network(residuals.skips(s, s), rng.normal(size=3), influence=s) for s in (0, 0.25, 0.5, 0.75, 1)]
     assert residuals.strength_verdict(flat).verdict == "cannot be told"
@@ -447,10 +450,12 @@ def test_networks_of_an_unfinished_study():
 
 
 def test_every_question_has_what_its_page_says():
-    """A verb's help and the documentation name every question; stages are disjoint, and their worth is in their order."""
+    """A verb's help and the documentation name every question; no cell is in two stages."""
     names = comodulate("study", "--help").out
+    page = (Path(__file__).parent.parent / "docs" / "questions.md").read_text()
     for name, question in questions.QUESTIONS.items():
         assert name in names
+        assert f"comodulate study {name}" in page
         cells = [cell for stage in question.stages((0, 1, 2)) for cell in stage.cells]
         assert len(set(cells)) == len(cells)
         assert len({cell.key for cell in cells}) == len(cells)

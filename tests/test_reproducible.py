@@ -19,7 +19,6 @@ import torch
 
 from command import GROUPED, SHORT, SMALL, Process, comodulate, comodulate_here
 from comodulation import tuning
-from comodulation.methods import METHODS
 from comodulation.noise import modulator_noise
 from comodulation.store import read_tensors
 from comodulation.tasks import Examples
@@ -100,10 +99,6 @@ def test_neither_does_comodulation_with_noise_and_other_estimators(estimator, le
         monkeypatch.setattr(tuning, "EVALUATION_BATCH", size)
         order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(size))
         assert_close(predict(method, inputs, examples.take(order)).log_probabilities, whole[order])
-
-
-def test_all_methods_are_covered():
-    assert {name for name, _ in CASES} == set(METHODS)
 
 
 def test_noise_keeps_its_bits_in_any_batch_and_on_any_number_of_threads():

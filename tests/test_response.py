@@ -7,20 +7,23 @@ from comodulation.gains import average_over_tasks, decoder_statistics
 from comodulation.head import ComodulatedHead
 
 
-def make_head(residual: bool, encoder: int = 6, decoder: int = 5, kernel: int = 3) -> ComodulatedHead:
+def make_head(
+    residual: bool, encoder: int = 6, decoder: int = 5, kernel: int = 3, skip: float = 1.0
+) -> ComodulatedHead:
     torch.manual_seed(0)
     head = ComodulatedHead(
-        4, 3, 3, encoder_channels=encoder, decoder_channels=decoder, residual=residual, kernel_size=kernel, hidden=8
-    )
+        4, 3, 3, encoder_channels=encoder, decoder_channels=decoder, residual=residual, kernel_size=kernel, hidden=8,
+        decoder_skip=skip,
+    )  # fmt: skip
     return head.double().freeze().eval()
 
 
-@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize(("residual", "skip"), [(True, 1.0), (True, 0.6), (False, 1.0)])
 @pytest.mark.parametrize(("encoder", "decoder"), [(6, 6), (6, 5)])
 @pytest.mark.parametrize(("kernel", "size"), [(3, (2, 2)), (1, (1, 1)), (3, (4, 3)), (5, (3, 3))])
-def test_response_equals_averaged_derivative(residual, encoder, decoder, kernel, size):
+def test_response_equals_averaged_derivative(residual, skip, encoder, decoder, kernel, size):
     """J_k w_k and the mean activities are the task averages of the forward-mode derivative, for any coupling."""
-    head = make_head(residual, encoder, decoder, kernel)
+    head = make_head(residual, encoder, decoder, kernel, skip)
     generator = torch.Generator().manual_seed(1)
     activity = torch.rand(17, encoder, *size, generator=generator, dtype=torch.float64)
     tasks = torch.tensor([0, 2] * 8 + [2])  # task 1 has no inputs

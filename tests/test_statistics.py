@@ -90,6 +90,14 @@ def test_signed_ranks_with_ties_and_zeros_against_every_sign(differences):
     assert d.p_wilcoxon == pytest.approx(every_sign(differences))
 
 
+@pytest.mark.parametrize(("a", "b"), [([0.3] * 3, [0.1 + 0.2] * 3), ([0.3, 0.6], [0.1 + 0.2, 0.6])])
+def test_differences_of_rounding_alone_decide_nothing(a, b):
+    for d in (paired_difference(a, b), paired_difference(b, a)):
+        assert (d.mean, d.low, d.high, d.sd) == (0, 0, 0, 0)
+        assert not d.decided
+    assert paired_difference(a, np.array(b) - 0.01).decided
+
+
 def test_signed_ranks_need_six_seeds():
     """Five seeds reach 2 / 2^5 = 0.0625 at best, six 0.03125."""
     five, six = paired_difference(range(1, 6), np.zeros(5)), paired_difference(range(1, 7), np.zeros(6))

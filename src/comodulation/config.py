@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -191,6 +192,14 @@ def make_config(values: dict[str, Any]) -> RunConfig:
         message = first["msg"].removeprefix("Value error, ")
         given = "" if not where or first["type"] == "value_error" else f" (given: {brief(first['input'])})"
         raise InputError(f"{where}: {message}{given}" if where else message) from error
+
+
+def written_in_full(values: Any) -> Any:
+    """A configuration read from a file, with the defaults of fields that did not exist when it was written; else as it is."""
+    if isinstance(values, dict):
+        with contextlib.suppress(InputError):
+            return make_config(values).model_dump(mode="json")
+    return values
 
 
 def _fields(section: list[str]) -> list[str]:

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import choose
 from .modulation import check_activity_and_coupling, check_std, is_finite, largest_exponent, modulate
@@ -93,7 +93,8 @@ def decoder_gains(
         ValueError: before ``decode`` is called, for shapes that do not fit, a std that is not positive and finite,
             beta or num_nodes out of range, unknown names, combinations that are not offered, activity that is negative
             or not finite, a coupling that is not finite.
-        RuntimeError: ``derivative`` with a ``decode`` that has no forward-mode derivative.
+        RuntimeError: ``derivative`` with a ``decode`` that has no forward-mode derivative, or that torch.jit has scripted or
+            traced. Scripted functions that ``decode`` calls are not seen: from the second call on, they have a derivative of 0.
 
     >>> import torch
     >>> activity = torch.tensor([[1.0, 1.0]])
@@ -316,9 +317,15 @@ def _decode_rows(decode: Decode, modulated: Tensor) -> Tensor:
 
 def _derivative(decode: Decode, activity: Tensor, coupling: Tensor) -> tuple[Tensor, Tensor]:
     """Activity at m = 0 and its derivative with respect to m there, each ``(B, D)``; the tangent is activity * coupling."""
+    if _is_scripted(decode):
+        raise RuntimeError(
+            "decode is scripted, and torch's compiler drops forward-mode derivatives silently; give the module itself, or "
+            "use estimator 'quadrature'"
+        )
     # The slope is linear in the coupling. Scaled to between a half and 1 by a power of two (exactly, that is) and back, the
     # tangent does not underflow in half precision, and overflows no sooner than the activity.
-    largest = coupling.detach().abs().amax(1, keepdim=True)
+    size = coupling.detach().abs()
+    largest = size.amax(1, keepdim=True) if size.shape[1] else size.sum(1, keepdim=True)
     scale = torch.where(largest > 0, largest / (2 * torch.frexp(largest).mantissa), 1)
     scaled = (coupling / scale / 2).reshape(*coupling.shape, *(1,) * (activity.ndim - 2))
     tangent = (activity * scaled).to(activity.dtype)
@@ -331,6 +338,14 @@ def _derivative(decode: Decode, activity: Tensor, coupling: Tensor) -> tuple[Ten
             f"({str(error).splitlines()[0]})"
         ) from error
     return spatial_mean(value)[0], spatial_mean(slope)[0] * 2 * scale
+
+
+def _is_scripted(decode: Decode) -> bool:
+    """Whether torch.jit has compiled a decode, or a module that it is or belongs to."""
+    owner = getattr(decode, "__self__", decode)
+    parts = owner.modules() if isinstance(owner, nn.Module) else ()
+    scripted = (torch.jit.ScriptModule, torch.jit.ScriptFunction, torch.ScriptMethod)
+    return isinstance(decode, scripted) or any(isinstance(part, scripted) for part in parts)
 
 
 def _sample(decode: Decode, activity: Tensor, coupling: Tensor, modulator: Tensor, std: float) -> Tensor:

@@ -21,11 +21,8 @@ from torch import Tensor
 from .analysis.calibration import apply_temperature
 from .controller import coupling
 from .errors import InputError
-from .methods import Comodulation, DecoderGains, FiLM, Method
-from .methods.attention import Attention
-from .methods.fine_tuning import FineTuning
-from .methods.ia3 import IA3
-from .methods.task_routing import TaskRouting
+from .methods import Comodulation, Method
+from .methods.gains import decoder_gains_of, encoder_gains_of
 from .modulation import modulate
 from .task_pairs import all_tasks
 
@@ -116,28 +113,16 @@ def inspect(
 
 @torch.no_grad()
 def task_gains(method: Method, inputs: Tensor, task: int) -> tuple[Tensor | None, Tensor | None]:
-    """What a task multiplies encoder and decoder activity by, ``(E,)`` and ``(D,)``; None where a method does not.
-
-    Masks count as gains of 0 and 1. FiLM's scale is given; it multiplies before the rectification, and its shift is no gain.
+    """What a task multiplies encoder and decoder activity by, ``(E,)`` and ``(D,)``, as ``gains_of``; None where it does not.
 
     Args:
         method: fitted. inputs: what it reads of one image, ``(1, ...)``, for gains of level `input`. task: its number.
     """
     tasks = torch.tensor([task])
-    encoder = decoder = None
-    if isinstance(method, (Attention, IA3, FineTuning)):
-        encoder = method.head.controller(tasks)[0].exp()
-    if isinstance(method, (DecoderGains, FineTuning)):
-        decoder = method.decoder_controller(tasks)[0].exp()
-    if isinstance(method, FiLM):
-        decoder = 1 + method.scale[task]
-    if isinstance(method, TaskRouting):
-        encoder, decoder = method.encoder_mask[task].float(), method.decoder_mask[task].float()
-    if isinstance(method, Comodulation):
-        u = method.head.controller(tasks)
-        encoder = u[0].exp() if method.head.modulation.encoder == "gain" else None
-        decoder = method.head.gains(inputs, u, tasks)[0]
-    return encoder, decoder
+    encoder, decoder = encoder_gains_of(method, tasks), decoder_gains_of(method, tasks)
+    if decoder is None and isinstance(method, Comodulation):  # of this input
+        decoder = method.head.gains(inputs, method.head.controller(tasks), tasks)
+    return None if encoder is None else encoder[0], None if decoder is None else decoder[0]
 
 
 def _modulated(method: Comodulation, activity: Tensor, task: int, deviations: Tensor, temperature: float) -> Modulated:

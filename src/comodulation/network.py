@@ -92,6 +92,11 @@ class EncoderDecoder(nn.Module):
         optional = (self.decoder_skip, self.encoder_normalisation, self.decoder_normalisation)
         return [*parts, *(part for part in optional if part is not None), *self.deeper]
 
+    def layer_buffers(self) -> dict[str, Tensor]:
+        """What training the layers moves without learning it, by name: the running statistics of batch normalisation."""
+        own = {id(buffer) for layer in self.layers for buffer in layer.buffers()}
+        return {name: buffer for name, buffer in self.named_buffers() if id(buffer) in own}
+
     def freeze(self) -> Self:
         """Freeze every layer but the controller, and keep dropout off from now on."""
         for layer in self.layers:
@@ -191,4 +196,5 @@ class EncoderDecoder(nn.Module):
             return self._scaled(self.decoder_skip.weight[:, :, 0, 0], self.skips[1])
         if self.decoder_skip is None:
             return None
-        return self._scaled(torch.eye(self.encoder_channels, device=self.decoder.weight.device), self.skips[1])
+        like = self.decoder.weight
+        return self._scaled(torch.eye(self.encoder_channels, device=like.device, dtype=like.dtype), self.skips[1])

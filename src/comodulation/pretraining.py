@@ -124,6 +124,7 @@ def pretrain(
         checkpoint=checkpoint,
         identity=identity,
         report=lambda epoch: tell.epoch("pretraining", epoch),
+        state=list(head.layer_buffers().values()),
     )
 
 

@@ -154,10 +154,10 @@ def paired_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> P
         raise ValueError(f"an interval over seeds needs at least 2 seeds, got {len(a)}")
     _check_confidence(confidence)
     difference, n = a - b, len(a)
-    # Accuracies are multiples of one fraction: their equal differences must count as equal although floats disagree.
+    # Accuracies are multiples of one fraction: equal differences must count as equal, and those of 0 as 0, though floats disagree.
     scale = float(max(np.abs(a).max(), np.abs(b).max())) or 1.0
     rounded = np.round(difference / scale, 12)
-    mean, p_wilcoxon = float(difference.mean()), _signed_rank_p(rounded)
+    mean, p_wilcoxon = float(difference.mean()) if rounded.any() else 0.0, _signed_rank_p(rounded)
     if np.ptp(rounded) == 0:
         return PairedDifference(mean, mean, mean, math.nan, n, 0.0, p_wilcoxon)
     sd = float(difference.std(ddof=1))

@@ -27,7 +27,8 @@ def directional_derivative(function: Callable[[Tensor], Tensor], at: Tensor, alo
     """Value and derivative of a function at a point along a direction; both differentiable in reverse mode.
 
     Args:
-        function: of one tensor. at, along: of equal shape.
+        function: of one tensor; not compiled by torch.jit, nor calling what is: from the second call on, that has a derivative of
+            0, and nothing is said. at, along: of equal shape.
 
     Raises:
         NotImplementedError: by torch, where an operation (fused attention, an LSTM, an autograd.Function without ``jvp``) has no

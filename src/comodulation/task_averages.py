@@ -12,13 +12,15 @@ from .processes import ALONE, Processes
 class TaskAverages:
     """Totals over batches, at one coupling, of K tasks.
 
-    Deviations are averaged as variances, as ``average_over_tasks`` does within a batch.
+    Deviations are averaged as variances, as ``average_over_tasks`` does within a batch. Totals are float64: squares leave the
+    range of float32 long before deviations do.
     """
 
     def __init__(self, num_tasks: int) -> None:
         self.num_tasks = num_tasks
         self._totals: Tensor | None = None  # (3, K, D): slope, mean and variance, summed over inputs
         self._counts: Tensor | None = None  # (K, 1)
+        self._dtype = torch.float32  # of the result; half precision ends at 65,504
 
     @property
     def empty(self) -> bool:
@@ -28,9 +30,9 @@ class TaskAverages:
     def add(self, statistics: DecoderStatistics, task_ids: Tensor) -> TaskAverages:
         """Count a batch's statistics ``(B, D)``, of the tasks ``(B,)``."""
         part = average_over_tasks(statistics, task_ids, self.num_tasks)
-        precise = torch.promote_types(part.mean.dtype, torch.float)  # half precision ends at 65,504
-        number = torch.bincount(task_ids, minlength=self.num_tasks)[:, None].to(precise)
-        totals = torch.stack([part.slope, part.mean, part.deviation.to(precise).square()]) * number
+        number = torch.bincount(task_ids, minlength=self.num_tasks)[:, None].double()
+        totals = torch.stack([part.slope.double(), part.mean.double(), part.deviation.double().square()]) * number
+        self._dtype = torch.promote_types(self._dtype, part.mean.dtype)
         self._totals = totals if self._totals is None else self._totals + totals
         self._counts = number if self._counts is None else self._counts + number
         return self
@@ -50,4 +52,4 @@ class TaskAverages:
         slope, mean, variance = totals / counts.clamp(min=1)
         positive = variance > 0  # where it is 0, the root has no gradient
         deviation = torch.where(positive, torch.where(positive, variance, 1).sqrt(), 0)
-        return DecoderStatistics(slope, mean, deviation), counts[:, 0]
+        return DecoderStatistics(*(each.to(self._dtype) for each in (slope, mean, deviation))), counts[:, 0]

@@ -122,7 +122,8 @@ def train(
         report: called after every epoch, by the first process.
         gradients: computes a batch's gradients and returns its loss; by default those of the loss itself.
         after_step: called with the number of steps done, after each.
-        state: what else changes in training, in place, by ``after_step``: belongs to an epoch as the parameters do.
+        state: what else changes in training, in place, by ``after_step`` or as running statistics do: belongs to an epoch as the
+            parameters do.
 
     Returns:
         One dict per epoch: epoch, loss, the validation metrics, seconds.

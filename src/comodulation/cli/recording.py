@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .shared import CacheOption, JsonFlag, checked_seed
 
+if TYPE_CHECKING:
+    from ..prediction import Run
+
 EXAMPLE = (
-    "comodulate recording session.nwb --condition stimulus --target choice --stop 0.5 --bin-width 0.05 "
+    "comodulate recording session.nwb --condition stimulus --condition choice --target choice --stop 0.5 --bin-width 0.05 "
     "--upstream V1 --downstream V4 --out runs/session"
 )
 MAX_IMAGES = 40
@@ -52,25 +56,36 @@ def recording(
     from ..errors import InputError
     from ..features import cache_folder
     from ..neuro.cortex import analyse_recording
-    from ..neuro.network import DECODER, ENCODER
+    from ..neuro.network import DECODER, ENCODER, coupled_head
     from ..neuro.recordings import ARRAYS, read_recording
     from ..neuro.report import RECORDING, claimed, write_recordings
+    from ..prediction import Run
 
     checked_seed(seed)
+    recorded_beside = {"data": data, "network_task": network_task, "network_control": network_control}
+    if network is None and (useless := [name for name, value in recorded_beside.items() if value is not None]):
+        raise InputError(f"{', '.join(map(_option, useless))}: of a network, which --network names")
     if network is not None and (data is None or network_task is None):
         raise InputError("--network needs --data, its images, and --network-task")
+    if network is not None and network_task == network_control:
+        raise InputError(f"--network-control must be another task than --network-task, got {network_task!r} for both")
     window = {"condition": condition, "target": target, "context": context, "area": area, "stop": stop}
     window |= {"bin_width": bin_width, "start": start, "align": align}
     given: dict[str, Any] = {name: value for name, value in window.items() if value is not None and value != []}
     kinds = {path.suffix for path in files}
     if ".nwb" in kinds and (missing := [name for name in ("condition", "stop", "bin_width") if name not in given]):
-        raise InputError(f"an NWB file needs --{missing[0].replace('_', '-')}")
+        raise InputError(f"an NWB file needs {_option(missing[0])}")
     if given and ".npz" in kinds and ".nwb" not in kinds:
-        named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        named = ", ".join(map(_option, given))
         raise InputError(f"{named}: for NWB files; an .npz file says it in its arrays ({', '.join(ARRAYS)})")
     names = unique_names([*files, *([] if network is None else [network])])
     found = []
     with claimed(out, RECORDING):
+        run = None
+        if network is not None:  # opened first: a mistyped folder or task is told before recordings are analysed
+            run = Run.open(network)
+            run.task_ids([name for name in (network_task, network_control) if name is not None])
+            coupled_head(run.method)
         for path, name in zip(files, names, strict=False):  # the network's name is the last
             recorded = replace(read_recording(path, **(given if path.suffix == ".nwb" else {})), name=name)
             found.append(
@@ -79,8 +94,8 @@ def recording(
                     control=control, errors=errors, seed=seed,
                 )
             )  # fmt: skip
-        if network is not None:
-            recorded = _network(network, str(data), str(network_task), network_control, cache_folder(cache), seed)
+        if run is not None:
+            recorded = _network(run, str(data), str(network_task), network_control, cache_folder(cache), seed)
             against: dict[str, Any] = {"task": "task", "control": "control"} if network_control else {}
             found.append(
                 analyse_recording(
@@ -88,14 +103,34 @@ def recording(
                     rates_by_bin=False, seed=seed, **against,
                 )
             )  # fmt: skip
-        words = " ".join(path.name for path in files)
-        result = write_recordings(found, out, f"comodulate recording {words} --out {out.name}")
+        options: dict[str, Any] = window | {
+            "upstream": upstream, "downstream": downstream, "task": task, "control": control, "drop_silent": drop_silent,
+            "errors": None if errors == "model" else errors, "network": network, **recorded_beside, "seed": seed or None,
+        }  # fmt: skip
+        result = write_recordings(found, out, command_of(files, options, out))
     if as_json:
         print(json.dumps(result))
         return
     for name, said in result["verdict"].items():
         print("\n".join([f"{name}:", *(f"  {sentence}" for sentence in said)]))
     print(f"report: {result['report']}")
+
+
+def command_of(files: Sequence[Path], options: Mapping[str, Any], out: Path) -> str:
+    """The command with the options that differ from their defaults; of files and folders, their names alone.
+
+    >>> command_of([Path("day 1/a b.npz")], {"upstream": "V1", "control": None, "drop_silent": True}, Path("runs/x"))
+    "comodulate recording 'a b.npz' --upstream V1 --drop-silent --out x"
+    """
+    words = ["comodulate", "recording", *(path.name for path in files)]
+    for name, value in {**options, "out": out}.items():
+        if value is True:
+            words.append(_option(name))
+            continue
+        for one in value if isinstance(value, list) else [] if value is None or value is False else [value]:
+            folder = isinstance(one, Path) or (name == "data" and Path(one).exists())
+            words += [_option(name), Path(one).name if folder else str(one)]
+    return shlex.join(words)
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:
@@ -115,14 +150,16 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _network(folder: Path, data: str, task: str, control: str | None, cache: Path, seed: int) -> Any:
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _network(run: Run, data: str, task: str, control: str | None, cache: Path, seed: int) -> Any:
     """A run's network under a task, recorded on some of the task's images."""
     import torch
 
     from ..neuro.network import record_network
-    from ..prediction import Run
 
-    run = Run.open(folder)
     number = run.task_ids([task])[0]
     other = None if control is None else run.task_ids([control])[0]
     features, examples = run.examples(data, None, cache)

@@ -28,7 +28,6 @@ from .source import Split
 KINDS = ("category", "spatial", "temporal")
 MEMBERS = 4  # images of a canvas or a sequence
 PLACES = ("upper left", "upper right", "lower left", "lower right")
-MOMENTS = ("first", "second", "third", "fourth")
 DIGITS = "digits"  # instead of a data set: the digits of scikit-learn
 _DIGIT_SIDE, _DIGIT_TEST = 16, 500
 

@@ -18,7 +18,6 @@ from ..processes import Share
 from ..tasks import TaskFamily, task_logits
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # of (what the method reads, task ids (B,))
-READS = ("features", "activity", "decoded")
 
 
 class Method(nn.Module, ABC):
@@ -90,8 +89,13 @@ class Method(nn.Module, ABC):
         return [1.0] * len(self.learnable())
 
     def state(self) -> dict[str, Tensor]:
-        """Buffers that belong to the adapted network without being learned, by name; changed in place. None by default."""
-        return {}
+        """Buffers that belong to the adapted network without being learned, by name; changed in place.
+
+        By default none, or, of a method that trains the layers, their running statistics.
+        """
+        return (
+            {f"head.{name}": buffer for name, buffer in self.head.layer_buffers().items()} if self.trains_layers else {}
+        )
 
     def prepare(self, features: Tensor) -> Tensor:
         """What the method reads, from features ``(B, C, H, W)``."""

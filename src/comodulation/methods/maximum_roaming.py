@@ -57,14 +57,14 @@ class MaximumRoaming(TaskRouting):
         self.interval = interval
         self.plans = [
             roaming_plan(head.num_tasks, mask.shape[1], kept, generator)
-            for mask, kept in zip(self.state().values(), active, strict=True)
+            for mask, kept in zip((self.encoder_mask, self.decoder_mask), active, strict=True)
         ]
         self.after_step(0, 1)
 
     def masks_at(self, steps: int, total: int) -> list[Tensor]:
         """Masks ``(K, E)`` and ``(K, D)`` after some steps of a training of ``total`` steps."""
         masks = []
-        for mask, (arrival, departure) in zip(self.state().values(), self.plans, strict=True):
+        for mask, (arrival, departure) in zip((self.encoder_mask, self.decoder_mask), self.plans, strict=True):
             wanted = int(arrival.max())
             due = steps // self.interval if self.interval else int(wanted * steps / (ROAMING_ENDS * total))
             done = min(due, wanted)
@@ -72,7 +72,7 @@ class MaximumRoaming(TaskRouting):
         return masks
 
     def after_step(self, steps: int, total: int) -> None:
-        for mask, new in zip(self.state().values(), self.masks_at(steps, total), strict=True):
+        for mask, new in zip((self.encoder_mask, self.decoder_mask), self.masks_at(steps, total), strict=True):
             mask.copy_(new)
 
 

@@ -58,7 +58,7 @@ class TaskRouting(HardSharing):
         return self.head.read(self.head.decode(inputs * encoder[:, :, None, None]), decoder)[None]
 
     def state(self) -> dict[str, Tensor]:
-        return {"encoder_mask": self.encoder_mask, "decoder_mask": self.decoder_mask}
+        return {**super().state(), "encoder_mask": self.encoder_mask, "decoder_mask": self.decoder_mask}
 
 
 def kept_units(option: str, share: float, units: int) -> int:

@@ -9,7 +9,8 @@ from typing import Any
 
 from ..errors import InputError, choose
 from .counts import Groups, check_active
-from .downstream import Following, follow_modulator
+from .downstream import follow_modulator
+from .fall import Fall, couplings_without, modulation_fall
 from .latent import ModulatorFit, fit_modulator
 from .population import Floats
 from .recordings import Recording
@@ -17,10 +18,8 @@ from .statistics import (
     RESAMPLES,
     Association,
     Dimensions,
-    Fall,
     association,
     informativeness,
-    modulation_fall,
     shared_dimensions,
 )
 
@@ -101,17 +100,17 @@ class RecordingStatistics:
         return found
 
     def verdict(self) -> list[str]:
-        """Sentences, each with its interval."""
+        """Sentences, each with its interval; of couplings only where neurons share something that there can be couplings to."""
         d = self.dimensions
-        if d.p < 0.05:
-            said = [
-                f"{100 * d.share:.0f}% ± {100 * 1.96 * d.error:.0f}% of the variability that {_neurons(self.upstream)} share "
-                f"lies in one dimension ({100 * d.shared:.1f}% of the variance of counts is shared; p = {d.p:.2g})."
+        if not d.found:
+            return [
+                f"No variability that {_neurons(self.upstream)} share was found (p = {d.p:.2g}): couplings to it mean nothing, "
+                "and nothing is said of them."
             ]
-        else:
-            said = [
-                f"No variability that {_neurons(self.upstream)} share was found (p = {d.p:.2g}): their couplings mean nothing."
-            ]
+        said = [
+            f"{100 * d.share:.0f}% ± {100 * 1.96 * d.error:.0f}% of the variability that {_neurons(self.upstream)} share "
+            f"lies in one dimension ({100 * d.shared:.1f}% of the variance of counts is shared; p = {d.p:.2g})."
+        ]
         for part in (self.upstream, self.downstream):
             if part is None:
                 continue
@@ -129,10 +128,9 @@ class RecordingStatistics:
             )  # fmt: skip
             if (f := part.fall) is not None:
                 how = "falls" if f.low > 0 else "rises" if f.high < 0 else "does not decidedly change"
-                how = how if f.p < 0.05 else "does not decidedly change"
                 said.append(
                     f"In the control, their modulation {how}: variance of log gain {f.task:.3f} in the task, {f.control:.3f} in "
-                    f"the control, difference {f.difference:+.3f} [{f.low:+.3f}, {f.high:+.3f}], p = {f.p:.2g}."
+                    f"the control, difference {f.difference:+.3f} [{f.low:+.3f}, {f.high:+.3f}] over trials, p = {f.p:.2g}."
                 )
         return said
 
@@ -186,30 +184,20 @@ def analyse_recording(
     main = (recording if task is None else recording.in_context(task)).check()
     other = None if control is None else recording.in_context(control)
     if other is not None:
-        check_active(other.totals.sum(0))
-    options = {"rates_by_bin": rates_by_bin, "errors": errors}
-    chance = {"resamples": resamples, "seed": seed}
-
-    first = main.in_area(upstream)
-    groups = Groups.of(first.counts, first.condition, by_bin=rates_by_bin)
-    fit = fit_modulator(first.counts, first.condition, **options)  # type: ignore[arg-type]
-    controlled = None
+        check_active(other.check_targets().totals.sum(0))
+    fit, above, below = _couplings(main, upstream, downstream, rates_by_bin, errors, control is not None)
+    control_above = control_below = None
     if other is not None:
-        part = other.in_area(upstream)
-        controlled = fit_modulator(part.counts, part.condition, **options)  # type: ignore[arg-type]
-    above = _area(upstream, first, fit, controlled, chance)
-    below = None
-    if downstream is not None:
-        second = main.in_area(downstream)
-        followed = follow_modulator(fit, second.counts, second.condition, rates_by_bin=rates_by_bin)
-        left = None
-        if other is not None and controlled is not None:
-            part = other.in_area(downstream)
-            left = follow_modulator(controlled, part.counts, part.condition, rates_by_bin=rates_by_bin)
-        below = _area(downstream, second, followed, left, chance)
+        _, control_above, control_below = _couplings(other, upstream, downstream, rates_by_bin, errors, True)
+    first, chance = main.in_area(upstream), {"resamples": resamples, "seed": seed}
+    groups = Groups.of(first.counts, first.condition, by_bin=rates_by_bin)
+    followed = None
+    if downstream is not None and below is not None:
+        followed = _area(downstream, main.in_area(downstream), below, control_below, chance)
     return RecordingStatistics(
-        recording.name, main.trials, main.bins, shared_dimensions(groups, seed=seed), fit, above, below
-    )
+        recording.name, main.trials, main.bins, shared_dimensions(groups, seed=seed), fit,
+        _area(upstream, first, above, control_above, chance), followed,
+    )  # fmt: skip
 
 
 def comparison_table(recordings: Sequence[RecordingStatistics]) -> list[dict[str, str]]:
@@ -232,22 +220,47 @@ def comparison_table(recordings: Sequence[RecordingStatistics]) -> list[dict[str
     ]
 
 
+@dataclass(frozen=True)
+class _Couplings:
+    """Of one area in one context, ``(N,)``; without each block of trials, ``(K, N)``, where that was asked for."""
+
+    coupling: Floats
+    error: Floats
+    without: Floats | None
+
+
+def _couplings(
+    part: Recording, upstream: str, downstream: str | None, rates_by_bin: bool, errors: str, left_out: bool
+) -> tuple[ModulatorFit, _Couplings, _Couplings | None]:
+    """The modulator of one area in one context, and the couplings to it there and downstream."""
+    first = part.in_area(upstream)
+    fit = fit_modulator(first.counts, first.condition, rates_by_bin=rates_by_bin, errors=errors)
+    groups, others, followed = Groups.of(first.counts, first.condition, by_bin=rates_by_bin), None, None
+    if downstream is not None:
+        second = part.in_area(downstream)
+        others = Groups.of(second.counts, second.condition, by_bin=rates_by_bin)
+        followed = follow_modulator(fit, second.counts, second.condition, rates_by_bin=rates_by_bin)
+    above, below = couplings_without(groups, others) if left_out else (None, None)
+    return (
+        fit,
+        _Couplings(fit.coupling, fit.coupling_error, above),
+        None if followed is None else _Couplings(followed.coupling, followed.coupling_error, below),
+    )
+
+
 def _area(
-    name: str,
-    part: Recording,
-    found: ModulatorFit | Following,
-    control: ModulatorFit | Following | None,
-    chance: dict[str, int],
+    name: str, part: Recording, found: _Couplings, control: _Couplings | None, chance: dict[str, int]
 ) -> AreaStatistics:
     dprime, activity = informativeness(part), part.counts.mean((0, 1))
-    coupling, error = found.coupling, found.coupling_error
-    related = association(coupling, dprime, activity, **chance)
-    if control is None:
-        return AreaStatistics(name, dprime, activity, coupling, error, related)
+    related = association(found.coupling, dprime, activity, **chance)
+    if control is None or found.without is None or control.without is None:
+        return AreaStatistics(name, dprime, activity, found.coupling, found.error, related)
     return AreaStatistics(
-        name, dprime, activity, coupling, error, related, control.coupling, control.coupling_error,
+        name, dprime, activity, found.coupling, found.error, related, control.coupling, control.error,
         association(control.coupling, dprime, activity, **chance),
-        modulation_fall(coupling, error, control.coupling, control.coupling_error, **chance),
+        modulation_fall(
+            found.coupling, found.error, found.without, control.coupling, control.error, control.without
+        ),
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from .population import Floats, Integers
 
 MIN_TRIALS = 10  # of a condition: with n, a rate estimated from the same trials hides 1/n of the variance around it
 MIN_SPIKES = 25  # of a neuron: with s, a coupling has a standard error of at least 1 / sqrt(s)
+MAX_COUNT = 1_000_000  # spikes of a neuron in a bin: no neuron's, but the unit of something else
 MIN_NEURONS = 3  # with two, only the product of their couplings shows in what they share
 
 
@@ -22,6 +23,7 @@ class Groups:
 
     Attributes:
         counts: ``(B, N)``, as floats. index: group of each bin, ``(B,)``. trial: of each bin, ``(B,)``.
+        condition: number of each trial's, ``(R,)``.
         totals: spikes of each group, ``(G, N)``. sizes: bins of each group, ``(G,)``.
         names: of the groups. trials, bins: R and T.
     """
@@ -29,6 +31,7 @@ class Groups:
     counts: Floats
     index: Integers
     trial: Integers
+    condition: Integers
     totals: Floats
     sizes: Integers
     names: tuple[str, ...]
@@ -66,12 +69,21 @@ class Groups:
         if by_bin:
             index = index * bins + np.tile(np.arange(bins), trials)
             labels = [f"{name}, bin {number}" for name in labels for number in range(bins)]
-        flat = whole.reshape(-1, neurons).astype(float)
-        totals = np.zeros((len(labels), neurons))
-        np.add.at(totals, index, flat)
-        return cls(
-            flat, index, np.repeat(np.arange(trials), bins), totals, np.bincount(index), tuple(labels), trials, bins
-        )
+        return cls._of(whole.astype(float), index.reshape(trials, bins), place, tuple(labels))
+
+    @classmethod
+    def _of(cls, counts: Floats, index: Integers, condition: Integers, names: tuple[str, ...]) -> Groups:
+        trials, bins, neurons = counts.shape
+        flat, group = counts.reshape(-1, neurons), index.ravel()
+        totals = np.zeros((len(names), neurons))
+        np.add.at(totals, group, flat)
+        sizes = np.bincount(group, minlength=len(names))
+        return cls(flat, group, np.repeat(np.arange(trials), bins), condition, totals, sizes, names, trials, bins)
+
+    def with_trials(self, kept: NDArray[np.bool_]) -> Groups:
+        """The trials of a mask ``(R,)``, which must leave some of every condition."""
+        counts = self.counts.reshape(self.trials, self.bins, -1)[kept]
+        return Groups._of(counts, self.of_bins()[kept], self.condition[kept], self.names)
 
     @property
     def neurons(self) -> int:
@@ -140,7 +152,8 @@ class Groups:
 
 
 def check_counts(counts: NDArray[np.generic]) -> Integers:
-    """Counts ``(R, T, N)`` as integers; ``(R, N)`` is one bin a trial. Raises InputError for anything that is no count."""
+    """Counts ``(R, T, N)`` as integers; ``(R, N)`` is one bin a trial. Raises InputError for anything that is no count, or
+    is larger than ``MAX_COUNT``."""
     given = np.asarray(counts)
     if given.ndim == 2:
         given = given[:, None]
@@ -159,6 +172,12 @@ def check_counts(counts: NDArray[np.generic]) -> Integers:
             )
     if wrong := int((given < 0).sum()):
         raise InputError(f"counts must not be negative, got {wrong} of {given.size} that are, such as {given.min():g}")
+    # Before the cast: beyond 64 bits, numbers would come out as others.
+    if wrong := int((given > MAX_COUNT).sum()):
+        raise InputError(
+            f"counts must be spikes of one neuron in one bin, at most {MAX_COUNT}, got {wrong} of {given.size} that are larger, "
+            f"such as {given.max():g}"
+        )
     return given.astype(np.int64)
 
 

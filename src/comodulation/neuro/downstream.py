@@ -56,12 +56,19 @@ def follow_modulator(
             f"{groups.trials} of {groups.bins}"
         )
     groups.require_active()
+    return follow_groups(fit, groups)
+
+
+def follow_groups(fit: ModulatorFit, groups: Groups) -> Following:
+    """``follow_modulator`` of counts that are grouped and checked."""
     mean, spare = fit.modulator.ravel()[:, None], fit.modulator_error.ravel()[:, None] ** 2 - 1
     coupling = np.zeros(groups.neurons)
     for _ in range(NEWTON_STEPS):
         expected, deviation = _expected(groups, coupling, mean, spare)
         slope = (deviation * (groups.counts - expected)).sum(0)
-        step = np.clip(slope / (expected * deviation**2).sum(0), -0.5, 0.5)
+        information = (expected * deviation**2).sum(0)
+        # A neuron whose spikes all lie in trials that were left out tells nothing, and keeps its coupling of 0.
+        step = np.clip(np.divide(slope, information, out=np.zeros_like(slope), where=information > 0), -0.5, 0.5)
         coupling = np.clip(coupling + step, -LARGEST_COUPLING, LARGEST_COUPLING)
         if np.abs(step).max() < 1e-9:
             break
@@ -69,7 +76,9 @@ def follow_modulator(
     scores = np.zeros((groups.trials, groups.neurons))
     np.add.at(scores, groups.trial, deviation * (groups.counts - expected))
     meat = (scores**2).sum(0) * groups.trials / (groups.trials - 1)
-    return Following(coupling, np.sqrt(meat) / (expected * deviation**2).sum(0))
+    information = (expected * deviation**2).sum(0)
+    unknown = np.full_like(information, np.nan)
+    return Following(coupling, np.divide(np.sqrt(meat), information, out=unknown, where=information > 0))
 
 
 def _expected(groups: Groups, coupling: Floats, mean: Floats, spare: Floats) -> tuple[Floats, Floats]:

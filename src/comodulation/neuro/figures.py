@@ -84,6 +84,7 @@ def recording_figure(found: RecordingStatistics) -> Figure:
 
 def comparison_figure(recordings: Sequence[RecordingStatistics]) -> Figure:
     """Recordings and networks side by side: a panel a statistic, a row each, with 95% intervals where there are some."""
+    # Value, low and high. Of a recording in which nothing is shared, none of them is decided, whatever the intervals.
     statistics: dict[str, list[tuple[float, float, float] | None]] = {
         "share of shared variability in the first dimension": [
             (d.share, d.share - 1.96 * d.error, d.share + 1.96 * d.error)
@@ -114,7 +115,7 @@ def comparison_figure(recordings: Sequence[RecordingStatistics]) -> Figure:
                 axis.text(0.02, place, "not measured", va="center", fontsize=7.5)
                 continue
             value, low, high = row
-            decided = low > 0 or high < 0
+            decided = recordings[place].dimensions.found and (low > 0 or high < 0)
             colour = PLACES[place % len(PLACES)] if decided else SUBDUED
             axis.plot([low, high], [place, place], color=colour, linewidth=1.8, solid_capstyle="butt")
             axis.plot(value, place, "o", color=colour, markersize=6, markerfacecolor=colour if decided else "none")

@@ -105,6 +105,11 @@ def fit_modulator(
             f"errors from the scatter over trials need more than {2 * groups.neurons} trials for {groups.neurons} neurons, "
             f"got {groups.trials}; take errors='model'"
         )
+    return fit_groups(groups, errors=errors, iterations=iterations)
+
+
+def fit_groups(groups: Groups, *, errors: str = "model", iterations: int = 500) -> ModulatorFit:
+    """``fit_modulator`` of counts that are grouped and checked."""
     model = _Model(groups, COARSEST)
     start = groups.log_means()
     coupling = initial_coupling(groups)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..controller import coupling
 from ..errors import InputError
 from ..head import ComodulatedHead
-from ..methods import Method
+from ..methods import Comodulation, Method
 from ..modulation import modulate
 from .counts import MIN_TRIALS
 from .population import Floats, check_positive, check_whole
@@ -45,7 +45,7 @@ def record_network(
     """Record encoder and decoder of a head, or of the method that holds it.
 
     Args:
-        network: with trained couplings, and a fixed set of tasks.
+        network: with trained couplings, and a fixed set of tasks; of the methods, comodulation alone has couplings.
         features: what the backbone gives for M images, ``(M, C, H, W)`` or ``(M, C)``. Each image is a condition.
         labels: of each image, what the task tells apart, M of them: the recording's targets.
         task: whose couplings are used. control: another task, whose couplings are used on the same images.
@@ -59,9 +59,10 @@ def record_network(
         are not in it: an electrode does not find them.
 
     Raises:
-        InputError: shapes that do not fit, unknown tasks, too few repeats, layers of which no neuron is active.
+        InputError: a method without couplings, shapes that do not fit, unknown tasks, a control that is the task, too few
+            repeats, layers of which no neuron is active.
     """
-    head = network.head if isinstance(network, Method) else network
+    head = coupled_head(network)
     check_whole(repeats, MIN_TRIALS, "repeats")
     check_whole(bins, 1, "bins")
     check_whole(most_neurons, 1, "most_neurons")
@@ -71,6 +72,8 @@ def record_network(
     for given in (task, control):
         if given is not None and not 0 <= given < head.num_tasks:
             raise InputError(f"tasks are 0 to {head.num_tasks - 1}, got {given}")
+    if task == control:
+        raise InputError(f"the control must be another task, got {task} for both")
     rng, device = np.random.default_rng(seed), head.decoder.weight.device
     activity = head.encode(features.to(device))
     contexts = {"task": task} | ({} if control is None else {"control": control})
@@ -99,6 +102,16 @@ def record_network(
         area=areas,
         name=name,
     )
+
+
+def coupled_head(network: ComodulatedHead | Method) -> ComodulatedHead:
+    """The head of a method that trains couplings. Of others, attention among them (its gains are fixed, no modulator moves
+    them), the controller is none of couplings, or untrained. Raises InputError for these."""
+    if isinstance(network, ComodulatedHead):
+        return network
+    if network.name != Comodulation.name:
+        raise InputError(f"method {network.name!r} has no couplings to a modulator; record a run of comodulation")
+    return network.head
 
 
 def _respond(

@@ -133,7 +133,8 @@ class Recording:
         """The recording, if it can be analysed.
 
         Raises:
-            InputError: conditions of too few trials, silent neurons, fewer than two targets; with the number needed.
+            InputError: conditions of too few trials or of several targets, silent neurons, fewer than two targets; with the
+                number needed.
         """
         names, numbers = np.unique(self.condition, return_counts=True)
         if not self.trials or numbers.min() < MIN_TRIALS:
@@ -149,6 +150,25 @@ class Recording:
             raise InputError(
                 f"informativeness needs at least 2 targets of at least 2 trials each, got {len(targets)} "
                 f"({', '.join(f'{t}: {n}' for t, n in zip(targets, numbers, strict=True)) or 'none'})"
+            )
+        return self.check_targets()
+
+    def check_targets(self) -> Recording:
+        """The recording, if no condition's trials have several targets.
+
+        Rates that differ between targets would be left in the residuals of such a condition, and be taken for a modulator to
+        which neurons are coupled as strongly as they are informative.
+
+        Raises:
+            InputError: naming such a condition.
+        """
+        aimed = self.target != ""
+        pairs = np.unique(np.stack([self.condition[aimed], self.target[aimed]], 1), axis=0)
+        names, numbers = np.unique(pairs[:, 0], return_counts=True)
+        if (numbers > 1).any():
+            raise InputError(
+                f"trials of condition {brief(str(names[numbers > 1][0]))} have several targets, whose rates would be taken for a "
+                "modulator; name the target's column as a condition too"
             )
         return self
 

@@ -2,10 +2,10 @@
 
 1. Share of the shared variability in the first dimension, noise of single neurons (Poisson noise too) taken out: by factor
    analysis, and between halves of the neurons on trials that the dimensions were not fitted to.
-2. Coupling against informativeness, over neurons. 3. The same downstream. 4. The fall of modulation in a control context.
+2. Coupling against informativeness, over neurons. 3. The same downstream. The fall of modulation in a control: fall.py.
 
-Intervals are bootstraps over neurons, p values permutations over neurons: they speak of neurons like these, of the session at
-hand; sessions are the repetitions for anything beyond (docs/neuro.md, section 5).
+Intervals of associations are bootstraps over neurons, their p values permutations over neurons: they speak of neurons like these,
+of the session at hand; sessions are the repetitions for anything beyond (docs/neuro.md, section 5).
 Sources: the questions, Haimerl et al., "Targeted V1 comodulation supports task-adaptive sensory decisions" (Nature
 Communications 14:7879, 2023); covariance between halves, Stringer et al., "Spontaneous behaviors drive multidimensional,
 brainwide activity" (Science 364, 2019), supplement.
@@ -14,17 +14,17 @@ brainwide activity" (Science 364, 2019), supplement.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from ..analysis.informativeness import informative_auc, neuron_dprime
 from ..errors import InputError
 from .counts import Groups
-from .population import Floats
+from .population import Floats, Integers
 from .recordings import Recording
 
 RESAMPLES = 2000
@@ -68,7 +68,8 @@ class Dimensions:
         fitted_share: the same as factor analysis of all trials has it. Lower: further factors always fit some noise.
         shared: part of the counts' variance that is shared with other neurons, mean over neurons; about 0 where none is.
         spectrum: held-out shared variance along each dimension, in units of one neuron's variance, ``(q,)``.
-        p: of the held-out variance of the first dimension, against bins permuted within their groups for each neuron by itself.
+        p: of the held-out variance of the first dimension, against trials permuted within their condition for each neuron by
+            itself.
     """
 
     share: float
@@ -78,29 +79,10 @@ class Dimensions:
     spectrum: Floats
     p: float
 
-
-@dataclass(frozen=True)
-class Fall:
-    """Modulation of the same neurons in a task and in its control.
-
-    Attributes:
-        task, control: mean variance of the log gain over neurons, the part that is due to the couplings' errors taken out.
-        difference: task - control. low, high: 95% bootstrap interval over neurons. p: signs exchanged by neuron, two-sided.
-        neurons: how many.
-    """
-
-    task: float
-    control: float
-    difference: float
-    low: float
-    high: float
-    p: float
-    neurons: int
-
     @property
-    def decided(self) -> bool:
-        """Whether the interval excludes 0."""
-        return self.low > 0 or self.high < 0
+    def found(self) -> bool:
+        """Whether anything is shared at all; where not, couplings to what is shared mean nothing."""
+        return self.p < 0.05
 
 
 def informativeness(recording: Recording) -> Floats:
@@ -147,8 +129,8 @@ def shared_dimensions(
 
     Args:
         groups: of the neurons. dimensions: q, at most a third of the neurons.
-        splits: random halves, each used both ways. shuffles: for p; the bins of each group are permuted for each neuron by
-            itself. 0: p is nan. seed: of all these.
+        splits: random halves, each used both ways. shuffles: for p; the trials of each condition are permuted, whole, for each
+            neuron by itself. 0: p is nan. seed: of all these.
 
     Raises:
         InputError: neurons that do not vary, too few trials or neurons.
@@ -164,14 +146,14 @@ def shared_dimensions(
         )
     q = max(1, min(dimensions, groups.neurons // 3))
     scaled, rng = residuals / spread, np.random.default_rng(seed)
-    every = np.arange(groups.trials)
-    spectrum = _held_out(scaled, groups.trial, every, q, splits, rng)
-    # A mean of fewer splits scatters more: with another number than the found value's, p would be too large or too small.
-    chance = [
-        _held_out(_shuffled(scaled, groups, rng), groups.trial, every, 1, splits, rng)[0] for _ in range(shuffles)
-    ]
-    blocks = np.array_split(rng.permutation(every), BLOCKS)
-    left = [_share(_held_out(scaled, groups.trial, np.setdiff1d(every, out), q, splits, rng)) for out in blocks]
+    by_trial = scaled.reshape(groups.trials, groups.bins, -1)
+    # Drawn once: the null differs from what was found in the pairing of neurons alone, and what is left of the halves without
+    # a block in that block alone. New halves each time would add their own scatter to the error, threefold.
+    halves = [_Halves.draw(groups.neurons, groups.trials, rng) for _ in range(splits)]
+    spectrum = _held_out(by_trial, halves, q)
+    chance = [_held_out(_shuffled(by_trial, groups.condition, rng), halves, 1)[0] for _ in range(shuffles)]
+    blocks = np.array_split(rng.permutation(groups.trials), BLOCKS)
+    left = [_share(_held_out(by_trial, [half.without(block) for half in halves], q)) for block in blocks]
     return Dimensions(
         share=_share(spectrum),
         error=math.sqrt((BLOCKS - 1) * float(np.var(left))),
@@ -180,41 +162,6 @@ def shared_dimensions(
         spectrum=spectrum,
         p=_p(np.array(chance), float(spectrum[0])) if shuffles else math.nan,
     )
-
-
-def modulation_fall(
-    task: Floats,
-    task_error: Floats,
-    control: Floats,
-    control_error: Floats,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Fall:
-    """Mean of w^2 - error^2 in task and control, for the same neurons in the same order.
-
-    Args:
-        task, control: couplings, ``(N,)``. task_error, control_error: their standard errors, ``(N,)``.
-
-    Raises:
-        InputError: other numbers of neurons, too few.
-    """
-    if not task.shape == task_error.shape == control.shape == control_error.shape:
-        raise InputError(f"task and control must be of the same neurons, got {task.shape} and {control.shape}")
-    before, after = task**2 - task_error**2, control**2 - control_error**2
-    known = ~(np.isnan(before) | np.isnan(after))
-    if known.sum() < MIN_CORRELATED:
-        raise InputError(f"a comparison over neurons needs at least {MIN_CORRELATED} neurons, got {int(known.sum())}")
-    before, after, rng = before[known], after[known], np.random.default_rng(seed)
-    difference = before - after
-    drawn = difference[rng.integers(len(difference), size=(resamples, len(difference)))].mean(1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    signs = rng.choice([-1.0, 1.0], (resamples, len(difference)))
-    mean = float(difference.mean())
-    return Fall(
-        float(before.mean()), float(after.mean()), mean, float(low), float(high),
-        _p(np.abs((signs * difference).mean(1)), abs(mean)), len(difference),
-    )  # fmt: skip
 
 
 def rank_correlation(x: Floats, y: Floats) -> float:
@@ -240,21 +187,30 @@ def _rank_correlations(x: Floats, y: Floats) -> Floats:
     return np.divide((a * b).sum(1), norm, out=np.zeros(len(norm)), where=norm > 0)
 
 
-def _held_out(
-    scaled: Floats,
-    trial: NDArray[np.integer],
-    among: NDArray[np.integer],
-    q: int,
-    splits: int,
-    rng: np.random.Generator,
-) -> Floats:
-    """Held-out shared variance along each of q dimensions, from the trials ``among``; mean over splits and both ways, ``(q,)``."""
+@dataclass(frozen=True)
+class _Halves:
+    """Indices of either half of the neurons and of the trials."""
+
+    neurons: tuple[Integers, Integers]
+    trials: tuple[Integers, Integers]
+
+    @classmethod
+    def draw(cls, neurons: int, trials: int, rng: np.random.Generator) -> _Halves:
+        a, b = np.array_split(rng.permutation(neurons), 2)
+        first, second = np.array_split(rng.permutation(trials), 2)
+        return cls((a, b), (first, second))
+
+    def without(self, trials: Integers) -> _Halves:
+        first, second = (np.setdiff1d(half, trials) for half in self.trials)
+        return _Halves(self.neurons, (first, second))
+
+
+def _held_out(scaled: Floats, halves: Sequence[_Halves], q: int) -> Floats:
+    """Held-out shared variance along each of q dimensions of ``(R, T, N)``, mean over halves and both ways, ``(q,)``."""
     found = []
-    for _ in range(splits):
-        chosen, half = rng.permutation(among), np.zeros(trial.max() + 1, int)
-        half[chosen[: len(among) // 2]], half[chosen[len(among) // 2 :]] = 1, 2
-        a, b = np.array_split(rng.permutation(scaled.shape[1]), 2)
-        parts = [scaled[half[trial] == number] for number in (1, 2)]
+    for half in halves:
+        a, b = half.neurons
+        parts = [scaled[trials].reshape(-1, scaled.shape[2]) for trials in half.trials]
         covariance = [part[:, a].T @ part[:, b] / len(part) for part in parts]
         for fitted, held in (covariance, covariance[::-1]):
             u, _, v = np.linalg.svd(fitted, full_matrices=False)
@@ -277,12 +233,15 @@ def _fitted_share(scaled: Floats, q: int) -> float:
     return float(values[0] / values.sum()) if values.sum() else math.nan
 
 
-def _shuffled(scaled: Floats, groups: Groups, rng: np.random.Generator) -> Floats:
-    """Bins permuted within their group, for each neuron by itself: what is private stays, what is shared goes."""
+def _shuffled(scaled: Floats, condition: Integers, rng: np.random.Generator) -> Floats:
+    """``(R, T, N)`` with whole trials permuted within their condition, for each neuron by itself: what is shared goes; what is
+    private stays, with its course over the trial (bins permuted one by one would lose it, and with it the scatter it makes).
+    """
     shuffled = np.empty_like(scaled)
-    order = np.argsort(groups.index, kind="stable")
-    keys = groups.index[:, None] + rng.random(scaled.shape)  # sorted: groups in order, bins of each in random order
-    shuffled[order] = np.take_along_axis(scaled, keys.argsort(0), 0)
+    for number in np.unique(condition):
+        rows = np.flatnonzero(condition == number)
+        order = rng.permuted(np.tile(rows[:, None], (1, scaled.shape[2])), axis=0)  # (rows, N)
+        shuffled[rows] = np.take_along_axis(scaled, order[:, None], 0)
     return shuffled
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, create_model
 
+from ..config import written_in_full
 from ..errors import InputError, brief, first_difference
 from ..store import PARTIAL, json_bytes, read_json, read_tensors, torn
 from ..studies.cell_numbers import Count, Number
@@ -83,6 +84,7 @@ def claim(inquiry: Inquiry, out: Path) -> None:
     if not has_begun(out) and torn(out / QUESTION, json_bytes(inquiry.to_json())):
         return  # a power cut when nothing else had been written
     before, now = checked(read_json(out / QUESTION), Asked, out / QUESTION), inquiry.to_json()
+    before = {**before, "config": written_in_full(before["config"])}
     then_fixed, now_fixed = ({key: value for key, value in side.items() if key != "seeds"} for side in (before, now))
     if differing := first_difference(then_fixed, now_fixed):
         key, then, here = differing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from ..studies.results import Result
 from .balance import common_seeds
 from .location_network import LOCATIONS
 from .pooled import against_reference
-from .prediction import Predictor, predictors
+from .prediction import Predictor, predictors, spearman
 from .question import Answer, Inquiry
 
 OWN = {"category": "channel", "spatial": "position", "temporal": "moment"}  # the neurons that a kind of task needs
@@ -116,8 +117,8 @@ def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
         interaction_verdict(everything),
         *(best_verdict(everything, kind) for kind in KINDS),
         *(neurons_verdict(everything, kind) for kind in KINDS[1:]),
-        quality_verdict(found, len(measured)),
-        *(advantage_verdict(everything, kind) for kind in KINDS),
+        quality_verdict(found, measured),
+        *advantage_verdicts(everything),
     ]
     sections = [Section("Every condition", [_table(everything), Text(READING)])] if everything else []
     if found:
@@ -227,8 +228,9 @@ def tested_qualities(measured: Sequence[Measured]) -> list[Predictor]:
     return predictors({name: series for name, series in table.items() if np.ptp(series) > 0}, outcome)
 
 
-def quality_verdict(found: Sequence[Predictor], number: int) -> Verdict:
-    """Whether the quality of the decoder's labels predicts accuracy over conditions."""
+def quality_verdict(found: Sequence[Predictor], measured: Sequence[Measured]) -> Verdict:
+    """Whether the quality of the decoder's labels predicts accuracy over conditions, of which some cannot name their task."""
+    number = len(measured)
     statement = "The better the gains tell informative neurons from others, the more accurate the answers."
     own = next((item for item in found if item.name == "auc" and math.isfinite(item.rho)), None)
     if own is None:
@@ -238,24 +240,39 @@ def quality_verdict(found: Sequence[Predictor], number: int) -> Verdict:
         f"Rank correlation of the AUC of decoder gains with the accuracy over no task. Left-out conditions are predicted to "
         f"{100 * own.error:.1f} points, by the others' mean to {100 * own.mean_error:.1f}."
     )
+    able = [item for item in measured if item.condition.neurons == OWN[item.condition.kind]]
+    if 4 <= len(able) < number:
+        rho = spearman(np.array([i.qualities["auc"] for i in able]), np.array([float(np.mean(i.gain)) for i in able]))
+        note += f" Among the {len(able)} conditions whose neurons can name the task: rho {rho:+.2f}."
     return Verdict(
         "Labels", statement, verdict, f"rho {own.rho:+.2f}", f"[{own.low:+.2f}, {own.high:+.2f}]",
         f"{shown_p(own.p_holm)} (Holm)", f"{number} conditions", note,
     )  # fmt: skip
 
 
-def advantage_verdict(measured: Sequence[Measured], kind: str) -> Verdict:
-    """Comodulation against attention for a kind of task, with its own neurons, mean over locations."""
-    statement = f"For {kind} tasks comodulation is more accurate than attention."
-    row = _of(measured, kind, OWN[kind])
-    if not row:
-        return Verdict(f"Attention, {kind}", statement, UNKNOWN, note="No location has two seeds.")
-    advantage = np.mean([item.advantage for item in row], 0)
-    note = (
-        f"Mean over {len(row)} locations; NLL {float(np.mean([item.nll for item in row])):+.3f}, ECE "
-        f"{100 * float(np.mean([item.ece for item in row])):+.1f} points."
-    )
-    return _sign(f"Attention, {kind}", statement, paired_difference(advantage, np.zeros_like(advantage)), note)
+def advantage_verdicts(measured: Sequence[Measured]) -> list[Verdict]:
+    """Comodulation against attention for each kind of task, with its own neurons, mean over locations; Holm over the kinds."""
+    rows = {kind: row for kind in KINDS if (row := _of(measured, kind, OWN[kind]))}
+    found = {}
+    for kind, row in rows.items():
+        advantage = np.mean([item.advantage for item in row], 0)
+        found[kind] = paired_difference(advantage, np.zeros_like(advantage))
+    adjusted = holm([d.p if math.isfinite(d.p) else 1.0 for d in found.values()]) if found else ()
+    p_values = dict(zip(found, map(float, adjusted), strict=True))
+    verdicts = []
+    for kind in KINDS:
+        claim, statement = f"Attention, {kind}", f"For {kind} tasks comodulation is more accurate than attention."
+        if kind not in rows:
+            verdicts.append(Verdict(claim, statement, UNKNOWN, note="No location has two seeds."))
+            continue
+        note = (
+            f"Mean over {len(rows[kind])} locations; NLL {float(np.mean([item.nll for item in rows[kind]])):+.3f}, ECE "
+            f"{100 * float(np.mean([item.ece for item in rows[kind]])):+.1f} points."
+        )
+        verdict = _sign(claim, statement, found[kind], note)
+        decided = verdict.verdict if p_values[kind] < 0.05 else UNKNOWN
+        verdicts.append(replace(verdict, verdict=decided, p=f"{shown_p(p_values[kind])} (Holm)"))
+    return verdicts
 
 
 def _sign(claim: str, statement: str, d: PairedDifference, note: str) -> Verdict:
@@ -302,10 +319,11 @@ def _figures(measured: Sequence[Measured], found: Sequence[Predictor]) -> dict[s
         return {}
     figures: dict[str, Figure] = {}
     panels: dict[str, dict[str, list[Point]]] = {}
-    names = {f"{method}, channel and {n}" if n != "channel" else f"{method}, channel": (method, n) for method in METHODS for n in
-             dict.fromkeys(OWN.values())}  # fmt: skip
     for kind in KINDS:
-        for name, (method, neurons) in names.items():
+        series = {method: (method, OWN[kind]) for method in METHODS}
+        if OWN[kind] != "channel":
+            series |= {f"{method}, channels alone": (method, "channel") for method in METHODS}
+        for name, (method, neurons) in series.items():
             row = _of(measured, kind, neurons)
             spans = _spans([[a - b for a, b in zip(getattr(i, method), i.base, strict=True)] for i in row])
             if row:
@@ -318,7 +336,7 @@ def _figures(measured: Sequence[Measured], found: Sequence[Predictor]) -> dict[s
     figures["locations"] = Figure(
         svg(figure),
         "How to read it: a panel a kind of task; how much of accuracy the task adds with the encoder at each stage and the decoder "
-        "at the next. 95% t intervals over seeds.",
+        "at the next. Broken lines: neurons are channels alone, which cannot name a place or a moment. 95% t intervals over seeds.",
         "Where a task should act",
     )
     gains = _spans([item.gain for item in measured])

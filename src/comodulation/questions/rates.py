@@ -1,8 +1,8 @@
 """A search for one learning rate that gives every row the same number of trials, wherever its best rate lies.
 
 Rates are tried by climbing: a start, its neighbour three times as large, then the untried neighbour of the best so far; once both
-neighbours of the best have been tried, the steps become smaller. Nothing is drawn at random, so that an interrupted search goes on
-as it would have gone.
+neighbours of the best have been tried, the steps become smaller. When they are too small to tell anything, the search goes on
+beyond its ends. Nothing is drawn at random, so that an interrupted search goes on as it would have gone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 
 FACTOR = 3.0
+SMALLEST = 1.1  # the smallest step
 
 
 def next_rate(tried: Mapping[float, float], start: float, factor: float = FACTOR) -> float:
@@ -25,9 +26,10 @@ def next_rate(tried: Mapping[float, float], start: float, factor: float = FACTOR
     """
     if not tried:
         return start
-    best = min(tried, key=lambda rate: tried[rate])
+    best = min(tried, key=lambda rate: (tried[rate], rate))  # where all have diverged, the smallest
+    ends = (max(tried) * FACTOR, min(tried) / FACTOR)
     while True:
-        for neighbour in (best * factor, best / factor):
+        for neighbour in (best * factor, best / factor) if factor > SMALLEST else ends:
             if not any(math.isclose(neighbour, rate, rel_tol=0.05) for rate in tried):
                 return float(f"{neighbour:.2g}")  # two digits: a file shows what was meant
         factor = math.sqrt(factor)

@@ -104,7 +104,7 @@ def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
         "networks": [kind._asdict() for kind in kinds],
         "predictors": [{**vars(predictor), "predicts": predictor.predicts} for predictor in found],
     }
-    return Answer(verdicts, sections, _figures(kinds, found), numbers, _text(kinds, found), notes)
+    return Answer(verdicts, sections, _figures(kinds, compared, found), numbers, _text(kinds, found), notes)
 
 
 READING = (
@@ -166,7 +166,8 @@ def strength_verdict(kinds: Sequence[Network]) -> Verdict:
     """Slope of the advantage over the strength of both skips, by seed."""
     statement = "The stronger the skip connections, the larger comodulation's advantage over attention."
     line = {strength: kind for strength in STRENGTHS for kind in kinds if kind.options == skips(strength, strength)}
-    seeds = sorted(set.intersection(*(set(kind.seeds) for kind in line.values()))) if line else []
+    seeds = common_seeds([kind.seeds for kind in line.values()])
+    line = {strength: kind for strength, kind in line.items() if seeds and set(seeds) <= set(kind.seeds)}
     if len(line) < 2 or len(seeds) < 2:
         return Verdict("Strength", statement, UNKNOWN, note="Fewer than two strengths, or two seeds, are there.")
     x = np.array(list(line)) - np.mean(list(line))
@@ -290,16 +291,18 @@ def _predictor_table(found: Sequence[Predictor]) -> Table:
     return Table(columns, rows, "**Properties of a network and its advantage.**", formats)
 
 
-def _figures(kinds: Sequence[Network], found: Sequence[Predictor]) -> dict[str, Figure]:
+def _figures(kinds: Sequence[Network], compared: Sequence[Network], found: Sequence[Predictor]) -> dict[str, Figure]:
+    """The networks that properties are tested on, over the seeds they share; and the advantage of every one, over all its own."""
     figures: dict[str, Figure] = {}
     spans = _intervals(kinds)
     if found:
+        tested = _intervals(compared)
         panels = {}
         for p in found:
             points = []
-            for kind in kinds:
-                if kind.options in spans:
-                    mean, low, high = spans[kind.options]
+            for kind in compared:
+                if kind.options in tested:
+                    mean, low, high = tested[kind.options]
                     points.append(Point(kind.properties[p.name], 100 * mean, 100 * low, 100 * high))
             title = f"rho {p.rho:+.2f} [{p.low:+.2f}, {p.high:+.2f}], p {shown_p(p.p_holm)}"
             panels[PROPERTIES[p.name]] = (title.replace("-", "−"), points)

@@ -114,6 +114,11 @@ def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
     if idle := [pair.condition for pair in pairs if pair.idle]:
         which = "; ".join(f"{_images(condition)}, {condition.shown}" for condition in idle)
         notes.append(f"Not tested, because neither training did better than the network without a task: {which}.")
+    if unknown := [pair.condition for pair in pairs if math.isnan(np.mean(pair.gained))]:
+        which = "; ".join(f"{_images(condition)}, {condition.shown}" for condition in unknown)
+        notes.append(
+            f"Whether anything was learned is not known, because the network without a task is not there: {which}."
+        )
     if short := [pair.condition for pair in learned if pair.condition not in tested]:
         which = "; ".join(f"{_images(condition)}, {condition.shown}" for condition in short)
         notes.append(f"Not tested, because they lack a seed: {which}.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .drawing import SUBDUED, add_legend, finished, new_figure, styles_of
+from .drawing import STYLES, SUBDUED, add_legend, finished, new_figure, styles_of
 from .page import INK
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def curves_figure(
 ) -> Figure:
     """Values with intervals over a logarithmic axis around a line at zero; a panel a group, a colour and marker a series.
 
+    A series named "method, something" has the method's colour, with hollow markers and a broken line.
+
     Args:
         panels: group -> series -> points. xlabel, ylabel: with units.
         ticks: places and names of the x axis. joined: whether a line joins the points of a series.
@@ -44,18 +46,22 @@ def curves_figure(
 
     figure = new_figure(0.9 + 2.0 * len(panels))
     axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
-    styles = styles_of(series for panel in panels.values() for series in panel)
+    styles = styles_of(_method_or(name) for panel in panels.values() for name in panel)
+    explained: set[str] = set()
     for axis, (title, series) in zip(axes, panels.items(), strict=True):
         if margin is not None:
             axis.axhspan(-margin, margin, color=SUBDUED, alpha=0.2, linewidth=0)
         axis.axhline(0, color=INK, linewidth=0.8)
         for place, (name, points) in enumerate(series.items()):
-            colour, marker = styles[name]
+            colour, marker = styles[_method_or(name)]
             x = np.array([point.x for point in points]) * 1.04 ** (place - (len(series) - 1) / 2)  # beside each other
             y = np.array([point.value for point in points])
             spans = np.array([[point.value - point.low, point.high - point.value] for point in points]).T
             style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4.5, "linewidth": 1.2}
-            axis.errorbar(x, y, spans, **style | ({} if joined else {"linestyle": ""}), elinewidth=1, label=name)
+            if _method_or(name) != name:
+                style |= {"linestyle": "--", "markerfacecolor": "none"}
+            label = None if name in explained else name
+            axis.errorbar(x, y, spans, **style | ({} if joined else {"linestyle": ""}), elinewidth=1, label=label)
             for point, at in zip(points, x, strict=True):
                 if point.label:
                     axis.annotate(
@@ -69,9 +75,17 @@ def curves_figure(
             axis.xaxis.set_minor_locator(NullLocator())
             axis.set_xticks(list(ticks), list(ticks.values()))
         axis.margins(x=0.08)
-    add_legend(axes[0], loc="best", ncols=2)
+        if set(series) - explained:
+            add_legend(axis, loc="best", ncols=2)
+        explained |= set(series)
     axes[-1].set_xlabel(xlabel)
     return finished(figure)
+
+
+def _method_or(name: str) -> str:
+    """The method of a series named "method, something"; any other name as it is."""
+    method, _, rest = name.partition(", ")
+    return method if rest and method in STYLES else name
 
 
 def scatter_figure(panels: Mapping[str, tuple[str, Sequence[Point]]], *, ylabel: str) -> Figure:

@@ -69,7 +69,7 @@ def _table(numbers: dict[str, Any], split: str) -> Table:
 
 
 def _gains(method: Method, family: TaskFamily) -> str:
-    gains = gains_of(method)
-    encoder = gains["encoder"]
-    decoder = gains.get("decoder", torch.ones(len(encoder), method.head.decoder_channels))
+    gains, head = gains_of(method), method.head
+    encoder = gains.get("encoder", torch.ones(head.num_tasks, head.encoder_channels))
+    decoder = gains.get("decoder", torch.ones(head.num_tasks, head.decoder_channels))
     return svg(gains_figure(encoder.numpy(), decoder.numpy(), family.tasks))

@@ -51,7 +51,8 @@ def illustrate(laboratory: Laboratory, cell: Cell, settings: dict[str, Any], pat
     encoder = informativeness(activity.mean((-2, -1)), held.target, held.task, gains["coupling"])
     decoder = informativeness(decoded, held.target, held.task, gains["decoder"])
     tensors = {
-        "encoder_dprime": encoder.dprime, "decoder_dprime": decoder.dprime, **gains,
+        "encoder_dprime": encoder.dprime, "decoder_dprime": decoder.dprime,
+        "encoder": torch.ones_like(gains["coupling"]), **gains,  # 1 where the encoder is not multiplied by the task
         **_noise(method, activity, held, represent(method, data.features, fitted), fitted, gains),
         **_one_image(laboratory, method, family, features, held, activity, gains),
     }  # fmt: skip

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from ..config import MAX_SEED, RunConfig, make_config
+from ..config import MAX_SEED, RunConfig, make_config, written_in_full
 from ..data import (
     CELEBA_ATTRIBUTES,
     CELEBA_GROUPS,
@@ -257,11 +257,7 @@ def claim(study: Study, out: Path) -> None:
     before, now = read_json(out / STUDY), study.to_json()
     if not isinstance(before, dict):
         raise InputError(f"{out / STUDY} is not a study: it holds {brief(before)}; choose another --out")
-    if isinstance(
-        before.get("config"), dict
-    ):  # written before a field of the configuration existed: it has the default
-        defaults = {name: now["config"][name] for name in ("labels", "tasks", "balance")}
-        before = {**before, "config": {**defaults, **before["config"]}}
+    before = {**before, "config": written_in_full(before.get("config"))}
     fixed = [{key: value for key, value in side.items() if key not in free} for side in (before, now)]
     if differing := first_difference(fixed[0], fixed[1]):
         key, then, here = differing

@@ -34,7 +34,6 @@ COMPARISON_COLUMNS = (
 )  # fmt: skip
 # Against what comodulation is compared, everywhere; the first is the primary comparison's.
 REFERENCES = ("attention", "class-mask", "task-bias", "decoder-gains", "ia3", "film", "hard-sharing", "base")
-OPTION_REFERENCE = "comodulation"  # options and combinations of a method are compared with the method itself
 
 
 @dataclass(frozen=True)
