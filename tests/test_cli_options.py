@@ -135,6 +135,19 @@ def test_options_reach_the_run(name, data, cache, tmp_path):
 # ---- other data than the run's ----
 
 
+def test_normalised_layers_answer_alike_when_they_are_read_again(data, cache, tmp_path):
+    """Their running statistics are in the head, or in the adapter of a method that moved them: evaluate finds the same numbers."""
+    methods = ("comodulation", "fine-tuning")
+    words = [word for method in methods for word in ("--method", method)]
+    outcome = fit(data, tmp_path / "runs", cache, "--batch-norm", *words)
+    assert outcome.status == 0, outcome.err
+    for method in methods:
+        run = tmp_path / "runs" / method
+        assert "batch_norm: true" in (run / "config.yaml").read_text()
+        numbers = comodulate("evaluate", run, "--data", data, "--cache", cache, "--json").json
+        assert numbers["nll"] == pytest.approx(metrics_of(run)["test"]["nll"], abs=1e-5)
+
+
 def test_evaluate_needs_the_split_asked_for_alone(run, cache, tmp_path):
     """A folder with a test split and nothing else; and a training split evaluated by name."""
     only = write(tmp_path / "only", splits=("test",))

@@ -126,7 +126,7 @@ def _check_several(configs: list[RunConfig]) -> None:
         if config.head.batch_norm:
             raise InputError(
                 "batch normalisation trains in one process: its statistics would be those of a share of the batch; leave "
-                "--devices out, or head.batch_norm"
+                "--devices or --batch-norm out"
             )
 
 

@@ -65,6 +65,9 @@ def fit(
     feature_size: Annotated[int, typer.Option(help="Side of the stored feature map (0: as it is).")] = 2,
     precision: Annotated[str, typer.Option(help="Backbone arithmetic: float32 or bfloat16.")] = "float32",
     residual: Annotated[bool, typer.Option("--residual/--no-residual", help="Skip connections in the head.")] = True,
+    batch_norm: Annotated[
+        bool, typer.Option("--batch-norm", help="Normalise the head's encoder and decoder layers (in one process).")
+    ] = False,
     channels: Annotated[int, typer.Option(help="Encoder and decoder neurons.")] = 256,
     kernel_size: Annotated[int, typer.Option(help="Of the head's convolutions; 1 on pooled features.")] = 3,
     sigma: Annotated[float | None, typer.Option(help="Standard deviation of the modulator.")] = None,
@@ -131,7 +134,7 @@ def fit(
         backbone=BackboneSettings(backbone, weights, image_size, layer, feature_size),
         head=dict(
             HeadSettings(residual=residual), encoder_channels=channels, decoder_channels=channels,
-            kernel_size=kernel_size,
+            kernel_size=kernel_size, batch_norm=batch_norm,
         ),
         controller=dict(hidden=tuple(controller_hidden or ())),
         modulation=modulation_options({key: value for key, value in given.items() if value is not None}, Modulation),
