@@ -228,9 +228,9 @@ def alive(number: int) -> bool:
 
 
 LOSES = """
-import os, signal, sys, torch
+import os, signal, torch
 from comodulation.joining import joined
-from comodulation.launching import LOST
+from comodulation.launching import leave_lost
 from comodulation.processes import LostProcess, Processes
 with joined() as fabric:
     processes = Processes.of(fabric)
@@ -240,7 +240,7 @@ with joined() as fabric:
     try:
         processes.sum(torch.ones(3))
     except LostProcess:
-        sys.exit(LOST)
+        leave_lost()
 """
 
 

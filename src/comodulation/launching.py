@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, NoReturn
 
 from .errors import InputError
 
@@ -117,6 +117,13 @@ def launch(number: int, command: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             return _interrupted(workers)
         return _outcome(workers, logs)
+
+
+def leave_lost() -> NoReturn:
+    """End this process because another one is gone. At once: threads that still wait for it would abort an exit in order."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(LOST)
 
 
 def _free_port() -> int:

@@ -94,7 +94,7 @@ def fit(
     as_json: JsonFlag = False,
 ) -> None:
     """Pretrain the added layers, fine-tune each method, evaluate, and write run folders."""
-    from ..launching import LOST, Place, follow_launcher, launch, launched
+    from ..launching import Place, follow_launcher, launch, launched, leave_lost
 
     if devices is not None:
         place = Place.of_environment()
@@ -152,10 +152,10 @@ def fit(
     try:
         with ConsoleProgress() as progress:
             results = fit_runs(configs, out, cache_folder(cache), resume=resume, progress=progress)
-    except LostProcess as error:
+    except LostProcess:
         if not launched():
             raise
-        raise typer.Exit(LOST) from error  # what happened is said by the process it happened to
+        leave_lost()  # what happened is said by the process it happened to
     except KeyboardInterrupt:
         raise RunError("interrupted; what is finished is kept, the same command with --resume continues") from None
     if not results:
