@@ -371,7 +371,9 @@ class Comodulated(nn.Module):
         if m.estimator == "derivative":
             try:
                 mean, slope = directional_derivative(lambda at: respond(at, 0.0), zero, torch.ones_like(zero))
-            except NotImplementedError as error:  # what torch raises for an operation that has no forward mode
+            except NotImplementedError as error:
+                # Torch's own word for an operation without a forward mode. One that a layer raises for another reason comes again
+                # in the quadrature's passes, and is not caught there.
                 self._fall_back(error)
                 return self._statistics(call, u)
             statistics = DecoderStatistics(slope, mean, slope.abs())
