@@ -333,7 +333,7 @@ def _derivative(decode: Decode, activity: Tensor, coupling: Tensor) -> tuple[Ten
         # A copy: a decode that begins with an in-place operation must not write into the caller's activity.
         value, slope = directional_derivative(lambda h: _decode_rows(decode, h[None]), activity.clone(), tangent)
     except NotImplementedError as error:
-        # Torch's own word for an operation without a forward mode; no other exception of a decode is caught, and its words are kept.
+        # Torch's own word for an operation without a forward mode; nothing else of a decode is caught, and its words are kept.
         raise RuntimeError(
             "decode has no forward-mode derivative, which estimator 'derivative' needs; use estimator 'quadrature' "
             f"({str(error).splitlines()[0]})"
