@@ -155,14 +155,14 @@ def test_nwb_round_trip(nwb, shift):
         path, condition=["orientation", "side"], target="orientation", context="attention",
         align="onset" if not shift else "start_time", start=shift, stop=shift + 0.5, bin_width=0.1,
     )  # fmt: skip
-    whole = slice(0, recording.trials)  # by its start time, the trial without an onset is one more, of no spikes
-    np.testing.assert_array_equal(read.counts[whole], recording.counts)
-    assert read.trials == recording.trials + bool(shift)
+    # By its start time, the trial without an onset is one more, but one after all spikes.
+    np.testing.assert_array_equal(read.counts, recording.counts)
+    assert read.notes[0].startswith("1 of 31 trials are left out: " + ("before" if shift else "without a time"))
     np.testing.assert_array_equal(read.area, recording.area)
-    np.testing.assert_array_equal(read.context[whole], recording.context)
+    np.testing.assert_array_equal(read.context, recording.context)
     names = np.where(recording.condition == "0", "0", "45")
-    np.testing.assert_array_equal(read.target[whole], names)
-    np.testing.assert_array_equal(read.condition[whole], [f"{name}, left" for name in names])
+    np.testing.assert_array_equal(read.target, names)
+    np.testing.assert_array_equal(read.condition, [f"{name}, left" for name in names])
     assert read.name == "session"
 
 

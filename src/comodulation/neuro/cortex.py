@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..errors import InputError, choose
 from .counts import Groups, check_active
 from .downstream import follow_modulator
@@ -57,6 +59,7 @@ class RecordingStatistics:
         name: of the recording. trials, bins: of the task.
         dimensions: of the upstream area. fit: its modulator in the task.
         upstream: the area whose modulator was estimated. downstream: the area that may follow it; None without one.
+        notes: sentences on what was left out of the recording, and on what was not read of its file.
     """
 
     name: str
@@ -66,6 +69,7 @@ class RecordingStatistics:
     fit: ModulatorFit
     upstream: AreaStatistics
     downstream: AreaStatistics | None = None
+    notes: tuple[str, ...] = ()
 
     def rows(self) -> list[dict[str, Any]]:
         """One row a statistic, for tables: recording, statistic, value, low, high (95%), p, neurons; nan where there is none."""
@@ -100,12 +104,14 @@ class RecordingStatistics:
         return found
 
     def verdict(self) -> list[str]:
-        """Sentences, each with its interval; of couplings only where neurons share something that there can be couplings to."""
-        d = self.dimensions
+        """Sentences, each with its interval; of couplings only where neurons share something that there can be couplings to.
+        The last ones say what was left out."""
+        d, notes = self.dimensions, [f"{note}." for note in self.notes]
         if not d.found:
             return [
                 f"No variability that {_neurons(self.upstream)} share was found (p = {d.p:.2g}): couplings to it mean nothing, "
-                "and nothing is said of them."
+                "and nothing is said of them.",
+                *notes,
             ]
         said = [
             f"{100 * d.share:.0f}% ± {100 * 1.96 * d.error:.0f}% of the variability that {_neurons(self.upstream)} share "
@@ -132,7 +138,7 @@ class RecordingStatistics:
                     f"In the control, their modulation {how}: variance of log gain {f.task:.3f} in the task, {f.control:.3f} in "
                     f"the control, difference {f.difference:+.3f} [{f.low:+.3f}, {f.high:+.3f}] over trials, p = {f.p:.2g}."
                 )
-        return said
+        return [*said, *notes]
 
     def _row(self, statistic: str, value: float, low: float, high: float, p: float, neurons: int) -> dict[str, Any]:
         numbers = {"value": value, "low": low, "high": high, "p": p}
@@ -156,6 +162,8 @@ def analyse_recording(
 ) -> RecordingStatistics:
     """Fit the modulator of one area and compare couplings with informativeness there, downstream, and in a control.
 
+    Trials that are not complete (``Recording.complete``), for the neurons of these areas, are left out.
+
     Args:
         recording: of one area or more.
         upstream: the area whose modulator is estimated; needed where there are several. downstream: an area that may follow it.
@@ -166,6 +174,8 @@ def analyse_recording(
     Raises:
         InputError: unknown areas or contexts, and what ``Recording.check``, ``fit_modulator`` and ``association`` refuse.
     """
+    if not recording.neurons:
+        raise InputError("; ".join([f"{recording.name} has no neurons", *recording.notes]))
     if upstream is None:
         if len(recording.areas) > 1:
             raise InputError(
@@ -181,6 +191,7 @@ def analyse_recording(
         raise InputError(
             f"a control is compared with another context, its task; got task {task!r}, control {control!r}"
         )
+    recording = recording.with_neurons(np.isin(recording.area, [upstream, downstream or upstream])).complete()
     main = (recording if task is None else recording.in_context(task)).check()
     other = None if control is None else recording.in_context(control)
     if other is not None:
@@ -196,7 +207,7 @@ def analyse_recording(
         followed = _area(downstream, main.in_area(downstream), below, control_below, chance)
     return RecordingStatistics(
         recording.name, main.trials, main.bins, shared_dimensions(groups, seed=seed), fit,
-        _area(upstream, first, above, control_above, chance), followed,
+        _area(upstream, first, above, control_above, chance), followed, recording.notes,
     )  # fmt: skip
 
 

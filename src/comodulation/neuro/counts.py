@@ -163,7 +163,10 @@ def check_counts(counts: NDArray[np.generic]) -> Integers:
         )
     if given.dtype.kind == "f":
         if wrong := int((~np.isfinite(given)).sum()):
-            raise InputError(f"counts must be finite, got {wrong} of {given.size} that are not")
+            raise InputError(
+                f"counts must be finite, got {wrong} of {given.size} that are not; which neuron was not observed in which trial is "
+                "said in `observed`"
+            )
         if wrong := int((given != np.rint(given)).sum()):
             first = given[given != np.rint(given)][0]
             raise InputError(
@@ -171,7 +174,10 @@ def check_counts(counts: NDArray[np.generic]) -> Integers:
                 "rates must be given as counts"
             )
     if wrong := int((given < 0).sum()):
-        raise InputError(f"counts must not be negative, got {wrong} of {given.size} that are, such as {given.min():g}")
+        raise InputError(
+            f"counts must not be negative, got {wrong} of {given.size} that are, such as {given.min():g}; of a recording that "
+            "was not observed throughout, take Recording.complete()"
+        )
     # Before the cast: beyond 64 bits, numbers would come out as others.
     if wrong := int((given > MAX_COUNT).sum()):
         raise InputError(

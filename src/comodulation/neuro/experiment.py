@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, RunError
 from ..statistics import PairedDifference, paired_difference
 from .decoders import LEARNED, MAXIMUM_LIKELIHOOD, accuracy, log_likelihood_ratio
 from .population import (
@@ -23,6 +23,7 @@ from .population import (
 )
 
 DECODERS = (MAXIMUM_LIKELIHOOD, *LEARNED)
+MOST_COUNTS = 2**28  # simulated at once: 2 GiB, and a few times that while they are made
 Progress = Callable[[int, int], None]  # how many seeds are done, of how many
 
 
@@ -52,18 +53,26 @@ class PopulationSettings:
     test_trials: int = 2000
 
     def __post_init__(self) -> None:
-        draw_population(
-            self.neurons, self.informative, np.random.default_rng(0),
-            rate=self.rate, contrast=self.contrast, spread=self.spread,
-        )  # fmt: skip
-        check_whole(self.bins, 1, "bins")
-        check_whole(self.test_trials, 2, "test_trials")
-        for value in (self.std, *self.strengths):
-            check_positive(value, "strength of the modulator")
         for number in (self.trials, *self.learning_trials):
             check_whole(number, 2, "training trials")
         if not self.strengths or not self.learning_trials:
             raise InputError("at least one strength and one number of training trials are needed")
+        each = max(
+            check_whole(self.bins, 1, "bins") * max(self.trials, *self.learning_trials),
+            check_whole(self.test_trials, 2, "test_trials"),
+        )
+        if (
+            check_whole(self.neurons, 2, "neurons") * each > MOST_COUNTS
+        ):  # before a population is drawn, which may not fit either
+            raise InputError(
+                f"neurons must be at most {MOST_COUNTS // each} for {each} counts each, got {self.neurons}"
+            )
+        draw_population(
+            self.neurons, self.informative, np.random.default_rng(0),
+            rate=self.rate, contrast=self.contrast, spread=self.spread,
+        )  # fmt: skip
+        for value in (self.std, *self.strengths):
+            check_positive(value, "strength of the modulator")
         if len(set(self.seeds)) < 2:
             raise InputError(f"an interval over seeds needs at least 2 different seeds, got {len(set(self.seeds))}")
 
@@ -175,8 +184,18 @@ def population_study(settings: PopulationSettings | None = None, progress: Progr
 
     Within a seed all decoders see the same trials, shorter training sets are the beginnings of longer ones, and every
     strength has the same population.
+
+    Raises:
+        RunError: the counts do not fit into the memory that is left.
     """
     s = settings or PopulationSettings()
+    try:
+        return _study(s, progress)
+    except MemoryError as error:
+        raise RunError(f"not enough memory for counts of {s.neurons} neurons; take fewer") from error
+
+
+def _study(s: PopulationSettings, progress: Progress | None) -> PopulationStudy:
     learning: dict[str, list[list[float]]] = {name: [] for name in DECODERS}
     strength: dict[str, list[list[float]]] = {name: [] for name in DECODERS}
     for done, seed in enumerate(s.seeds):

@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError, brief, choose
+from .arrays import ARRAYS, MOST_BYTES, load_arrays
 from .counts import MIN_SPIKES, MIN_TRIALS, check_active, check_counts
 from .population import Floats, Integers
 
 Names = NDArray[np.str_]
-ARRAYS = ("counts", "condition", "target", "context", "area")
+LONGEST_LABEL = 1000  # characters
+SILENCE = 100  # spikes expected of an area in a trial, beyond which not one is no activity but no recording
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Recording:
         context: of each trial, such as the task and its control, ``(R,)``; empty by default.
         area: of each neuron, ``(N,)``.
         name: for tables and figures.
+        observed: whether a neuron was observed in a trial, ``(R, N)``; None where all were, always. Counts are -1 where not.
+        notes: sentences on what was left out already, and on what was not read of a file.
     """
 
     counts: Integers
@@ -39,6 +43,8 @@ class Recording:
     context: Names
     area: Names
     name: str = "recording"
+    observed: NDArray[np.bool_] | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -49,9 +55,12 @@ class Recording:
         target: ArrayLike | None = None,
         context: ArrayLike | None = None,
         area: ArrayLike | None = None,
+        observed: ArrayLike | None = None,
         name: str = "recording",
+        notes: Sequence[str] = (),
     ) -> Recording:
-        """From arrays: counts ``(R, T, N)`` or ``(R, N)``, labels ``(R,)`` or ``(N,)`` of any kind, turned into text.
+        """From arrays: counts ``(R, T, N)`` or ``(R, N)``, labels ``(R,)`` or ``(N,)`` of any kind, turned into text, and truth
+        values ``observed`` ``(R, N)``; where these are false, counts may be anything.
 
         Raises:
             InputError: negative or fractional counts, labels that do not fit, missing conditions.
@@ -59,7 +68,18 @@ class Recording:
         >>> Recording.of([[3, 0], [1, 2]], ["left", "right"]).areas
         ('all',)
         """
-        whole = check_counts(np.asarray(counts))
+        given, seen = np.asarray(counts), None
+        if observed is not None:
+            seen = np.asarray(observed)
+            if given.ndim not in (2, 3) or seen.dtype.kind != "b" or seen.shape != (given.shape[0], given.shape[-1]):
+                raise InputError(
+                    f"observed must be truth values (trials, neurons) for counts of shape {given.shape}, got {seen.dtype} of "
+                    f"shape {seen.shape}"
+                )
+            given = np.where(seen if given.ndim == 2 else seen[:, None], given, 0)
+        whole = check_counts(given)
+        if seen is not None:  # no number that could be taken for a count
+            whole = np.where(seen[:, None], whole, -1)
         trials, _, neurons = whole.shape
         conditions = _labels(condition, trials, "condition", "trials")
         if missing := int((conditions == "").sum()):
@@ -73,6 +93,8 @@ class Recording:
             np.full(trials, "") if context is None else _labels(context, trials, "context", "trials"),
             np.full(neurons, "all") if area is None else _labels(area, neurons, "area", "neurons"),
             name,
+            seen,
+            tuple(notes),
         )
 
     @property
@@ -99,8 +121,8 @@ class Recording:
 
     @property
     def totals(self) -> Integers:
-        """Counts summed over bins, ``(R, N)``."""
-        return self.counts.sum(1)
+        """Counts summed over bins, ``(R, N)``. Raises InputError where neurons were not observed in all trials."""
+        return check_counts(self.counts).sum(1)
 
     def in_area(self, area: str) -> Recording:
         """The neurons of one area. Raises InputError for an unknown one, with the nearest name."""
@@ -114,28 +136,75 @@ class Recording:
 
     def with_neurons(self, kept: NDArray[Any]) -> Recording:
         """The neurons of a mask or of indices."""
-        return replace(self, counts=self.counts[:, :, kept], area=self.area[kept])
+        seen = None if self.observed is None else self.observed[:, kept]
+        return replace(self, counts=self.counts[:, :, kept], area=self.area[kept], observed=seen)
 
     def with_trials(self, kept: NDArray[Any]) -> Recording:
         """The trials of a mask or of indices."""
         return replace(
             self, counts=self.counts[kept], condition=self.condition[kept], target=self.target[kept],
-            context=self.context[kept],
+            context=self.context[kept], observed=None if self.observed is None else self.observed[kept],
         )  # fmt: skip
 
+    def complete(self) -> Recording:
+        """The trials in which all of the neurons were recorded; ``notes`` counts those that are left out.
+
+        They are trials in which a neuron was not observed, and trials in which no neuron of an area fires, though at least 100
+        spikes are expected of the area in a trial of that condition: then nothing was recorded. Take the neurons first:
+        each that was observed for a part of the time costs the trials of the rest.
+
+        Raises:
+            InputError: no trial is left.
+        """
+        kept: NDArray[np.bool_] = np.ones(self.trials, bool)
+        notes = list(self.notes)
+        if self.observed is not None:
+            kept = np.asarray(self.observed.all(1))
+            if unseen := int((~kept).sum()):
+                seen = self.observed.sum(0)
+                few = int((seen < self.trials).sum())
+                notes.append(
+                    f"{unseen} of {self.trials} trials are left out, in which not all of {self.neurons} neurons were observed: {few} "
+                    f"were not in all trials, neuron {seen.argmin()} in {seen.min()}"
+                )
+        spikes = np.zeros((self.trials, 0))
+        if self.neurons:
+            spikes = np.stack([self.counts[:, :, self.area == area].sum((1, 2)) for area in self.areas], 1)
+        silent = np.zeros(self.trials, bool)
+        for condition in np.unique(self.condition):
+            rows = kept & (self.condition == condition)
+            silent |= rows & ((spikes == 0) & (spikes[rows].sum(0) >= SILENCE * rows.sum())).any(1)
+        if silent.any():
+            notes.append(
+                f"{int(silent.sum())} of {self.trials} trials are left out, in which no neuron of an area fires, where at least "
+                f"{SILENCE} spikes are expected: nothing was recorded then"
+            )
+        kept &= ~silent
+        if self.trials and not kept.any():
+            raise InputError(f"no trial is left: {'; '.join(notes)}; leave neurons out that were observed too little")
+        return replace(self.with_trials(kept), observed=None, notes=tuple(notes))
+
     def active(self, least: int = MIN_SPIKES) -> Recording:
-        """Without neurons that fire fewer than ``least`` spikes in any context (in all trials, where there are none)."""
+        """Without neurons that fire fewer than ``least`` spikes in any context (in all trials, where there are none); ``notes``
+        counts them."""
         groups = [self.context == name for name in self.contexts] or [np.ones(self.trials, bool)]
-        spikes = np.min([self.totals[rows].sum(0) for rows in groups], axis=0)
-        return self.with_neurons(spikes >= least)
+        totals = self.counts.clip(0).sum(1)
+        spikes = np.min([totals[rows].sum(0) for rows in groups], axis=0)
+        kept = self.with_neurons(spikes >= least)
+        if kept.neurons == self.neurons:
+            return kept
+        few = f"{self.neurons - kept.neurons} of {self.neurons} neurons are left out, which fire fewer than {least} spikes"
+        return replace(kept, notes=(*self.notes, few))
 
     def check(self) -> Recording:
         """The recording, if it can be analysed.
 
         Raises:
-            InputError: conditions of too few trials or of several targets, silent neurons, fewer than two targets; with the
-                number needed.
+            InputError: neurons that were not always observed, conditions of too few trials or of several targets, silent
+                neurons, fewer than two targets; with the number needed.
         """
+        if self.observed is not None:
+            raise InputError("not all neurons were observed in all trials; take Recording.complete() first")
         names, numbers = np.unique(self.condition, return_counts=True)
         if not self.trials or numbers.min() < MIN_TRIALS:
             few = (
@@ -143,7 +212,9 @@ class Recording:
                 if self.trials
                 else "there are none"
             )
-            raise InputError(f"at least {MIN_TRIALS} trials of each condition are needed; {few}")
+            raise InputError(
+                "; ".join([f"at least {MIN_TRIALS} trials of each condition are needed", few, *self.notes])
+            )
         check_active(self.totals.sum(0))
         targets, numbers = np.unique(self.target[self.target != ""], return_counts=True)
         if len(targets) < 2 or numbers.min() < 2:
@@ -179,7 +250,7 @@ def read_recording(path: str | Path, **options: Any) -> Recording:
     Nothing is unpickled.
 
     Raises:
-        InputError: no such file, another kind of file, arrays that are missing, unknown or pickled.
+        InputError: no such file, another kind of file, arrays that are missing, unknown, pickled or larger than 2 GiB.
     """
     path = Path(path)
     if not path.is_file():
@@ -192,25 +263,13 @@ def read_recording(path: str | Path, **options: Any) -> Recording:
         raise InputError(f"a recording is an .nwb or an .npz file, got {path.name}")
     if options:
         raise InputError(f"options {', '.join(options)} are for .nwb files; an .npz file holds {', '.join(ARRAYS)}")
-    try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            for name in file.files:
-                choose(name, ARRAYS, f"array in {path.name}")
-            arrays = {name: file[name] for name in file.files}
-    except InputError:
-        raise
-    except Exception as error:  # zipfile, zlib and NumPy each have their own for a damaged file
-        raise InputError(f"{path.name} cannot be read as arrays: {error}") from error
-    for name in ("counts", "condition"):
-        if name not in arrays:
-            raise InputError(f"{path.name} holds no array {name!r}, only {', '.join(arrays) or 'nothing'}")
-    return Recording.of(**arrays, name=path.stem)
+    return Recording.of(**load_arrays(path), name=path.stem)
 
 
 def write_recording(recording: Recording, path: str | Path) -> None:
     """As ``.npz``, which ``read_recording`` reads."""
     arrays: dict[str, Any] = {name: getattr(recording, name) for name in ARRAYS}
-    np.savez_compressed(path, **arrays)
+    np.savez_compressed(path, **{name: array for name, array in arrays.items() if array is not None})
 
 
 def count_spikes(spike_times: Sequence[ArrayLike], starts: ArrayLike, width: float, bins: int) -> Integers:
@@ -220,10 +279,18 @@ def count_spikes(spike_times: Sequence[ArrayLike], starts: ArrayLike, width: flo
         spike_times: of each neuron, in seconds, in any order. starts: of the first bin, in seconds, ``(R,)``.
         width: of a bin, in seconds. bins: number of bins.
 
+    Raises:
+        InputError: more counts than fit into 2 GiB.
+
     >>> count_spikes([[0.05, 0.1, 0.15]], [0.0], 0.1, 2)[0, :, 0].tolist()
     [1, 2]
     """
     begin = np.asarray(starts, float)
+    if 8 * len(begin) * bins * len(spike_times) > MOST_BYTES:
+        raise InputError(
+            f"{len(begin)} trials of {bins} bins and {len(spike_times)} neurons would be more than the {MOST_BYTES // 8:,} counts "
+            "that are analysed; take wider bins or a shorter window"
+        )
     # Edges that floating point puts a hair after a spike on them would move it into the earlier bin.
     edges = begin[:, None] + np.arange(bins + 1) * width - 1e-9 * width
     counts = np.empty((len(begin), bins, len(spike_times)), np.int64)
@@ -238,7 +305,10 @@ def _labels(values: ArrayLike, number: int, name: str, of: str) -> Names:
     given = np.asarray(values)
     if given.shape != (number,):
         raise InputError(f"{name} must be one label for each of {number} {of}, got shape {given.shape}")
-    return np.array([label_of(value) for value in given.tolist()], dtype=np.str_).reshape(number)
+    labels = [label_of(value) for value in given.tolist()]
+    if (longest := max(map(len, labels), default=0)) > LONGEST_LABEL:  # as an array, all would take as much
+        raise InputError(f"{name} must be labels of at most {LONGEST_LABEL} characters, got one of {longest}")
+    return np.array(labels, dtype=np.str_).reshape(number)
 
 
 def label_of(value: object) -> str:
@@ -259,8 +329,12 @@ def label_of(value: object) -> str:
 
 
 def seconds(values: ArrayLike, name: str) -> Floats:
-    """Times in seconds as floats. Raises InputError for others."""
-    times = np.asarray(values, float)
-    if times.ndim != 1 or not np.isfinite(times).all():
-        raise InputError(f"{name} must be finite times in seconds, got {int((~np.isfinite(times)).sum())} that are not")
+    """Times in seconds ``(n,)`` as floats. Raises InputError for others."""
+    given = np.asarray(values)
+    if given.ndim != 1 or (given.size and given.dtype.kind not in "iuf"):
+        kind = "text" if given.dtype.kind in "SUO" else f"{given.dtype}"
+        raise InputError(f"{name} must be times in seconds, got {kind} of shape {given.shape}")
+    times = given.astype(float)
+    if wrong := int((~np.isfinite(times)).sum()):
+        raise InputError(f"{name} must be finite times in seconds, got {wrong} that are not")
     return times
