@@ -116,6 +116,7 @@ def test_the_population_model(tmp_path):
         (["recording", "SESSION", "--start", "0"], "--start: for NWB files"),
         (["recording", "SESSION", "--align", "start_time"], "--align: for NWB files"),
         (["population", "--seeds", "1"], "at least 2"),
+        (["population", "--neurons", "10000000000"], "neurons must be at most 13421"),
         (["population", "--neurons", "10", "--informative", "20"], "informative"),
     ],
 )
@@ -137,7 +138,24 @@ def test_silent_neurons_are_told_and_can_be_left_out(tmp_path):
     refused = comodulate(*words)
     assert refused.status == 2
     assert "spikes" in refused.err
-    assert comodulate(*words, "--drop-silent").status == 0
+    outcome = comodulate(*words, "--drop-silent")
+    assert outcome.status == 0
+    assert "1 of 40 neurons are left out, which fire fewer than 25 spikes" in outcome.out
+
+
+# What was left out changes what the numbers speak of: on the terminal, in the report and in --json.
+def test_trials_that_were_not_observed_are_told(tmp_path):
+    recording = two_areas()[0].in_area("V1")
+    observed = np.ones((recording.trials, recording.neurons), bool)
+    observed[:7, 2] = False
+    write_recording(replace(recording, observed=observed), tmp_path / "partly.npz")
+    words = ["recording", tmp_path / "partly.npz", "--task", "task", "--out", tmp_path / "out"]
+    outcome = comodulate(*words)
+    assert outcome.status == 0, outcome.err
+    said = "7 of 240 trials are left out, in which not all of 24 neurons were observed"
+    assert said in outcome.out
+    assert said in (tmp_path / "out" / "report.html").read_text()
+    assert said in (tmp_path / "out" / "results.json").read_text()
 
 
 # Sessions of a day, a folder each, are called alike, and so is a run; none may be lost.

@@ -169,3 +169,10 @@ def test_the_same_seeds_give_the_same_numbers():
 def test_bad_settings(change, message):
     with pytest.raises(InputError, match=message):
         replace(SETTINGS, **change)
+
+
+# Refused before anything is drawn: a population of that size would not fit into memory either.
+@pytest.mark.parametrize("changes", [{"neurons": 10**12}, {"neurons": 20_000}, {"neurons": 200, "bins": 10**6}])
+def test_populations_larger_than_memory(changes):
+    with pytest.raises(InputError, match=r"neurons must be at most \d+ for \d+ counts each, got"):
+        PopulationSettings(**changes)

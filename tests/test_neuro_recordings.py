@@ -200,3 +200,37 @@ def test_nwb_files_without_units_or_trials(tmp_path):
             io.write(file)
         with pytest.raises(InputError, match=message):
             read_recording(tmp_path / f"{name}.nwb", condition="orientation", **WINDOW)
+
+
+def test_neurons_that_were_observed_in_some_trials(tmp_path):
+    rng = np.random.default_rng(0)
+    counts, observed = rng.poisson(4, (30, 2, 3)).astype(float), np.ones((30, 3), bool)
+    observed[20:, 1], counts[20:, :, 1] = False, np.nan
+    recording = Recording.of(counts, [0, 1] * 15, observed=observed)
+    write_recording(recording, tmp_path / "partly.npz")
+    for partly in (recording, read_recording(tmp_path / "partly.npz")):
+        np.testing.assert_array_equal(partly.complete().counts, counts[:20])
+        assert partly.complete().notes[0].startswith("10 of 30 trials are left out")
+        assert partly.with_neurons(np.array([0, 2])).complete().trials == 30
+        assert partly.active(200).neurons == 2  # by the spikes of the trials in which a neuron was observed
+        with pytest.raises(InputError, match=r"take Recording\.complete"):
+            partly.check()
+    with pytest.raises(InputError, match="said in `observed`"):
+        Recording.of(counts, [0, 1] * 15)
+    for wrong in (observed[:5], observed.astype(int)):
+        with pytest.raises(InputError, match=r"observed must be truth values \(trials, neurons\)"):
+            Recording.of(counts, [0, 1] * 15, observed=wrong)
+
+
+# A probe that failed for some trials, and nothing says so: independent neurons would seem to share all of their variability.
+def test_trials_without_a_spike_of_an_area_where_many_are_expected():
+    counts = np.random.default_rng(0).poisson(3, (40, 5, 20))
+    counts[10:14, :, :10] = 0
+    area = ["V1"] * 10 + ["V4"] * 10
+    complete = Recording.of(counts, [0, 1] * 20, area=area).complete()
+    np.testing.assert_array_equal(complete.counts, np.delete(counts, range(10, 14), 0))
+    assert complete.notes[0].startswith("4 of 40 trials are left out, in which no neuron of an area fires")
+    few = Recording.of(counts[:, :1, :], [0, 1] * 20, area=area)  # 30 spikes are expected: a silence may be theirs
+    assert few.complete().trials == 40
+    blank = Recording.of(counts, np.isin(np.arange(40), range(10, 14)), area=area)  # what makes all neurons silent
+    assert blank.complete().trials == 40

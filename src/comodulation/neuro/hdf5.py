@@ -44,7 +44,7 @@ def opened(path: Path) -> Iterator[Any]:
 def unreadable(path: Path, error: Exception) -> InputError:
     """What to raise where a library's own error ended the reading of a file; some of them print all they had read."""
     text = str(error)
-    return InputError(f"{path.name} cannot be read as an NWB file: {text if len(text) < 300 else f'{text[:300]} ...'}")
+    return InputError(f"{path.name} cannot be read as an NWB file: {text if len(text) < 300 else f'... {text[-300:]}'}")
 
 
 def bounded(data: Any, what: str) -> Any:

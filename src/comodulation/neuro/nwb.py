@@ -84,8 +84,6 @@ def read_nwb(
         try:
             return _Session(file, path.stem).recording(columns, target, context, area, start, bin_width, bins, align)
         except InputError as error:
-            if str(error).startswith(path.stem):
-                raise
             raise InputError(f"{path.stem}: {error}") from error
 
 
@@ -96,11 +94,11 @@ class _Session:
         self.file, self.name = file, name
         self.units, self.trials = file.units, file.trials
         if self.units is None or "spike_times" not in self.units.colnames:
-            raise InputError(f"{name}: the file has no units table with spike times")
+            raise InputError("the file has no units table with spike times")
         if not len(self.units):
-            raise InputError(f"{name}: the units table has no units")
+            raise InputError("the units table has no units")
         if self.trials is None or not len(self.trials):
-            raise InputError(f"{name}: the file has no trials table")
+            raise InputError("the file has no trials table")
         self.kept = {"trials": np.ones(len(self.trials), bool), "units": np.ones(len(self.units), bool)}
         self.notes: list[str] = []
         self.unread: list[str] = []
@@ -165,7 +163,7 @@ class _Session:
             self.notes.append(f"{number} of {len(kept)} {what} are left out: {why}")
             kept &= ~wrong
         if not kept.any():
-            raise InputError(f"{self.name}: no {what} are left; {'; '.join(self.notes)}")
+            raise InputError(f"no {what} are left; {'; '.join(self.notes)}")
 
     def flagged_rows(self, what: str, table: Any, exempt: Sequence[str]) -> None:
         """Leave out trials or units that a column says are no data."""

@@ -164,8 +164,8 @@ class Recording:
                 seen = self.observed.sum(0)
                 few = int((seen < self.trials).sum())
                 notes.append(
-                    f"{unseen} of {self.trials} trials are left out, in which not all of {self.neurons} neurons were observed: {few} "
-                    f"were not in all trials, neuron {seen.argmin()} in {seen.min()}"
+                    f"{unseen} of {self.trials} trials are left out, in which not all of {self.neurons} neurons were observed: "
+                    f"{few} were not in all trials, neuron {seen.argmin()} in {seen.min()}"
                 )
         spikes = np.zeros((self.trials, 0))
         if self.neurons:
