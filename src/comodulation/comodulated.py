@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -32,12 +32,14 @@ from .mechanism import Modulation
 from .modulation import modulation_factor
 from .named_tensors import copy_checked, hash_tensors
 from .neurons import Neurons
-from .replay import Call, Edit, Layer, Recording
+from .precision import autocasts, outside_autocast
+from .rectified import NotRectified, nearest_rectified
+from .replay import Call, Edit, Layer, Recording, activity_of, with_activity
 from .tangents import directional_derivative
 from .task_averages import TaskAverages
 
 MODES = ("base", "attention", "comodulation")
-UNRECTIFIED = ("refuse", "magnitude")
+UNRECTIFIED = ("refuse", "magnitude", "layer_norm")
 
 
 class Comodulated(nn.Module):
@@ -76,6 +78,7 @@ class Comodulated(nn.Module):
         like = next((value for value in model.parameters() if value.is_floating_point()), torch.empty(0))
         controller.to(like.device)
         self._off = 0
+        self._tried = False  # whether the derivative has been tried
         self._changed: set[nn.Module] = set()
         self._lock = threading.RLock()
 
@@ -163,7 +166,7 @@ class Comodulated(nn.Module):
             args, kwargs = arguments(inputs)
             tasks = self._checked(task_ids)
             with self._recording(args, kwargs) as call:
-                found = self._statistics(call, self.controller(tasks))
+                found = self._statistics(call, self._pattern(tasks))
             averages.add(found, tasks)
         if averages.empty:
             raise InputError("no batches to estimate task gains from")
@@ -188,7 +191,7 @@ class Comodulated(nn.Module):
         args, kwargs = arguments(example)
         with self._recording(args, kwargs) as call:
             rows = call.activity.shape[self.decoder_site.batch_dim]
-            u = self.controller(torch.zeros(rows, dtype=torch.int64, device=self._device))
+            u = self._pattern(torch.zeros(rows, dtype=torch.int64, device=self._device))
             self._statistics(call, u)
             call.run({**self._encoder_gains(u), self.decoder: lambda activity: activity})
 
@@ -286,7 +289,12 @@ class Comodulated(nn.Module):
         with self._lock, outside, torch.no_grad() if inference else nullcontext():
             if inference:
                 args, kwargs = tree_map_only(Tensor, torch.clone, (tuple(args), dict(kwargs)))
-            yield Recording(self.model, args, kwargs, self.encoders, self._changed)
+            try:
+                yield Recording(self.model, args, kwargs, self.encoders, self._changed)
+            except NotRectified as refused:
+                before, after = ([self.decoder], []) if refused.layer in self.encoders else ([], self.encoders)
+                found = nearest_rectified(Call(self.model, args, kwargs), refused.layer, before, after)
+                raise refused.with_choice(found) from None
 
     def _stored(self) -> bool:
         if self.training:
@@ -310,7 +318,7 @@ class Comodulated(nn.Module):
 
     def _answer(self, call: Call, tasks: Tensor, mode: str = "comodulation") -> Any:
         """What the model returns from the encoder on."""
-        u = self.controller(tasks)
+        u = self._pattern(tasks)
         edits = self._encoder_gains(u) if mode == "attention" or self._encoder == "gain" else {}
         if mode == "attention":
             return call.run(edits)
@@ -332,57 +340,96 @@ class Comodulated(nn.Module):
         m = self.modulation
         return gains_from_statistics(statistics, normalizer=m.normalizer, link=m.link, beta=m.beta)
 
+    def _pattern(self, tasks: Tensor) -> Tensor:
+        """u ``(B, E)``, never in half precision: a controller with hidden layers is a network that autocast would reach."""
+        with torch.autocast(self._device.type, enabled=False):
+            return self.controller(tasks)
+
     def _statistics(self, call: Call, u: Tensor) -> DecoderStatistics:
         """Statistics ``(B, D)`` of the decoder layer."""
+        if autocasts(u.device):
+            with outside_autocast(u.device):
+                return self._statistics(call.widened(), u)
         m, w = self.modulation, coupling(u, self.modulation.link)
-        before = self._encoder_gains(u) if m.after_gain else {}
-
-        first = True
-
-        def respond(modulator: Tensor, std: float) -> Tensor:
-            """Decoder activity ``(B, D)`` at values of the modulator ``(B,)``."""
-            nonlocal first
-            found: list[Tensor] = []
-
-            def modulated(layer: Layer, site: Neurons, factor: Tensor) -> Edit:
-                def edit(activity: Tensor) -> Tensor:
-                    if first:  # the encoder's activity is the same in every pass
-                        self._check_rectified(activity, layer)
-                    return site.scaled(before[layer](activity) if before else activity, factor)
-
-                return edit
-
-            def decoded(activity: Tensor) -> Tensor:
-                self._check_rectified(activity, self.decoder)
-                found.append(
-                    self.decoder_site.averaged(activity.abs() if self.unrectified == "magnitude" else activity)
-                )
-                return activity
-
-            edits = {
-                layer: modulated(layer, site, modulation_factor(part, modulator, std))
-                for layer, site, part in self._by_layer(w)
-            }
-            call.run({**edits, self.decoder: decoded}, until=self.decoder)
-            first = False
-            return found[-1]
-
-        zero = torch.zeros(u.shape[0], dtype=u.dtype, device=u.device)
         if m.estimator == "derivative":
             try:
-                mean, slope = directional_derivative(lambda at: respond(at, 0.0), zero, torch.ones_like(zero))
+                if not self._tried and not torch.compiler.is_compiling():
+                    self._try_derivative(call, u)
+                statistics = self._derivative(call, u)
             except NotImplementedError as error:
                 # Torch's own word for an operation without a forward mode. One that a layer raises for another reason comes again
                 # in the quadrature's passes, and is not caught there.
                 self._fall_back(error)
                 return self._statistics(call, u)
-            statistics = DecoderStatistics(slope, mean, slope.abs())
         else:
+            zero = torch.zeros(u.shape[0], dtype=u.dtype, device=u.device)
             nodes, weights = gauss_hermite(m.num_nodes, u.dtype, u.device)
-            samples = torch.stack([respond(zero + m.std * node, m.std) for node in nodes])
+            respond = self._response(call, u)
+            samples = torch.stack([respond(modulation_factor(w, zero + m.std * node, m.std)) for node in nodes])
             statistics = statistics_at_nodes(samples, nodes.to(samples.dtype), weights.to(samples.dtype), m.std)
+        if self.unrectified == "layer_norm":  # the slope of the root of the power, relative to it, is half the power's
+            statistics = statistics._replace(slope=statistics.slope / 2, deviation=statistics.deviation / 2)
         uncoupled = (w == 0).all(1, keepdim=True)
         return statistics._replace(slope=zero_where(uncoupled, statistics.slope))
+
+    def _response(self, call: Call, u: Tensor) -> Callable[[Tensor], Tensor]:
+        """Function of what the modulator multiplies encoder activity by, ``(B, E)``: what counts as the decoder's activity then,
+        positions averaged, ``(B, D)``."""
+        before = self._encoder_gains(u) if self.modulation.after_gain else {}
+        first = True
+
+        def respond(factor: Tensor) -> Tensor:
+            nonlocal first
+            found: list[Tensor] = []
+
+            def modulated(layer: Layer, site: Neurons, part: Tensor) -> Edit:
+                def edit(activity: Tensor) -> Tensor:
+                    if first:  # the encoder's activity is the same in every pass
+                        self._check_rectified(activity, layer)
+                    return site.scaled(before[layer](activity) if before else activity, part)
+
+                return edit
+
+            def decoded(activity: Tensor) -> Tensor:
+                self._check_rectified(activity, self.decoder)
+                found.append(self.decoder_site.averaged(self._counted(activity)))
+                return activity
+
+            edits = {layer: modulated(layer, site, part) for layer, site, part in self._by_layer(factor)}
+            call.run({**edits, self.decoder: decoded}, until=self.decoder)
+            first = False
+            return found[-1]
+
+        return respond
+
+    def _counted(self, activity: Tensor) -> Tensor:
+        """What counts as the activity of decoder neurons whose activity may be negative."""
+        if self.unrectified == "magnitude":
+            return activity.abs()
+        if self.unrectified == "layer_norm":
+            return self.decoder_site.normalised(activity).square()
+        return activity
+
+    def _derivative(self, call: Call, u: Tensor) -> DecoderStatistics:
+        """In the small-noise limit. The modulator's factor exp(m w) has the value 1 at m = 0 and the derivative w. The value is a
+        constant, so that the derivative's own derivative does not run through that of the value, which is 0."""
+        w = coupling(u, self.modulation.link)
+        mean, slope = directional_derivative(self._response(call, u), torch.ones_like(w), w)
+        return DecoderStatistics(slope, mean, slope.abs())
+
+    def _try_derivative(self, call: Call, u: Tensor) -> None:
+        """Raises NotImplementedError where the derivative does not exist, or cannot be differentiated once more to be trained."""
+        with torch.enable_grad():
+            u = torch.ones_like(u, requires_grad=True)
+            slope = self._derivative(call, u).slope
+            try:
+                if slope.requires_grad:
+                    torch.autograd.grad(slope.sum(), u)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:  # torch has no other word for it
+                raise NotImplementedError(f"none that can be trained: {error}") from error
+        self._tried = True
 
     def _fall_back(self, error: RuntimeError) -> None:
         reason = str(error).splitlines()[0]
@@ -399,13 +446,9 @@ class Comodulated(nn.Module):
         self.modulation = replace(self.modulation, estimator="quadrature")
 
     def _check_rectified(self, activity: Tensor, layer: Layer) -> None:
-        if self.unrectified == "magnitude" or torch.compiler.is_compiling() or not bool((activity < 0).any()):
+        if self.unrectified != "refuse" or torch.compiler.is_compiling() or not bool((activity < 0).any()):
             return
-        raise InputError(
-            f"the activity of layer {layer.name!r} is not rectified (values from {activity.min().item():.3g} to "
-            f"{activity.max().item():.3g}): a share of a negative firing rate has no meaning, and there is no gain relative to it. "
-            "Name a layer behind a ReLU, or pass unrectified='magnitude', which goes by the absolute value"
-        )
+        raise NotRectified(layer, activity)
 
 
 def _times(site: Neurons, factor: Tensor) -> Edit:

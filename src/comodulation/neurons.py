@@ -78,6 +78,18 @@ class Neurons:
         ordered = precise.movedim((self.batch_dim, self.dimension(activity)), (0, 1))
         return ordered.flatten(2).mean(2) if ordered.ndim > 2 else ordered
 
+    def normalised(self, activity: Tensor) -> Tensor:
+        """What LayerNorm without weights makes of activity, at each position over its neurons, in at least float32: mean 0, mean
+        square 1. Where all neurons are equal, 0."""
+        precise = activity.to(torch.promote_types(activity.dtype, torch.float32))
+        dim = self.dimension(activity)
+        centred = precise - precise.mean(dim, keepdim=True)
+        # Relative to the largest, whose square no activity is too small or too large for.
+        largest = centred.detach().abs().amax(dim, keepdim=True)
+        centred = centred / torch.where(largest > 0, largest, 1)
+        power = centred.square().mean(dim, keepdim=True)
+        return centred * torch.where(largest > 0, power, 1).rsqrt()
+
     def scaled(self, activity: Tensor, factor: Tensor) -> Tensor:
         """Activity with each neuron multiplied by its factor ``(B, N)``, in the activity's type."""
         self.of(activity)  # refuses what it cannot be

@@ -9,16 +9,18 @@ Hooks and replaced forwards live only inside these calls, and go with them whate
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .errors import InputError
+from .precision import widened
 
 Edit = Callable[[Tensor], Tensor]
 
@@ -124,6 +126,15 @@ class Call:
         """See ``run``."""
         return run(self.model, self.args, self.kwargs, edits, until=until)
 
+    def widened(self) -> Self:
+        """The same call with its tensors of half precision, given or recorded, in float32; nothing is shared with this one."""
+        return self._with(lambda values: widened(values, copy=True))
+
+    def _with(self, change: Callable[[Any], Any]) -> Self:
+        other = copy.copy(self)
+        other.args, other.kwargs = change((tuple(self.args), dict(self.kwargs)))
+        return other
+
 
 class Recording(Call):
     """A call of a model whose part up to a layer is run once: what the modules that had finished by then returned is kept.
@@ -169,10 +180,11 @@ class Recording(Call):
                     return torch.cat([value] * times, dim)
             return value
 
-        other = object.__new__(Recording)
-        other.model, other.layers, other.changed, other.copies = self.model, self.layers, self.changed, self.copies
-        other.args, other.kwargs = tree_map_only(Tensor, repeat, (tuple(self.args), dict(self.kwargs)))
-        other.outputs = tree_map_only(Tensor, repeat, self.outputs)
+        return self._with(lambda values: tree_map_only(Tensor, repeat, values))
+
+    def _with(self, change: Callable[[Any], Any]) -> Self:
+        other = super()._with(change)
+        other.outputs = change(self.outputs)
         return other
 
     def run(self, edits: Mapping[Layer, Edit], *, until: Layer | None = None) -> Any:

@@ -1,8 +1,12 @@
-"""One forward-mode derivative, in which a layer that is linear in its input costs two calls of it and not three.
+"""One forward-mode derivative that can be trained, in which a layer that is linear in its input costs two calls of it and not three.
 
 Torch's own forward mode also pushes the tangent of a layer's parameters through it, even where that is zero because they are
 fixed: three convolutions (or matrix products) in place of two. Here convolutions, linear layers and normalisation by stored
-statistics, where they have no tangent of their own, send value and tangent through the layer; all else is torch's.
+statistics, where they have no tangent of their own, send value and tangent through the layer.
+
+A derivative is trained by differentiating it once more, in reverse mode. Torch's own rules of some operations end there: those of
+softmax, log_softmax and logsumexp work in place on what that needs of the value, and those of glu and hardsigmoid have no
+derivative. Here these have rules that do. All else is torch's.
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ def directional_derivative(function: Callable[[Tensor], Tensor], at: Tensor, alo
     with torch.inference_mode(False) if inference else nullcontext(), torch.no_grad() if inference else nullcontext():
         if inference:
             at, along = at.clone(), along.clone()
-        with forward_ad.dual_level(), _FixedLayers():
+        with forward_ad.dual_level(), _Rules():
             result = forward_ad.unpack_dual(function(forward_ad.make_dual(at, along)))
     tangent = torch.zeros_like(result.primal) if result.tangent is None else result.tangent
     return result.primal, tangent
@@ -55,8 +59,8 @@ def _load_forward_mode() -> None:
         forward_ad.make_dual(torch.zeros(1), torch.ones(1))
 
 
-class _FixedLayers(TorchFunctionMode):
-    """Layers with fixed parameters, applied to value and tangent."""
+class _Rules(TorchFunctionMode):
+    """Layers with fixed parameters, applied to value and tangent, and operations whose own rule cannot be differentiated."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -71,6 +75,8 @@ class _FixedLayers(TorchFunctionMode):
             return func(tensor, weight, bias, *rest, **kwargs)
         if func is F.batch_norm:
             return self._normalise(args, kwargs)
+        if func in _OPERATIONS and _moves(args[0] if args else kwargs.get("input")):
+            return _OPERATIONS[func](func, *args, **kwargs)
         return func(*args, **kwargs)
 
     def _normalise(self, args: Any, kwargs: Any) -> Any:
@@ -85,6 +91,50 @@ class _FixedLayers(TorchFunctionMode):
         shape = (1, -1) + (1,) * (tangent.ndim - 2)
         normalised = F.batch_norm(**given | {"input": value})
         return forward_ad.make_dual(normalised, tangent * scale.reshape(shape).to(tangent.dtype))
+
+
+def _softmax(func: Callable[..., Tensor], input: Tensor, dim: Any = None, *args: Any, **kwargs: Any) -> Tensor:
+    if dim is None:  # F.softmax chooses one, and warns
+        return func(input, dim, *args, **kwargs)
+    value, tangent = forward_ad.unpack_dual(input)
+    shares = func(value, dim, *args, **kwargs)
+    weighted = shares * tangent
+    return forward_ad.make_dual(shares, weighted - shares * weighted.sum(dim, keepdim=True))
+
+
+def _log_softmax(func: Callable[..., Tensor], input: Tensor, dim: Any = None, *args: Any, **kwargs: Any) -> Tensor:
+    if dim is None:
+        return func(input, dim, *args, **kwargs)
+    value, tangent = forward_ad.unpack_dual(input)
+    result = func(value, dim, *args, **kwargs)
+    return forward_ad.make_dual(result, tangent - (result.exp() * tangent).sum(dim, keepdim=True))
+
+
+def _logsumexp(func: Callable[..., Tensor], input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
+    value, tangent = forward_ad.unpack_dual(input)
+    shares = (value - value.logsumexp(dim, keepdim=True)).exp()
+    return forward_ad.make_dual(func(value, dim, keepdim), (shares * tangent).sum(dim, keepdim=keepdim))
+
+
+def _glu(func: Callable[..., Tensor], input: Tensor, dim: int = -1) -> Tensor:
+    if input.shape[dim] % 2:
+        return func(input, dim)  # which refuses it
+    gated, gate = input.chunk(2, dim)
+    return gated * gate.sigmoid()
+
+
+def _hardsigmoid(func: Callable[..., Tensor], input: Tensor, inplace: bool = False) -> Tensor:
+    result = F.relu6(input + 3) / 6
+    return input.copy_(result) if inplace else result
+
+
+_OPERATIONS: dict[Any, Callable[..., Tensor]] = {
+    **dict.fromkeys((F.softmax, torch.softmax, torch.special.softmax, Tensor.softmax), _softmax),
+    **dict.fromkeys((F.log_softmax, torch.log_softmax, torch.special.log_softmax, Tensor.log_softmax), _log_softmax),
+    **dict.fromkeys((torch.logsumexp, torch.special.logsumexp, Tensor.logsumexp), _logsumexp),
+    F.glu: _glu,
+    F.hardsigmoid: _hardsigmoid,
+}
 
 
 def _parts(tensor: Any) -> tuple[Tensor, Tensor | None]:
