@@ -73,11 +73,14 @@ class Comodulated(nn.Module):
         self.encoders, self.decoder = tuple(encoders), decoder
         self.encoder_sites, self.decoder_site = tuple(sites[:-1]), sites[-1]
         self.unrectified = choose(unrectified, UNRECTIFIED, "way to treat unrectified activity;")
+        if self.unrectified == "layer_norm" and self.decoder_site.kind == "position":
+            raise InputError("unrectified='layer_norm' needs neurons='channel': LayerNorm's mean is over channels, at each position")
         self.may_fall_back = may_fall_back
         self.register_buffer("task_gains", None)
         like = next((value for value in model.parameters() if value.is_floating_point()), torch.empty(0))
         controller.to(like.device)
         self._off = 0
+        self._placed = 0  # the thread whose gains stay in place (`under`)
         self._tried = False  # whether the derivative has been tried
         self._changed: set[nn.Module] = set()
         self._lock = threading.RLock()
@@ -110,6 +113,7 @@ class Comodulated(nn.Module):
         """
         if task_ids is None and len(args) > 1 and _looks_like_tasks(args[-1]):
             args, task_ids = args[:-1], args[-1]
+        self._refuse_placed()
         if self._off or choose(mode, MODES, "mode") == "base":
             with self._lock:
                 return self.model(*args, **kwargs)
@@ -148,6 +152,43 @@ class Comodulated(nn.Module):
             rows = once.activity.shape[batch_dim]
             return self._answer(call, tasks.repeat_interleave(rows), mode)
 
+    @contextmanager
+    def under(self, task: int | Tensor) -> Iterator[nn.Module]:
+        """The model with a task's stored gains in place: while it lasts, every call of the model and of its own methods has them.
+
+            with net.under(2) as model:
+                text = model.generate(**prompt)
+
+        Layers may run any number of times then. Calls from other threads wait.
+
+        Args:
+            task: of all inputs, or of each, integers ``(B,)``, where every run of the two layers has these B inputs. Methods that
+                repeat inputs (beams, several answers to one prompt) need one task.
+
+        Raises:
+            InputError: no stored gains (level `task`, ``store_task_gains``); this network itself called, which has the gains twice.
+            ValueError, IndexError: as in a call.
+        """
+        alone = isinstance(task, int) and not isinstance(task, bool)
+        tasks = self._checked(torch.tensor([task], device=self._device) if alone else task)
+        with self._lock:
+            if self._placed or self.training or not self._stored():
+                wanted = "leave the `under` that it is in" if self._placed else "eval() and store_task_gains(batches) first"
+                raise InputError(f"gains that stay in place are stored ones; {wanted}")
+            with torch.no_grad():
+                u, gains = self.controller(tasks), self._gains_stored(tasks)
+            factors = list(self._by_layer(u.exp())) if self._encoder == "gain" else []
+            handles = []
+            self._placed = threading.get_ident()
+            try:
+                for layer, site, factor in [*factors, (self.decoder, self.decoder_site, gains)]:
+                    handles.append(layer.module.register_forward_hook(_placing(layer, site, factor, alone)))
+                yield self.model
+            finally:
+                self._placed = 0
+                for handle in handles:
+                    handle.remove()
+
     @torch.no_grad()
     def store_task_gains(self, batches: Iterable[tuple[Any, Tensor]]) -> None:
         """Estimate task gains at the present coupling, and keep them for evaluation (level `task` only).
@@ -166,7 +207,7 @@ class Comodulated(nn.Module):
             args, kwargs = arguments(inputs)
             tasks = self._checked(task_ids)
             with self._recording(args, kwargs) as call:
-                found = self._statistics(call, self._pattern(tasks))
+                found = self._statistics(call, self.controller(tasks))
             averages.add(found, tasks)
         if averages.empty:
             raise InputError("no batches to estimate task gains from")
@@ -191,7 +232,7 @@ class Comodulated(nn.Module):
         args, kwargs = arguments(example)
         with self._recording(args, kwargs) as call:
             rows = call.activity.shape[self.decoder_site.batch_dim]
-            u = self._pattern(torch.zeros(rows, dtype=torch.int64, device=self._device))
+            u = self.controller(torch.zeros(rows, dtype=torch.int64, device=self._device))
             self._statistics(call, u)
             call.run({**self._encoder_gains(u), self.decoder: lambda activity: activity})
 
@@ -284,6 +325,7 @@ class Comodulated(nn.Module):
         In inference mode torch has no forward-mode derivative (it would be zero, silently) and tensors do not count
         their changes in place.
         """
+        self._refuse_placed()
         inference = torch.is_inference_mode_enabled()
         outside = torch.inference_mode(False) if inference else nullcontext()
         with self._lock, outside, torch.no_grad() if inference else nullcontext():
@@ -295,6 +337,10 @@ class Comodulated(nn.Module):
                 before, after = ([self.decoder], []) if refused.layer in self.encoders else ([], self.encoders)
                 found = nearest_rectified(Call(self.model, args, kwargs), refused.layer, before, after)
                 raise refused.with_choice(found) from None
+
+    def _refuse_placed(self) -> None:
+        if self._placed and self._placed == threading.get_ident():  # another thread waits for the lock
+            raise InputError("the model has gains in place (`under`): call the model that it yields, or this after it")
 
     def _stored(self) -> bool:
         if self.training:
@@ -318,7 +364,7 @@ class Comodulated(nn.Module):
 
     def _answer(self, call: Call, tasks: Tensor, mode: str = "comodulation") -> Any:
         """What the model returns from the encoder on."""
-        u = self._pattern(tasks)
+        u = self.controller(tasks)
         edits = self._encoder_gains(u) if mode == "attention" or self._encoder == "gain" else {}
         if mode == "attention":
             return call.run(edits)
@@ -328,22 +374,20 @@ class Comodulated(nn.Module):
     def _gains(self, call: Call, tasks: Tensor, u: Tensor) -> Tensor:
         """Gains ``(B, D)``: stored ones; else by task from the batch in training at level `task`, else one for each input."""
         if self._stored():
-            assert self.task_gains is not None
-            return self.task_gains.index_select(0, tasks)
+            return self._gains_stored(tasks)
         statistics = self._statistics(call, u)
         if self.training and self.modulation.level == "task":
             averaged = average_over_tasks(statistics, tasks, self.num_tasks)
             return self._link(averaged).index_select(0, tasks)
         return self._link(statistics)
 
+    def _gains_stored(self, tasks: Tensor) -> Tensor:
+        assert self.task_gains is not None
+        return self.task_gains.index_select(0, tasks)
+
     def _link(self, statistics: DecoderStatistics) -> Tensor:
         m = self.modulation
         return gains_from_statistics(statistics, normalizer=m.normalizer, link=m.link, beta=m.beta)
-
-    def _pattern(self, tasks: Tensor) -> Tensor:
-        """u ``(B, E)``, never in half precision: a controller with hidden layers is a network that autocast would reach."""
-        with torch.autocast(self._device.type, enabled=False):
-            return self.controller(tasks)
 
     def _statistics(self, call: Call, u: Tensor) -> DecoderStatistics:
         """Statistics ``(B, D)`` of the decoder layer."""
@@ -453,6 +497,17 @@ class Comodulated(nn.Module):
 
 def _times(site: Neurons, factor: Tensor) -> Edit:
     return lambda activity: site.scaled(activity, factor)
+
+
+def _placing(layer: Layer, site: Neurons, factor: Tensor, alone: bool) -> Callable[..., Any]:
+    """A hook that multiplies a layer's activity; ``alone``: by the one row of the factor, whatever the number of inputs."""
+
+    def place(module: nn.Module, inputs: Any, output: Any) -> Any:
+        activity = activity_of(output, layer)
+        rows = factor.expand(activity.shape[site.batch_dim], -1) if alone else factor
+        return with_activity(output, site.scaled(activity, rows))
+
+    return place
 
 
 def _looks_like_tasks(value: Any) -> bool:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError, choose
+from .precision import autocasts, outside_autocast
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "silu": nn.SiLU}
 
@@ -103,7 +104,12 @@ class Controller(nn.Module):
         else:
             assert self.task_vectors is not None
             described = self.task_vectors[tasks]
-        return described if self.mlp is None else self.mlp(described)
+        if self.mlp is None:
+            return described
+        if autocasts(described.device):  # what u is rounded to, every gain would be
+            with outside_autocast(described.device):
+                return self.mlp(described)
+        return self.mlp(described)
 
 
 def coupling(u: Tensor, link: str) -> Tensor:

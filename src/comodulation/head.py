@@ -25,6 +25,7 @@ from .modulation import modulate
 from .named_tensors import copy_checked, hash_tensors
 from .network import EncoderDecoder
 from .noise import modulator_noise
+from .precision import autocasts, outside_autocast
 from .processes import ALONE, Processes
 from .response import TaskResponse, task_response
 from .task_averages import TaskAverages
@@ -214,9 +215,11 @@ class ComodulatedHead(EncoderDecoder):
         m = self.modulation
         if m.level != "task" or m.estimator != "derivative" or m.after_gain or len(self.deeper) or size > MAX_RESPONSE:
             return False
-        seen = ((h, self.decode(h), torch.zeros_like(tasks) if shared else tasks) for h, tasks in batches)
-        with torch.no_grad():
-            kernel = self.decoder.weight
+        kernel = self.decoder.weight
+        precise = ((h.to(kernel.dtype), tasks) for h, tasks in batches)
+        seen = ((h, self.decode(h), torch.zeros_like(tasks) if shared else tasks) for h, tasks in precise)
+        outside = outside_autocast(kernel.device) if autocasts(kernel.device) else contextlib.nullcontext()
+        with torch.no_grad(), outside:
             if self.decoder_normalisation is not None:
                 kernel = kernel * normalisation_scale(self.decoder_normalisation)[:, None, None, None]
             response = task_response(seen, 1 if shared else self.num_tasks, kernel, self._skip_matrix(), self.processes)
@@ -322,6 +325,9 @@ class ComodulatedHead(EncoderDecoder):
 
     def statistics(self, activity: Tensor, coupling: Tensor) -> DecoderStatistics:
         """Decoder statistics ``(B, D)`` at given encoder activity; the derivative is fused."""
+        if autocasts(activity.device):  # what is asked for is a difference between nearly equal numbers
+            with outside_autocast(activity.device):
+                return self.statistics(activity.to(self.decoder.weight.dtype), coupling)
         m = self.modulation
         if m.estimator != "derivative":
             draws = None
@@ -330,12 +336,10 @@ class ComodulatedHead(EncoderDecoder):
                 one = torch.zeros(1, dtype=torch.int64, device=activity.device)
                 draws = modulator_noise(one, one, m.num_samples, seed=self.seed, layer=DECODER_NOISE)
                 draws = draws.expand(-1, activity.shape[0])
-            # Not in half precision: what is asked for is a difference between nearly equal numbers.
-            with torch.autocast(activity.device.type, enabled=False):
-                return decoder_statistics(
-                    self.decode, activity.to(self.decoder.weight.dtype), coupling.to(self.decoder.weight.dtype), m.std,
-                    estimator=m.estimator, num_nodes=m.num_nodes, draws=draws,
-                )  # fmt: skip
+            return decoder_statistics(
+                self.decode, activity.to(self.decoder.weight.dtype), coupling.to(self.decoder.weight.dtype), m.std,
+                estimator=m.estimator, num_nodes=m.num_nodes, draws=draws,
+            )  # fmt: skip
         tangent, reached = activity * coupling[:, :, None, None], activity
         for layer in self.deeper:
             assert isinstance(layer, RectifiedLayer)
