@@ -61,8 +61,10 @@ def test_without_the_encoders_gain():
     net = couple(comodulate(Chain(), encoder="first", decoder="second", num_tasks=3, encoder_gain=False))
     x = torch.randn(3, 4, generator=torch.Generator().manual_seed(2))
     net.store_task_gains([(x, TASKS)])
-    with net.under(TASKS) as model:
-        assert torch.equal(model(x), net.model.last(net.model.second(net.model.first(x)) * net.task_gains[TASKS]))
+    model = net.model
+    expected = model.last(model.second(model.first(x)) * net.task_gains[TASKS])
+    with net.under(TASKS):
+        assert torch.equal(model(x), expected)
 
 
 def test_what_is_refused(net):

@@ -180,9 +180,9 @@ def test_positions_have_no_layer_norm():
 @pytest.mark.parametrize(
     ("layers", "advice"),
     [
-        ({"encoder": "first.bn2", "decoder": "third"}, "The nearest rectified: 'stem.2' or 'first'; name it"),
-        ({"encoder": "first", "decoder": "third.bn2"}, "The nearest rectified: 'second' or 'third'; name it"),
-        ({"encoder": "third", "decoder": "classifier"}, "The model has no rectified layer to name here"),
+        ({"encoder": "first.bn2", "decoder": "third"}, "Name the nearest rectified, 'stem.2' or 'first', or pass"),
+        ({"encoder": "first", "decoder": "third.bn2"}, "Name the nearest rectified, 'second' or 'third', or pass"),
+        ({"encoder": "second", "decoder": "classifier"}, "Name the nearest rectified, 'third', or pass"),
     ],
 )
 def test_refusals_name_the_nearest_rectified_layers(layers, advice):
@@ -192,6 +192,26 @@ def test_refusals_name_the_nearest_rectified_layers(layers, advice):
     assert advice in str(refused.value)
     assert "unrectified='layer_norm'" in str(refused.value)
     assert all(not module._forward_hooks for module in model.modules())
-    for name in [word for word in advice.split("'")[1::2]]:  # and they work
+    for name in advice.split("'")[1::2]:  # and they work
         place = "encoder" if layers["encoder"] == "first.bn2" else "decoder"
         comodulate(model, **{**layers, place: name}, num_tasks=2, example=images)
+
+
+class Beside(nn.Module):
+    """Rectified layers that would not do: one that the encoder does not reach, one of another number of inputs, one that runs twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.other, self.table, self.twice = (nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(4))
+        self.second = nn.Linear(4, 3)
+
+    def forward(self, x):
+        h = self.first(x)
+        bias = self.table(torch.eye(4)).mean(0)
+        return self.second(h + self.other(x) + bias + self.twice(self.twice(h)) - 2)
+
+
+def test_refusals_name_no_layer_that_would_not_do():
+    torch.manual_seed(0)
+    with pytest.raises(InputError, match=r"Name other layers \(no rectified one fits here\), or pass"):
+        comodulate(Beside(), encoder="first", decoder="second", num_tasks=2, example=torch.randn(5, 4))

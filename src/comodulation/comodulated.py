@@ -74,7 +74,9 @@ class Comodulated(nn.Module):
         self.encoder_sites, self.decoder_site = tuple(sites[:-1]), sites[-1]
         self.unrectified = choose(unrectified, UNRECTIFIED, "way to treat unrectified activity;")
         if self.unrectified == "layer_norm" and self.decoder_site.kind == "position":
-            raise InputError("unrectified='layer_norm' needs neurons='channel': LayerNorm's mean is over channels, at each position")
+            raise InputError(
+                "unrectified='layer_norm' needs neurons='channel': LayerNorm's mean is over channels, at each position"
+            )
         self.may_fall_back = may_fall_back
         self.register_buffer("task_gains", None)
         like = next((value for value in model.parameters() if value.is_floating_point()), torch.empty(0))
@@ -173,7 +175,9 @@ class Comodulated(nn.Module):
         tasks = self._checked(torch.tensor([task], device=self._device) if alone else task)
         with self._lock:
             if self._placed or self.training or not self._stored():
-                wanted = "leave the `under` that it is in" if self._placed else "eval() and store_task_gains(batches) first"
+                wanted = (
+                    "leave the `under` that it is in" if self._placed else "eval() and store_task_gains(batches) first"
+                )
                 raise InputError(f"gains that stay in place are stored ones; {wanted}")
             with torch.no_grad():
                 u, gains = self.controller(tasks), self._gains_stored(tasks)
@@ -334,8 +338,9 @@ class Comodulated(nn.Module):
             try:
                 yield Recording(self.model, args, kwargs, self.encoders, self._changed)
             except NotRectified as refused:
-                before, after = ([self.decoder], []) if refused.layer in self.encoders else ([], self.encoders)
-                found = nearest_rectified(Call(self.model, args, kwargs), refused.layer, before, after)
+                found = nearest_rectified(
+                    Call(self.model, args, kwargs), refused, self.encoders, self.decoder, self.decoder_site.batch_dim
+                )
                 raise refused.with_choice(found) from None
 
     def _refuse_placed(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -12,51 +13,56 @@ from torch import Tensor, nn
 from .errors import InputError
 from .replay import Call, Layer
 
+MOST_TRIED = 8  # layers on each side whose connection is tried
+
 
 class NotRectified(InputError):
     """A layer's activity has negative values."""
 
-    def __init__(self, layer: Layer, activity: Tensor, advice: str = "") -> None:
+    def __init__(self, layer: Layer, activity: Tensor, advice: str = "Name a layer behind a ReLU") -> None:
         self.layer, self.activity = layer, activity
         super().__init__(
             f"the activity of layer {layer.name!r} is not rectified (values from {activity.min().item():.3g} to "
             f"{activity.max().item():.3g}): a share of a negative firing rate has no meaning, and there is no gain relative to it. "
-            + (advice or "Name a layer behind a ReLU")
-            + ", or pass unrectified='layer_norm', which goes by the power of its activity as LayerNorm normalises it, or "
+            f"{advice}, or pass unrectified='layer_norm', which goes by the power of its activity as LayerNorm normalises it, or "
             "unrectified='magnitude', which goes by the absolute value"
         )
 
     def with_choice(self, names: Sequence[str]) -> NotRectified:
         """The same, with the layers to choose from; none: the model has none there."""
         listed = " or ".join(repr(name) for name in names)
-        advice = f"The nearest rectified: {listed}; name it" if names else "The model has no rectified layer to name here"
+        advice = f"Name the nearest rectified, {listed}" if names else "Name other layers (no rectified one fits here)"
         return NotRectified(self.layer, self.activity, advice)
 
 
 @torch.no_grad()
-def nearest_rectified(call: Call, layer: Layer, before: Sequence[Layer], after: Sequence[Layer]) -> list[str]:
-    """Names of the rectified layers that ran last before a layer and first after it: none, one or two.
+def nearest_rectified(
+    call: Call, refused: NotRectified, encoders: Sequence[Layer], decoder: Layer, batch_dim: int
+) -> list[str]:
+    """Names of the rectified layers that ran last before a refused layer and first after it: none, one or two.
 
     Args:
-        call: what is run, once.
-        layer: the layer in whose place they would be.
-        before, after: they end before all of the first and after all of the second.
+        call: what is run, a few times.
+        refused: of one of the encoders, or of the decoder, in whose place the layers named could be.
+        batch_dim: dimension of the inputs in activity.
 
     A layer counts as rectified if its output is a tensor of inputs and neurons with zeros, positive and no negative values. Of layers
-    that return the same tensor, such as an activation and the block that ends in it, the first that runs once is named.
+    that return the same tensor, such as an activation and the block that ends in it, the first that runs once is named. A layer fits
+    if a change of the encoder's activity reaches the decoder's with one of them in its place.
     """
     ran: list[nn.Module] = []
-    groups: list[tuple[int, list[nn.Module]]] = []  # place in the order, and who returned this tensor
+    groups: list[list[nn.Module]] = []  # who returned the same tensor
     last: Tensor | None = None
+    rows = refused.activity.shape[batch_dim]
 
     def look(module: nn.Module, inputs: Any, output: Any) -> None:
         nonlocal last
         ran.append(module)
         value = output[0] if isinstance(output, (tuple, list)) and output else output
         if value is last and groups:
-            groups[-1][1].append(module)
-        elif isinstance(value, Tensor) and _rectified(value):
-            groups.append((len(ran), [module]))
+            groups[-1].append(module)
+        elif isinstance(value, Tensor) and _rectified(value, batch_dim, rows):
+            groups.append([module])
             last = value
 
     handles = [module.register_forward_hook(look) for module in call.model.modules()]
@@ -65,23 +71,42 @@ def nearest_rectified(call: Call, layer: Layer, before: Sequence[Layer], after: 
     finally:
         for handle in handles:
             handle.remove()
-    times = Counter(ran)
-    place = {module: number for number, module in enumerate(ran, 1)}
+    times, place = Counter(ran), {module: number for number, module in enumerate(ran)}
     names = {module: name for name, module in call.model.named_modules()}
-    low = max((place[other.module] for other in after), default=0)
-    high = min((place[other.module] for other in before), default=len(ran) + 1)
-    fitting = []
-    for number, modules in groups:
-        once = [names[module] for module in modules if times[module] == 1 and names[module]]
-        if once and low < number < high:
-            fitting.append((number, once[0]))
-    here = place[layer.module]
-    earlier = [name for number, name in fitting if number < here][-1:]
-    return earlier + [name for number, name in fitting if number > here][:1]
+    used = {layer.module for layer in (*encoders, decoder)}
+    once = ([module for module in group if times[module] == 1 and names[module]] for group in groups)
+    fitting = [Layer(names[group[0]], group[0]) for group in once if group and group[0] not in used]
+    here = place[refused.layer.module]
+    earlier = [layer for layer in reversed(fitting) if place[layer.module] < here]
+    later = [layer for layer in fitting if place[layer.module] > here]
+
+    def fits(layer: Layer) -> bool:
+        if refused.layer.module is decoder.module:
+            return all(_reaches(call, encoder, layer) for encoder in encoders)
+        return _reaches(call, layer, decoder)
+
+    found = (next(filter(fits, itertools.islice(layers, MOST_TRIED)), None) for layers in (earlier, later))
+    return [layer.name for layer in found if layer is not None]
 
 
-def _rectified(value: Tensor) -> bool:
+def _rectified(value: Tensor, batch_dim: int, rows: int) -> bool:
     return (
-        value.is_floating_point() and value.ndim > 1 and value.shape[1:].numel() > 1 and bool((value > 0).any())
-        and bool((value == 0).any()) and not bool((value < 0).any())
+        value.is_floating_point() and value.ndim > max(1, batch_dim) and value.shape[batch_dim] == rows
+        and value.numel() > rows and bool((value == 0).any()) and bool((value > 0).any()) and not bool((value < 0).any())
     )  # fmt: skip
+
+
+def _reaches(call: Call, source: Layer, target: Layer) -> bool:
+    """Whether the activity of one layer, changed, changes that of another."""
+    seen: list[Tensor] = []
+
+    def keep(activity: Tensor) -> Tensor:
+        seen.append(activity.clone())
+        return activity
+
+    try:
+        for factor in (1.0, 1.5):
+            call.run({source: lambda activity, factor=factor: activity * factor, target: keep}, until=target)
+    except InputError:  # it does not run before the other, or runs more than once
+        return False
+    return not torch.equal(*seen)

@@ -129,7 +129,8 @@ def _layer_norm(
     value, tangent = forward_ad.unpack_dual(input)
     moved = _standardised(value, tangent, list(range(-len(normalized_shape), 0)), eps)
     return forward_ad.make_dual(
-        func(value, normalized_shape, weight, bias, eps, *args), moved if weight is None else moved * weight.to(moved.dtype)
+        func(value, normalized_shape, weight, bias, eps, *args),
+        moved if weight is None else moved * weight.to(moved.dtype),
     )
 
 
