@@ -158,14 +158,16 @@ def test_text_encoders_with_attention_written_out(name):
     check_gradients(net, answer, 1e-2, size=1e-3)
 
 
+SMALL = {"img_size": 64, "embed_dim": 24, "depth": 3, "num_heads": 2}
+SWIN = {"img_size": 64, "embed_dim": 12, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}
 IMAGE_MODELS = {
-    "swin_tiny_patch4_window7_224": ({"img_size": 64, "embed_dim": 12, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}, "layers.2", "layers.3"),
-    "cait_xxs24_224": ({"img_size": 64, "embed_dim": 24, "depth": 3, "num_heads": 2}, "blocks.0", "blocks.2"),
-    "xcit_nano_12_p16_224": ({"img_size": 64, "embed_dim": 24, "depth": 3, "num_heads": 2}, "blocks.0", "blocks.2"),
+    "swin_tiny_patch4_window7_224": (SWIN, "layers.2", "layers.3"),
+    "cait_xxs24_224": (SMALL, "blocks.0", "blocks.2"),
+    "xcit_nano_12_p16_224": (SMALL, "blocks.0", "blocks.2"),
     "levit_128s": ({}, "stages.1", "stages.2"),
     "mobilevitv2_050": ({}, "stages.3", "stages.4"),
-    "vit_tiny_patch16_224": ({"img_size": 64, "embed_dim": 24, "depth": 3, "num_heads": 2}, "blocks.0", "blocks.2"),
-}  # fmt: skip
+    "vit_tiny_patch16_224": (SMALL, "blocks.0", "blocks.2"),
+}
 
 
 @pytest.mark.parametrize("name", IMAGE_MODELS)

@@ -198,7 +198,7 @@ def test_refusals_name_the_nearest_rectified_layers(layers, advice):
 
 
 class Beside(nn.Module):
-    """Rectified layers that would not do: one that the encoder does not reach, one of another number of inputs, one that runs twice."""
+    """Rectified layers that would not do: beside the encoder, with another number of inputs, run twice."""
 
     def __init__(self):
         super().__init__()

@@ -59,11 +59,12 @@ def comodulate(
         num_tasks: number K of tasks.
         example: one batch of inputs (a tensor, a tuple of positional or a dict of keyword arguments). With it everything that
             can be wrong is found now; without it, at the first call.
-        estimator: ``derivative``, ``quadrature``, or ``auto``: derivative where every layer between has a forward mode, else
-            quadrature, with a warning that says so.
+        estimator: ``derivative``, ``quadrature``, or ``auto``: derivative where every layer between has a forward mode that can be
+            trained, which is tried once, else quadrature, with a warning that says so.
         encoder_gain: multiply the encoder's activity by exp(u) while the decoder has its gains; False leaves it unmodulated.
-        unrectified: what to do where an activity has negative values: ``refuse``, or ``magnitude``: the encoder's signed
-            activity is scaled as it is, and a decoder neuron's statistics are those of the absolute value of its activity.
+        unrectified: what to do where an activity has negative values: ``refuse``; or scale the encoder's signed activity as it is, and
+            take a decoder neuron's statistics from the absolute value of its activity (``magnitude``), or from its power after
+            LayerNorm, invariant to sign, shift and scale (``layer_norm``; channels alone).
         encoder_width: number of encoder neurons, of each encoder layer; None reads it off ``example``, else off the layer's
             parameters.
         neuron_dim: dimension of the neurons in encoder and decoder activity; None takes the one that has the layer's width,

@@ -171,8 +171,8 @@ class Comodulated(nn.Module):
             InputError: no stored gains (level `task`, ``store_task_gains``); this network itself called, which has the gains twice.
             ValueError, IndexError: as in a call.
         """
-        alone = isinstance(task, int) and not isinstance(task, bool)
-        tasks = self._checked(torch.tensor([task], device=self._device) if alone else task)
+        alone = isinstance(task, int)
+        tasks = self._checked(torch.tensor([task], device=self._device) if isinstance(task, int) else task)
         with self._lock:
             if self._placed or self.training or not self._stored():
                 wanted = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -46,9 +46,9 @@ def nearest_rectified(
         refused: of one of the encoders, or of the decoder, in whose place the layers named could be.
         batch_dim: dimension of the inputs in activity.
 
-    A layer counts as rectified if its output is a tensor of inputs and neurons with zeros, positive and no negative values. Of layers
-    that return the same tensor, such as an activation and the block that ends in it, the first that runs once is named. A layer fits
-    if a change of the encoder's activity reaches the decoder's with one of them in its place.
+    A layer counts as rectified if its output is a tensor of inputs and neurons with zeros, positive and no negative values. Of
+    layers that return the same tensor, such as an activation and the block that ends in it, the first that runs once is named. A
+    layer fits if, with it in the place of the refused one, a change of the encoder's activity reaches the decoder's.
     """
     ran: list[nn.Module] = []
     groups: list[list[nn.Module]] = []  # who returned the same tensor
@@ -100,13 +100,16 @@ def _reaches(call: Call, source: Layer, target: Layer) -> bool:
     """Whether the activity of one layer, changed, changes that of another."""
     seen: list[Tensor] = []
 
-    def keep(activity: Tensor) -> Tensor:
-        seen.append(activity.clone())
-        return activity
+    def run(change: Callable[[Tensor], Tensor]) -> None:
+        def keep(activity: Tensor) -> Tensor:
+            seen.append(activity.clone())
+            return activity
+
+        call.run({source: change, target: keep}, until=target)
 
     try:
-        for factor in (1.0, 1.5):
-            call.run({source: lambda activity, factor=factor: activity * factor, target: keep}, until=target)
+        run(lambda activity: activity)
+        run(lambda activity: activity * 1.5)
     except InputError:  # it does not run before the other, or runs more than once
         return False
     return not torch.equal(*seen)

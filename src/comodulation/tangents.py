@@ -1,4 +1,4 @@
-"""One forward-mode derivative that can be trained, in which a layer that is linear in its input costs two calls of it and not three.
+"""One forward-mode derivative that can be trained, in which a layer that is linear in its input costs two calls and not three.
 
 Torch's own forward mode also pushes the tangent of a layer's parameters through it, even where that is zero because they are
 fixed: three convolutions (or matrix products) in place of two. Here convolutions, linear layers and normalisation by stored
@@ -6,9 +6,9 @@ statistics, where they have no tangent of their own, send value and tangent thro
 
 A derivative is trained by differentiating it once more, in reverse mode. Torch's own rules of some operations end there: those of
 softmax, log_softmax and logsumexp work in place on what that needs of the value, those of glu and hardsigmoid have no derivative,
-and those of normalisation by the input's own statistics (layer, instance and batch normalisation) take the statistics for constants,
-so that the gradient through the value is wrong, and nothing is said. Rules of this file take their place where gradients go
-through the value, those of glu and hardsigmoid always. All else is torch's.
+and those of normalisation by the input's own statistics (layer, instance and batch normalisation) take the statistics for
+constants, so that the gradient through the value is wrong, and nothing is said. Rules of this file take their place where
+gradients go through the value, those of glu and hardsigmoid always. All else is torch's.
 """
 
 from __future__ import annotations
