@@ -62,9 +62,9 @@ def comodulate(
         estimator: ``derivative``, ``quadrature``, or ``auto``: derivative where every layer between has a forward mode that can be
             trained, which is tried once, else quadrature, with a warning that says so.
         encoder_gain: multiply the encoder's activity by exp(u) while the decoder has its gains; False leaves it unmodulated.
-        unrectified: what to do where an activity has negative values: ``refuse``; or scale the encoder's signed activity as it is, and
-            take a decoder neuron's statistics from the absolute value of its activity (``magnitude``), or from its power after
-            LayerNorm, invariant to sign, shift and scale (``layer_norm``; channels alone).
+        unrectified: what to do where an activity has negative values: ``refuse``; or scale the encoder's signed activity as it is,
+            and take a decoder neuron's statistics from the absolute value of its activity (``magnitude``), or from its power
+            after LayerNorm, invariant to sign, shift and scale (``layer_norm``; channels alone).
         encoder_width: number of encoder neurons, of each encoder layer; None reads it off ``example``, else off the layer's
             parameters.
         neuron_dim: dimension of the neurons in encoder and decoder activity; None takes the one that has the layer's width,

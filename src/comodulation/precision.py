@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,15 +17,14 @@ def autocasts(device: torch.device) -> bool:
     return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
-def outside_autocast(device: torch.device) -> AbstractContextManager[Any]:
+@contextmanager
+def outside_autocast(device: torch.device) -> Iterator[None]:
     """While it lasts, autocast is off, and what an operation is given in several floating-point types is promoted to the widest.
 
     So activity in float32 meets a network's parameters in half precision without an error, as it does under autocast.
     """
-    stack = ExitStack()
-    stack.enter_context(torch.autocast(device.type, enabled=False))
-    stack.enter_context(_Promoted())
-    return stack
+    with torch.autocast(device.type, enabled=False), _Promoted():
+        yield
 
 
 def widened(values: Any, *, copy: bool) -> Any:
