@@ -29,7 +29,9 @@ class NotRectified(InputError):
     def with_choice(self, names: Sequence[str]) -> NotRectified:
         """The same, with the layers to choose from; none: the model has none there."""
         listed = " or ".join(repr(name) for name in names)
-        advice = f"The nearest rectified: {listed}; name it" if names else "The model has no rectified layer to name here"
+        advice = (
+            f"The nearest rectified: {listed}; name it" if names else "The model has no rectified layer to name here"
+        )
         return NotRectified(self.layer, self.activity, advice)
 
 
