@@ -30,7 +30,6 @@ MODELS = {
     "csatv2": ("stages.2", "stages.3", 64),
     "darknet17": ("stages.3", "stages.4", 64),
     "davit_tiny": ("stages.2", "stages.3", 64),
-    "deepseek_vit_412m_align": ("encoder.blocks.30", "encoder.blocks.31", 546),
     "deit_tiny_patch16_224": ("blocks.10", "blocks.11", 64),
     "densenet264d": ("features.denseblock4", "features.norm5", 64),
     "dla34": ("level4", "level5", 64),

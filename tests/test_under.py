@@ -78,7 +78,7 @@ def test_what_is_refused(net):
         ):
             with pytest.raises(InputError, match="gains in place"):
                 call()
-        with pytest.raises(InputError, match="leave the `under`"), net.under(1):
+        with pytest.raises(InputError, match="gains in place"), net.under(1):
             pass
     with pytest.raises(IndexError, match=r"in \[0, 2\], got 3"), net.under(3):
         pass
@@ -93,16 +93,23 @@ def test_what_is_refused(net):
             pass
 
 
-def test_other_threads_wait(net):
+def test_other_threads_see_nothing_of_it(net):
     x = torch.ones(3, 4)
-    expected, found = net(x, TASKS), []
+    expected, found = [net(x, TASKS), net.model(x)], []
     with net.under(2):
-        thread = threading.Thread(target=lambda: found.append(net(x, TASKS)))
+        thread = threading.Thread(target=lambda: found.extend([net(x, TASKS), net.model(x)]))
         thread.start()
-        thread.join(0.2)
-        assert thread.is_alive()
-    thread.join()
-    assert torch.equal(found[0], expected)
+        thread.join()
+    assert all(torch.equal(*each) for each in zip(found, expected, strict=True))
+    assert len(found) == 2
+
+
+def test_gains_of_other_couplings_are_not_put_in_place(net):
+    net.store_task_gains(iter([(torch.ones(3, 4), torch.arange(3))]))
+    with torch.no_grad():
+        net.controller.embedding.weight.add_(1.0)
+    with pytest.raises(InputError, match="other couplings"), net.under(0):
+        pass
 
 
 # Token by token with a cache, as against whole sequences through the network itself.
