@@ -158,6 +158,16 @@ def test_compiled_heads(name):
     torch.testing.assert_close(compiled(encoded, OTHER_TASKS), method(encoded, OTHER_TASKS), rtol=1e-5, atol=1e-6)
 
 
+# Statistics leave autocast inside the graph.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+def test_compiled_heads_under_autocast():
+    backbone, method = network(level="input")
+    encoded = method.prepare(backbone(pictures(5, 1)))
+    compiled = torch.compile(method, backend="aot_eager", fullgraph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(compiled(encoded, OTHER_TASKS), method(encoded, OTHER_TASKS), rtol=1e-2, atol=1e-2)
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 @pytest.mark.parametrize("stored", [True, False])
 def test_compiled_networks(stored):

@@ -78,3 +78,54 @@ def test_the_first_derivative_warns_of_nothing():
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("[1.0, 1.0]\n", "")
+
+
+def logits(h):
+    return h @ torch.randn(6, 6, dtype=h.dtype, generator=torch.Generator().manual_seed(2))
+
+
+def maps(h):
+    """Activity ``(4, 6)`` as maps of two channels and three positions."""
+    return logits(h).reshape(4, 2, 3)
+
+
+OPERATIONS = {
+    "softmax": lambda h: logits(h).softmax(-1),
+    "softmax, of a function": lambda h: nn.functional.softmax(logits(h), dim=1, dtype=torch.float64),
+    "softmax, masked": lambda h: logits(h).masked_fill(torch.arange(6) > 3, -float("inf")).softmax(-1),
+    "log_softmax": lambda h: torch.log_softmax(logits(h), 1),
+    "logsumexp": lambda h: logits(h).logsumexp(-1),
+    "logsumexp of two dimensions": lambda h: torch.logsumexp(maps(h), (1, 2), keepdim=True),
+    "glu": lambda h: nn.functional.glu(logits(h)),
+    "hardsigmoid": lambda h: nn.functional.hardsigmoid(2 * logits(h)),
+    "hardsigmoid in place": lambda h: nn.Hardsigmoid(inplace=True)(2 * logits(h)),
+    "layer_norm": lambda h: nn.functional.layer_norm(logits(h), (6,), torch.arange(6.0).double()),
+    "layer_norm of two dimensions": lambda h: nn.functional.layer_norm(maps(h), (2, 3)),
+    "instance_norm": lambda h: nn.functional.instance_norm(maps(h), weight=torch.tensor([0.5, 2.0]).double()),
+    "batch_norm of the batch": lambda h: nn.functional.batch_norm(maps(h), None, None, training=True),
+    "group_norm": lambda h: nn.functional.group_norm(logits(h), 2),
+    "rms_norm": lambda h: nn.functional.rms_norm(logits(h), (6,)),
+}
+
+
+# The derivative's own derivative, also through the value. Torch's rules raise an error, or are wrong without one.
+@pytest.mark.parametrize("through_value", [False, True])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_the_derivative_can_be_trained(name, through_value):
+    generator = torch.Generator().manual_seed(1)
+    h, u, step = (torch.randn(4, 6, dtype=torch.float64, generator=generator) for _ in range(3))
+
+    def slope(u):
+        at = h * u.exp() if through_value else h
+        return directional_derivative(OPERATIONS[name], at, at * u)[1]
+
+    weights = torch.randn(slope(u).shape, dtype=torch.float64, generator=generator)
+    row = u.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad((slope(row) * weights).sum(), row)
+    expected = ((slope(u + 1e-6 * step) - slope(u - 1e-6 * step)) * weights).sum() / 2e-6
+    torch.testing.assert_close((gradient * step).sum(), expected, rtol=1e-6, atol=1e-7)
+    at = h * u.exp() if through_value else h  # and the derivative itself
+    value, along = directional_derivative(OPERATIONS[name], at.requires_grad_(), at * u)
+    difference = (OPERATIONS[name](at + 1e-6 * at * u) - OPERATIONS[name](at - 1e-6 * at * u)) / 2e-6
+    torch.testing.assert_close(value, OPERATIONS[name](at), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(along, difference, rtol=1e-6, atol=1e-7)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError, choose
+from .precision import autocasts, outside_autocast
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "silu": nn.SiLU}
 
@@ -103,7 +104,12 @@ class Controller(nn.Module):
         else:
             assert self.task_vectors is not None
             described = self.task_vectors[tasks]
-        return described if self.mlp is None else self.mlp(described)
+        if self.mlp is None:
+            return described
+        if autocasts(described.device):  # what u is rounded to, every gain would be
+            with outside_autocast(described.device):
+                return self.mlp(described)
+        return self.mlp(described)
 
 
 def coupling(u: Tensor, link: str) -> Tensor:
@@ -133,4 +139,7 @@ def checked_task_ids(task_ids: Tensor, num_tasks: int, batch: int | None = None)
         low, high = int(task_ids.min()), int(task_ids.max())
         if low < 0 or high >= num_tasks:
             raise IndexError(f"task_ids must be in [0, {num_tasks - 1}], got {low if low < 0 else high}")
+    if torch.compiler.is_compiling():
+        # A graph cannot raise, and a look-up in one may count negative ids from the end: it gets one that it refuses.
+        return torch.where(task_ids < 0, num_tasks, task_ids).to(torch.int64)
     return task_ids.to(torch.int64)

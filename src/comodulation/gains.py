@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from .errors import choose
 from .modulation import check_activity_and_coupling, check_std, is_finite, largest_exponent, modulate
+from .precision import autocasts, outside_autocast
 from .tangents import directional_derivative
 
 ESTIMATORS = ("quadrature", "derivative", "monte_carlo")
@@ -164,7 +165,8 @@ def decoder_statistics(
 ) -> DecoderStatistics:
     """Slope, mean and deviation of every decoder neuron under modulation. Arguments as in ``decoder_gains``, unchecked.
 
-    A map's activity is its spatial mean, taken before any statistic. Half precision is accumulated in float32.
+    A map's activity is its spatial mean, taken before any statistic. Half precision is accumulated in float32. Under autocast
+    everything here, ``decode`` included, is computed outside it, from activity in float32.
 
     Args:
         draws: standard normal values ``(T, B)`` for ``monte_carlo`` to use in place of ``num_samples`` of its own.
@@ -172,7 +174,14 @@ def decoder_statistics(
     Returns:
         DecoderStatistics with fields ``(B, D)`` in at least float32.
     """
-    coupling = coupling.to(torch.promote_types(activity.dtype, torch.float32))
+    precise = torch.promote_types(activity.dtype, torch.float32)
+    if autocasts(activity.device):
+        with outside_autocast(activity.device):
+            return decoder_statistics(
+                decode, activity.to(precise), coupling, std, estimator=estimator, num_nodes=num_nodes,
+                num_samples=num_samples, generator=generator, draws=draws,
+            )  # fmt: skip
+    coupling = coupling.to(precise)
     if estimator == "derivative":
         mean, slope = _derivative(decode, activity, coupling)
         return DecoderStatistics(slope, mean, slope.abs())

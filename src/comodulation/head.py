@@ -25,8 +25,10 @@ from .modulation import modulate
 from .named_tensors import copy_checked, hash_tensors
 from .network import EncoderDecoder
 from .noise import modulator_noise
+from .precision import autocasts, outside_autocast
 from .processes import ALONE, Processes
 from .response import TaskResponse, task_response
+from .stored_gains import Origin, check_origin, follow_state_dicts
 from .task_averages import TaskAverages
 
 MODES = ("base", "attention", "comodulation")
@@ -100,8 +102,15 @@ class ComodulatedHead(EncoderDecoder):
         self.num_tasks, self.seed = num_tasks, seed
         self.controller = Controller(num_tasks, encoder_channels, **(controller or {}))
         self.register_buffer("task_gains", None)
+        self.origin = Origin()
+        follow_state_dicts(self, "_decoder_width")
         self.response: TaskResponse | None = None
         self.processes = ALONE
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "task_gains":  # gains that are put in place belong to the couplings of that moment
+            self.origin.forget() if value is None else self.origin.note(self.controller)
 
     # ---- with a task ----------------------------------------------------------------------------------------------
 
@@ -183,6 +192,7 @@ class ComodulatedHead(EncoderDecoder):
         """
         by_task = self.modulation.level == "task" and not tasks.is_floating_point()
         if by_task and not self.training and self.task_gains is not None:
+            check_origin(self, u, tasks)
             return self.task_gains.index_select(0, tasks)
         if by_task and self.training:
             self.task_gains = None  # stored gains belong to a coupling that training is about to change
@@ -214,9 +224,11 @@ class ComodulatedHead(EncoderDecoder):
         m = self.modulation
         if m.level != "task" or m.estimator != "derivative" or m.after_gain or len(self.deeper) or size > MAX_RESPONSE:
             return False
-        seen = ((h, self.decode(h), torch.zeros_like(tasks) if shared else tasks) for h, tasks in batches)
-        with torch.no_grad():
-            kernel = self.decoder.weight
+        kernel = self.decoder.weight
+        precise = ((h.to(kernel.dtype), tasks) for h, tasks in batches)
+        seen = ((h, self.decode(h), torch.zeros_like(tasks) if shared else tasks) for h, tasks in precise)
+        outside = outside_autocast(kernel.device) if autocasts(kernel.device) else contextlib.nullcontext()
+        with torch.no_grad(), outside:
             if self.decoder_normalisation is not None:
                 kernel = kernel * normalisation_scale(self.decoder_normalisation)[:, None, None, None]
             response = task_response(seen, 1 if shared else self.num_tasks, kernel, self._skip_matrix(), self.processes)
@@ -228,12 +240,14 @@ class ComodulatedHead(EncoderDecoder):
         """Compute and store the gains ``(K, D)`` of every task at the present coupling, for evaluation.
 
         Args:
-            batches: as in ``observe``; not needed after it.
+            batches: as in ``observe``; not needed after it. Those that can be read again are referred to: where the controller's
+                weights are later changed outside training, the next prediction computes the gains again.
         """
         if self.modulation.level != "task":
             return
         if self.response is not None:
             self.task_gains = self._link(self.response.statistics(self._all_couplings()))
+            self.origin.note(self.controller, ())
             return
         averages = TaskAverages(self.num_tasks)
         for activity, tasks in batches:
@@ -242,6 +256,16 @@ class ComodulatedHead(EncoderDecoder):
         if not bool(counts.any()):
             raise ValueError("no inputs to estimate task gains from")
         self.task_gains = self._link(statistics)
+        # Several processes would have to read them together, and one of them alone may be asked for an answer.
+        self.origin.note(self.controller, None if self.processes.several else batches)
+
+    def renew_task_gains(self) -> None:
+        """Store task gains at the present coupling, from what they were last stored from."""
+        assert self.origin.batches is not None
+        self.store_task_gains(self.origin.batches)
+
+    def _decoder_width(self) -> int:
+        return self.decoder_channels
 
     # ---- as an adapter ----------------------------------------------------------------------------------------------
 
@@ -322,6 +346,9 @@ class ComodulatedHead(EncoderDecoder):
 
     def statistics(self, activity: Tensor, coupling: Tensor) -> DecoderStatistics:
         """Decoder statistics ``(B, D)`` at given encoder activity; the derivative is fused."""
+        if autocasts(activity.device):  # what is asked for is a difference between nearly equal numbers
+            with outside_autocast(activity.device):
+                return self.statistics(activity.to(self.decoder.weight.dtype), coupling)
         m = self.modulation
         if m.estimator != "derivative":
             draws = None
@@ -330,12 +357,10 @@ class ComodulatedHead(EncoderDecoder):
                 one = torch.zeros(1, dtype=torch.int64, device=activity.device)
                 draws = modulator_noise(one, one, m.num_samples, seed=self.seed, layer=DECODER_NOISE)
                 draws = draws.expand(-1, activity.shape[0])
-            # Not in half precision: what is asked for is a difference between nearly equal numbers.
-            with torch.autocast(activity.device.type, enabled=False):
-                return decoder_statistics(
-                    self.decode, activity.to(self.decoder.weight.dtype), coupling.to(self.decoder.weight.dtype), m.std,
-                    estimator=m.estimator, num_nodes=m.num_nodes, draws=draws,
-                )  # fmt: skip
+            return decoder_statistics(
+                self.decode, activity.to(self.decoder.weight.dtype), coupling.to(self.decoder.weight.dtype), m.std,
+                estimator=m.estimator, num_nodes=m.num_nodes, draws=draws,
+            )  # fmt: skip
         tangent, reached = activity * coupling[:, :, None, None], activity
         for layer in self.deeper:
             assert isinstance(layer, RectifiedLayer)
