@@ -15,7 +15,7 @@ from .config import RunConfig, read_config, write_config
 from .data.summary import refuse_unlearnable, summarize, summary_table, warnings_of
 from .errors import InputError, brief, first_difference
 from .features import extract, locked
-from .labelled import deal_images, open_splits, read_family, read_labels
+from .labelled import deal_images, learnable_columns, open_splits, read_family, read_labels, without_labels
 from .launching import Place
 from .methods import METHODS as ALL_METHODS
 from .processes import Processes
@@ -78,12 +78,16 @@ def fit(
     asked = shared.test_split != _DEFAULT_TEST_SPLIT  # the usual one may be absent, one that was asked for may not
     needed, wanted = [shared.train_split], [shared.test_split]
     splits = open_splits(shared, needed + wanted if asked else needed, wanted)
-    family = read_family(shared, splits[shared.train_split])
+    names: tuple[str, ...] = ()
+    left_out: dict[str, str] = {}
+    if shared.labels and not shared.tasks:
+        names, left_out = learnable_columns(shared, splits[shared.train_split])
+    family = read_family(shared, splits[shared.train_split], names)
     labelled = {name: read_labels(shared, split, family) for name, split in splits.items()}
     train = labelled[shared.train_split]
     found = summarize(family, train.examples, len(train.split))
-    if shared.columns:
-        refuse_unlearnable(found, named=bool(shared.tasks))
+    if family.kind != "classes":
+        refuse_unlearnable(found, named=bool(names or shared.tasks or shared.attributes))
     deal_images(shared, family, train.examples)
     backbone = Backbone(shared.backbone)
     with ExitStack() as stack:
@@ -99,7 +103,12 @@ def fit(
         unfinished = [run for run, done in zip(zip(configs, folders, strict=True), finished, strict=True) if not done]
         if unfinished:
             tell.message(summary_table(found, {name: len(split) for name, split in splits.items()}))
-            for warning in warnings_of(found):
+            for name, reason in left_out.items():
+                tell.message(f"left out column {name!r}: {reason}; --task {name} takes it, --ignore {name} ends this line")
+            warnings = warnings_of(found)
+            if shared.test_split in labelled:
+                warnings += without_labels(family, labelled[shared.test_split])
+            for warning in warnings:
                 tell.message(f"warning: {warning}")
             features, seconds = {}, {}
             for name, data in labelled.items():

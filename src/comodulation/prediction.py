@@ -18,7 +18,7 @@ from .errors import InputError, brief
 from .evaluation import evaluate_predictions
 from .features import BATCH, Features, extract, features_of_images
 from .growing import extend_head
-from .labelled import open_splits, read_labels
+from .labelled import open_splits, read_labels, without_labels
 from .methods import Method
 from .progress import Progress, Silent
 from .session import build_head, config_method
@@ -174,8 +174,11 @@ class Run:
         if labels is not None and self.config.group:
             raise InputError("a table of labels has a column for each task; this run's tasks are groups of classes")
         changed: dict[str, Any] = {"data": data, **({} if labels is None else {"labels": labels})}
-        opened = open_splits(self.config.model_copy(update=changed), [name], tasks=self.family.tasks)[name]
+        answers = {task: self.family.answers(number) for number, task in enumerate(self.family.tasks)}
+        opened = open_splits(self.config.model_copy(update=changed), [name], answers=answers)[name]
         labelled = read_labels(self.config, opened, self.family)
+        for warning in without_labels(self.family, labelled):
+            tell.message(f"warning: {warning}")
         self.method.eval()  # a damaged run shows before anything is extracted
         with writable(cache):
             features = extract(
