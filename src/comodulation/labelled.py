@@ -22,7 +22,7 @@ from .data import (
     yes_no_column,
 )
 from .data.suitability import unlearnable
-from .errors import InputError, choose
+from .errors import InputError, brief, choose
 from .splits import Partition, partition
 from .tasks import NO_YES, Examples, TaskFamily, first_rows
 from .training import derived_seed
@@ -59,7 +59,12 @@ def open_splits(
     """
     if config.labels:
         found = label_table_splits(
-            config.labels, config.data, config.image_column, tasks or config.tasks, ignore=config.ignore, answers=answers
+            config.labels,
+            config.data,
+            config.image_column,
+            tasks or config.tasks,
+            ignore=config.ignore,
+            answers=answers,
         )
     else:
         found = (folder_splits(config.data) if config.columns else None) or {}
@@ -150,11 +155,17 @@ def _column_answers(split: Split, name: str) -> tuple[str, ...]:
     return NO_YES if is_binary(split, name) else tuple(label_names(split, name))
 
 
-def read_labels(config: RunConfig, split: Split, family: TaskFamily) -> Labelled:
+def read_labels(config: RunConfig, split: Split, family: TaskFamily, *, needed: bool = True) -> Labelled:
     """Labels of a split. A task may have none in it, and its column may be missing.
 
+    Args:
+        config: names the columns of groups and classes.
+        split: with the labels.
+        family: the tasks.
+        needed: there must be a label of some task.
+
     Raises:
-        InputError: columns that hold something else; no label at all.
+        InputError: columns that hold something else; no label at all, where one is needed.
     """
     if family.kind == "classes":
         assert config.group is not None
@@ -170,8 +181,13 @@ def read_labels(config: RunConfig, split: Split, family: TaskFamily) -> Labelled
             else:
                 columns.append(answer_column(split, name, family.answers(task)))
     examples = family.examples(columns)
-    if not len(examples):
-        raise InputError(f"split {split.name!r} of {split.source!r} has no row with all the labels a task needs")
+    if needed and not len(examples):
+        what = f"split {split.name!r} of {split.source!r}"
+        if family.kind == "classes":
+            raise InputError(f"{what} has no row with all the labels a task needs")
+        if not there.isdisjoint(family.tasks):
+            raise InputError(f"{what} has no labels of {brief(', '.join(family.tasks))}: every cell is missing")
+        raise InputError(f"{what} has no column {brief(', '.join(family.tasks))}; it has {brief(', '.join(there))}")
     return Labelled(split, examples, columns)
 
 

@@ -35,7 +35,9 @@ _TRIED = 100  # cells of a column that are looked for as files
 _BATCH = 65_536  # rows of a parquet file that are read at once
 
 
-Column = tuple[list[str] | None, list[int | None]]  # names of its classes (None: no and yes), each row's place among them
+Column = tuple[
+    list[str] | None, list[int | None]
+]  # names of its classes (None: no and yes), each row's place among them
 
 
 @dataclass(frozen=True)

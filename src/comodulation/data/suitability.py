@@ -14,12 +14,40 @@ from ..tasks import NO_YES
 MANY = 20  # classes; what has more is looked at more closely
 RARE = 3  # images of a class; with fewer it has none for training, fine-tuning and validation each
 
-_IDENTIFIERS = frozenset("id ids uid uuid guid identifier hash md5 sha1 sha256 checksum barcode url uri".split())
-_OF_CLASSES = frozenset("class label category species breed type kind group genus family order object synset".split())
-_PERSONS = frozenset(
-    "annotator author client contributor customer donor employee labeler labeller member observer owner participant patient "
-    "person photographer rater reader sender staff student subject submitter uploader user volunteer worker".split()
-)
+_IDENTIFIERS = {
+    "id",
+    "ids",
+    "uid",
+    "uuid",
+    "guid",
+    "identifier",
+    "hash",
+    "md5",
+    "sha1",
+    "sha256",
+    "checksum",
+    "barcode",
+    "url",
+}
+_OF_CLASSES = {
+    "class",
+    "label",
+    "category",
+    "species",
+    "breed",
+    "type",
+    "kind",
+    "group",
+    "genus",
+    "family",
+    "order",
+    "synset",
+}
+_PERSONS = {
+    "annotator", "author", "client", "contributor", "customer", "donor", "employee", "labeler", "labeller", "member", "observer",
+    "owner", "participant", "patient", "person", "photographer", "rater", "reader", "sender", "staff", "student", "subject",
+    "submitter", "uploader", "user", "volunteer", "worker",
+}  # fmt: skip
 _SEPARATORS = (";", "|", ",", " ")
 
 
@@ -76,7 +104,9 @@ def several_labels(classes: Collection[str]) -> tuple[str, list[str]] | None:
             continue
         labels = sorted(set().union(*parts.values()))
         alone = {next(iter(own)) for own in parts.values() if len(own) == 1}
-        shared = [label for label, count in Counter(label for own in several.values() for label in own).items() if count > 1]
+        shared = [
+            label for label, count in Counter(label for own in several.values() for label in own).items() if count > 1
+        ]
         again = bool(shared) and (separator != " " or (len(labels) < len(parts) and not alone.isdisjoint(shared)))
         if again or any(own <= alone for own in several.values()):
             return next(iter(several)), labels
