@@ -12,7 +12,7 @@ from .attributes import (
 from .celeba import CELEBA_ATTRIBUTES, CELEBA_GROUPS, CELEBA_SPLITS, open_celeba
 from .image_folders import folder_splits
 from .label_table import label_table_splits
-from .labels import answer_column, binary_column, class_column, is_binary, label_names
+from .labels import answer_column, binary_column, class_column, is_binary, label_names, yes_no_column
 from .source import BadImageError, Split, available_splits, open_split
 
 __all__ = [
@@ -38,4 +38,5 @@ __all__ = [
     "label_table_splits",
     "open_celeba",
     "open_split",
+    "yes_no_column",
 ]

@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from ..errors import InputError, choose
+from ..errors import InputError, brief, choose
 from ..hub import hub_or_offline
 
 _HASH_ROWS = 1000
@@ -29,12 +30,23 @@ class BadImageError(InputError):
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a data set: N rows, each with an image and labels."""
+    """One split of a data set: N rows, each with an image and labels.
+
+    Attributes:
+        source: folder, file or data set id, for messages.
+        name: of the split.
+        table: ``datasets.Dataset`` with the image column undecoded.
+        image_column: its name.
+        folder: what paths of images are relative to; None where all are absolute.
+        left_out: columns of a table of labels that hold no labels, and why not.
+    """
 
     source: str
     name: str
-    table: Any  # datasets.Dataset with the image column undecoded
+    table: Any
     image_column: str
+    folder: Path | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -49,16 +61,29 @@ class Split:
         Raises:
             BadImageError: missing, truncated or not an image; names source, split, row and file.
         """
-        cell = self._images[row][self.image_column]
+        cell = self._placed(self._images[row][self.image_column])
         return decode_image(cell, f"{self.source} [{self.name}, row {row}]")
 
     def column(self, name: str) -> list[Any]:
         """Raw values of a label column. Raises InputError for a column that is not there."""
-        return list(self.table[choose(name, self.label_columns, "column")])
+        self.feature(name)
+        return self._labels.column(name).to_pylist()
 
     def feature(self, name: str) -> Any:
         """The Hugging Face feature (ClassLabel, Value, ...) of a label column."""
-        return self.table.features[choose(name, self.label_columns, "column")]
+        if name not in self._features:
+            choose(name, self.label_columns, "column")
+        return self._features[name]
+
+    @cached_property
+    def _labels(self) -> Any:
+        """The table's rows in Arrow's own memory: `datasets` copies all features for each column it is asked for."""
+        return self.table.select_columns(self.label_columns).with_format("arrow")[:]
+
+    @cached_property
+    def _features(self) -> dict[str, Any]:
+        """Features of the label columns by name; the table's own are copied, all of them, each time they are asked for."""
+        return {name: feature for name, feature in self.table.features.items() if name != self.image_column}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -81,7 +106,25 @@ class Split:
 
     def _image_cells(self) -> Iterator[dict[str, Any] | None]:
         for start in range(0, len(self), _HASH_ROWS):
-            yield from self._images[start : start + _HASH_ROWS][self.image_column]
+            yield from map(self._placed, self._images[start : start + _HASH_ROWS][self.image_column])
+
+    def _placed(self, cell: dict[str, Any] | None) -> dict[str, Any] | None:
+        """An image cell whose path, where it has no bytes, is the file's wherever the process stands.
+
+        Raises:
+            BadImageError: a relative path of a data set that is no folder, or one that leads out of its folder.
+        """
+        path = (cell or {}).get("path")
+        if cell is None or not path or cell.get("bytes") is not None or os.path.isabs(path):
+            return cell
+        if self.folder is None:
+            raise BadImageError(
+                f"{self.source} [{self.name}] holds the relative path {brief(path)}, and no folder that it is in"
+            )
+        place = os.path.normpath(self.folder / path)
+        if not Path(place).is_relative_to(self.folder):
+            raise BadImageError(f"{self.source} [{self.name}]: {brief(path)} is outside the folder {self.folder}")
+        return {**cell, "path": place}
 
 
 def decode_image(cell: dict[str, Any] | bytes | str | Path | None, where: str) -> Image.Image:
@@ -161,7 +204,7 @@ def open_split(source: str, split: str, *, image_column: str | None = None) -> S
         table = table.cast_column(image_column, datasets.Image(decode=False))
     except Exception as error:
         raise InputError(f"column {image_column!r} of {source!r} does not hold images: {_first_line(error)}") from error
-    return Split(source, split, table, image_column)
+    return Split(source, split, table, image_column, Path(where) if Path(where).is_dir() else None)
 
 
 def _resolve(source: str) -> str:
