@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .backbone import Backbone
+from .backbone import Backbone, placed
 from .config import RunConfig, read_config, write_config
 from .data.summary import refuse_unlearnable, summarize, summary_table, warnings_of
 from .errors import InputError, brief, first_difference
@@ -45,7 +45,12 @@ class FitResult:
 
 
 def fit(
-    configs: list[RunConfig], out: Path, cache: Path, *, resume: bool = False, progress: Progress | None = None
+    configs: list[RunConfig],
+    out: str | Path,
+    cache: str | Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
 ) -> list[FitResult]:
     """Fit one or several methods that share everything else, and write a run folder for each.
 
@@ -66,6 +71,8 @@ def fit(
     Returns:
         The runs; none in a process that is not the first.
     """
+    out, cache = Path(out), Path(cache)
+    configs = [_placed(config) for config in configs]
     place = Place.of_environment()
     first = place.rank == 0
     tell = progress if progress and first else Silent()
@@ -99,6 +106,8 @@ def fit(
         unfinished = [run for run, done in zip(zip(configs, folders, strict=True), finished, strict=True) if not done]
         if unfinished:
             tell.message(summary_table(found, {name: len(split) for name, split in splits.items()}))
+            for note in dict.fromkeys(note for split in splits.values() for note in split.notes):
+                tell.message(f"warning: {note}")
             for warning in warnings_of(found):
                 tell.message(f"warning: {warning}")
             features, seconds = {}, {}
@@ -116,6 +125,10 @@ def fit(
             for config, folder in unfinished:
                 session.run(config, folder, dict(seconds))
         return [FitResult(folder, read_json(folder / METRICS)) for folder in folders] if first else []
+
+
+def _placed(config: RunConfig) -> RunConfig:
+    return config.model_copy(update={"backbone": placed(config.backbone)})
 
 
 def _check_several(configs: list[RunConfig]) -> None:
@@ -181,7 +194,7 @@ def _check_claim(folder: Path, config: RunConfig, resume: bool) -> None:
         raise InputError(f"{folder} already holds a run; --resume continues it, another --out starts a new one")
     if entries == [CONFIG] and torn(folder / CONFIG, write_config(config).encode()):
         return  # a power cut when nothing else had been written
-    if differing := first_difference(read_config(folder / CONFIG).model_dump(), config.model_dump()):
+    if differing := first_difference(_placed(read_config(folder / CONFIG)).model_dump(), config.model_dump()):
         key, before, now = differing
         raise InputError(
             f"{folder} holds a run with another {key} ({brief(before)}, now {brief(now)}); choose another --out"

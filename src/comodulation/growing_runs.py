@@ -78,7 +78,9 @@ def grow_run(
 
     tell, config = progress or Silent(), run.config
     fresh = begin_tasks(run.method, added)
-    changed = config.model_copy(update={"data": data, **({} if labels is None else {"labels": labels})})
+    changed = config.model_copy(
+        update={"data": data, "skip_bad": skip_bad, **({} if labels is None else {"labels": labels})}
+    )
     wanted = fresh.family.tasks if fresh.family.kind == "binary" else ()
     splits = open_splits(changed, [config.train_split], [config.test_split], tasks=wanted)
     examples = {name: _examples(fresh.family, config, split) for name, split in splits.items()}

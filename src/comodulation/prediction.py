@@ -47,8 +47,9 @@ class Run:
     added_outputs: tuple[int, ...] = ()
 
     @classmethod
-    def open(cls, folder: Path) -> Run:
+    def open(cls, folder: str | Path) -> Run:
         """Open a run folder. Raises InputError for a folder that is not one, or is not finished."""
+        folder = Path(folder)
         if not folder.is_dir() or not (folder / CONFIG).exists():
             inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}")) if folder.is_dir() else []
             hint = f"; it holds the runs {', '.join(inside)}: name one of them" if inside else ""
@@ -72,7 +73,7 @@ class Run:
         *,
         revision: str | None = None,
         token: str | None = None,
-        cache: Path | None = None,
+        cache: str | Path | None = None,
         endpoint: str | None = None,
     ) -> Run:
         """Open a run that someone shared: a folder of ``save_pretrained``, or a repository of the Hugging Face hub.
@@ -134,7 +135,7 @@ class Run:
         self,
         data: str,
         split: str | None,
-        cache: Path,
+        cache: str | Path,
         *,
         labels: str | None = None,
         skip_bad: bool = False,
@@ -162,7 +163,7 @@ class Run:
         self,
         data: str,
         split: str | None,
-        cache: Path,
+        cache: str | Path,
         *,
         labels: str | None = None,
         skip_bad: bool = False,
@@ -173,9 +174,13 @@ class Run:
         name = split or self.config.test_split
         if labels is not None and self.config.group:
             raise InputError("a table of labels has a column for each task; this run's tasks are groups of classes")
-        changed: dict[str, Any] = {"data": data, **({} if labels is None else {"labels": labels})}
+        changed: dict[str, Any] = {
+            "data": data, "skip_bad": skip_bad, **({} if labels is None else {"labels": labels})
+        }  # fmt: skip
         opened = open_splits(self.config.model_copy(update=changed), [name], tasks=self.family.tasks)[name]
         labelled = read_labels(self.config, opened, self.family)
+        for note in opened.notes:
+            tell.message(f"warning: {note}")
         self.method.eval()  # a damaged run shows before anything is extracted
         with writable(cache):
             features = extract(
@@ -188,7 +193,7 @@ class Run:
             raise InputError(f"split {name!r} of {data!r} has no labelled image that can be read")
         return features, examples
 
-    def predict(self, images: Sequence[Path], tasks: Sequence[str]) -> list[dict[str, Any]]:
+    def predict(self, images: Sequence[str | Path], tasks: Sequence[str]) -> list[dict[str, Any]]:
         """Predictions for image files under named tasks (none: all of them).
 
         Returns:
@@ -250,7 +255,8 @@ def content_id(pixels: torch.Tensor) -> int:
     return int.from_bytes(hashlib.sha256(pixels.numpy().tobytes()).digest()[:7], "little")
 
 
-def _file(path: Path) -> Path:
+def _file(path: str | Path) -> Path:
+    path = Path(path)
     if not path.is_file():
         raise InputError(f"no such image: {path}")
     return path
