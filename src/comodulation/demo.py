@@ -264,7 +264,6 @@ def _claim(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         remove_partials(out)
         write_bytes(out / CELLS, b"")
-        (out / RESULTS).unlink(missing_ok=True)
     except (OSError, RunError) as error:
         raise InputError(f"cannot write to {out}: {getattr(error, 'strerror', None) or error}") from error
 

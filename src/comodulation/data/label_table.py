@@ -312,11 +312,11 @@ def _image_column(table: LabelTable, base: Path, given: str | None) -> tuple[str
     if len(found) == 1:
         return found[0], None
     known = NamedImages(base)
-    # Names stand for one row each, which numbers that happen to be names of images (an age, a sender) seldom do.
+    # Where no file is found at all, a telling name lets the message say which are missing. Elsewhere names of images stand for
+    # one row each, which numbers that happen to be names of images (an age, a sender) seldom do.
+    telling = [name for name in columns if name == given or name.lower() in PATH_NAMES][:1]
     single = [name for name, cells in columns.items() if len(set(cells)) == len(cells)]
-    found = found or [name for name in single if any(known.files(cell) for cell in tried[name])]
-    # Where no file is found at all, a telling name lets the message say which are missing.
-    found = found or [name for name in columns if name == given or name.lower() in PATH_NAMES][:1]
+    found = found or telling or [name for name in single if any(known.files(cell) for cell in tried[name])]
     if len(found) != 1:
         what = "no column" if not found else f"{len(found)} columns ({', '.join(found)})"
         raise InputError(

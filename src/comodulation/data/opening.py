@@ -142,33 +142,17 @@ def _of_table(source: str, name: str, table: Any, image_column: str | None, fold
         image_column = images[0]
     else:
         choose(image_column, table.column_names, "image column")
-    if numbers := _numbers(table.features[image_column]):
+    feature = table.features[image_column]
+    # `datasets` would make a picture of numbers, too: of an embedding one that is a pixel high.
+    text = isinstance(feature, datasets.Value) and feature.dtype.removeprefix("large_") in ("binary", "string")
+    if not text and not isinstance(feature, (datasets.Image, dict)):
+        kind = feature.dtype if isinstance(feature, datasets.Value) else type(feature).__name__
         raise InputError(
-            f"column {image_column!r} of {source!r} does not hold images: it holds {numbers}, expected encoded images or "
-            "paths of files (embeddings are not read)"
+            f"column {image_column!r} of {source!r} does not hold images: it holds {kind}, expected encoded images or paths "
+            "of files (embeddings and arrays of pixels are not read)"
         )
     try:
         table = table.cast_column(image_column, datasets.Image(decode=False))
     except Exception as error:
         raise InputError(f"column {image_column!r} of {source!r} does not hold images: {first_line(error)}") from error
     return Split(source, name, table, image_column, folder)
-
-
-def _numbers(feature: Any) -> str | None:
-    """The numbers that a column holds, which `datasets` would make pictures of; None for images, bytes, text and pixels.
-
-    Pixels are bytes in two dimensions or three; a row of numbers is an embedding, and has no picture.
-    """
-    import datasets
-
-    depth, inner = 0, feature
-    while isinstance(inner, (datasets.List, datasets.LargeList)):
-        depth, inner = depth + 1, inner.feature
-    shape = getattr(inner, "shape", None)
-    if isinstance(shape, tuple):  # Array2D to Array5D
-        depth, inner = depth + len(shape), datasets.Value(inner.dtype)
-    if not isinstance(inner, datasets.Value):
-        return None
-    if inner.dtype in ("binary", "large_binary", "string", "large_string") and not depth:
-        return None
-    return None if inner.dtype == "uint8" and depth in (2, 3) else f"{inner.dtype} in {depth} dimensions"
