@@ -239,18 +239,17 @@ def test_missing_labels(tmp_path):
     strings = Cells(["", "a", None, "b"], datasets.Value("string"))
     assert label_names(strings, "label") == ["a", "b"]
     assert class_column(strings, "label", ["a", "b"]).tolist() == [-1, 0, -1, 1]
-    with pytest.raises(InputError, match="row 0: label ' ' is out of range"):
-        class_column(Cells([" "], datasets.Value("string")), "label", ["a"])
+    assert class_column(Cells([" ", "a"], datasets.Value("string")), "label", ["a"]).tolist() == [-1, 0]
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (math.inf, "label inf is not an integer"),
-        (-math.inf, "label -inf is not an integer"),
-        (2.5, "label 2.5 is not an integer"),
-        (-1.0, "class -1 is negative; missing labels are null, NaN or empty"),
-        (b"\x01" * 100, r"label b'\\x01.*\.\.\. is not an integer"),
+        (math.inf, r"numbers that are no classes, first inf \(row 1\); expected classes"),
+        (-math.inf, "numbers that are no classes, first -inf"),
+        (2.5, r"numbers that are no classes, first 2\.5"),
+        (-1.0, r"first -1 \(row 1\); missing labels are empty cells"),
+        (b"\x01" * 100, r"label b'\\x01.*\.\.\. is neither a number nor a text"),
     ],
 )
 def test_labels_that_are_none(value, message):
@@ -295,13 +294,13 @@ def test_binary_columns(train):
     assert np.array_equal(binary_column(train, "cool"), np.isin(fine, [3, 4, 5]).astype(int))
     with pytest.raises(InputError, match="every cell is missing"):
         binary_column(train, "all_missing")
-    with pytest.raises(InputError, match=r"column 'counted', row 2: 2 is not binary, expected 0 or 1"):
+    with pytest.raises(InputError, match=r"column 'counted', row 2: '2' is not binary, expected 0 or 1"):
         binary_column(train, "counted")
     truth = Cells([True, False, "TRUE", "false", 1.0, "0"], datasets.Value("string"))
     assert binary_column(truth, "x").tolist() == [1, 0, 1, 0, 1, 0]
 
 
-@pytest.mark.parametrize("value", [2, -2, 0.5, math.inf, "yes", " ", "1.0"])
+@pytest.mark.parametrize("value", [2, -2, 0.5, math.inf, "y", "2.0"])
 def test_values_that_are_not_binary(value):
     with pytest.raises(InputError, match="column 'x'"):
         binary_column(Cells([0, 1, value]), "x")

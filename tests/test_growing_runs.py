@@ -91,13 +91,15 @@ def test_groups_of_known_classes(run, data, cache, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "give either --attribute .* or --group NAME=CLASS"),
-        (["--attribute", "grey", "--group", "a=red"], "give either --attribute"),
+        ([], "give either --task or --attribute .* or --group NAME=CLASS"),
+        (["--attribute", "grey", "--group", "a=red"], "give either --task"),
         (["--attribute", "gray"], r"unknown column 'gray'; did you mean 'grey'\?"),
         (["--attribute", "warm"], "there is a task 'warm' already"),
         (["--attribute", "counted"], "is not binary"),
         (["--attribute", "all_missing"], "has no labels"),
-        (["--group", "a=red"], "given as a list of their names"),
+        (["--group", "a=red"], "tasks are label columns: --task or --attribute adds one"),
+        (["--task", "grey", "--attribute", "grey"], "a new task is given twice: grey, grey"),
+        (["--task", "warm"], "there is a task 'warm' already"),
     ],
 )
 def test_bad_additions(options, message, binary, data, refused):
@@ -111,7 +113,8 @@ def test_bad_additions(options, message, binary, data, refused):
         (["--group", "a=redd", "--group", "a=blue"], r"unknown class 'redd'; did you mean 'red'\?"),
         (["--group", "a=red"], "task 'a' has 1 class"),
         (["--group", "warm=red", "--group", "warm=blue"], "there is a task 'warm' already"),
-        (["--attribute", "grey"], "lists of output names by task"),
+        (["--attribute", "grey"], "tasks are groups of classes: --group NAME=CLASS adds one"),
+        (["--task", "counted"], "tasks are groups of classes: --group NAME=CLASS adds one"),
     ],
 )
 def test_bad_groups(options, message, run, data, refused):

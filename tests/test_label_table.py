@@ -335,8 +335,9 @@ def test_fit_evaluate_predict(images, tmp_path):
     assert (again.status, again.out) == (0, fitted.out)
     # The run evaluated on a table of its own, in another order, without one of the columns' labels.
     other = table(tmp_path / "other.csv", rows=[(f, w, "") for f, w in list(zip(FILES, WARM, strict=True))[::-1]])
-    refused = comodulate("evaluate", run, "--data", images, "--labels", other, "--cache", tmp_path / "cache")
-    assert "column 'colour' of" in refused.line
+    part = comodulate("evaluate", run, "--data", images, "--labels", other, "--cache", tmp_path / "cache", "--json")
+    assert "warning: no label in split 'test' for 'colour': not among its metrics" in part.err
+    assert part.json["tasks"] == {"warm": pytest.approx(evaluated["tasks"]["warm"])}
     kept = [(f, w, c) for f, w, c in zip(FILES, WARM, COLOUR, strict=True)][::-1]
     table(other, rows=kept)
     moved = comodulate("evaluate", run, "--data", images, "--labels", other, "--cache", tmp_path / "cache", "--json")
@@ -358,6 +359,7 @@ def test_fit_on_sorted_folders(images, tmp_path):
 # ---- what is refused ----
 
 ROWS = list(zip(FILES, WARM, COLOUR, strict=True))
+NAMED = ["--task", "colour"]
 
 
 def changed(row, column, value):
@@ -386,15 +388,18 @@ REFUSED = {
     "open readout": (ROWS, ["--readout", "open"], "the open readout is not for label columns"),
     "class mask": (ROWS, ["--method", "class-mask"], "'class-mask' is for tasks of kind classes"),
     "attribute": (ROWS, ["--attribute", "warm"], "give either --group"),
-    "empty column": ([(f, w, "") for f, w, _ in ROWS], [], "column 'colour' .* has no labels: every cell is missing"),
-    "constant": ([(f, w, "red") for f, w, _ in ROWS], [], "nothing to learn from column 'colour': .* every label is 'red'|"
+    "empty column": ([(f, w, "") for f, w, _ in ROWS], NAMED, "column 'colour' .* has no labels: every cell is missing"),
+    "constant": ([(f, w, "red") for f, w, _ in ROWS], NAMED, "nothing to learn from column 'colour': .* every label is 'red'|"
                  "task 'colour' has 1 class"),
-    "constant, binary": ([(f, 1, c) for f, _, c in ROWS], [], "nothing to learn from column 'warm': .*'yes'"),
-    "identifier": ([(f, w, f"id{n}") for n, (f, w, _) in enumerate(ROWS)], [], "column 'colour' has a class of its own"),
-    "measurement": ([(f, w, 0.5 + n) for n, (f, w, _) in enumerate(ROWS)], [], r"'colour' .* no classes, first 0\.5 \(line 2\)"),
-    "negative class": ([(f, w, n % 4 - 1) for n, (f, w, _) in enumerate(ROWS)], [], "first -1 .*missing labels are empty"),
-    "nan as text": ([(f, w, (1, 2, "nan")[n % 3]) for n, (f, w, _) in enumerate(ROWS)], [], "first nan .*are empty cells"),
-    "0 and -1": ([(f, n % 3 - 1, c) for n, (f, _, c) in enumerate(ROWS)], [], "'warm' .* holds both 0 and -1"),
+    "constant, binary": ([(f, 1, c) for f, _, c in ROWS], ["--task", "warm"], "nothing to learn from column 'warm': .*'yes'"),
+    "nothing to learn": ([(f, 1, f"id{n}") for n, (f, _, _) in enumerate(ROWS)], [], "no label column that can be learned; first 'warm'"),
+    "all is ignored": (ROWS, ["--ignore", "warm", "--ignore", "colour"], "no label column that can be read: --ignore leaves none"),
+    "unknown column to ignore": (ROWS, ["--ignore", "colur"], r"unknown column of labels\.csv 'colur'; did you mean 'colour'\?"),
+    "ignored and named": (ROWS, ["--task", "warm", "--ignore", "colour"], "--ignore leaves label columns out where all of them"),
+    "measurement": ([(f, w, 0.5 + n) for n, (f, w, _) in enumerate(ROWS)], NAMED, r"'colour' .* no classes, first 0\.5 \(line 2\)"),
+    "negative class": ([(f, w, n % 4 - 1) for n, (f, w, _) in enumerate(ROWS)], NAMED, "first -1 .*missing labels are empty"),
+    "nan as text": ([(f, w, (1, 2, "nan")[n % 3]) for n, (f, w, _) in enumerate(ROWS)], NAMED, "first nan .*are empty cells"),
+    "0 and -1": ([(f, n % 3 - 1, c) for n, (f, _, c) in enumerate(ROWS)], ["--task", "warm"], "'warm' .* holds both 0 and -1"),
     "short row": ([*ROWS[:3], ("x",), *ROWS[3:]], [], "line 5: 1 cells, expected 3"),
     "no rows": ([], [], "labels.csv is empty: it has no rows"),
     "too few images": (ROWS[:6], ["--task", "warm"], "are too few|nothing to learn"),

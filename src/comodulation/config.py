@@ -102,6 +102,7 @@ class RunConfig(BaseModel):
         labels: a table (csv, tsv, parquet) of image paths and label columns, each column a task.
         tasks: columns that are tasks, binary or categorical; none takes all columns of `labels`, the one label column of
             other data, or the folders that images are sorted in.
+        ignore: label columns that are no tasks, where `tasks` names none.
         readout: `open` or `restricted`; columns are always `restricted`.
         balance: `none`, or `classes`: fine-tuning weights examples by the inverse frequency of their class; see ``class_weights``.
         task_bias: learn a bias per task and output besides what the method learns.
@@ -122,6 +123,7 @@ class RunConfig(BaseModel):
     attributes: tuple[str, ...] = ()
     labels: str | None = None
     tasks: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
     balance: str = "none"
     readout: str = "open"
     method: str = "comodulation"
@@ -167,6 +169,10 @@ class RunConfig(BaseModel):
         for what, names in (("an attribute", self.attributes), ("a task", self.tasks)):
             if len(set(names)) < len(names):
                 raise InputError(f"{what} is given twice: {', '.join(names)}")
+        if self.ignore and (self.tasks or not self.columns):
+            raise InputError(
+                "--ignore leaves label columns out where all of them are tasks; --task, --attribute and --group name the tasks"
+            )
         if self.columns and self.readout == "open":
             raise InputError(
                 "the open readout is not for label columns: each task has classes of its own; leave --readout out"

@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .backbone import Backbone, placed
+from .claiming import Claim, claimed, sources
 from .config import RunConfig, read_config, write_config
 from .data.summary import refuse_unlearnable, summarize, summary_table, warnings_of
-from .errors import InputError, brief, first_difference
-from .features import extract, locked
-from .labelled import deal_images, open_splits, read_family, read_labels
+from .errors import InputError
+from .features import extract
+from .labelled import deal_images, learnable_columns, open_splits, read_family, read_labels, without_labels
 from .launching import Place
 from .methods import METHODS as ALL_METHODS
 from .processes import Processes
 from .progress import Progress, Silent
-from .session import CHECKPOINT, Session
-from .store import (
-    CONFIG,
-    METRICS,
-    PARTIAL,
-    read_json,
-    remove_partials,
-    torn,
-    writable,
-    write_bytes,
-)
+from .session import Session
+from .store import CONFIG, METRICS, read_json, writable
 
-LOCK = ".lock"
 _DEFAULT_TEST_SPLIT = RunConfig.model_fields["test_split"].default
 
 
@@ -85,19 +75,31 @@ def fit(
     asked = shared.test_split != _DEFAULT_TEST_SPLIT  # the usual one may be absent, one that was asked for may not
     needed, wanted = [shared.train_split], [shared.test_split]
     splits = open_splits(shared, needed + wanted if asked else needed, wanted)
-    family = read_family(shared, splits[shared.train_split])
-    labelled = {name: read_labels(shared, split, family) for name, split in splits.items()}
+    names: tuple[str, ...] = ()
+    left_out: dict[str, str] = {}
+    if shared.labels and not shared.tasks:
+        names, left_out = learnable_columns(shared, splits[shared.train_split])
+    family = read_family(shared, splits[shared.train_split], names)
+    labelled = {
+        name: read_labels(shared, split, family, needed=asked or name == shared.train_split)
+        for name, split in splits.items()
+    }
+    if unlabelled := [name for name, own in labelled.items() if not len(own.examples)]:
+        tell.message(f"warning: split {unlabelled[0]!r} has no labels: nothing is tested on it")
+        del labelled[unlabelled[0]]
     train = labelled[shared.train_split]
     found = summarize(family, train.examples, len(train.split))
-    if shared.columns:
-        refuse_unlearnable(found, named=bool(shared.tasks))
+    if family.kind != "classes":
+        refuse_unlearnable(found, named=bool(names or shared.tasks or shared.attributes))
     deal_images(shared, family, train.examples)
     backbone = Backbone(shared.backbone)
     with ExitStack() as stack:
+        made_from: dict[str, Any] = {}
         if first:
+            made_from = sources(family, labelled, backbone.fingerprint())
             stack.enter_context(writable(cache))
             for config, folder in zip(configs, folders, strict=True):
-                stack.enter_context(_claimed(folder, config, resume))
+                stack.enter_context(claimed(folder, _claim(config), resume=resume, made_from=made_from, tell=tell))
         from .joining import joined
 
         fabric = stack.enter_context(joined())
@@ -108,7 +110,14 @@ def fit(
             tell.message(summary_table(found, {name: len(split) for name, split in splits.items()}))
             for note in dict.fromkeys(note for split in splits.values() for note in split.notes):
                 tell.message(f"warning: {note}")
-            for warning in warnings_of(found):
+            for name, reason in left_out.items():
+                tell.message(
+                    f"left out column {name!r}: {reason}; --task {name} takes it, --ignore {name} ends this line"
+                )
+            warnings = warnings_of(found)
+            if shared.test_split in labelled:
+                warnings += without_labels(family, labelled[shared.test_split])
+            for warning in warnings:
                 tell.message(f"warning: {warning}")
             features, seconds = {}, {}
             for name, data in labelled.items():
@@ -123,12 +132,19 @@ def fit(
                     tell.message(f"skipped {len(features[name].bad_rows)} unreadable images of split {name!r}")
             session = Session(shared, family, labelled, features, backbone.fingerprint(), cache, fabric, tell)
             for config, folder in unfinished:
-                session.run(config, folder, dict(seconds))
+                session.run(config, folder, dict(seconds), made_from)
         return [FitResult(folder, read_json(folder / METRICS)) for folder in folders] if first else []
 
 
 def _placed(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"backbone": placed(config.backbone)})
+
+
+def _claim(config: RunConfig) -> Claim:
+    def read(path: Path) -> dict[str, Any]:
+        return _placed(read_config(path)).model_dump()
+
+    return Claim(CONFIG, write_config(config).encode(), config.model_dump(), read, "a run folder")
 
 
 def _check_several(configs: list[RunConfig]) -> None:
@@ -141,61 +157,3 @@ def _check_several(configs: list[RunConfig]) -> None:
                 "batch normalisation trains in one process: its statistics would be those of a share of the batch; leave "
                 "--devices or --batch-norm out"
             )
-
-
-@contextmanager
-def _claimed(folder: Path, config: RunConfig, resume: bool) -> Iterator[None]:
-    """Hold a run folder, new or to be continued. Where bad input turns up before the run has begun, nothing is left."""
-    _check_claim(folder, config, resume)
-    with writable(folder), locked(folder / LOCK, wait=False):
-        _check_claim(folder, config, resume)  # again: another process may have begun a run before the lock was ours
-        remove_partials(folder)
-        if not _finished(folder):  # metrics that a power cut has torn are none
-            (folder / METRICS).unlink(missing_ok=True)
-        else:  # killed between its last file and this
-            (folder / CHECKPOINT).unlink(missing_ok=True)
-        content = write_config(config).encode()
-        fresh = not (folder / CONFIG).exists() or torn(folder / CONFIG, content)
-        try:
-            if fresh:
-                write_bytes(folder / CONFIG, content)
-            yield
-        except InputError:
-            if fresh and {path.name for path in folder.iterdir()} <= {CONFIG, LOCK}:
-                (folder / CONFIG).unlink(missing_ok=True)
-                (folder / LOCK).unlink(missing_ok=True)
-            raise
-
-
-def _finished(folder: Path) -> bool:
-    """Whether a run's last file is there, whole."""
-    if not (folder / METRICS).exists():
-        return False
-    try:
-        return isinstance(read_json(folder / METRICS), dict)
-    except InputError:
-        return False
-
-
-def _check_claim(folder: Path, config: RunConfig, resume: bool) -> None:
-    """Raise InputError for a folder that is something else, or another run."""
-    try:
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder} is a file, expected a folder to write the run to")
-        found = [path.name for path in folder.iterdir()] if folder.exists() else []
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
-    entries = [name for name in found if name != LOCK and not name.endswith(PARTIAL)]
-    if entries and CONFIG not in entries:
-        raise InputError(f"{folder} is not empty and not a run folder; choose another --out")
-    if not entries:
-        return
-    if not resume:
-        raise InputError(f"{folder} already holds a run; --resume continues it, another --out starts a new one")
-    if entries == [CONFIG] and torn(folder / CONFIG, write_config(config).encode()):
-        return  # a power cut when nothing else had been written
-    if differing := first_difference(_placed(read_config(folder / CONFIG)).model_dump(), config.model_dump()):
-        key, before, now = differing
-        raise InputError(
-            f"{folder} holds a run with another {key} ({brief(before)}, now {brief(now)}); choose another --out"
-        )

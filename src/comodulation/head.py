@@ -253,6 +253,10 @@ class ComodulatedHead(EncoderDecoder):
         """Number of outputs of each block that was added later."""
         return tuple(len(value) for value in self.added_outputs() if value.ndim == 1)
 
+    def paired_outputs(self) -> int:
+        """Number of outputs, from the first, that are binary tasks' logits of yes in a family of columns (growing.py)."""
+        return getattr(self.readout, "paired", 0)
+
     def fingerprint(self) -> str:
         """Identity of the pretrained layers that an adapter belongs to."""
         return hash_tensors(self.pretrained_tensors())
@@ -272,6 +276,7 @@ class ComodulatedHead(EncoderDecoder):
             "head": self.fingerprint(),
             "modulation": vars(self.modulation),
             **({"added_outputs": list(added)} if (added := self.added_output_sizes()) else {}),
+            **({"paired_outputs": paired} if (paired := self.paired_outputs()) else {}),
         }
 
     def adapter_tensors(self) -> dict[str, Tensor]:

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 from .backbone import Backbone
+from .claiming import ADDED
 from .config import RunConfig, read_config
 from .data.source import decode_image
 from .errors import InputError, brief
 from .evaluation import evaluate_predictions
 from .features import BATCH, Features, extract, features_of_images
-from .growing import extend_head
-from .labelled import open_splits, read_labels
+from .growing import extend_head, first_family
+from .labelled import open_splits, read_labels, without_labels
 from .methods import Method
 from .progress import Progress, Silent
 from .session import build_head, config_method
@@ -38,18 +39,22 @@ class Run:
         folder: where it is.
         config: how it was made.
         family: its tasks.
-        added_outputs: number of outputs that came with each addition of binary tasks (growing.py).
+        added_outputs: number of outputs that came with each addition of tasks from label columns (growing.py).
+        paired_outputs: number of binary tasks that a column of classes was added to.
     """
 
     folder: Path
     config: RunConfig
     family: TaskFamily
     added_outputs: tuple[int, ...] = ()
+    paired_outputs: int = 0
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
         """Open a run folder. Raises InputError for a folder that is not one, or is not finished."""
         folder = Path(folder)
+        if (folder / ADDED).exists() and not (folder / METRICS).exists():
+            raise InputError(f"the run in {folder} is not finished; continue it with add-task --resume")
         if not folder.is_dir() or not (folder / CONFIG).exists():
             inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}")) if folder.is_dir() else []
             hint = f"; it holds the runs {', '.join(inside)}: name one of them" if inside else ""
@@ -60,11 +65,14 @@ class Run:
         if not isinstance(metadata.get("family"), dict):
             raise InputError(f"{folder / ADAPTER} is not an adapter: its header names no tasks")
         family = TaskFamily.from_json(metadata["family"])
-        added = metadata.get("added_outputs", [])
+        added, paired = metadata.get("added_outputs", []), metadata.get("paired_outputs", 0)
         fine = isinstance(added, list) and all(type(number) is int and number > 0 for number in added)
-        if not fine or (added and (family.kind != "binary" or sum(added) >= family.num_outputs)):
-            raise InputError(f"{folder / ADAPTER} is damaged: added_outputs {brief(added)} does not fit its tasks")
-        return cls(folder, with_weights(read_config(folder / CONFIG), folder), family, tuple(added))
+        fine = fine and type(paired) is int and 0 <= paired <= family.num_tasks
+        if not fine or (added and (family.kind == "classes" or sum(added) >= family.num_outputs - paired)):
+            raise InputError(
+                f"{folder / ADAPTER} is damaged: added_outputs {brief(added)}, paired_outputs {brief(paired)} do not fit its tasks"
+            )
+        return cls(folder, with_weights(read_config(folder / CONFIG), folder), family, tuple(added), paired)
 
     @classmethod
     def from_pretrained(
@@ -90,7 +98,13 @@ class Run:
         """
         folder, root = Path(name), None
         if not folder.is_dir():
-            folder = download(str(name), revision=revision, token=token, cache=cache, endpoint=endpoint)
+            folder = download(
+                str(name),
+                revision=revision,
+                token=token,
+                cache=None if cache is None else Path(cache),
+                endpoint=endpoint,
+            )
             root = folder.parents[1]  # the cache keeps files beside the folder and links to them
         check_shared(folder, root)
         return cls.open(folder)
@@ -117,16 +131,14 @@ class Run:
     @cached_property
     def method(self) -> Method:
         """The adapted network. Raises InputError if head or adapter do not belong to this backbone and configuration."""
-        first = self.family
-        if self.added_outputs:
-            first = TaskFamily.from_attributes(first.tasks[: first.num_tasks - sum(self.added_outputs)])
+        first = first_family(self.family, self.added_outputs, self.paired_outputs)
         channels = self.backbone.feature_shape[0]
         with torch.device("meta"):  # a configuration can describe more than there is memory for
             load_head(build_head(self.config, first, channels), self.folder / HEAD)
         head = build_head(self.config, first, channels)
         load_head(head, self.folder / HEAD)
         if self.added_outputs:
-            extend_head(head, self.family.num_tasks, self.added_outputs)
+            extend_head(head, self.family.num_tasks, self.added_outputs, self.paired_outputs)
         method = config_method(self.config, head, self.family)
         load_adapter(method, self.folder / ADAPTER, backbone=self.backbone.fingerprint())
         return method.eval()
@@ -177,12 +189,13 @@ class Run:
         changed: dict[str, Any] = {
             "data": data, "skip_bad": skip_bad, **({} if labels is None else {"labels": labels})
         }  # fmt: skip
-        opened = open_splits(self.config.model_copy(update=changed), [name], tasks=self.family.tasks)[name]
+        answers = {task: self.family.answers(number) for number, task in enumerate(self.family.tasks)}
+        opened = open_splits(self.config.model_copy(update=changed), [name], answers=answers)[name]
         labelled = read_labels(self.config, opened, self.family)
-        for note in opened.notes:
-            tell.message(f"warning: {note}")
+        for warning in (*opened.notes, *without_labels(self.family, labelled)):
+            tell.message(f"warning: {warning}")
         self.method.eval()  # a damaged run shows before anything is extracted
-        with writable(cache):
+        with writable(Path(cache)):
             features = extract(
                 self.backbone, opened, cache, precision=self.config.precision, skip_bad=skip_bad,
                 report=partial(tell.extraction, name),

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .analysis.calibration import fit_temperature
+from .claiming import CHECKPOINT
 from .config import RunConfig
 from .errors import InputError, RunError
 from .evaluation import Predictions, evaluate_predictions
@@ -53,7 +54,7 @@ from .training import derived_seed
 from .tuning import FeatureRows, Inputs, predict, tune
 
 KEPT_INPUTS = 8  # what methods read of a split, kept for the next method; at most 1 GiB each
-CHECKPOINT, HISTORY = "checkpoint.safetensors", "history.json"
+HISTORY = "history.json"
 
 
 @dataclass(frozen=True)
@@ -178,8 +179,12 @@ class Session:
                 self._prepared.pop(next(iter(self._prepared)))
         return inputs
 
-    def run(self, config: RunConfig, folder: Path, seconds: dict[str, float]) -> None:
-        """Fit and evaluate one method, and write its run folder; of several processes, the first writes."""
+    def run(self, config: RunConfig, folder: Path, seconds: dict[str, float], made_from: dict[str, Any]) -> None:
+        """Fit and evaluate one method, and write its run folder; of several processes, the first writes.
+
+        Args:
+            config: of the method. folder: to write. seconds: spent before, by what for. made_from: see ``claiming.sources``.
+        """
         adapted = self.adapt(config, folder / CHECKPOINT)
         method = adapted.method
         began = time.perf_counter()
@@ -190,6 +195,7 @@ class Session:
             "schema": 1,
             "method": config.method,
             "seed": config.seed,
+            "made_from": made_from,
             "readout": config.readout,
             "residual": config.head.residual,
             "learnable_parameters": method.num_learnable(),

@@ -32,6 +32,9 @@ def fit(
     task: Annotated[
         list[str] | None, typer.Option(help="Label column that is a task; repeat for more [all columns of --labels].")
     ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="Label column of --labels that is no task; repeat for more.")
+    ] = None,
     balance: Annotated[
         str, typer.Option(help="none, or classes: rare classes weigh as much as frequent ones in fine-tuning.")
     ] = "none",
@@ -126,7 +129,7 @@ def fit(
     defaults = {name: field.default for name, field in RunConfig.model_fields.items()}
     shared = dict(
         data=data, group=group, label=label, attributes=tuple(attribute or ()), image_column=image_column,
-        labels=labels, tasks=tuple(task or ()), balance=balance,
+        labels=labels, tasks=tuple(task or ()), ignore=tuple(ignore or ()), balance=balance,
         train_split=train_split, test_split=test_split, seed=seed, precision=precision,
         **({} if readout is None else {"readout": readout}),
         task_bias=task_bias, options=method_options(option or []),

@@ -12,7 +12,7 @@ from .attributes import (
 from .celeba import CELEBA_ATTRIBUTES, CELEBA_GROUPS, CELEBA_SPLITS, open_celeba
 from .image_folders import folder_splits
 from .label_table import label_table_splits
-from .labels import answer_column, binary_column, class_column, is_binary, label_names
+from .labels import answer_column, binary_column, class_column, is_binary, label_names, yes_no_column
 from .opening import available_splits, find_splits, open_split
 from .source import BadImageError, Split
 
@@ -40,4 +40,5 @@ __all__ = [
     "label_table_splits",
     "open_celeba",
     "open_split",
+    "yes_no_column",
 ]

@@ -10,6 +10,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def _open_columns(source: str) -> dict[str, Split]:
                 f"({brief(', '.join(absent))}); found columns {brief(', '.join(opened.label_columns))}"
             )
         columns = opened.table.select_columns([opened.image_column, *CELEBA_ATTRIBUTES])
-        splits[split] = Split(source, split, columns, opened.image_column)
+        splits[split] = replace(opened, name=split, table=columns)
     return splits
 
 

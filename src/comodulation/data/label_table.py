@@ -8,19 +8,20 @@ when rows are added.
 from __future__ import annotations
 
 import csv
-import datetime
 import hashlib
-import math
 import os
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, brief, choose
 from ..files import check_regular
+from ..tasks import NO_YES
 from .folder_files import SPLITS, NamedImages
+from .labels import distinct_words, label_word, means_no_and_yes, places_of
 from .source import Split
 
 TEST_SHARE = 0.2  # of the images, where nothing else says which are for testing
@@ -30,9 +31,13 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 # A small file can claim to hold more than there is memory for: a run of equal cells takes a few bytes of parquet.
 MAX_TABLE, MAX_ROWS, MAX_CELLS = 2**30, 2**24, 2**27  # bytes, rows, cells
 
-_YES, _NO = {"1", "true", "yes"}, {"0", "-1", "false", "no"}
 _TRIED = 100  # cells of a column that are looked for as files
 _BATCH = 65_536  # rows of a parquet file that are read at once
+
+
+Column = tuple[
+    list[str] | None, list[int | None]
+]  # names of its classes (None: no and yes), each row's place among them
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,13 @@ class LabelTable:
         path: of the file.
         columns: cells by column, each N of them.
         lines: where each row is in the file, for messages: "line 3" or "row 2".
+        unread: columns whose cells are no labels, and what they are.
     """
 
     path: Path
     columns: dict[str, list[str | None]]
     lines: list[str]
+    unread: dict[str, str] = field(default_factory=dict)
 
 
 def read_label_table(path: Path) -> LabelTable:
@@ -74,6 +81,8 @@ def label_table_splits(
     image_column: str | None = None,
     tasks: Sequence[str] = (),
     *,
+    ignore: Sequence[str] = (),
+    answers: Mapping[str, Sequence[str]] | None = None,
     skip_missing: bool = False,
 ) -> dict[str, Split]:
     """The splits of a folder of images and its table of labels.
@@ -83,12 +92,16 @@ def label_table_splits(
         folder: of the images; the table's paths are relative to it. A column of names without suffix or without folder is read
             where each belongs to one image only.
         image_column: the column of paths; None finds it.
-        tasks: the label columns; none takes all columns but paths and splits.
+        tasks: the label columns; none takes all columns but paths and splits, and leaves out those that hold no labels.
+        ignore: columns that are not read, where ``tasks`` names none.
+        answers: the answers of tasks that are known, as of a run, by column. Of these columns, those that the table has are
+            read, with these answers as their classes.
         skip_missing: keep rows whose image is not there, as rows whose image cannot be read, where other images are there.
 
     Returns:
         By name ``train`` and, where there are such rows, ``test`` and ``validation``. Label columns are integers 0 and 1 for
-        no and yes (0/1, -1/1, false/true, no/yes), else ClassLabels whose classes are those of the whole table.
+        no and yes (0/1, -1/1, false/true, no/yes), else ClassLabels whose classes are those of the whole table. What was left
+        out, and why, is each split's ``left_out``.
 
     Raises:
         InputError: a file, column or cell that is not what it should be; it names the first.
@@ -101,24 +114,25 @@ def label_table_splits(
     table = read_label_table(path if path.exists() or not (base / labels).exists() else base / labels)
     image_column, known = _image_column(table, base, image_column)
     files = _files(table, base, image_column, known, skip_missing)
-    has_splits = SPLIT_COLUMN in table.columns and SPLIT_COLUMN not in tasks
-    others = [name for name in table.columns if name != image_column and not (has_splits and name == SPLIT_COLUMN)]
+    has_splits = SPLIT_COLUMN in table.columns and SPLIT_COLUMN not in (answers or tasks)
+    skipped = {image_column, *([SPLIT_COLUMN] if has_splits else [])}
+    others = dict.fromkeys(name for name in (*table.columns, *table.unread) if name not in skipped)
     if not others:
         raise InputError(f"{table.path} has no label column: only {', '.join(table.columns)}")
-    named = [choose(name, others, f"task (column of {table.path.name})") for name in tasks]
-    columns = {name: _labels(table, name) for name in named or others}
+    columns, left_out = _label_columns(table, others, tasks, ignore, answers or {})
     dealt_by = [file or line for file, line in zip(files, table.lines, strict=True)]
     names = _given_splits(table) if has_splits else [held_out(name) for name in dealt_by]
     cells = [{"bytes": None, "path": None if file is None else str(base / file)} for file in files]
-    return table_splits(str(table.path), image_column, cells, columns, names)
+    return table_splits(str(table.path), image_column, cells, columns, names, left_out)
 
 
 def table_splits(
     source: str,
     image_column: str,
     cells: Sequence[dict[str, Any]],
-    columns: dict[str, tuple[list[str] | None, list[int | None]]],
+    columns: Mapping[str, Column],
     names: Sequence[str],
+    left_out: Mapping[str, str] | None = None,
 ) -> dict[str, Split]:
     """Splits made of rows in memory.
 
@@ -128,22 +142,25 @@ def table_splits(
         cells: image cells as Hugging Face has them, N of them.
         columns: for each label column the names of its classes (None: no and yes) and N places among them, None where missing.
         names: split of each row.
+        left_out: columns that hold no labels, and why not.
     """
     import datasets
+    import pyarrow as pa
 
     check_text(source, [image_column, *columns, *(cell["path"] or "" for cell in cells)])
     features: dict[str, Any] = {image_column: datasets.Image(decode=False)}
     for name, (classes, _) in columns.items():
         check_text(source, classes or ())
         features[name] = datasets.Value("int64") if classes is None else datasets.ClassLabel(names=classes)
-    rows = {name: [row for row, own in enumerate(names) if own == name] for name in dict.fromkeys(SPLITS.values())}
+    info = datasets.DatasetInfo(features=datasets.Features(features))
+    images = pa.array(cells, features[image_column].pa_type)
+    whole = pa.table([images, *(pa.array(values, pa.int64()) for _, values in columns.values())], names=list(features))
     splits = {}
-    for name, own in rows.items():
-        if own:
-            taken: dict[str, list[Any]] = {image_column: [cells[row] for row in own]}
-            taken |= {column: [values[row] for row in own] for column, (_, values) in columns.items()}
-            made = datasets.Dataset.from_dict(taken, features=datasets.Features(features))
-            splits[name] = Split(source, name, made, image_column)
+    for name in dict.fromkeys(SPLITS.values()):
+        if own := [row for row, split in enumerate(names) if split == name]:
+            # Made of the table as it is: `from_dict` looks at all features again for each of them.
+            made = datasets.Dataset(whole.take(own), info=info, fingerprint=secrets.token_hex(8))
+            splits[name] = Split(source, name, made, image_column, left_out=dict(left_out or {}))
     return splits
 
 
@@ -203,7 +220,7 @@ def _read_text(path: Path, separator: str) -> LabelTable:
         if len(row) != len(header):
             raise InputError(f"labels file {path}, line {line}: {len(row)} cells, expected {len(header)}")
     columns: dict[str, list[str | None]] = {
-        name: [_text(row[place]) for _, row in rows[1:]] for place, name in enumerate(header) if name
+        name: [label_word(row[place]) for _, row in rows[1:]] for place, name in enumerate(header) if name
     }
     return LabelTable(path, columns, [f"line {line}" for line, _ in rows[1:]])
 
@@ -223,14 +240,14 @@ def _read_parquet(path: Path) -> LabelTable:
             _check_header(schema.names, path)
             # The index that pandas writes is left out.
             names = [name for name in schema.names if name and not re.fullmatch(r"__index_level_\d+__", name)]
-            for name in names:
-                _check_type(schema.field(name).type, name, path)
+            unread = {name: kind for name in names if (kind := _no_label(schema.field(name).type))}
+            names = [name for name in names if name not in unread]
             # Equal texts stay one text: a long one on every row would not fit into memory as often as it is there.
             texts = [name for name in names if _is_text(schema.field(name).type)]
             columns: dict[str, list[str | None]] = {name: [] for name in names}
             for batch in pq.ParquetFile(handle, read_dictionary=texts).iter_batches(_BATCH, columns=names):
-                for name in names:
-                    columns[name] += _cells(batch.column(name), name, path)
+                for name, own in columns.items():
+                    own += _cells(batch.column(name))
             if any(len(cells) != about.num_rows for cells in columns.values()):
                 raise ValueError("it holds fewer rows than it says")
     except InputError:
@@ -238,7 +255,7 @@ def _read_parquet(path: Path) -> LabelTable:
     except Exception as error:  # pyarrow raises several kinds, OSError among them
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"labels file {path} cannot be read as parquet: {reason}") from error
-    return LabelTable(path, columns, [f"row {row}" for row in range(1, about.num_rows + 1)])
+    return LabelTable(path, columns, [f"row {row}" for row in range(1, about.num_rows + 1)], unread)
 
 
 def _check_size(rows: int, cells: int) -> None:
@@ -252,23 +269,27 @@ def _is_text(kind: Any) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def _check_type(kind: Any, column: str, path: Path) -> None:
-    """Raise InputError for a column whose cells are no labels, before any of them is read."""
+def _no_label(kind: Any) -> str | None:
+    """What the cells of a column are, where they are no labels; asked before any of them is read."""
     import pyarrow as pa
 
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        raise _no_labels(str(kind), column, path)
-    if pa.types.is_fixed_size_binary(kind):  # of any size that it claims
-        raise _no_labels(str(kind), column, path)
+    types = pa.types
+    plain = _is_text(kind) or types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind)
+    others = types.is_temporal(kind) and not types.is_interval(kind)
+    if types.is_dictionary(kind):
+        return _no_label(kind.value_type)
+    if plain or others or types.is_decimal(kind) or types.is_null(kind):
+        return None
+    return re.split(r"[<\[(]", str(kind))[0]
 
 
-def _cells(values: Any, column: str, path: Path) -> list[str | None]:
+def _cells(values: Any) -> list[str | None]:
     """Cells of a column of a parquet file, or of a part of it, as a csv file would hold them."""
     import pyarrow as pa
 
     if not pa.types.is_dictionary(values.type):
-        return [_cell(value, column, path) for value in values.to_pylist()]
-    known = [_cell(value, column, path) for value in values.dictionary.to_pylist()]
+        return [label_word(value) for value in values.to_pylist()]
+    known = [label_word(value) for value in values.dictionary.to_pylist()]
     return [None if place is None else known[place] for place in values.indices.to_pylist()]
 
 
@@ -277,28 +298,6 @@ def _check_header(header: Sequence[str], path: Path) -> None:
         raise InputError(f"labels file {path} has several columns named {twice[0]!r}; names must differ")
     if not any(header):
         raise InputError(f"labels file {path} is not a table with named columns: its first line names none")
-
-
-def _text(cell: str) -> str | None:
-    """A cell of a text file: None if it is empty; whole numbers in one spelling ("1.0" is what pandas makes of 1)."""
-    text = cell.strip()
-    return re.sub(r"^([+-]?\d+)\.0+$", r"\1", text) or None
-
-
-def _cell(value: Any, column: str, path: Path) -> str | None:
-    """A value of a parquet file as the text a csv file would hold."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, (bool, int, float, str)):
-        return _text(str(value))
-    if isinstance(value, (datetime.date, datetime.time, datetime.timedelta)):
-        return str(value)
-    raise _no_labels(type(value).__name__, column, path)
-
-
-def _no_labels(found: str, column: str, path: Path) -> InputError:
-    kind = re.split(r"[<\[(]", found)[0]
-    return InputError(f"column {column!r} of {path} holds {kind}, expected one label (number or text) a row")
 
 
 # ---- cells -> images, labels, splits ----
@@ -368,42 +367,49 @@ def _files(
     return files
 
 
-def _labels(table: LabelTable, column: str) -> tuple[list[str] | None, list[int | None]]:
-    """Names of a column's classes (None: no and yes), and each row's place among them."""
-    cells = table.columns[column]
-    values = {cell for cell in cells if cell is not None}
-    if not values:
-        raise InputError(f"column {column!r} of {table.path} has no labels: every cell is missing")
-    words = {value: value.lower() for value in values}
-    if set(words.values()) <= _YES | _NO:
-        if {"0", "-1"} <= values:
-            raise InputError(
-                f"column {column!r} of {table.path} holds both 0 and -1, so that -1 may mean no or missing; missing labels "
-                "are empty cells"
-            )
-        return None, [None if cell is None else int(words[cell] in _YES) for cell in cells]
-    numbers = [_number(value) for value in values]
-    if all(number is not None for number in numbers):
-        for line, value in zip(table.lines, cells, strict=True):
-            if value is not None and not re.fullmatch(r"\+?\d{1,4000}", value):  # Python reads 4300 digits
-                unclear = re.fullmatch(r"-\d+|[+-]?nan", value.lower())
-                expected = "missing labels are empty cells" if unclear else "expected classes"
-                raise InputError(
-                    f"column {column!r} of {table.path} holds numbers that are no classes, first {value[:60]} ({line}); "
-                    f"{expected}; --task names the columns to learn"
-                )
-        classes = sorted(values, key=lambda value: (int(value), value))
-    else:
-        classes = sorted(values)
-    places = {name: place for place, name in enumerate(classes)}
-    return classes, [None if cell is None else places[cell] for cell in cells]
+def _label_columns(
+    table: LabelTable,
+    others: Mapping[str, None],
+    tasks: Sequence[str],
+    ignore: Sequence[str],
+    answers: Mapping[str, Sequence[str]],
+) -> tuple[dict[str, Column], dict[str, str]]:
+    """The columns that are asked for, read; and those left out that nobody asked for by name, with what they hold instead."""
+    what = f"column of {table.path.name}"
+    if answers:
+        named = [name for name in answers if name in others] or [choose(name, others, what) for name in answers]
+        return {name: _labels(table, name, answers[name]) for name in named}, {}
+    if tasks:
+        return {name: _labels(table, name) for name in _chosen(tasks, others, f"task ({what})")}, {}
+    columns, left_out = {}, {}
+    ignored = set(_chosen(ignore, others, what))
+    for name in [name for name in others if name not in ignored]:
+        try:
+            columns[name] = _labels(table, name)
+        except InputError as error:
+            left_out[name] = str(error)
+    if not columns:
+        only = next(iter(left_out.values()), f"--ignore leaves none of {', '.join(others)}")
+        raise InputError(f"{table.path} has no label column that can be read: {only}")
+    return columns, left_out
 
 
-def _number(value: str) -> float | None:
-    try:
-        return float(value)
-    except ValueError:
-        return None
+def _chosen(names: Sequence[str], known: Mapping[str, None], what: str) -> list[str]:
+    return [name if name in known else choose(name, known, what) for name in names]
+
+
+def _labels(table: LabelTable, column: str, answers: Sequence[str] | None = None) -> Column:
+    """A column's classes, or the ``answers`` that it is to be read by, and each row's place among them."""
+    what = f"column {column!r} of {table.path}"
+    if kind := table.unread.get(column):
+        advice = "; for several labels an image make a column of no and yes for each of them" if "list" in kind else ""
+        raise InputError(f"{what} holds {kind}, expected one label (number or text) a row{advice}")
+    words = table.columns[column]
+    if answers is None:
+        binary = means_no_and_yes({word for word in words if word is not None})
+        answers = NO_YES if binary else distinct_words(words, what, table.lines.__getitem__)
+    places = places_of(words, answers, what, table.lines.__getitem__)
+    return None if tuple(answers) == NO_YES else list(answers), places
 
 
 def _given_splits(table: LabelTable) -> list[str]:

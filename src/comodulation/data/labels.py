@@ -1,9 +1,16 @@
-"""Label columns as integers, -1 where missing. Null, NaN and empty cells are missing; anything else must be a label."""
+"""Label columns as integers, -1 where missing.
+
+What a cell says is read in one place (``label_word``), and so is what means no and yes (``YES``, ``NO``): a number, a text of the
+number and a whole floating-point number are one label, wherever they come from.
+"""
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,111 +19,215 @@ from ..errors import InputError, brief
 from ..tasks import NO_YES
 from .source import Split
 
-_YES, _NO = {"1", "true"}, {"0", "-1", "false"}
+YES, NO = frozenset({"1", "true", "yes"}), frozenset({"0", "-1", "false", "no"})  # in lower case
+_WHOLE = re.compile(r"([+-]?\d+)\.0+")
+
+Place = Callable[[int], str]  # number of a cell -> where that is, for messages: "line 3", "row 2"
+
+
+# ---- a cell, and the cells of a column ----
+
+
+def label_word(value: Any) -> str | None:
+    """A cell as the label that it holds; None where it is missing: null, NaN, or a text of nothing but blanks.
+
+    Raises:
+        InputError: a value that is neither a number, a text nor a date.
+
+    >>> [label_word(cell) for cell in (1, 1.0, "1", "1.0", " a ", "", None)]
+    ['1', '1', '1', '1', 'a', None, None]
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        text = value.strip()
+        whole = _WHOLE.fullmatch(text) if text.endswith("0") else None
+        return (whole[1] if whole else text) or None
+    if isinstance(value, (bool, np.bool_)):
+        return str(bool(value))
+    if isinstance(value, (int, np.integer)):
+        return str(int(value))
+    if isinstance(value, (float, np.floating)):
+        if math.isnan(value):
+            return None
+        return str(int(value)) if float(value).is_integer() else str(value)
+    if isinstance(value, decimal.Decimal):
+        return None if value.is_nan() else label_word(str(value))
+    if isinstance(value, (datetime.date, datetime.time, datetime.timedelta)):
+        return str(value)
+    raise InputError(f"label {brief(value)} is neither a number nor a text")
+
+
+def means_no_and_yes(words: Iterable[str]) -> bool:
+    """Whether labels, at least one, are all spellings of no and yes."""
+    spellings = {word.lower() for word in words}
+    return bool(spellings) and spellings <= YES | NO
+
+
+def distinct_words(words: Sequence[str | None], what: str, place: Place) -> list[str]:
+    """The labels of a column, each once, in order; numbers by their value.
+
+    Args:
+        words: of the cells, N of them, None where missing.
+        what: the column, for messages.
+        place: of a cell, for messages.
+
+    Raises:
+        InputError: no cell has a label; numbers that are not whole, or negative (-1 may mean missing).
+    """
+    found = {word for word in words if word is not None}
+    if not found:
+        raise InputError(f"{what} has no labels: every cell is missing")
+    if not all(_is_number(word) for word in found):
+        return sorted(found)
+    for row, word in enumerate(words):
+        if word is not None and not re.fullmatch(r"\+?\d{1,4000}", word):  # Python reads 4300 digits
+            unclear = re.fullmatch(r"-\d+|[+-]?nan", word.lower())
+            expected = "missing labels are empty cells" if unclear else "expected classes"
+            raise InputError(
+                f"{what} holds numbers that are no classes, first {word[:60]} ({place(row)}); {expected}; --task names the "
+                "columns to learn"
+            )
+    return sorted(found, key=lambda word: (int(word), word))
+
+
+def places_of(words: Sequence[str | None], answers: Sequence[str], what: str, place: Place) -> list[int | None]:
+    """Which of some answers each cell of a column gives, None where missing.
+
+    Two answers that mean no and yes are given by every spelling of no and yes.
+
+    Args:
+        words: of the cells, N of them, None where missing.
+        answers: of the task.
+        what, place: as in ``distinct_words``.
+
+    Raises:
+        InputError: a label that is none of the answers; 0 beside -1, which may mean no or missing.
+    """
+    places = {word: number for number, answer in enumerate(answers) if (word := label_word(answer)) is not None}
+    places |= {answer: number for number, answer in enumerate(answers)}
+    meanings = [answer.lower() in YES for answer in answers]
+    if means_no_and_yes(answers) and sorted(meanings) == [False, True]:
+        return _no_and_yes_places(words, meanings.index(True), what, place)
+    try:
+        return [None if word is None else places[word] for word in words]
+    except KeyError as error:
+        row = words.index(error.args[0])
+        raise InputError(
+            f"{what}, {place(row)}: label {brief(error.args[0])} is out of range, expected one of the {len(answers)} known "
+            f"classes ({brief(', '.join(answers))})"
+        ) from None
+
+
+def _no_and_yes_places(words: Sequence[str | None], yes: int, what: str, place: Place) -> list[int | None]:
+    spellings = {word: word.lower() for word in dict.fromkeys(words) if word is not None}
+    if wrong := next((word for word, spelling in spellings.items() if spelling not in YES | NO), None):
+        raise InputError(
+            f"{what}, {place(words.index(wrong))}: {brief(wrong)} is not binary, expected 0 or 1 (or -1 and 1, no and yes, "
+            "false and true)"
+        )
+    if {"0", "-1"} <= spellings.keys():
+        raise InputError(
+            f"{what} holds both 0 and -1, so that -1 may mean no or missing; missing labels are empty cells"
+        )
+    numbers = {word: yes if spelling in YES else 1 - yes for word, spelling in spellings.items()}
+    return [None if word is None else numbers[word] for word in words]
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+# ---- columns of a split ----
 
 
 def label_names(split: Split, column: str) -> list[str]:
-    """Names of the classes of a column: of its ClassLabel, or its distinct values in order."""
-    if names := _coded_names(split, column):
-        return names
-    values = [value for value in split.column(column) if not is_missing(value)]
-    if not values:
-        raise InputError(f"column {column!r} of {split.source} [{split.name}] has no labels: every cell is missing")
-    if all(isinstance(value, str) for value in values):
-        return sorted(set(values))
-    integers = [_as_integer(value, column) for value in values]
-    if min(integers) < 0:
-        raise InputError(f"column {column!r}: class {min(integers)} is negative; missing labels are null, NaN or empty")
-    return [str(value) for value in sorted(set(integers))]
+    """Names of the classes of a column: of its ClassLabel, or its distinct values in order.
+
+    Raises:
+        InputError: a column whose cells are no labels, or all missing; numbers that are not whole, or negative.
+    """
+    return _coded_names(split, column) or distinct_words(_words(split, column), _what(split, column), _row)
 
 
 def class_column(split: Split, column: str, names: Sequence[str]) -> np.ndarray:
     """Class of each row as its place in ``names``, int64 ``(N,)``, -1 where missing.
 
     Raises:
-        InputError: a value that is not an integer, infinite, out of range or not among ``names``; every cell missing.
+        InputError: a value that is not among ``names``, or a code that its ClassLabel has no name for; every cell missing.
     """
-    places = {name: place for place, name in enumerate(names)}
-    # A ClassLabel's integers are places in its own list of names, which another data set may order otherwise.
-    coded = _coded_names(split, column)
-    result = np.full(len(split), -1, np.int64)
-    for row, value in enumerate(split.column(column)):
-        if is_missing(value):
-            continue
-        name = value if isinstance(value, str) else str(_as_integer(value, column))
-        if coded:
-            integer = _as_integer(value, column)
-            if not 0 <= integer < len(coded):
-                raise InputError(
-                    f"column {column!r}, row {row}: label {value} is out of range, expected 0 to {len(coded) - 1}"
-                )
-            name = coded[integer]
-        if name not in places:
-            raise InputError(
-                f"column {column!r}, row {row}: label {brief(name)} is out of range, expected one of the {len(names)} "
-                f"known classes ({brief(', '.join(names))})"
-            )
-        result[row] = places[name]
-    return _not_all_missing(result, split, column)
+    return _not_all_missing(answer_column(split, column, names), split, column)
 
 
 def binary_column(split: Split, column: str) -> np.ndarray:
-    """A binary attribute as 0 and 1, int64 ``(N,)``, -1 where missing. 1/0, true/false and CelebA's 1/-1 are read.
+    """A binary attribute as 0 and 1, int64 ``(N,)``, -1 where missing. 1/0, 1/-1, true/false and yes/no are read.
+
+    The codes 0 and 1 of a ClassLabel are no and yes, unless its names say which is which.
 
     Raises:
         InputError: any other value; every cell missing.
     """
-    _coded_names(split, column)
-    result = np.full(len(split), -1, np.int64)
-    seen = set()
-    for row, value in enumerate(split.column(column)):
-        if is_missing(value):
-            continue
-        text = str(value).strip().lower() if isinstance(value, (str, bool)) else str(_as_integer(value, column))
-        if text not in _YES | _NO:
-            raise InputError(
-                f"column {column!r}, row {row}: {brief(value)} is not binary, expected 0 or 1 (or -1 and 1)"
-            )
-        seen.add(text)
-        result[row] = text in _YES
-    if {"0", "-1"} <= seen:
-        raise InputError(
-            f"column {column!r} holds both 0 and -1, so that -1 may mean no or missing; missing labels are null, NaN or "
-            "empty"
-        )
-    return _not_all_missing(result, split, column)
+    return _not_all_missing(yes_no_column(split, column), split, column)
+
+
+def yes_no_column(split: Split, column: str) -> np.ndarray:
+    """As ``binary_column``, of a column that may be all missing."""
+    coded = _coded_names(split, column)
+    if coded and not means_no_and_yes(coded):
+        words = [label_word(code) for code in split.column(column)]
+        return _array(places_of(words, NO_YES, f"column {column!r}", _row))
+    return answer_column(split, column, NO_YES)
 
 
 def is_binary(split: Split, column: str) -> bool:
-    """Whether a column holds plain values that ``binary_column`` reads. The integers of a ClassLabel are names, not values."""
+    """Whether a column holds plain values that mean no and yes. The integers of a ClassLabel are names, not values."""
     if _coded_names(split, column):
         return False
-    values = {str(value).strip().lower() for value in split.column(column) if not is_missing(value)}
-    return bool(values) and {value.removesuffix(".0") for value in values} <= _YES | _NO
+    return means_no_and_yes({word for word in _words(split, column) if word is not None})
 
 
 def answer_column(split: Split, column: str, answers: Sequence[str]) -> np.ndarray:
     """A task's answers as places in ``answers``, int64 ``(N,)``, -1 where missing; 0/1 and the like are read as no and yes.
 
     Raises:
-        InputError: as for ``class_column``.
+        InputError: as for ``class_column``, but for a column that is all missing.
     """
-    if tuple(answers) == NO_YES and is_binary(split, column):
-        return binary_column(split, column)
-    return class_column(split, column, answers)
+    return _array(places_of(_words(split, column), answers, f"column {column!r}", _row))
 
 
-def is_missing(value: Any) -> bool:
-    """Whether a cell holds no label: null, NaN or an empty string."""
-    return value is None or (isinstance(value, float) and math.isnan(value)) or (isinstance(value, str) and not value)
+def _words(split: Split, column: str) -> list[str | None]:
+    """The label in each row, None where missing; of a ClassLabel by name."""
+    # A ClassLabel's integers are places in its own list of names, which another data set may order otherwise.
+    coded = _coded_names(split, column)
+    try:
+        words = [label_word(value) for value in split.column(column)]
+    except InputError as error:
+        raise InputError(f"{_what(split, column)}: {error}") from error
+    if not coded:
+        return words
+    names: dict[str | None, str | None] = {str(code): name for code, name in enumerate(coded)} | {None: None}
+    for row, word in enumerate(words):
+        if word not in names:
+            raise InputError(
+                f"column {column!r}, row {row}: label {word} is out of range, expected 0 to {len(coded) - 1}"
+            )
+    return [names[word] for word in words]
 
 
-def _as_integer(value: Any, column: str) -> int:
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
-        return int(value)
-    raise InputError(f"column {column!r}: label {brief(value)} is not an integer")
+def _array(places: Sequence[int | None]) -> np.ndarray:
+    return np.array([-1 if place is None else place for place in places], np.int64)
+
+
+def _what(split: Split, column: str) -> str:
+    return f"column {column!r} of {split.source} [{split.name}]"
+
+
+def _row(row: int) -> str:
+    return f"row {row}"
 
 
 def _coded_names(split: Split, column: str) -> list[str]:
@@ -135,5 +246,5 @@ def _coded_names(split: Split, column: str) -> list[str]:
 
 def _not_all_missing(result: np.ndarray, split: Split, column: str) -> np.ndarray:
     if (result < 0).all():
-        raise InputError(f"column {column!r} of {split.source} [{split.name}] has no labels: every cell is missing")
+        raise InputError(f"{_what(split, column)} has no labels: every cell is missing")
     return result

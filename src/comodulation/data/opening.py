@@ -100,7 +100,7 @@ def _with_column(split: Split, image_column: str | None) -> Split:
 
 def _of_files(source: str, base: Path, name: str, files: list[str], suffix: str, image_column: str | None) -> Split:
     table = load_tables(f"split {name!r} of {source!r}", {name: files}, suffix)[name]
-    return _of_table(source, name, table, image_column, str(base))
+    return _of_table(source, name, table, image_column, base)
 
 
 def _of_hub(source: str, image_column: str | None) -> dict[str, Opener]:
@@ -125,7 +125,7 @@ def _of_hub(source: str, image_column: str | None) -> dict[str, Opener]:
     return {name: partial(opened, name) for name in names}
 
 
-def _of_table(source: str, name: str, table: Any, image_column: str | None, folder: str = "") -> Split:
+def _of_table(source: str, name: str, table: Any, image_column: str | None, folder: Path | None = None) -> Split:
     """A split of a table that `datasets` has read."""
     import datasets
 

@@ -22,7 +22,7 @@ _LARGEST = 65535.0  # of 16-bit grey
 _SHARE = 16  # a picture that uses less than one part in 16 of its range of values has another range than its type says
 _WHITE = (255, 255, 255, 255)
 # What the system says of a file that is not there. Anything else (a permission, a disk that fails) is no property of a picture.
-_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 class BadImageError(InputError):
@@ -34,7 +34,8 @@ def decode_image(cell: dict[str, Any] | bytes | str | Path | None, where: str) -
 
     The orientation that a camera notes (EXIF) is applied. What is transparent is laid on white. Grey of 16 bits is scaled from
     0..65535 to 0..255; grey of floating-point numbers from 0..1, or taken as it is where it goes up to 255. Of an animation or a
-    file of several pages the first is read. CMYK is converted without its colour profile, which are read for no mode.
+    file of several pages the first is read. CMYK is converted as numbers: colour profiles are read for
+    no picture.
 
     Args:
         cell: encoded bytes, a path, or a Hugging Face image cell, ``{"bytes": ..., "path": ...}``.
@@ -65,7 +66,7 @@ def _read(path: Path, where: str) -> bytes:
     try:
         return read_bounded(path, MAX_FILE)
     except OSError as error:
-        if error.errno in _ABSENT:
+        if error.errno in ABSENT:
             raise ValueError("there is no such file") from error
         raise RunError(f"cannot read {where}: {error.strerror or error}") from error
 

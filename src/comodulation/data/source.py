@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from ..errors import RunError, choose
-from .pictures import DECODING, BadImageError, decode_image
+from ..errors import RunError, brief, choose
+from .pictures import ABSENT, DECODING, BadImageError, decode_image
 
 __all__ = ["BadImageError", "Split", "decode_image"]
 
@@ -28,19 +28,21 @@ class Split:
     """One split of a data set: N rows, each with an image and labels.
 
     Attributes:
-        source: what messages call the data set.
-        name: train, test, ...
-        table: datasets.Dataset with the image column undecoded: bytes, or paths of files.
+        source: folder, file or data set id, for messages.
+        name: of the split.
+        table: ``datasets.Dataset`` with the image column undecoded.
         image_column: its name.
-        folder: what relative paths of images are relative to.
-        notes: what of the data was left out, and why; a sentence each, for the user.
+        folder: what paths of images are relative to; None where all are absolute.
+        left_out: columns of a table of labels that hold no labels, and why not.
+        notes: what else of the data was left out, and why; a sentence each, for the user.
     """
 
     source: str
     name: str
     table: Any
     image_column: str
-    folder: str = ""
+    folder: Path | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -57,21 +59,35 @@ class Split:
             BadImageError: missing, truncated or not an image; names source, split, row and file.
             RunError: the system cannot read its file.
         """
-        return decode_image(self._cell(self._images[row][self.image_column]), f"{self.source} [{self.name}, row {row}]")
+        cell = self._placed(self._images[row][self.image_column])
+        return decode_image(cell, f"{self.source} [{self.name}, row {row}]")
 
     def column(self, name: str) -> list[Any]:
         """Raw values of a label column. Raises InputError for a column that is not there."""
-        return list(self.table[choose(name, self.label_columns, "column")])
+        self.feature(name)
+        return self._labels.column(name).to_pylist()
 
     def feature(self, name: str) -> Any:
         """The Hugging Face feature (ClassLabel, Value, ...) of a label column."""
-        return self.table.features[choose(name, self.label_columns, "column")]
+        if name not in self._features:
+            choose(name, self.label_columns, "column")
+        return self._features[name]
+
+    @cached_property
+    def _labels(self) -> Any:
+        """The table's rows in Arrow's own memory: `datasets` copies all features for each column it is asked for."""
+        return self.table.select_columns(self.label_columns).with_format("arrow")[:]
+
+    @cached_property
+    def _features(self) -> dict[str, Any]:
+        """Features of the label columns by name; the table's own are copied, all of them, each time they are asked for."""
+        return {name: feature for name, feature in self.table.features.items() if name != self.image_column}
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the image contents in order (files outside the table: path, size and time), and of how they are decoded."""
         digest = hashlib.sha256(f"decoding {DECODING}".encode())
-        for cell in map(self._cell, self._image_cells()):
+        for cell in self._image_cells():
             content = cell.get("bytes") if cell else None
             if content is None and cell and cell.get("path"):
                 content = _identity(cell["path"])
@@ -86,21 +102,35 @@ class Split:
 
     def _image_cells(self) -> Iterator[dict[str, Any] | None]:
         for start in range(0, len(self), _HASH_ROWS):
-            yield from self._images[start : start + _HASH_ROWS][self.image_column]
+            yield from map(self._placed, self._images[start : start + _HASH_ROWS][self.image_column])
 
-    def _cell(self, cell: dict[str, Any] | None) -> dict[str, Any] | None:
-        """A cell whose path does not depend on where the process stands."""
-        if not cell or cell.get("bytes") is not None or not cell.get("path"):
+    def _placed(self, cell: dict[str, Any] | None) -> dict[str, Any] | None:
+        """An image cell whose path, where it has no bytes, is the file's wherever the process stands.
+
+        Raises:
+            BadImageError: a relative path of a data set that is no folder, or one that leads out of its folder.
+        """
+        path = (cell or {}).get("path")
+        if cell is None or not path or cell.get("bytes") is not None or os.path.isabs(path):
             return cell
-        return {**cell, "path": os.path.join(self.folder, cell["path"])}
+        if self.folder is None:
+            raise BadImageError(
+                f"{self.source} [{self.name}] holds the relative path {brief(path)}, and no folder that it is in"
+            )
+        place = os.path.normpath(self.folder / path)
+        if not Path(place).is_relative_to(self.folder):
+            raise BadImageError(f"{self.source} [{self.name}]: {brief(path)} is outside the folder {self.folder}")
+        return {**cell, "path": place}
 
 
 def _identity(path: str) -> bytes:
     """A file's path, size and time; its path alone where there is no such file."""
     try:
         status = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except ValueError:
         return path.encode("utf-8", "surrogateescape")
     except OSError as error:
+        if error.errno in ABSENT:
+            return path.encode("utf-8", "surrogateescape")
         raise RunError(f"cannot read {path}: {error.strerror or error}") from error
     return f"{Path(path)} {status.st_size} {status.st_mtime_ns}".encode("utf-8", "surrogateescape")

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, brief
 from ..tasks import NO_YES, Examples, TaskFamily
+from .suitability import several_labels
 
 FEW_IMAGES = 5  # of a class; fewer leave none for some of training, fine-tuning and their validation
 SHOWN = 40  # tasks in the table
@@ -63,13 +64,16 @@ def summarize(family: TaskFamily, examples: Examples, images: int) -> tuple[Task
         One summary per task, in their order.
     """
     values = len(family.targets)
-    counts = torch.bincount(examples.task * values + examples.target, minlength=family.num_tasks * values)
-    table = counts.view(family.num_tasks, values)
+    if family.kind == "columns":  # each target is of one task
+        counts = torch.bincount(examples.target, minlength=values)
+    else:
+        counts = torch.bincount(examples.task * values + examples.target, minlength=family.num_tasks * values)
+    table = counts.view(-1, values).tolist()
     summaries = []
     for task, name in enumerate(family.tasks):
         places = (0, 1) if family.kind == "binary" else family.members[task]
-        answers = family.answers(task)
-        own = {answer: int(table[task, place]) for answer, place in zip(answers, places, strict=True)}
+        answers, row = family.answers(task), table[0 if family.kind == "columns" else task]
+        own = {answer: row[place] for answer, place in zip(answers, places, strict=True)}
         kind = "group" if family.kind == "classes" else "binary" if answers == NO_YES else "categorical"
         missing = math.nan if kind == "group" else 1 - sum(own.values()) / max(1, images)
         summaries.append(TaskSummary(name, kind, own, missing))
@@ -108,6 +112,12 @@ def warnings_of(summaries: Sequence[TaskSummary]) -> list[str]:
             more = f", and {len(few) - 5} more" if len(few) > 5 else ""
             said.append(f"task {one.task!r}: classes with fewer than {FEW_IMAGES} training images: {shown}{more}")
         if one.kind == "categorical":
+            if several := several_labels(one.counts):
+                example, labels = several
+                said.append(
+                    f"task {one.task!r} seems to hold several labels in a cell, such as {brief(example)}; each combination is a "
+                    f"class of its own. For one task a label, make a column of no and yes for each: {brief(', '.join(labels))}"
+                )
             said += [
                 f"task {one.task!r} has a class {name!r}; only empty cells are missing labels"
                 for name in one.counts

@@ -174,8 +174,25 @@ class Method(nn.Module, ABC):
     @torch.no_grad()
     def decided(self, encoded: Tensor, task_ids: Tensor, sample_ids: Tensor | None = None) -> Tensor:
         """As ``log_probabilities``, from what is ``encoded``."""
-        logs = self.decide(encoded, task_ids, sample_ids).log_softmax(-1)
+        logs = self._normalised(self.decide(encoded, task_ids, sample_ids))
         return logs[0] if len(logs) == 1 else logs.logsumexp(0) - torch.tensor(float(len(logs))).log()
+
+    def _normalised(self, logits: Tensor) -> Tensor:
+        """Log probabilities from logits ``(T, B, C)``. Outputs that came with added columns are normalised by themselves, so that
+        a task's answer has the bits that it had without them."""
+        sizes = self.head.added_output_sizes() if self.family.kind == "columns" else ()
+        if not sizes:
+            return logits.log_softmax(-1)
+        # A sum of two, of no and yes, has the same bits among any number of zeros.
+        first, later = logits.shape[-1] - sum(sizes) - self.head.paired_outputs(), list(sizes)
+        while later and self.head.paired_outputs() > first:
+            first += later.pop(0)
+        widths = [width for width in (logits.shape[-1] - sum(later), *later) if width]
+        normalised = []
+        for part in logits.split(widths, -1):
+            others = part.isneginf().all(-1, keepdim=True)  # than the outputs of the task that is asked
+            normalised.append(part.masked_fill(others, 0).log_softmax(-1).masked_fill(others, -torch.inf))
+        return torch.cat(normalised, -1)
 
     def num_learnable(self) -> int:
         return sum(parameter.numel() for parameter in self.learnable())
