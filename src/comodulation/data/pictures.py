@@ -33,9 +33,9 @@ def decode_image(cell: dict[str, Any] | bytes | str | Path | None, where: str) -
     """Decode an image to RGB.
 
     The orientation that a camera notes (EXIF) is applied. What is transparent is laid on white. Grey of 16 bits is scaled from
-    0..65535 to 0..255; grey of floating-point numbers from 0..1, or taken as it is where it goes up to 255. Of an animation or a
-    file of several pages the first is read. CMYK is converted as numbers: colour profiles are read for
-    no picture.
+    0..65535 to 0..255. Grey of floating-point numbers is scaled from 0..1, or taken as it is where it goes up to 255. Of an
+    animation, or of a file of several pages, the first picture is read. Colour profiles are not applied; CMYK is converted
+    without one.
 
     Args:
         cell: encoded bytes, a path, or a Hugging Face image cell, ``{"bytes": ..., "path": ...}``.
