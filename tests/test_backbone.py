@@ -310,3 +310,24 @@ def test_features_do_not_depend_on_the_layout_of_images():
     interleaved = pixels.contiguous(memory_format=torch.channels_last)
     assert not interleaved.is_contiguous()
     assert torch.equal(backbone(pixels), backbone(interleaved))
+
+
+def test_weights_made_for_another_image_size(tmp_path):
+    """A vision transformer's positions are interpolated, as timm does it for its own weights; what cannot be is refused."""
+    import timm
+    from timm.layers import resample_abs_pos_embed
+
+    torch.manual_seed(0)
+    name = "vit_tiny_patch16_224"
+    stored = timm.create_model(name, img_size=64).state_dict()
+    save_file({key: tensor.contiguous() for key, tensor in stored.items()}, tmp_path / "vit.safetensors")
+    backbone = Backbone(BackboneSettings(name, str(tmp_path / "vit.safetensors"), 96))
+    own = backbone.model.state_dict()
+    expected = resample_abs_pos_embed(stored["pos_embed"], new_size=[6, 6], num_prefix_tokens=1, verbose=False)
+    assert torch.allclose(own["pos_embed"], expected)
+    assert torch.equal(own["blocks.3.attn.qkv.weight"], stored["blocks.3.attn.qkv.weight"])
+    broken = {key: tensor.contiguous() for key, tensor in stored.items()}
+    broken["blocks.3.attn.qkv.weight"] = broken["blocks.3.attn.qkv.weight"][:-1].contiguous()
+    save_file(broken, tmp_path / "vit.safetensors")
+    with pytest.raises(InputError, match=r"0 unknown, 1 of another shape .* at this image size"):
+        Backbone(BackboneSettings(name, str(tmp_path / "vit.safetensors"), 96))

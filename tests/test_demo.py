@@ -97,3 +97,39 @@ def test_bad_arguments(tmp_path):
     with pytest.raises(InputError, match="not a demo's folder"):
         demo.run_demo(tmp_path / "other")
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["thesis.tex"]
+
+
+def test_an_interrupted_demo_can_be_run_again(tmp_path, monkeypatch):
+    """Whatever of its files are there by then, and the partial one of a process that was killed."""
+    out = tmp_path / "demo"
+
+    def interrupt(seed, rates=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "fit_seed", interrupt)
+    for left in ((), ("gains.svg", "head.safetensors"), (".adapter.safetensors.12.partial",)):
+        for name in left:
+            (out / name).write_text("")
+        with pytest.raises(KeyboardInterrupt):
+            demo.run_demo(str(out))
+    assert not list(out.glob("*.partial")) + list(out.glob(".*.partial"))
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"results.json": json.dumps({"study": "cifar100", "cells": []}), "cells.csv": ""},
+        {"results.json": "{", "cells.csv": ""},
+        {"cells.csv": "seed,method\n0,base\n"},
+        {"head.safetensors": "x", "adapter.safetensors": "x"},
+        {"cells.csv": "", "notes.txt": "x"},
+    ],
+)
+def test_what_others_wrote_is_not_overwritten(files, tmp_path, monkeypatch):
+    """A study's folder has a results.json and a cells.csv, too."""
+    monkeypatch.setattr(demo, "fit_seed", lambda *arguments: pytest.fail("it began"))
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match="not empty and not a demo's folder"):
+        demo.run_demo(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files

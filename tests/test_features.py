@@ -19,7 +19,7 @@ from comodulation.data import BadImageError, open_split
 from comodulation.errors import InputError, RunError
 from comodulation.feature_store import FeatureStore
 from comodulation.features import cache_folder, extract, features_of_images, locked
-from synthetic import images_at, snapshot, write
+from synthetic import images_at, picture, snapshot, write
 
 ROWS, BLOCK = 160, 64
 ROW_BYTES = 2 * 192 * 2 * 2
@@ -405,3 +405,83 @@ def test_where_the_cache_is(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "comodulation"
+
+
+# ---- images that could not be read, and can be now ----
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """160 images as files of two classes, all of them in the training split, and a function that opens it."""
+    for name in ("red", "blue"):
+        (tmp_path / "photos" / "train" / name).mkdir(parents=True)
+        for number in range(ROWS // 2):
+            picture(name, number).save(tmp_path / "photos" / "train" / name / f"{number:02}.png")
+    return tmp_path / "photos" / "train"
+
+
+def opened(photos):
+    return open_split(photos.parent, "train")
+
+
+def test_an_error_of_the_system_is_a_failure_and_no_bad_image(backbone, photos, tmp_path, monkeypatch):
+    """--skip-bad leaves out damaged pictures, not those that a full table of files keeps from being read."""
+    from comodulation.data import pictures
+
+    real = pictures.read_bounded
+
+    def read(path, limit):
+        if path.name == "07.png":
+            raise OSError(24, "Too many open files", str(path))
+        return real(path, limit)
+
+    monkeypatch.setattr(pictures, "read_bounded", read)
+    with pytest.raises(RunError, match=r"cannot read .*07\.png: Too many open files"):
+        extract(backbone, opened(photos), tmp_path / "cache", skip_bad=True)
+    monkeypatch.undo()
+    monkeypatch.setattr(features, "BLOCK", BLOCK)
+    result = extract(backbone, opened(photos), tmp_path / "cache", skip_bad=True)
+    assert result.bad_rows == ()
+
+
+@pytest.mark.parametrize("skip_bad", [True, False])
+def test_rows_that_could_not_be_read_are_read_again(skip_bad, backbone, photos, tmp_path, monkeypatch):
+    """A decoder that fails once (too little memory of its own, a plugin that was not there) does not cost a picture for ever."""
+    from comodulation.data import pictures
+
+    real = pictures.Image.open
+
+    def fail(source, **options):
+        raise ValueError("not now")
+
+    split = opened(photos)
+    monkeypatch.setattr(pictures.Image, "open", fail)
+    spoiled = extract(backbone, split, tmp_path / "cache", skip_bad=True)
+    assert len(spoiled.bad_rows) == ROWS
+    monkeypatch.setattr(pictures.Image, "open", real)
+    again = extract(backbone, opened(photos), tmp_path / "cache", skip_bad=skip_bad)
+    whole = extract(backbone, opened(photos), tmp_path / "other")
+    assert (again.bad_rows, again.extracted_rows) == ((), ROWS)
+    assert np.array_equal(again.array, whole.array)
+    assert again.key == whole.key != spoiled.key
+    assert extract(backbone, opened(photos), tmp_path / "cache").extracted_rows == 0
+
+
+def test_only_the_blocks_of_mended_rows_are_extracted_again(backbone, photos, tmp_path, monkeypatch):
+    from comodulation.data import pictures
+
+    real, bad = pictures.read_bounded, {"blue/03.png", "red/70.png"}
+
+    def read(path, limit):
+        if "/".join(path.parts[-2:]) in bad:
+            raise ValueError("not now")
+        return real(path, limit)
+
+    monkeypatch.setattr(pictures, "read_bounded", read)
+    assert extract(backbone, opened(photos), tmp_path / "cache", skip_bad=True).bad_rows == (3, 150)
+    bad.remove("blue/03.png")
+    again = extract(backbone, opened(photos), tmp_path / "cache", skip_bad=True)
+    assert (again.bad_rows, again.extracted_rows) == ((150,), BLOCK)
+    assert again.array[3].any()
+    with pytest.raises(BadImageError, match=r"row 150.*70\.png: not now"):
+        extract(backbone, opened(photos), tmp_path / "cache")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from command import SHORT, SMALL, comodulate
 from comodulation.config import make_config
-from comodulation.data import answer_column, folder_splits, is_binary, label_names, label_table_splits
+from comodulation.data import BadImageError, answer_column, folder_splits, is_binary, label_names, label_table_splits
 from comodulation.data.label_table import held_out, read_label_table
 from comodulation.errors import InputError
 from comodulation.labelled import open_splits, read_family, read_labels
@@ -136,6 +136,64 @@ def test_the_table_is_found_in_the_folder_and_the_index_is_left_out(images, tmp_
     rows = [(n, *row) for n, row in enumerate(zip(FILES, WARM, strict=True))]
     table(tmp_path / "own.csv", ("", "photo", "warm"), rows)
     assert label_table_splits("own.csv", str(tmp_path))["train"].label_columns == ["warm"]
+
+
+# ---- rows without their image, and names in place of paths ----
+
+
+def test_rows_whose_image_is_missing(images, tmp_path):
+    """Named, with the option that leaves them out; with it they are rows that cannot be read, in their places."""
+    rows = [*zip(FILES, WARM, COLOUR, strict=True), ("red/gone.png", "yes", "red"), ("", "no", "blue")]
+    path = table(tmp_path / "labels.csv", rows=rows)
+    with pytest.raises(InputError, match=r"line 123: column 'photo' is empty"):
+        label_table_splits(path, images)
+    path = table(tmp_path / "labels.csv", rows=rows[:-1])
+    with pytest.raises(
+        InputError, match=r"1 of 121 images are not in .*'red/gone\.png'.*--skip-bad leaves their rows out"
+    ):
+        label_table_splits(path, images)
+    splits = label_table_splits(table(tmp_path / "labels.csv", rows=rows), images, skip_missing=True)
+    assert sum(len(split) for split in splits.values()) == 122
+    unreadable = []
+    for split in splits.values():
+        for row in range(len(split)):
+            try:
+                split.image(row)
+            except BadImageError as error:
+                unreadable.append(str(error))
+    assert len(unreadable) == 2
+    assert any("gone.png: there is no such file" in message for message in unreadable)
+
+
+def test_no_image_at_all_is_refused_whatever_is_skipped(images, tmp_path):
+    """Most likely the wrong folder."""
+    path = table(tmp_path / "labels.csv", rows=[(f"x{n}.png", w, c) for n, (_, w, c) in enumerate(ROWS)])
+    for skip in (False, True):
+        with pytest.raises(InputError, match=r"120 of 120 images are not in .*, where images are named as 'blue/"):
+            label_table_splits(path, images, image_column="photo", skip_missing=skip)
+
+
+@pytest.mark.parametrize("named", ["by name", "without suffix", "by path without suffix"])
+def test_names_in_place_of_paths(named, images, tmp_path):
+    """The ids of a table are the files' names without suffix; numbers that are names too, but not of one row each, are none."""
+    short = {"by name": lambda f: f.split("/")[1], "without suffix": lambda f: f.split("/")[1][:-4],
+             "by path without suffix": lambda f: f[:-4]}[named]  # fmt: skip
+    rows = [(short(file), w, n % 7) for n, (file, w, _) in enumerate(ROWS)]
+    splits = label_table_splits(table(tmp_path / "labels.csv", ("id", "warm", "sender"), rows), images)
+    assert all(split.image_column == "id" for split in splits.values())
+    found = {}
+    for split in splits.values():
+        found |= cells(split, "warm")
+    assert found == dict(zip(FILES, WARM, strict=True))
+
+
+def test_a_name_of_two_images_is_refused(images, tmp_path):
+    for kind in ("red", "blue"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+        picture(kind, 0).save(tmp_path / "data" / kind / "a.png")
+    path = table(tmp_path / "labels.csv", ("id", "warm"), [("a", 1), ("b", 0)])
+    with pytest.raises(InputError, match=r"line 2: 'a' may be blue/a\.png or red/a\.png"):
+        label_table_splits(path, tmp_path / "data")
 
 
 # ---- images sorted in folders ----
@@ -377,7 +435,7 @@ FILES_REFUSED = {
         (b"photo;warm\na.png;1\n", "one column, 'photo;warm'; cells seem to be separated by ';', expected ','"),
         (b"photo,warm,warm\na.png,1,0\n", "several columns named 'warm'"),
         (b'photo,warm\n"a.png,1\n', "cannot be read as a table"),
-        (b"a,b\n1,2\n", "has no column of paths to files in .*--image-column, of a, b"),
+        (b"a,b\nx,y\n", "has no column of paths to files in .*, where images are named as '.*--image-column, of a, b"),
         (b"image,b\nx.png,2\nu.png,1\n", r"2 of 2 images are not in .*; first 'x\.png'"),
         (b"image,b,split\nred/0.png,2,tran\n", "line 2: split 'tran' is unknown, expected train, test or validation"),
         (b"\0\x01,b\n1,2\n", "its first line holds control characters"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import difflib
 import hashlib
-from dataclasses import asdict, dataclass
+import os
+import sys
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,13 @@ class BackboneSettings:
             raise InputError(f"feature size {self.feature_size} is out of range, expected 0 to 64")
 
 
+def placed(settings: BackboneSettings) -> BackboneSettings:
+    """Settings that name the same file of weights wherever a process stands: a run is read from elsewhere, too."""
+    path = os.path.expanduser(settings.weights)
+    named = settings.weights in WEIGHTS or not os.path.isfile(path)
+    return settings if named else replace(settings, weights=os.path.abspath(path))
+
+
 class Backbone(nn.Module):
     """A frozen timm model in eval mode, from uint8 images to one feature map.
 
@@ -90,7 +99,7 @@ class Backbone(nn.Module):
         if settings.weights == "pretrained" and offline:
             _load_in_order(self.model, _package_weights())
         elif settings.weights not in WEIGHTS:
-            _load_file(self.model, Path(settings.weights))
+            _load_file(self.model, Path(os.path.expanduser(settings.weights)))
         config = timm.data.resolve_model_data_config(self.model)
         self.crop_fraction = float(config["crop_pct"])
         self.crop_mode = choose(str(config["crop_mode"]), _CROP_MODES, f"crop mode of backbone {settings.name!r}:")
@@ -222,6 +231,8 @@ def _load_file(model: nn.Module, path: Path) -> None:
         raise InputError(f"{path} is not a readable safetensors file: {error}") from error
     own = model.state_dict()
     head = _classifier_prefixes(model)
+    if any(name in weights and own[name].shape != weights[name].shape for name in own if not name.startswith(head)):
+        weights = _resampled(model, weights)
     missing = [name for name in own if name not in weights and not name.startswith(head)]
     unknown = [name for name in weights if name not in own]
     shapes = [name for name in own if name in weights and own[name].shape != weights[name].shape]
@@ -229,9 +240,28 @@ def _load_file(model: nn.Module, path: Path) -> None:
     if wrong:
         raise InputError(
             f"{path} holds weights of another architecture: {len(missing)} tensors missing, {len(unknown)} unknown, "
-            f"{len(shapes)} of another shape (first: {wrong[0]!r})"
+            f"{len(shapes)} of another shape (first: {wrong[0]!r}); expected those of {type(model).__name__} at this image size"
         )
     model.load_state_dict({**own, **{name: weights[name] for name in weights if name not in shapes}})
+
+
+def _resampled(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights made for another image size, fitted to the model's as timm does it for its own; unchanged where it cannot.
+
+    Positions of a transformer are interpolated. What does not fit afterwards is refused by the caller.
+    """
+    fit = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    try:
+        return weights if fit is None else dict(fit(dict(weights), model))
+    except (
+        RuntimeError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+    ):  # of another architecture
+        return weights
 
 
 def _classifier_prefixes(model: nn.Module) -> tuple[str, ...]:

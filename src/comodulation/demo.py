@@ -26,7 +26,18 @@ from .report import gains_figure, svg
 from .session import build_head
 from .splits import Partition
 from .statistics import paired_difference
-from .store import head_tensors, save_adapter, write_bytes, write_json, write_tensors
+from .store import (
+    ADAPTER,
+    HEAD,
+    PARTIAL,
+    head_tensors,
+    read_json,
+    remove_partials,
+    save_adapter,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
 from .training import TrainingSettings, derived_seed
 from .tuning import Inputs, predict, tune
 
@@ -35,7 +46,8 @@ COUNTS = {"pretraining": 3072, "pretraining_validation": 256, "tuning": 2560, "v
 # Peak learning rates, chosen on the validation scenes of seeds 100 and 101 by benchmarks/demo_rates.py.
 LEARNING_RATES = {"hard-sharing": 0.03, "task-bias": 0.8, "attention": 0.8, "comodulation": 0.8}
 COMPARED = ("base", "hard-sharing", "class-mask", "task-bias", "attention", "comodulation")
-RESULTS = "results.json"
+RESULTS, CELLS, FIGURE = "results.json", "cells.csv", "gains.svg"
+FILES = (RESULTS, CELLS, FIGURE, HEAD, ADAPTER)
 
 
 def demo_config(seed: int, method: str = "comodulation") -> RunConfig:
@@ -55,12 +67,12 @@ def demo_config(seed: int, method: str = "comodulation") -> RunConfig:
 
 
 def run_demo(
-    out: Path, *, seeds: int = 5, first_seed: int = 0, report: Callable[[str], None] | None = None
+    out: str | Path, *, seeds: int = 5, first_seed: int = 0, report: Callable[[str], None] | None = None
 ) -> dict[str, Any]:
     """Run the demo and write its folder: results.json, cells.csv, gains.svg, and the first seed's head and adapter.
 
     Args:
-        out: folder; a demo that is there already is replaced.
+        out: folder; a demo that is there already, finished or interrupted, is replaced.
         seeds: number of seeds, at least 2 (one gives no interval).
         first_seed: the first of them.
         report: told a line after each seed.
@@ -72,6 +84,7 @@ def run_demo(
         raise InputError(f"--seeds must be 2 to 1000, got {seeds}: a paired interval needs at least 2")
     if not 0 <= first_seed <= 2**32 - 1 - seeds:
         raise InputError(f"seed {first_seed} is out of range, expected 0 to {2**32 - 1 - seeds}")
+    out = Path(out)
     _claim(out)
     began = time.perf_counter()
     cells: list[dict[str, Any]] = []
@@ -81,9 +94,9 @@ def run_demo(
             cells.append({"seed": seed, "method": name, "learnable_parameters": method.num_learnable(), **values})
         if place == 0:
             comodulation = methods["comodulation"][0]
-            write_bytes(out / "gains.svg", _figure(comodulation).encode())
-            write_tensors(out / "head.safetensors", head_tensors(comodulation.head))
-            save_adapter(comodulation, out / "adapter.safetensors")
+            write_bytes(out / FIGURE, _figure(comodulation).encode())
+            write_tensors(out / HEAD, head_tensors(comodulation.head))
+            save_adapter(comodulation, out / ADAPTER)
         if report:
             report(f"seed {seed} done ({place + 1}/{seeds}, {time.perf_counter() - began:.0f} s)")
     differences = {
@@ -101,8 +114,8 @@ def run_demo(
     writer = csv.DictWriter(sink, list(cells[0]))
     writer.writeheader()
     writer.writerows(cells)
-    write_bytes(out / "cells.csv", sink.getvalue().encode())
     write_json(out / RESULTS, result)
+    write_bytes(out / CELLS, sink.getvalue().encode())
     return result
 
 
@@ -245,10 +258,26 @@ def _figure(method: Method) -> str:
 def _claim(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file, expected a folder")
-    if out.exists() and any(out.iterdir()) and not (out / RESULTS).exists():
-        raise InputError(f"{out} is not empty and not a demo's folder; choose another --out")
     try:
+        if out.exists() and any(out.iterdir()) and not _is_demo(out):
+            raise InputError(f"{out} is not empty and not a demo's folder; choose another --out")
         out.mkdir(parents=True, exist_ok=True)
-        write_bytes(out / "cells.csv", b"")
+        remove_partials(out)
+        write_bytes(out / CELLS, b"")
     except (OSError, RunError) as error:
         raise InputError(f"cannot write to {out}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _is_demo(out: Path) -> bool:
+    """Whether a folder holds a demo, finished or not: studies have a results.json and a cells.csv, too.
+
+    A demo that was interrupted has its own files alone, and an empty table.
+    """
+    if (out / RESULTS).exists():
+        try:
+            found = read_json(out / RESULTS)
+        except InputError:
+            return False
+        return isinstance(found, dict) and {"cells", "comodulation_minus", "verdict"} <= set(found)
+    names = {path.name for path in out.iterdir() if not path.name.endswith(PARTIAL)}
+    return names <= set(FILES) and (not names or ((out / CELLS).is_file() and not (out / CELLS).stat().st_size))

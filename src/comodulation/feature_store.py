@@ -18,7 +18,7 @@ import json
 import os
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +179,15 @@ class FeatureStore:
         block = int(np.argmin(self.done))
         self._acquire(1 + block, wait=True)
         return block if self._still_missing(block) else None
+
+    def forget(self, blocks: Iterable[int]) -> None:
+        """Take blocks for missing, so that they are extracted again; on the disk nothing changes before they are written.
+
+        The line of a former extraction ends to count once its data are overwritten: they no longer have its checksum.
+        """
+        for block in blocks:
+            self.done[block] = False
+            self._bad.pop(block, None)
 
     def _still_missing(self, block: int) -> bool:
         """Keep a block whose lock was just got, unless its former holder has finished it."""

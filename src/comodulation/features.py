@@ -53,7 +53,7 @@ class Features:
     Attributes:
         array: ``(N, C, s, s)``, float16, memory-mapped, read-only.
         bad_rows: rows whose image could not be read; their features are zero and belong to no example.
-        key: identity of the features.
+        key: identity of the features and of the list of bad rows.
         extracted_rows: how many rows were computed in this call (0: all came from the cache).
     """
 
@@ -76,10 +76,10 @@ class Features:
         return torch.from_numpy(self.array[index].astype(np.float32))
 
 
-def cache_folder(chosen: Path | None = None) -> Path:
+def cache_folder(chosen: str | Path | None = None) -> Path:
     """Where caches live: ``chosen``, else $COMODULATION_CACHE, else the user's cache folder."""
     if chosen is not None:
-        return chosen
+        return Path(chosen)
     if configured := os.environ.get("COMODULATION_CACHE"):
         return Path(configured)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "comodulation"
@@ -88,7 +88,7 @@ def cache_folder(chosen: Path | None = None) -> Path:
 def extract(
     backbone: Backbone,
     split: Split,
-    cache: Path,
+    cache: str | Path,
     *,
     device: torch.device | str = "cpu",
     precision: str = "float32",
@@ -108,7 +108,8 @@ def extract(
         cache: cache folder; made if it is not there.
         device: where the backbone runs.
         precision: of the backbone's forward pass, ``float32`` or ``bfloat16``. Stored as float16.
-        skip_bad: go on when an image cannot be read, and list it in ``bad_rows``.
+        skip_bad: go on when an image cannot be read, and list it in ``bad_rows``. Each call reads such images again: one that can
+            be read now gets its features.
         report: called with (rows done, rows in all); rows of other processes count.
         rank: this process's number among ``world``: where in the split it begins, so that each reads a part of its own.
         world: how many processes are expected. Nothing depends on it but ``rank``'s meaning; more or fewer may come.
@@ -116,8 +117,10 @@ def extract(
     Raises:
         BadImageError: an unreadable image, unless ``skip_bad``.
         InputError: a rank that is not one of ``world``, an unknown precision.
-        RunError: the disk is full, or features that float16 cannot hold.
+        RunError: the disk is full, features that float16 cannot hold, or an image's file that the system cannot read (a
+            permission, a failing disk), whatever ``skip_bad``.
     """
+    cache = Path(cache)
     choose(precision, PRECISIONS, "precision")
     if not 0 <= rank < world:
         raise InputError(f"rank {rank} is not one of {world} processes, expected 0 to {world - 1}")
@@ -135,6 +138,7 @@ def extract(
     extracted = 0
     try:
         store.refresh()
+        store.forget(_readable_again(store, split, skip_bad))
         if not store.complete:
             if not folder.exists():
                 # Before anything is written, so that a data set of unreadable images leaves no trace.
@@ -151,13 +155,34 @@ def extract(
             # Their process was killed in between. The cache is complete without it, also where nothing can be written.
             with contextlib.suppress(OSError), _one_at_a_time, store:
                 store.merge()
-        if store.bad_rows and not skip_bad:
-            split.image(store.bad_rows[0])  # raises, naming it: a cache filled with --skip-bad must not hide it
         if report and not extracted:
             report(len(split), len(split))
-        return Features(store.array(), store.bad_rows, key, extracted)
+        return Features(store.array(), store.bad_rows, _key(key, store.bad_rows), extracted)
     except OSError as error:
         raise RunError(f"cannot write the feature cache {folder}: {error.strerror or error}") from error
+
+
+def _key(key: str, bad_rows: tuple[int, ...]) -> str:
+    """A cache's key, or another one where rows are bad: what is learned without them is not what is learned with them."""
+    return hashlib.sha256(json.dumps([key, bad_rows]).encode()).hexdigest()[:32] if bad_rows else key
+
+
+def _readable_again(store: FeatureStore, split: Split, skip_bad: bool) -> list[int]:
+    """Blocks with rows that could not be read when they were extracted and can be now.
+
+    Raises:
+        BadImageError: a row that still cannot, unless ``skip_bad``: a cache filled with --skip-bad must not hide it.
+    """
+    blocks = []
+    for row in store.bad_rows:
+        try:
+            split.image(row)
+        except BadImageError:
+            if not skip_bad:
+                raise
+        else:
+            blocks.append(row // store.block)
+    return blocks
 
 
 def features_of_images(backbone: Backbone, images: Tensor, precision: str = "float32") -> Tensor:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .backbone import Backbone
+from .backbone import Backbone, placed
 from .claiming import Claim, claimed, sources
 from .config import RunConfig, read_config, write_config
 from .data.summary import refuse_unlearnable, summarize, summary_table, warnings_of
@@ -35,7 +35,12 @@ class FitResult:
 
 
 def fit(
-    configs: list[RunConfig], out: Path, cache: Path, *, resume: bool = False, progress: Progress | None = None
+    configs: list[RunConfig],
+    out: str | Path,
+    cache: str | Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
 ) -> list[FitResult]:
     """Fit one or several methods that share everything else, and write a run folder for each.
 
@@ -56,6 +61,8 @@ def fit(
     Returns:
         The runs; none in a process that is not the first.
     """
+    out, cache = Path(out), Path(cache)
+    configs = [_placed(config) for config in configs]
     place = Place.of_environment()
     first = place.rank == 0
     tell = progress if progress and first else Silent()
@@ -101,6 +108,8 @@ def fit(
         unfinished = [run for run, done in zip(zip(configs, folders, strict=True), finished, strict=True) if not done]
         if unfinished:
             tell.message(summary_table(found, {name: len(split) for name, split in splits.items()}))
+            for note in dict.fromkeys(note for split in splits.values() for note in split.notes):
+                tell.message(f"warning: {note}")
             for name, reason in left_out.items():
                 tell.message(
                     f"left out column {name!r}: {reason}; --task {name} takes it, --ignore {name} ends this line"
@@ -127,9 +136,13 @@ def fit(
         return [FitResult(folder, read_json(folder / METRICS)) for folder in folders] if first else []
 
 
+def _placed(config: RunConfig) -> RunConfig:
+    return config.model_copy(update={"backbone": placed(config.backbone)})
+
+
 def _claim(config: RunConfig) -> Claim:
     def read(path: Path) -> dict[str, Any]:
-        return read_config(path).model_dump()
+        return _placed(read_config(path)).model_dump()
 
     return Claim(CONFIG, write_config(config).encode(), config.model_dump(), read, "a run folder")
 

@@ -97,7 +97,9 @@ def grow_run(
             else "label columns: --task or --attribute adds one"
         )
         raise InputError(f"this run's tasks are {given}")
-    changed = config.model_copy(update={"data": data, **({} if labels is None else {"labels": labels})})
+    changed = config.model_copy(
+        update={"data": data, "skip_bad": skip_bad, **({} if labels is None else {"labels": labels})}
+    )
     splits = open_splits(changed, [config.train_split], [config.test_split], tasks=names)
     for name in names:
         splits[config.train_split].feature(name)

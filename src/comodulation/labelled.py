@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,13 +12,11 @@ from .config import WHICH_TASKS, RunConfig
 from .data import (
     Split,
     answer_column,
-    available_splits,
     class_column,
-    folder_splits,
+    find_splits,
     is_binary,
     label_names,
     label_table_splits,
-    open_split,
     yes_no_column,
 )
 from .data.suitability import unlearnable
@@ -48,7 +46,7 @@ def open_splits(
     """Splits of the data that a configuration names.
 
     Args:
-        config: data, labels, image column.
+        config: data, labels, image column, whether rows of a label table may be without their images.
         needed: names of splits that must be there.
         wanted: names of splits that are opened where they are there.
         tasks: columns of a label table that are read; none reads the configuration's.
@@ -57,25 +55,25 @@ def open_splits(
     Raises:
         InputError: no such data, or not the splits that are needed.
     """
+    tables: dict[str, Split] = {}
+    openers: dict[str, Callable[[], Split]] = {}
     if config.labels:
-        found = label_table_splits(
+        tables = label_table_splits(
             config.labels,
             config.data,
             config.image_column,
             tasks or config.tasks,
             ignore=config.ignore,
             answers=answers,
+            skip_missing=config.skip_bad,
         )
     else:
-        found = (folder_splits(config.data) if config.columns else None) or {}
-    there = list(found) or available_splits(config.data)
+        openers = find_splits(config.data, image_column=config.image_column)
+    there = list(tables or openers)
     for name in needed:
         choose(name, there, f"split of {config.data}")
     names = [name for name in dict.fromkeys([*needed, *wanted]) if name in there]
-    return {
-        name: found[name] if found else open_split(config.data, name, image_column=config.image_column)
-        for name in names
-    }
+    return {name: tables[name] if tables else openers[name]() for name in names}
 
 
 def learnable_columns(config: RunConfig, split: Split) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -50,8 +50,9 @@ class Run:
     paired_outputs: int = 0
 
     @classmethod
-    def open(cls, folder: Path) -> Run:
+    def open(cls, folder: str | Path) -> Run:
         """Open a run folder. Raises InputError for a folder that is not one, or is not finished."""
+        folder = Path(folder)
         if (folder / ADDED).exists() and not (folder / METRICS).exists():
             raise InputError(f"the run in {folder} is not finished; continue it with add-task --resume")
         if not folder.is_dir() or not (folder / CONFIG).exists():
@@ -80,7 +81,7 @@ class Run:
         *,
         revision: str | None = None,
         token: str | None = None,
-        cache: Path | None = None,
+        cache: str | Path | None = None,
         endpoint: str | None = None,
     ) -> Run:
         """Open a run that someone shared: a folder of ``save_pretrained``, or a repository of the Hugging Face hub.
@@ -97,7 +98,13 @@ class Run:
         """
         folder, root = Path(name), None
         if not folder.is_dir():
-            folder = download(str(name), revision=revision, token=token, cache=cache, endpoint=endpoint)
+            folder = download(
+                str(name),
+                revision=revision,
+                token=token,
+                cache=None if cache is None else Path(cache),
+                endpoint=endpoint,
+            )
             root = folder.parents[1]  # the cache keeps files beside the folder and links to them
         check_shared(folder, root)
         return cls.open(folder)
@@ -140,7 +147,7 @@ class Run:
         self,
         data: str,
         split: str | None,
-        cache: Path,
+        cache: str | Path,
         *,
         labels: str | None = None,
         skip_bad: bool = False,
@@ -168,7 +175,7 @@ class Run:
         self,
         data: str,
         split: str | None,
-        cache: Path,
+        cache: str | Path,
         *,
         labels: str | None = None,
         skip_bad: bool = False,
@@ -179,14 +186,16 @@ class Run:
         name = split or self.config.test_split
         if labels is not None and self.config.group:
             raise InputError("a table of labels has a column for each task; this run's tasks are groups of classes")
-        changed: dict[str, Any] = {"data": data, **({} if labels is None else {"labels": labels})}
+        changed: dict[str, Any] = {
+            "data": data, "skip_bad": skip_bad, **({} if labels is None else {"labels": labels})
+        }  # fmt: skip
         answers = {task: self.family.answers(number) for number, task in enumerate(self.family.tasks)}
         opened = open_splits(self.config.model_copy(update=changed), [name], answers=answers)[name]
         labelled = read_labels(self.config, opened, self.family)
-        for warning in without_labels(self.family, labelled):
+        for warning in (*opened.notes, *without_labels(self.family, labelled)):
             tell.message(f"warning: {warning}")
         self.method.eval()  # a damaged run shows before anything is extracted
-        with writable(cache):
+        with writable(Path(cache)):
             features = extract(
                 self.backbone, opened, cache, precision=self.config.precision, skip_bad=skip_bad,
                 report=partial(tell.extraction, name),
@@ -197,7 +206,7 @@ class Run:
             raise InputError(f"split {name!r} of {data!r} has no labelled image that can be read")
         return features, examples
 
-    def predict(self, images: Sequence[Path], tasks: Sequence[str]) -> list[dict[str, Any]]:
+    def predict(self, images: Sequence[str | Path], tasks: Sequence[str]) -> list[dict[str, Any]]:
         """Predictions for image files under named tasks (none: all of them).
 
         Returns:
@@ -259,7 +268,8 @@ def content_id(pixels: torch.Tensor) -> int:
     return int.from_bytes(hashlib.sha256(pixels.numpy().tobytes()).digest()[:7], "little")
 
 
-def _file(path: Path) -> Path:
+def _file(path: str | Path) -> Path:
+    path = Path(path)
     if not path.is_file():
         raise InputError(f"no such image: {path}")
     return path

@@ -13,7 +13,8 @@ from .celeba import CELEBA_ATTRIBUTES, CELEBA_GROUPS, CELEBA_SPLITS, open_celeba
 from .image_folders import folder_splits
 from .label_table import label_table_splits
 from .labels import answer_column, binary_column, class_column, is_binary, label_names, yes_no_column
-from .source import BadImageError, Split, available_splits, open_split
+from .opening import available_splits, find_splits, open_split
+from .source import BadImageError, Split
 
 __all__ = [
     "CELEBA_ATTRIBUTES",
@@ -32,6 +33,7 @@ __all__ = [
     "cifar100_classes",
     "class_attributes",
     "class_column",
+    "find_splits",
     "folder_splits",
     "is_binary",
     "label_names",

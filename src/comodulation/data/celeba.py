@@ -19,7 +19,8 @@ import numpy as np
 from ..errors import InputError, brief
 from ..files import check_regular
 from .label_table import check_text
-from .source import Split, available_splits, open_split
+from .opening import available_splits, open_split
+from .source import Split
 
 CELEBA_SPLITS = ("train", "valid", "test")  # partitions 0, 1, 2
 _SPLIT_NAMES = {"train": ("train",), "valid": ("valid", "validation", "val"), "test": ("test",)}

@@ -20,12 +20,12 @@ from typing import Any
 from ..errors import InputError, brief, choose
 from ..files import check_regular
 from ..tasks import NO_YES
+from .folder_files import SPLITS, NamedImages
 from .labels import distinct_words, label_word, means_no_and_yes, places_of
 from .source import Split
 
 TEST_SHARE = 0.2  # of the images, where nothing else says which are for testing
 SPLIT_COLUMN = "split"
-SPLITS = {"train": "train", "test": "test", "validation": "validation", "val": "validation", "valid": "validation"}
 PATH_NAMES = ("image", "file_name", "filename", "file", "path")  # what an image column is called when no file is there
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 # A small file can claim to hold more than there is memory for: a run of equal cells takes a few bytes of parquet.
@@ -76,24 +76,27 @@ def read_label_table(path: Path) -> LabelTable:
 
 
 def label_table_splits(
-    labels: str,
-    folder: str,
+    labels: str | Path,
+    folder: str | Path,
     image_column: str | None = None,
     tasks: Sequence[str] = (),
     *,
     ignore: Sequence[str] = (),
     answers: Mapping[str, Sequence[str]] | None = None,
+    skip_missing: bool = False,
 ) -> dict[str, Split]:
     """The splits of a folder of images and its table of labels.
 
     Args:
         labels: the table; where there is no such file, one of this name in ``folder``.
-        folder: of the images; the table's paths are relative to it.
+        folder: of the images; the table's paths are relative to it. A column of names without suffix or without folder is read
+            where each belongs to one image only.
         image_column: the column of paths; None finds it.
         tasks: the label columns; none takes all columns but paths and splits, and leaves out those that hold no labels.
         ignore: columns that are not read, where ``tasks`` names none.
         answers: the answers of tasks that are known, as of a run, by column. Of these columns, those that the table has are
             read, with these answers as their classes.
+        skip_missing: keep rows whose image is not there, as rows whose image cannot be read, where other images are there.
 
     Returns:
         By name ``train`` and, where there are such rows, ``test`` and ``validation``. Label columns are integers 0 and 1 for
@@ -109,16 +112,17 @@ def label_table_splits(
     base = Path(os.path.abspath(base))
     path = Path(labels).expanduser()
     table = read_label_table(path if path.exists() or not (base / labels).exists() else base / labels)
-    image_column = _image_column(table, base, image_column)
-    files = _files(table, base, image_column)
+    image_column, known = _image_column(table, base, image_column)
+    files = _files(table, base, image_column, known, skip_missing)
     has_splits = SPLIT_COLUMN in table.columns and SPLIT_COLUMN not in (answers or tasks)
     skipped = {image_column, *([SPLIT_COLUMN] if has_splits else [])}
     others = dict.fromkeys(name for name in (*table.columns, *table.unread) if name not in skipped)
     if not others:
         raise InputError(f"{table.path} has no label column: only {', '.join(table.columns)}")
     columns, left_out = _label_columns(table, others, tasks, ignore, answers or {})
-    names = _given_splits(table) if has_splits else [held_out(file) for file in files]
-    cells = [{"bytes": None, "path": str(base / file)} for file in files]
+    dealt_by = [file or line for file, line in zip(files, table.lines, strict=True)]
+    names = _given_splits(table) if has_splits else [held_out(name) for name in dealt_by]
+    cells = [{"bytes": None, "path": None if file is None else str(base / file)} for file in files]
     return table_splits(str(table.path), image_column, cells, columns, names, left_out)
 
 
@@ -299,23 +303,26 @@ def _check_header(header: Sequence[str], path: Path) -> None:
 # ---- cells -> images, labels, splits ----
 
 
-def _image_column(table: LabelTable, base: Path, given: str | None) -> str:
-    if given is not None:
-        return choose(given, table.columns, "image column")
-    found = [
-        name
-        for name, cells in table.columns.items()
-        if any((base / cell).is_file() for cell in [cell for cell in cells if cell][:_TRIED] if _is_name(cell))
-    ]
-    # Where no file is found at all, a telling name lets the message say which are missing.
-    found = found or [name for name in table.columns if name.lower() in PATH_NAMES][:1]
+def _image_column(table: LabelTable, base: Path, given: str | None) -> tuple[str, NamedImages | None]:
+    """The column of images, and the images below the folder by name where its cells are names and not paths."""
+    columns = {given: table.columns[choose(given, table.columns, "image column")]} if given else table.columns
+    tried = {name: [cell for cell in cells if cell][:_TRIED] for name, cells in columns.items()}
+    found = [name for name, cells in tried.items() if any(_is_name(cell) and (base / cell).is_file() for cell in cells)]
+    if len(found) == 1:
+        return found[0], None
+    known = NamedImages(base)
+    # Where no file is found at all, a telling name lets the message say which are missing. Elsewhere names of images stand for
+    # one row each, which numbers that happen to be names of images (an age, a sender) seldom do.
+    telling = [name for name in columns if name == given or name.lower() in PATH_NAMES][:1]
+    single = [name for name, cells in columns.items() if len(set(cells)) == len(cells)]
+    found = found or telling or [name for name in single if any(known.files(cell) for cell in tried[name])]
     if len(found) != 1:
         what = "no column" if not found else f"{len(found)} columns ({', '.join(found)})"
         raise InputError(
-            f"{table.path} has {what} of paths to files in {base}; name the one with --image-column, of "
+            f"{table.path} has {what} of paths to files in {base}{known.example()}; name the one with --image-column, of "
             f"{', '.join(table.columns)}"
         )
-    return found[0]
+    return found[0], known
 
 
 def _is_name(cell: str) -> bool:
@@ -323,27 +330,40 @@ def _is_name(cell: str) -> bool:
     return "\0" not in cell and all(len(os.fsencode(part)) < 256 for part in cell.split("/")) and len(cell) < 2048
 
 
-def _files(table: LabelTable, base: Path, column: str) -> list[str]:
-    """Path of each row's image relative to the folder."""
-    files: list[str] = []
+def _files(
+    table: LabelTable, base: Path, column: str, known: NamedImages | None, skip_missing: bool
+) -> list[str | None]:
+    """Path of each row's image relative to the folder; None where the cell is empty."""
+    files: list[str | None] = []
     first_line: dict[str, str] = {}
     missing: list[tuple[str, str]] = []
     for line, cell in zip(table.lines, table.columns[column], strict=True):
         where = f"{table.path}, {line}"
         if cell is None:
-            raise InputError(f"{where}: column {column!r} is empty, expected the path of an image")
+            if not skip_missing:
+                raise InputError(f"{where}: column {column!r} is empty, expected the path of an image")
+            files.append(None)
+            continue
         relative = os.path.relpath(os.path.normpath(base / cell), base) if "\0" not in cell else cell
         if relative == os.pardir or relative.startswith(os.pardir + os.sep):
             raise InputError(f"{where}: {brief(cell)} is outside the folder {base}")
+        if known and len(named := known.files(cell)) > 0:
+            if len(named) > 1:
+                raise InputError(f"{where}: {brief(cell)} may be {named[0]} or {named[1]} in {base}; give paths")
+            relative = named[0]
         if relative in first_line:
             raise InputError(f"{where}: image {brief(cell)} is there twice, also on {first_line[relative]}")
         first_line[relative] = line
         if not _is_name(cell) or not (base / relative).is_file():
             missing.append((where, cell))
         files.append(Path(relative).as_posix())
-    if missing:
+    there = sum(file is not None for file in files) - len(missing)
+    if missing and not (skip_missing and there):
         where, cell = missing[0]
-        raise InputError(f"{len(missing)} of {len(files)} images are not in {base}; first {brief(cell)} ({where})")
+        more = "; --skip-bad leaves their rows out" if there else (known or NamedImages(base)).example()
+        raise InputError(
+            f"{len(missing)} of {len(files)} images are not in {base}; first {brief(cell)} ({where}){more}"
+        )
     return files
 
 

@@ -1,31 +1,26 @@
-"""Any Hugging Face dataset, or a folder of parquet files, as splits with images and label columns.
+"""One split of a data set: images that stay encoded until they are asked for, and label columns.
 
-Images stay encoded bytes until they are asked for, so that an unreadable one can be named, and so that opening a data
-set costs no decoding.
+So an image that cannot be read can be named, and opening a data set costs no decoding.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from ..errors import InputError, brief, choose
-from ..hub import hub_or_offline
+from ..errors import RunError, brief, choose
+from .pictures import ABSENT, DECODING, BadImageError, decode_image
+
+__all__ = ["BadImageError", "Split", "decode_image"]
 
 _HASH_ROWS = 1000
-
-
-class BadImageError(InputError):
-    """An image that cannot be read; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +34,7 @@ class Split:
         image_column: its name.
         folder: what paths of images are relative to; None where all are absolute.
         left_out: columns of a table of labels that hold no labels, and why not.
+        notes: what else of the data was left out, and why; a sentence each, for the user.
     """
 
     source: str
@@ -47,6 +43,7 @@ class Split:
     image_column: str
     folder: Path | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.table)
@@ -60,6 +57,7 @@ class Split:
 
         Raises:
             BadImageError: missing, truncated or not an image; names source, split, row and file.
+            RunError: the system cannot read its file.
         """
         cell = self._placed(self._images[row][self.image_column])
         return decode_image(cell, f"{self.source} [{self.name}, row {row}]")
@@ -87,14 +85,12 @@ class Split:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the image contents in order (files outside the table: path, size and time), whatever their place."""
-        digest = hashlib.sha256()
+        """Hash of the image contents in order (files outside the table: path, size and time), and of how they are decoded."""
+        digest = hashlib.sha256(f"decoding {DECODING}".encode())
         for cell in self._image_cells():
             content = cell.get("bytes") if cell else None
             if content is None and cell and cell.get("path"):
-                path = Path(cell["path"])
-                stat = path.stat() if path.exists() else None
-                content = f"{path} {stat.st_size} {stat.st_mtime_ns}".encode() if stat else str(path).encode()
+                content = _identity(cell["path"])
             digest.update(len(content or b"").to_bytes(8, "little"))
             digest.update(content or b"")
         return digest.hexdigest()
@@ -127,110 +123,14 @@ class Split:
         return {**cell, "path": place}
 
 
-def decode_image(cell: dict[str, Any] | bytes | str | Path | None, where: str) -> Image.Image:
-    """Decode encoded bytes, a path, or a Hugging Face image cell to an RGB image; ``where`` names it in errors."""
-    if isinstance(cell, dict):
-        path = cell.get("path")
-        where = f"{where}, {path}" if path else where
-        cell = cell.get("bytes") or path
-    if cell is None:
-        raise BadImageError(f"no image at {where}")
+def _identity(path: str) -> bytes:
+    """A file's path, size and time; its path alone where there is no such file."""
     try:
-        with Image.open(io.BytesIO(cell) if isinstance(cell, bytes) else cell, formats=_formats()) as image:
-            return image.convert("RGB")
-    except Exception as error:  # Pillow's readers raise whatever a damaged file leads them into
-        reason = str(error).split(": <")[0].split(" <")[0] or type(error).__name__
-        raise BadImageError(f"unreadable image: {where}: {reason}") from error
-
-
-@cache
-def _formats() -> list[str]:
-    """All that Pillow reads by itself: PostScript it would hand to an interpreter, Ghostscript."""
-    Image.init()
-    return [name for name in Image.OPEN if name != "EPS"]
-
-
-def available_splits(source: str) -> list[str]:
-    """Names of the splits of a data set, without reading it."""
-    import datasets
-
-    _quiet()
-    where = _resolve(source)
-    try:
-        with _reaching(where):
-            return [str(name) for name in datasets.get_dataset_split_names(where)]
-    except Exception as error:  # the loader raises whatever its file format's reader raises
-        known = "" if Path(where).is_dir() else "no such folder; as a data set of the Hugging Face hub: "
-        raise InputError(f"cannot read data {source!r}: {known}{_first_line(error)}") from error
-
-
-def open_split(source: str, split: str, *, image_column: str | None = None) -> Split:
-    """Open one split.
-
-    Args:
-        source: a folder of parquet files (train-*.parquet, test-*.parquet), or a Hugging Face dataset id.
-        split: train, test, ...
-        image_column: None finds the one image column.
-
-    Raises:
-        InputError: no such folder, data set, split or column, a split without rows, no or several image columns.
-    """
-    import datasets
-
-    _quiet()
-    where = _resolve(source)
-    choose(split, available_splits(source), f"split of {source}")
-    try:
-        with _reaching(where):
-            table = datasets.load_dataset(where, split=split)
-    except Exception as error:
-        # So does `datasets` say that all of a split's files are without rows.
-        reason = "it is empty" if "corresponds to no data" in str(error) else _first_line(error)
-        raise InputError(f"cannot read split {split!r} of {source!r}: {reason}") from error
-    if len(table) == 0:
-        raise InputError(f"split {split!r} of {source!r} is empty")
-    images = [name for name, feature in table.features.items() if isinstance(feature, datasets.Image)]
-    if image_column is None:
-        images = images or [name for name in ("image", "img") if name in table.column_names]
-        if len(images) != 1:
-            found = f"{len(images)} image columns ({', '.join(images)})" if images else "no image column"
-            raise InputError(
-                f"{source!r} has {found}; name one with --image-column, of {', '.join(table.column_names)}"
-            )
-        image_column = images[0]
-    else:
-        choose(image_column, table.column_names, "image column")
-    try:
-        table = table.cast_column(image_column, datasets.Image(decode=False))
-    except Exception as error:
-        raise InputError(f"column {image_column!r} of {source!r} does not hold images: {_first_line(error)}") from error
-    return Split(source, split, table, image_column, Path(where) if Path(where).is_dir() else None)
-
-
-def _resolve(source: str) -> str:
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return str(path.resolve())
-    if path.exists():
-        raise InputError(f"data {source!r} is a file; give the folder that holds it, or a Hugging Face dataset id")
-    if source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise InputError(f"no such data folder: {source!r}")
-    return source
-
-
-def _reaching(where: str) -> contextlib.AbstractContextManager[None]:
-    """What reading a folder (nothing) or a data set of the hub takes."""
-    return contextlib.nullcontext() if Path(where).is_dir() else hub_or_offline()
-
-
-def _first_line(error: Exception) -> str:
-    cause = error.__cause__ or error
-    text = str(cause).strip() or str(error).strip() or type(error).__name__
-    return text.splitlines()[0]
-
-
-def _quiet() -> None:
-    import datasets
-
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
+        status = os.stat(path)
+    except ValueError:
+        return path.encode("utf-8", "surrogateescape")
+    except OSError as error:
+        if error.errno in ABSENT:
+            return path.encode("utf-8", "surrogateescape")
+        raise RunError(f"cannot read {path}: {error.strerror or error}") from error
+    return f"{Path(path)} {status.st_size} {status.st_mtime_ns}".encode("utf-8", "surrogateescape")

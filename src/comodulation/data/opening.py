@@ -1,0 +1,158 @@
+"""Data by name: a folder of parquet files, of sorted images or of images with metadata, or a Hugging Face data set -> splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path, PurePath
+from typing import Any
+
+from ..errors import InputError, choose
+from ..hub import hub_or_offline
+from .folder_files import folder_files
+from .image_folders import sorted_images
+from .metadata_folders import metadata_splits
+from .source import Split
+from .table_files import first_line, load_tables, split_files
+
+_TEXT = (".csv", ".tsv", ".json", ".jsonl")  # beside images they may be anything
+
+Opener = Callable[[], Split]
+
+
+def find_splits(source: str | Path, *, image_column: str | None = None) -> dict[str, Opener]:
+    """What opens each split of a data set, by the split's name.
+
+    Args:
+        source: a folder, or the id of a Hugging Face data set. A folder holds tables (parquet, arrow, csv, JSON) with a column of
+            images, folders of images, or images with metadata.csv, .jsonl or .parquet.
+        image_column: of a table; None finds the one image column.
+
+    Raises:
+        InputError: no such folder or data set, or one that holds none of these.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    source = str(source)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _of_folder(source, path.resolve(), image_column)
+    if path.exists():
+        raise InputError(f"data {source!r} is a file; give the folder that holds it, or a Hugging Face dataset id")
+    if source.startswith((".", "/", "~")) or source.count("/") > 1:
+        raise InputError(f"no such data folder: {source!r}")
+    return _of_hub(source, image_column)
+
+
+def available_splits(source: str | Path) -> list[str]:
+    """Names of the splits of a data set, without reading its images. Raises InputError as ``find_splits``."""
+    return list(find_splits(source))
+
+
+def open_split(source: str | Path, split: str, *, image_column: str | None = None) -> Split:
+    """Open one split.
+
+    Args:
+        source: as for ``find_splits``.
+        split: train, test, ...
+        image_column: None finds the one image column.
+
+    Raises:
+        InputError: no such folder, data set, split or column, a split without rows, no or several image columns, a column of
+            numbers.
+    """
+    found = find_splits(source, image_column=image_column)
+    return found[choose(split, found, f"split of {source}")]()
+
+
+def _of_folder(source: str, base: Path, image_column: str | None) -> dict[str, Opener]:
+    files = folder_files(base)
+    found = metadata_splits(source, base, files)
+    # A table deeper in a folder of images is something that lies there, not the data.
+    tables = None if found else split_files(base, [file for file in files if len(file.parts) == 1 or _is_data(file)])
+    if not found and (tables is None or tables[0] in _TEXT):
+        found = sorted_images(source, base, files)
+        tables = None if found else split_files(base, files)
+    if found:
+        return {name: partial(_with_column, split, image_column) for name, split in found.items()}
+    if tables is None:
+        raise InputError(
+            f"cannot read data {source!r}: it holds no parquet files, no images in folders of classes, and no images with a "
+            "metadata.csv"
+        )
+    suffix, by_split = tables
+    return {name: partial(_of_files, source, base, name, own, suffix, image_column) for name, own in by_split.items()}
+
+
+def _is_data(file: PurePath) -> bool:
+    """Whether a file is in ``data/``, where repositories of the hub have their tables."""
+    return file.parts[:-1] == ("data",)
+
+
+def _with_column(split: Split, image_column: str | None) -> Split:
+    """A split as it is; raises InputError for another image column than its own."""
+    if image_column is not None:
+        choose(image_column, [split.image_column], "image column")
+    return split
+
+
+def _of_files(source: str, base: Path, name: str, files: list[str], suffix: str, image_column: str | None) -> Split:
+    table = load_tables(f"split {name!r} of {source!r}", {name: files}, suffix)[name]
+    return _of_table(source, name, table, image_column, base)
+
+
+def _of_hub(source: str, image_column: str | None) -> dict[str, Opener]:
+    import datasets
+
+    try:
+        with hub_or_offline():
+            names = [str(name) for name in datasets.get_dataset_split_names(source)]
+    except Exception as error:  # the loader raises whatever it meets
+        raise InputError(
+            f"cannot read data {source!r}: no such folder; as a data set of the Hugging Face hub: {first_line(error)}"
+        ) from error
+
+    def opened(name: str) -> Split:
+        try:
+            with hub_or_offline():
+                table = datasets.load_dataset(source, split=name)
+        except Exception as error:
+            raise InputError(f"cannot read split {name!r} of {source!r}: {first_line(error)}") from error
+        return _of_table(source, name, table, image_column)
+
+    return {name: partial(opened, name) for name in names}
+
+
+def _of_table(source: str, name: str, table: Any, image_column: str | None, folder: Path | None = None) -> Split:
+    """A split of a table that `datasets` has read."""
+    import datasets
+
+    if len(table) == 0:
+        raise InputError(f"split {name!r} of {source!r} is empty")
+    images = [column for column, feature in table.features.items() if isinstance(feature, datasets.Image)]
+    if image_column is None:
+        images = images or [column for column in ("image", "img") if column in table.column_names]
+        if len(images) != 1:
+            found = f"{len(images)} image columns ({', '.join(images)})" if images else "no image column"
+            raise InputError(
+                f"{source!r} has {found}; name one with --image-column, of {', '.join(table.column_names)}"
+            )
+        image_column = images[0]
+    else:
+        choose(image_column, table.column_names, "image column")
+    feature = table.features[image_column]
+    # `datasets` would make a picture of numbers, too: of an embedding one that is a pixel high.
+    text = isinstance(feature, datasets.Value) and feature.dtype.removeprefix("large_") in ("binary", "string")
+    if not text and not isinstance(feature, (datasets.Image, dict)):
+        kind = feature.dtype if isinstance(feature, datasets.Value) else type(feature).__name__
+        raise InputError(
+            f"column {image_column!r} of {source!r} does not hold images: it holds {kind}, expected encoded images or paths "
+            "of files (embeddings and arrays of pixels are not read)"
+        )
+    try:
+        table = table.cast_column(image_column, datasets.Image(decode=False))
+    except Exception as error:
+        raise InputError(f"column {image_column!r} of {source!r} does not hold images: {first_line(error)}") from error
+    return Split(source, name, table, image_column, folder)
