@@ -7,6 +7,7 @@ new images would; the test split, where there is one, does not.
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 
+from .analysis.calibration import scaled
 from .config import RunConfig, write_config
 from .data import Split, binary_column, class_column
 from .errors import InputError, brief
@@ -97,12 +99,18 @@ def grow_run(
         began = time.perf_counter()
         fresh = fresh.to(fabric.device)
         usable = {name: _readable(examples[name], features[name]) for name in splits}
-        entry, predictions = _learn(fresh, config, features, usable, fabric, tell)
+        entry, predictions = _learn(fresh, config, features, usable, fabric, tell, run.temperature)
         entry["seconds"] = round(time.perf_counter() - began, 2)
         grown = add_tasks(run.method, fresh.cpu())
-        metrics = {**run.metrics, "learnable_parameters": grown.num_learnable()}
+        metrics = {
+            **run.metrics,
+            "learnable_parameters": grown.num_learnable(),
+            "finished": datetime.date.today().isoformat(),
+        }
         metrics["added"] = [*metrics.get("added", []), entry]
-        _write(run, grown, _config_of(config, grown.family), metrics, predictions, fresh.family, out)
+        tested = "test" in entry
+        files = splits[config.test_split if tested else config.train_split].names(data)
+        _write(run, grown, _config_of(config, grown.family), metrics, predictions, fresh.family, files, out)
     return FitResult(out, metrics)
 
 
@@ -113,8 +121,12 @@ def _learn(
     examples: dict[str, Examples],
     fabric: Any,
     tell: Progress,
+    temperature: float | None,
 ) -> tuple[dict[str, Any], Any]:
-    """Fine-tune the new tasks; what metrics.json says of them, and predictions of the test split, or else validation."""
+    """Fine-tune the new tasks; what metrics.json says of them, and predictions of the test split, or else validation.
+
+    Both at the run's temperature, at which it answers all of its tasks.
+    """
     train = examples[config.train_split]
     first, images = first_rows(train.image)
     parts = partition(
@@ -124,14 +136,15 @@ def _learn(
     tuning, validation = train.of_images(parts.tuning), train.of_images(parts.tuning_validation)
     inputs = Inputs(fresh, features[config.train_split], images)
     history = tune(fresh, inputs, tuning, validation, config, fabric, None, "", tell)
-    predictions = predict(fresh, inputs, validation)
+    predictions = scaled(predict(fresh, inputs, validation), temperature)
     entry: dict[str, Any] = {
         "tasks": list(fresh.family.tasks),
         "validation": evaluate_predictions(predictions, fresh.family.tasks),
     }
     test = examples.get(config.test_split)
     if test is not None and len(test):
-        predictions = predict(fresh, Inputs(fresh, features[config.test_split], test.image.unique()), test)
+        found = predict(fresh, Inputs(fresh, features[config.test_split], test.image.unique()), test)
+        predictions = scaled(found, temperature)
         entry["test"] = evaluate_predictions(predictions, fresh.family.tasks)
     return {**entry, "history": history}, predictions
 
@@ -168,7 +181,14 @@ def _config_of(config: RunConfig, family: TaskFamily) -> RunConfig:
 
 
 def _write(
-    run: Run, grown: Method, config: RunConfig, metrics: dict[str, Any], predictions: Any, added: TaskFamily, out: Path
+    run: Run,
+    grown: Method,
+    config: RunConfig,
+    metrics: dict[str, Any],
+    predictions: Any,
+    added: TaskFamily,
+    files: list[str | None],
+    out: Path,
 ) -> None:
     """The new run folder; metrics.json last."""
     from .report import run_report
@@ -179,6 +199,6 @@ def _write(
     write_bytes(out / CONFIG, write_config(config).encode())
     write_bytes(out / HEAD, (run.folder / HEAD).read_bytes())
     save_adapter(grown, out / ADAPTER, backbone=run.backbone.fingerprint())
-    write_predictions(out / PREDICTIONS, predictions, added)
-    write_bytes(out / REPORT, run_report(config, grown.family, grown, shown).encode())
+    write_predictions(out / PREDICTIONS, predictions, added, files)
+    write_bytes(out / REPORT, run_report(config, grown.family, grown, shown, out.resolve().name).encode())
     write_json(out / METRICS, metrics)

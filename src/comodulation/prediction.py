@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from .analysis.calibration import apply_temperature, scaled
 from .backbone import Backbone
 from .config import RunConfig, read_config
 from .data.source import decode_image
@@ -27,7 +30,7 @@ from .store import ADAPTER, CONFIG, HEAD, METRICS, load_adapter, load_head, read
 from .task_pairs import task_chunks
 from .tasks import Examples, TaskFamily
 from .tuning import Inputs, predict
-from .written_metrics import read_metrics
+from .written_metrics import read_metrics, stored_temperature
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,11 @@ class Run:
         return read_metrics(self.folder / METRICS)
 
     @cached_property
+    def temperature(self) -> float | None:
+        """What every answer of the run is given at, fitted on validation images; None: as the network gives it."""
+        return stored_temperature(self.metrics)
+
+    @cached_property
     def backbone(self) -> Backbone:
         return Backbone(self.config.backbone)
 
@@ -140,7 +148,7 @@ class Run:
         skip_bad: bool = False,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
-        """Metrics on a split, overall and per task.
+        """Metrics on a split, overall and per task, of the answers that ``predict`` gives.
 
         Args:
             data: folder or data set id with the run's columns; it may hold only the split asked for.
@@ -152,11 +160,10 @@ class Run:
             InputError: as for fit.
         """
         features, examples = self.examples(data, split, cache, labels=labels, skip_bad=skip_bad, progress=progress)
-        result = evaluate_predictions(
-            predict(self.method, Inputs(self.method, features, examples.image.unique()), examples), self.family.tasks
-        )
+        found = predict(self.method, Inputs(self.method, features, examples.image.unique()), examples)
+        result = evaluate_predictions(scaled(found, self.temperature), self.family.tasks)
         name, skipped = split or self.config.test_split, len(features.bad_rows)
-        return {"run": str(self.folder), "method": self.config.method, "split": name, "skipped": skipped, **result}
+        return {"run": str(self.folder), "method": self.config.method, "split": name, "skipped": skipped, "temperature": self.temperature, **result}
 
     def examples(
         self,
@@ -189,7 +196,7 @@ class Run:
         return features, examples
 
     def predict(self, images: Sequence[Path], tasks: Sequence[str]) -> list[dict[str, Any]]:
-        """Predictions for image files under named tasks (none: all of them).
+        """Predictions for image files under named tasks (none: all of them), at the run's temperature.
 
         Returns:
             One dict per image: ``image``, and under ``tasks`` by name ``prediction``, ``confidence`` (a probability) and
@@ -198,16 +205,41 @@ class Run:
         Raises:
             InputError: an unknown task; BadImageError: an image that cannot be read.
         """
+        return list(self.answers(images, tasks))
+
+    def answers(
+        self, images: Iterable[Path], tasks: Sequence[str], bad: Callable[[Path, InputError], None] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """As ``predict``, image by image, in memory that does not grow with their number.
+
+        Args:
+            images, tasks: as for ``predict``.
+            bad: called for each image that cannot be read, which is then left out; None raises.
+        """
         ids = self.task_ids(tasks)
-        pixels = torch.stack([self.backbone.preprocess(decode_image(_file(path), str(path))) for path in images])
-        features = torch.cat(
-            [features_of_images(self.backbone, part, self.config.precision) for part in pixels.split(BATCH)]
-        )
+        remaining = iter(images)
+        while paths := list(itertools.islice(remaining, BATCH)):
+            read: dict[Path, Tensor] = {}
+            for path in paths:
+                try:
+                    read[path] = self.backbone.preprocess(decode_image(_file(path), str(path)))
+                except InputError as error:
+                    if bad is None:
+                        raise
+                    bad(path, error)
+            if read:
+                yield from self._answered([path for path in paths if path in read], read, ids)
+
+    def _answered(self, paths: list[Path], read: Mapping[Path, Tensor], ids: list[int]) -> list[dict[str, Any]]:
+        """Answers to tasks, by number, for at most ``BATCH`` images."""
+        pixels = torch.stack([read[path] for path in paths])
+        features = features_of_images(self.backbone, pixels, self.config.precision)
         # Noise belongs to an image's content, not to its place among the images asked about.
         sample_ids = torch.tensor([content_id(image) for image in pixels])
-        results: list[dict[str, Any]] = [{"image": str(path), "tasks": {}} for path in images]
+        results: list[dict[str, Any]] = [{"image": str(path), "tasks": {}} for path in paths]
         for pairs, logs in task_chunks(self.method, features, torch.tensor(ids), sample_ids=sample_ids):
-            for pair, log in zip(pairs.tolist(), logs.exp(), strict=True):
+            given = logs if self.temperature is None else apply_temperature(logs, self.temperature)
+            for pair, log in zip(pairs.tolist(), given.exp(), strict=True):
                 place, task = divmod(pair, len(ids))
                 results[place]["tasks"][self.family.tasks[ids[task]]] = describe(self.family, ids[task], log)
         return results

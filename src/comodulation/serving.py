@@ -23,7 +23,6 @@ from PIL import Image
 from starlette.exceptions import HTTPException
 from torch import Tensor
 
-from .analysis.calibration import TEMPERATURES
 from .errors import InputError, RunError, choose
 from .features import features_of_images
 from .guard import LOCAL_NAMES, Guarded, refusal
@@ -32,6 +31,7 @@ from .methods import Comodulation
 from .prediction import Run, content_id, describe
 from .serving_page import page, page_policy
 from .uploads import FORMATS, MAX_BYTES, MAX_PIXELS, UploadError, read_image
+from .written_metrics import stored_temperature as stored_temperature
 
 DEVIATIONS = tuple(step / 10 for step in range(-30, 31))
 MOST_DEVIATIONS, WIDEST = 201, 6.0
@@ -51,7 +51,7 @@ class Service:
 
     def __init__(self, run: Run) -> None:
         self.run, self.family, self.method, self.metrics = run, run.family, run.method, run.metrics
-        self.temperature = stored_temperature(self.metrics)
+        self.temperature = run.temperature
 
     def describe(self) -> dict[str, Any]:
         """What is served: method, tasks, metrics, modulator, limits."""
@@ -134,12 +134,6 @@ class Service:
         """Features of an image, ``(1, C, H, W)``, and the number that stands for its content."""
         pixels = self.run.backbone.preprocess(image)
         return features_of_images(self.run.backbone, pixels[None], self.run.config.precision), content_id(pixels)
-
-
-def stored_temperature(metrics: dict[str, Any]) -> float | None:
-    """The temperature fitted on validation images, if the run has one."""
-    value = metrics.get("temperature")
-    return float(value) if isinstance(value, (int, float)) and TEMPERATURES[0] <= value <= TEMPERATURES[1] else None
 
 
 def _listed(values: Tensor) -> Any:

@@ -21,6 +21,7 @@ from ..errors import InputError, choose
 from ..hub import hub_or_offline
 
 _HASH_ROWS = 1000
+ID_COLUMNS = ("id", "image_id", "file_name", "filename", "file", "path", "name", "key")  # what tables call a row
 
 
 class BadImageError(InputError):
@@ -60,6 +61,20 @@ class Split:
         """The Hugging Face feature (ClassLabel, Value, ...) of a label column."""
         return self.table.features[choose(name, self.label_columns, "column")]
 
+    def names(self, folder: str | Path) -> list[str | None]:
+        """What the data call each row, ``(N,)``: the image's file, within ``folder`` where it lies there; else the row's id, from
+        the first column of ``ID_COLUMNS`` that is there; else None."""
+        import pyarrow.compute as pc
+
+        ids = next((self.table[name] for name in ID_COLUMNS if name in self.table.column_names), [None] * len(self))
+        images = self._images.with_format("arrow")
+        found: list[str | None] = []
+        for start in range(0, len(self), _HASH_ROWS):  # paths alone: the images may be gigabytes
+            cells = images[start : start + _HASH_ROWS].column(self.image_column).combine_chunks()
+            found += pc.struct_field(cells, "path").to_pylist()
+        base = Path(folder).expanduser().absolute()
+        return [_short(path, base) or (None if own is None else str(own)) for path, own in zip(found, ids, strict=True)]
+
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the image contents in order (files outside the table: path, size and time), whatever their place."""
@@ -82,6 +97,13 @@ class Split:
     def _image_cells(self) -> Iterator[dict[str, Any] | None]:
         for start in range(0, len(self), _HASH_ROWS):
             yield from self._images[start : start + _HASH_ROWS][self.image_column]
+
+
+def _short(path: str | None, base: Path) -> str | None:
+    """A path as it is within a folder, where it lies there."""
+    if not path or not Path(path).is_relative_to(base):
+        return path or None
+    return Path(path).relative_to(base).as_posix()
 
 
 def decode_image(cell: dict[str, Any] | bytes | str | Path | None, where: str) -> Image.Image:
