@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .analysis.calibration import apply_temperature, scaled
+from .analysis.calibration import apply_temperature, scaled, stored_temperature
 from .backbone import Backbone
 from .config import RunConfig, read_config
 from .data.source import decode_image
@@ -30,7 +30,7 @@ from .store import ADAPTER, CONFIG, HEAD, METRICS, load_adapter, load_head, read
 from .task_pairs import task_chunks
 from .tasks import Examples, TaskFamily
 from .tuning import Inputs, predict
-from .written_metrics import read_metrics, stored_temperature
+from .written_metrics import read_metrics
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .analysis.calibration import TEMPERATURES
 from .errors import InputError, brief
 from .store import read_json
 
@@ -48,16 +47,6 @@ class RunMetrics(Written):
 def read_metrics(path: Path) -> dict[str, Any]:
     """The content of a run's metrics.json. Raises InputError for a file that is none: what is wrong, and where."""
     return checked(read_json(path), RunMetrics, path)
-
-
-def stored_temperature(metrics: dict[str, Any]) -> float | None:
-    """The temperature that a run's answers are given at, if it has one.
-
-    None for a value at the end of the range: the first release stored it where the answers could not tell.
-    """
-    low, high = TEMPERATURES
-    value = metrics.get("temperature")
-    return float(value) if isinstance(value, (int, float)) and 1.001 * low < value < high / 1.001 else None
 
 
 def checked(value: Any, expected: type[Written], path: Path) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -199,6 +201,33 @@ def scaled(predictions: Predictions, temperature: float | None) -> Predictions:
     if temperature is None:
         return predictions
     return replace(predictions, log_probabilities=apply_temperature(predictions.log_probabilities, temperature))
+
+
+def stored_temperature(metrics: Mapping[str, Any]) -> float | None:
+    """The temperature that a run's answers are given at, from its metrics.json; None where it has none.
+
+    None for a value at the end of the range, too: the first release stored it where the answers could not tell.
+    """
+    low, high = TEMPERATURES
+    value = metrics.get("temperature")
+    return float(value) if isinstance(value, (int, float)) and 1.001 * low < value < high / 1.001 else None
+
+
+def temperature_note(metrics: Mapping[str, Any], split: str) -> str:
+    """What readers of a run's metrics.json must know of its confidence, as a sentence."""
+    temperature = stored_temperature(metrics)
+    if temperature is None:
+        return "Confidence is as the network gives it: this run has no temperature."
+    before = metrics.get("unscaled", {}).get(split)
+    if before is None:  # of the first release
+        return (
+            f"Answers are given at the temperature {temperature:.2f}; these metrics were measured without it. "
+            "`comodulate evaluate` measures with it."
+        )
+    return (
+        f"Confidence is at the temperature {temperature:.2f}, fitted to {metrics['validation']['count']:,} validation answers; "
+        f"without it NLL is {before['nll']:.3f} and ECE {100 * before['ece']:.1f}%."
+    )
 
 
 def _top(log_probabilities: Tensor) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
