@@ -27,7 +27,7 @@ def predict(
     as_json: JsonFlag = False,
 ) -> None:
     """Answers to named tasks for image files, with the confidence that the run was evaluated with."""
-    from ..errors import InputError, RunError
+    from ..errors import InputError
     from ..prediction import Run
     from ..predictions_table import PredictionsTable, images_in
 
@@ -61,7 +61,7 @@ def predict(
     for each in bad:
         say(f"error: {each['error']}")
     if bad:
-        raise RunError(f"{len(bad)} of {len(paths)} images cannot be read; the others are answered")
+        raise InputError(f"{len(bad)} of {len(paths)} images cannot be read; the others are answered")
 
 
 def _show(result: dict[str, Any]) -> None:
