@@ -23,6 +23,7 @@ from .features import BATCH, Features, extract, features_of_images
 from .growing import extend_head
 from .labelled import open_splits, read_labels
 from .methods import Method
+from .named_tensors import WithoutValues
 from .progress import Progress, Silent
 from .session import build_head, config_method
 from .sharing import check_shared, download, push_to_hub, save_pretrained, with_weights
@@ -128,7 +129,7 @@ class Run:
         if self.added_outputs:
             first = TaskFamily.from_attributes(first.tasks[: first.num_tasks - sum(self.added_outputs)])
         channels = self.backbone.feature_shape[0]
-        with torch.device("meta"):  # a configuration can describe more than there is memory for
+        with torch.device("meta"), WithoutValues():  # a configuration can describe more than there is memory for
             load_head(build_head(self.config, first, channels), self.folder / HEAD)
         head = build_head(self.config, first, channels)
         load_head(head, self.folder / HEAD)
