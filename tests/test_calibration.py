@@ -127,7 +127,7 @@ def test_temperature_has_the_lowest_nll_of_the_answers_and_the_foretold_ones():
 @pytest.mark.parametrize("number", [4, 10, 1000])
 @pytest.mark.parametrize("hits", [0.0, 0.5, 1.0])
 def test_a_temperature_says_what_succession_says(number, hits):
-    """Equal answers of two classes at confidence c: served is (hits + 10 c) / (number + 10), Laplace's rule with 10 in place of 2."""
+    """Equal answers of two classes at confidence c: served is (hits + 10 c) / (number + 10), Laplace's rule of succession."""
     confidence, right = 0.8, round(hits * number)
     logs = torch.tensor([[confidence, 1 - confidence]], dtype=torch.float64).log().repeat(number, 1)
     targets = torch.tensor([0] * right + [1] * (number - right))
@@ -136,7 +136,9 @@ def test_a_temperature_says_what_succession_says(number, hits):
         with pytest.raises(ValueError, match="no temperature"):
             fit_temperature(logs, targets)
         return
-    assert float(apply_temperature(logs, fit_temperature(logs, targets))[0].exp()[0]) == pytest.approx(expected, abs=1e-6)
+    assert float(apply_temperature(logs, fit_temperature(logs, targets))[0].exp()[0]) == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -218,7 +218,7 @@ def test_predict_agrees_with_evaluate(run, tmp_path):
 
 
 def test_one_temperature_everywhere(run, data, cache, tmp_path):
-    """A run's stored temperature, made another: evaluate, predict, server and graph all answer at it; its tables were made at its own."""
+    """A run whose temperature is made another: evaluate, predict, server and graph all answer at it."""
     from comodulation.deployment import Answers
     from comodulation.serving import Service
 
@@ -263,7 +263,9 @@ def test_folders_and_tables(run, tmp_path):
         assert "broken.png" in outcome.err.splitlines()[0]
         assert "1 of 4 images cannot be read; the others are answered" in outcome.err.splitlines()[-1]
     written = list(csv.DictReader(io.StringIO((tmp_path / "t.csv").read_text())))
-    assert [row["image"] for row in written] == [str(folder / n) for n in ("a.png", "b.png", "more/c.jpg", "broken.png")]
+    assert [row["image"] for row in written] == [
+        str(folder / n) for n in ("a.png", "b.png", "more/c.jpg", "broken.png")
+    ]
     assert [bool(row["error"]) for row in written] == [False, False, False, True]
     parquet = pq.read_table(tmp_path / "t.parquet").to_pydict()
     assert parquet["prediction"] == [row["prediction"] or None for row in written]

@@ -224,7 +224,11 @@ def test_tasks_that_do_not_exist(settings, tmp_path):
     expected = answers_by_hand(backbone, method, images, right)
     export_onnx(whole, (pictures(3), TASKS), tmp_path / "run.onnx")
     program = export_program(whole, (pictures(3), TASKS))
-    for found in (run_onnx(tmp_path / "run.onnx", images, wrong), program.module()(images, wrong), whole(images, wrong)):
+    for found in (
+        run_onnx(tmp_path / "run.onnx", images, wrong),
+        program.module()(images, wrong),
+        whole(images, wrong),
+    ):
         assert bool(found[~rows].isnan().all())
         torch.testing.assert_close(found[rows], expected[rows], rtol=0, atol=1e-4)
 
@@ -237,7 +241,10 @@ def test_tasks_that_do_not_exist_in_any_network(tmp_path):
     expected = net(images, torch.tensor([1, 0, 2, 0])).detach()
     export_onnx(net, (example, TASKS), tmp_path / "net.onnx")
     wrong = torch.tensor([1, -1, 2, 3])
-    for found in (run_onnx(tmp_path / "net.onnx", images, wrong), export_program(net, (example, TASKS)).module()(images, wrong)):
+    for found in (
+        run_onnx(tmp_path / "net.onnx", images, wrong),
+        export_program(net, (example, TASKS)).module()(images, wrong),
+    ):
         assert bool(found[[1, 3]].isnan().all())
         torch.testing.assert_close(found[[0, 2]], expected[[0, 2]], rtol=0, atol=1e-4)
 

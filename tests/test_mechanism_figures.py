@@ -137,7 +137,9 @@ def test_a_dollar_in_a_name_is_no_formula(name):
     def texts(figure):
         return re.findall(r">([^<>\n]*)</text>", svg(figure))
 
-    assert {name, words} <= set(texts(gains_figure(rng.random((2, 4)), rng.random((2, 5)), [name, "other"], title=name)))
+    assert {name, words} <= set(
+        texts(gains_figure(rng.random((2, 4)), rng.random((2, 5)), [name, "other"], title=name))
+    )
     assert {name, words} <= set(texts(separability_figure({name: {name: [1.0, 2.0], "attention": [0.5, 1.0]}})))
     spectrum = texts(noise_figure({name: [4.0, 1.0]}, {name: [0.2, 0.3]}, {name: [0.1, 0.1]}))
     assert words in spectrum

@@ -1,7 +1,8 @@
 """One graph of a network with its tasks, for torch.export and ONNX: images and task ids in, probabilities out.
 
-The task is an input, or one task is folded in; the answers of a task that does not exist are nan. Stored task gains become a table in the graph; gains of level `input` are computed
-in it, by quadrature's passes or by the derivative's one more convolution. What depends on random draws is refused.
+The task is an input, or one task is folded in; the answers of a task that does not exist are nan. Stored task gains become a table
+in the graph; gains of level `input` are computed in it, by quadrature's passes or by the derivative's one more convolution. What
+depends on random draws is refused.
 """
 
 from __future__ import annotations
@@ -202,7 +203,10 @@ def export_run(run: Run, path: Path, task: str | None = None) -> dict[str, Any]:
         "tasks": list(run.family.tasks),
         "answers": list(run.family.targets),
         "outputs": {
-            name: {"columns": [0, 1] if run.family.kind == "binary" else list(members), "words": list(run.family.answers(place))}
+            name: {
+                "columns": [0, 1] if run.family.kind == "binary" else list(members),
+                "words": list(run.family.answers(place)),
+            }
             for place, (name, members) in enumerate(zip(run.family.tasks, run.family.members, strict=True))
         },
         "task": task,

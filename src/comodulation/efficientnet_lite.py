@@ -74,8 +74,6 @@ class _Inverted(nn.Module):
 class EfficientNet(nn.Module):
     """EfficientNet-Lite0: images ``(B, 3, S, S)``, scaled to [-1, 1], to feature maps. Made without weights, on no device."""
 
-    pretrained_cfg = {"input_size": (3, 224, 224), "classifier": "classifier", **PREPROCESSING}  # for timm's functions
-
     def __init__(self) -> None:
         super().__init__()
         with torch.device("meta"):
@@ -93,8 +91,15 @@ class EfficientNet(nn.Module):
                     inputs = outputs
                 stages.append(nn.Sequential(*blocks))
             self.blocks = nn.Sequential(*stages)
-            self.conv_head, self.bn2 = _Convolution(320, 1280, 1), _norm(1280)  # which features do not need
+            self.conv_head, self.bn2 = _Convolution(320, 1280, 1), _norm(1280)
             self.classifier = nn.Linear(1280, 1000)
+        # For timm's functions.
+        self.pretrained_cfg = {"input_size": (3, 224, 224), "classifier": "classifier", **PREPROCESSING}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of ImageNet's classes, ``(B, 1000)``, which features do not need."""
+        x = self.forward_intermediates(x, indices=[-1], intermediates_only=True)[0]
+        return self.classifier(F.relu6(self.bn2(self.conv_head(x))).mean((-2, -1)))
 
     def forward_intermediates(self, x: Tensor, *, indices: list[int], intermediates_only: bool) -> list[Tensor]:
         """Feature maps by their places in ``FEATURES``, which may count from the end; as timm's method of this name."""

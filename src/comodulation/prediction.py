@@ -164,7 +164,14 @@ class Run:
         found = predict(self.method, Inputs(self.method, features, examples.image.unique()), examples)
         result = evaluate_predictions(scaled(found, self.temperature), self.family.tasks)
         name, skipped = split or self.config.test_split, len(features.bad_rows)
-        return {"run": str(self.folder), "method": self.config.method, "split": name, "skipped": skipped, "temperature": self.temperature, **result}
+        return {
+            "run": str(self.folder),
+            "method": self.config.method,
+            "split": name,
+            "skipped": skipped,
+            "temperature": self.temperature,
+            **result,
+        }
 
     def examples(
         self,

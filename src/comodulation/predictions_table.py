@@ -52,7 +52,9 @@ class PredictionsTable:
 
     def __init__(self, path: Path) -> None:
         if path.suffix not in (".csv", ".parquet"):
-            raise InputError(f"cannot tell the format of {path.name!r}; expected a name that ends with .csv or .parquet")
+            raise InputError(
+                f"cannot tell the format of {path.name!r}; expected a name that ends with .csv or .parquet"
+            )
         if path.exists():
             raise InputError(f"{path} is there already; remove it or choose another --out")
         if not path.absolute().parent.is_dir():

@@ -59,7 +59,9 @@ class Service:
         """What is served: method, tasks, metrics, modulator, limits."""
         split = "test" if "test" in self.metrics else "validation"
         measured = self.metrics[split]
-        added = [entry.get(split, entry.get("validation", {})).get("tasks", {}) for entry in self.metrics.get("added", [])]
+        added = [
+            entry.get(split, entry.get("validation", {})).get("tasks", {}) for entry in self.metrics.get("added", [])
+        ]
         by_task = {name: values for tasks in (measured["tasks"], *added) for name, values in tasks.items()}
         modulation = self.method.head.modulation
         return {

@@ -255,7 +255,10 @@ def _table(result: Mapping[str, Any]) -> list[str]:
     """Metrics overall and per task, as Markdown; ``result`` as ``evaluate_predictions`` gives it."""
     by_task = result.get("tasks")
     macro = result.get("macro")
-    rows = {"all": {**(macro if isinstance(macro, Mapping) else {}), **result}, **(by_task if isinstance(by_task, Mapping) else {})}
+    rows = {
+        "all": {**(macro if isinstance(macro, Mapping) else {}), **result},
+        **(by_task if isinstance(by_task, Mapping) else {}),
+    }
     shown = list(rows.items())[: MAX_TASKS_SHOWN + 1]
     head = " | ".join(["task", *METRIC_NAMES.values()])
     lines = [f"| {head} |", "| --- |" + " --- |" * len(METRIC_NAMES)]

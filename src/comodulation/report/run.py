@@ -48,7 +48,9 @@ def run_report(config: RunConfig, family: TaskFamily, method: Method, result: di
         f"{result[split]['count']:,} predictions of the {split} split"
     )
     data = Path(config.labels or config.data).name or config.data
-    title = ", ".join([f"{name or config.method}: {config.method} on {data}", f"seed {config.seed}", *([date] if date else [])])
+    title = ", ".join(
+        [f"{name or config.method}: {config.method} on {data}", f"seed {config.seed}", *([date] if date else [])]
+    )
     return render(title, subtitle, facts, [], sections)
 
 
@@ -71,7 +73,7 @@ def _table(result: dict[str, Any], split: str) -> Table:
     return Table(
         ("task", "balanced accuracy", *COLUMNS),
         [row(*task) for task in tasks],
-        f"**Each task on the {split} split**, the one with the lowest balanced accuracy first. How to read it: balanced accuracy is "
+        f"**Each task on the {split} split**, the lowest balanced accuracy first. How to read it: balanced accuracy is "
         "the mean over a task's classes of the share that is right; accuracy (1 is best) stands beside what saying the most "
         "frequent class would have (majority); negative log-likelihood in nats, Brier score and expected calibration error (0 is "
         "best for all three), number of predictions. The first row takes all predictions together (balanced accuracy: the mean "
