@@ -132,6 +132,10 @@ def test_the_run_folder_tells_one_story(run):
     assert opened.family == TaskFamily("classes", tuple(GROUPS), tuple(CLASSES), ((0, 1, 2), (3, 4, 5), (6, 7)))
     assert load_file(run / "adapter.safetensors")["head.controller.embedding.weight"].shape == (3, 16)
     page = (run / "report.html").read_text()
+    date = metrics_of(run)["finished"]
+    assert f"<title>comodulation: comodulation on small, seed 0, {date}</title>" in page
+    assert "the most frequent class would have (majority)" in page
+    assert f"at the temperature {opened.temperature:.2f}, fitted to" in page
     assert page.count("http-equiv") == 1  # the policy that forbids all loading
     assert "src=" not in page
     assert all(name in page for name in GROUP_NAMES)

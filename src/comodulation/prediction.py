@@ -224,13 +224,13 @@ class Run:
             images, tasks: as for ``predict``.
             bad: called for each image that cannot be read, which is then left out; None raises.
         """
-        ids = self.task_ids(tasks)
-        remaining = iter(images)
+        ids, backbone, remaining = self.task_ids(tasks), self.backbone, iter(images)
+        _ = self.method  # a damaged run shows before any image does
         while paths := list(itertools.islice(remaining, BATCH)):
             read: dict[Path, Tensor] = {}
             for path in paths:
                 try:
-                    read[path] = self.backbone.preprocess(decode_image(_file(path), str(path)))
+                    read[path] = backbone.preprocess(decode_image(_file(path), str(path)))
                 except InputError as error:
                     if bad is None:
                         raise

@@ -21,11 +21,13 @@ def images_in(given: Sequence[Path]) -> list[Path]:
     Hidden files, what macOS packs beside the files of an archive, and files that are no images by their name are left out.
 
     Raises:
-        InputError: a folder without images.
+        InputError: a file that is not there, a folder without images.
     """
     found: list[Path] = []
     for path in given:
         if not path.is_dir():
+            if not path.is_file():
+                raise InputError(f"no such image: {path}")
             found.append(path)
             continue
         inside = [file for file in sorted(path.rglob("*")) if _is_image(file, path)]

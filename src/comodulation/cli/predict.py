@@ -31,6 +31,7 @@ def predict(
     from ..prediction import Run
     from ..predictions_table import PredictionsTable, images_in
 
+    paths = images_in(images)
     run = with_seed(Run.open(folder), seed)
     table = None if out is None else PredictionsTable(out)
     bad: list[dict[str, str]] = []
@@ -38,7 +39,6 @@ def predict(
     def note(path: Path, error: InputError) -> None:
         bad.append({"image": str(path), "error": str(error)})
 
-    paths = images_in(images)
     results: list[dict[str, Any]] = []
     number = 0
     for result in run.answers(paths, task or [], note):
