@@ -1,6 +1,9 @@
 """Frozen backbones: preprocessing and features against timm's own, weights from everywhere, and what is refused."""
 
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -45,6 +48,46 @@ def test_the_imagenet_weights_work(lite, photographs):
     with torch.no_grad():
         best = lite.model(normalised(lite, pixels)).argmax(1)
     assert best.tolist() == [DAISY, PALACE]
+
+
+@pytest.mark.parametrize("size", [128, 97, 33])
+def test_the_networks_own_layers_are_timms_bit_for_bit(lite, size):
+    """Features of every stage, for odd sizes too; names and order of the tensors, so that adapters and caches keep their keys."""
+    theirs = timm.create_model("tf_efficientnet_lite0").eval().to(memory_format=torch.channels_last)
+    assert list(theirs.state_dict()) == list(lite.model.state_dict())
+    theirs.load_state_dict(lite.model.state_dict())
+    assert type(theirs).__name__ == type(lite.model).__name__  # which is in the fingerprint
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images = images.contiguous(memory_format=torch.channels_last)
+    for layer in (-1, 0, 1, 2, 3):
+        with torch.no_grad():
+            ours, expected = (
+                model.forward_intermediates(images, indices=[layer], intermediates_only=True)[0]
+                for model in (lite.model, theirs)
+            )
+        assert torch.equal(ours, expected)
+
+
+def test_one_image_needs_no_library_that_loads_for_seconds():
+    """What `predict` loads for the package's own backbone and a head: neither timm nor torch's compiler nor scipy."""
+    code = """if True:
+        import sys, torch
+        from comodulation.backbone import Backbone, BackboneSettings
+        from comodulation.config import RunConfig
+        from comodulation.named_tensors import WithoutValues
+        from comodulation.prediction import Run
+        from comodulation.session import build_head
+        from comodulation.tasks import TaskFamily
+        family = TaskFamily.from_attributes(["a", "b"])
+        with torch.device("meta"), WithoutValues():
+            build_head(RunConfig(data="d", attributes=("a", "b")), family, 320)
+        Backbone(BackboneSettings())
+        heavy = "timm torchvision torch._dynamo sympy scipy datasets pandas matplotlib sklearn lightning_fabric".split()
+        print([name for name in heavy if name in sys.modules])
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert ended.stdout.strip() == "[]"
 
 
 def test_preprocessing_is_timms_own(lite, photographs):

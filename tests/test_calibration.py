@@ -7,7 +7,14 @@ import pytest
 import torch
 from scipy import stats
 
-from comodulation.analysis.calibration import apply_temperature, fit_temperature, perfect_ece, reliability
+from comodulation.analysis.calibration import (
+    PRIOR_ANSWERS,
+    apply_temperature,
+    fit_temperature,
+    perfect_ece,
+    reliability,
+    stored_temperature,
+)
 from comodulation.evaluation import Predictions, evaluate_predictions, metrics
 
 
@@ -89,19 +96,78 @@ def test_temperature_of_a_calibrated_predictor_is_one():
     assert np.std(fitted) < 0.05
 
 
-def test_temperature_scales_with_the_logits_and_ignores_their_constants():
-    logs, targets = predictor(1000)
+def test_temperature_follows_the_logits_and_ignores_their_constants():
+    """Three times too sure: T is 3 to what 20,000 answers leave of the prior; a constant a row changes nothing."""
+    logs, targets = predictor(20_000)
     fitted = fit_temperature(logs, targets)
-    assert fit_temperature(3 * logs, targets) == pytest.approx(3 * fitted, rel=1e-5)
-    assert fit_temperature(logs + torch.randn(1000, 1), targets) == pytest.approx(fitted, rel=1e-5)
+    assert fit_temperature(3 * logs, targets) == pytest.approx(3 * fitted, rel=0.005)
+    assert fit_temperature(logs + torch.randn(20_000, 1), targets) == pytest.approx(fitted, rel=1e-5)
 
 
 def test_temperature_zeroes_the_derivative():
-    """At the minimum over 1 / T the expected logit equals the targets' mean logit."""
-    logs, targets = predictor(1000)
+    """The expected log-probability equals the weighted mean of the targets' and of what the network itself expects."""
+    logs, targets = predictor(30)
     scaled = apply_temperature(logs, fit_temperature(logs, targets)).exp()
-    expected = (scaled * logs).sum(1).mean()
-    assert float(expected) == pytest.approx(float(logs.gather(1, targets[:, None]).mean()), abs=1e-6)
+    expected = float((scaled * logs).sum(1).mean())
+    own, itself = float(logs.gather(1, targets[:, None]).sum()), float((logs.exp() * logs).sum(1).mean())
+    assert expected == pytest.approx((own + PRIOR_ANSWERS * itself) / (30 + PRIOR_ANSWERS), abs=1e-9)
+
+
+def test_temperature_has_the_lowest_nll_of_the_answers_and_the_foretold_ones():
+    """By search over a grid, not by the derivative."""
+    logs, targets = predictor(12, classes=3, seed=4)
+    grid = np.exp(np.linspace(-2, 2, 4001))
+    losses = [
+        float(-cooled.gather(1, targets[:, None]).sum() - PRIOR_ANSWERS * (logs.exp() * cooled).sum(1).mean())
+        for cooled in (apply_temperature(logs, float(temperature)) for temperature in grid)
+    ]
+    assert fit_temperature(logs, targets) == pytest.approx(grid[int(np.argmin(losses))], rel=2e-3)
+
+
+@pytest.mark.parametrize("number", [4, 10, 1000])
+@pytest.mark.parametrize("hits", [0.0, 0.5, 1.0])
+def test_a_temperature_says_what_succession_says(number, hits):
+    """Equal answers of two classes at confidence c: served is (hits + 10 c) / (number + 10), Laplace's rule of succession."""
+    confidence, right = 0.8, round(hits * number)
+    logs = torch.tensor([[confidence, 1 - confidence]], dtype=torch.float64).log().repeat(number, 1)
+    targets = torch.tensor([0] * right + [1] * (number - right))
+    expected = (right + PRIOR_ANSWERS * confidence) / (number + PRIOR_ANSWERS)
+    if expected <= 1 / (1 + 0.25 ** (1 / 20)):  # lower than the highest temperature makes it; none turns an answer over
+        with pytest.raises(ValueError, match="no temperature"):
+            fit_temperature(logs, targets)
+        return
+    assert float(apply_temperature(logs, fit_temperature(logs, targets))[0].exp()[0]) == pytest.approx(
+        expected, abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("number", [2, 8, 40])
+def test_few_answers_do_no_harm(number, seed):
+    """Validation answers that happen all to be right or wrong: new images' NLL stays below 1.5 times what it was."""
+    logs, targets = predictor(4000, classes=2, seed=seed)
+    right = logs.argmax(1) == targets
+    for rows in (right.nonzero()[:number, 0], (~right).nonzero()[:number, 0]):
+        try:
+            temperature = fit_temperature(logs[rows], targets[rows])
+        except ValueError:  # none
+            continue
+        before, after = (metrics(each, targets)["nll"] for each in (logs, apply_temperature(logs, temperature)))
+        assert after < 1.5 * before
+
+
+def test_where_nothing_can_be_told_the_temperature_is_one():
+    assert fit_temperature(torch.zeros(6, 3).log_softmax(1), torch.tensor([0, 1, 2, 0, 0, 0])) == 1
+    certain = torch.tensor([[0.0, -math.inf]]).repeat(5, 1)
+    assert fit_temperature(certain, torch.zeros(5, dtype=torch.int64)) == 1
+
+
+def test_a_temperature_at_the_end_of_the_range_is_none():
+    """As the first release stored it where all answers were right; what lies inside is believed."""
+    ends = (0.05, 0.05000001, 20.0, 19.9999, 1e6, 0.0, -1.0, math.nan, None, "2")
+    assert [stored_temperature({"temperature": value}) for value in ends] == [None] * len(ends)
+    assert stored_temperature({}) is None
+    assert stored_temperature({"temperature": 0.3}) == 0.3
 
 
 def test_masked_classes_stay_masked():
@@ -113,14 +179,6 @@ def test_masked_classes_stay_masked():
     assert bool((cooled[:, 3:] == -math.inf).all())
     torch.testing.assert_close(cooled[:, :3], apply_temperature(logs, fitted))
     assert math.isfinite(perfect_ece(masked, draws=10).mean)
-
-
-@pytest.mark.parametrize(("hit", "end"), [(True, 0.05), (False, 20.0)])
-def test_always_right_and_always_wrong_give_the_ends_of_the_range(hit, end):
-    """Moderate logits: without a minimum inside, the NLL falls towards one end."""
-    logs = torch.tensor([[0.6, 0.4]]).log().repeat(10, 1)
-    targets = torch.full((10,), 0 if hit else 1)
-    assert fit_temperature(logs, targets) == pytest.approx(end)
 
 
 def test_temperature_keeps_dtype_and_argmax():

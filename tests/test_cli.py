@@ -3,13 +3,19 @@
 import csv
 import io
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
+import comodulation
 from command import GROUPED, SHORT, SMALL, Process, comodulate, comodulate_here, fit
 from comodulation import fitting, prediction
 from comodulation.config import read_config
@@ -114,6 +120,7 @@ def test_the_run_folder_tells_one_story(run):
     assert -np.log(table["target_probability"]).mean() == pytest.approx(numbers["nll"], rel=1e-5)
     assert table["target"] == [CLASSES[row % 8] for row in range(40)]
     assert table["image"] == list(range(40))
+    assert len(table["file"]) == 40
     for name in GROUP_NAMES:
         rows = np.array(table["task"]) == name
         assert hits[rows].mean() == numbers["tasks"][name]["accuracy"]
@@ -125,6 +132,10 @@ def test_the_run_folder_tells_one_story(run):
     assert opened.family == TaskFamily("classes", tuple(GROUPS), tuple(CLASSES), ((0, 1, 2), (3, 4, 5), (6, 7)))
     assert load_file(run / "adapter.safetensors")["head.controller.embedding.weight"].shape == (3, 16)
     page = (run / "report.html").read_text()
+    date = metrics_of(run)["finished"]
+    assert f"<title>comodulation: comodulation on small, seed 0, {date}</title>" in page
+    assert "the most frequent class would have (majority)" in page
+    assert f"at the temperature {opened.temperature:.2f}, fitted to" in page
     assert page.count("http-equiv") == 1  # the policy that forbids all loading
     assert "src=" not in page
     assert all(name in page for name in GROUP_NAMES)
@@ -210,6 +221,68 @@ def test_predict_agrees_with_evaluate(run, tmp_path):
         assert asked["confidence"] == pytest.approx(table["confidence"][row], abs=2e-3)
 
 
+def test_one_temperature_everywhere(run, data, cache, tmp_path):
+    """A run whose temperature is made another: evaluate, predict, server and graph all answer at it."""
+    from comodulation.deployment import Answers
+    from comodulation.serving import Service
+
+    numbers = metrics_of(run)
+    assert comodulate("evaluate", run, "--data", data, "--cache", cache, "--json").json["nll"] == numbers["test"]["nll"]
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps({**numbers, "temperature": 3.0}))
+    picture("yellow", 77).save(tmp_path / "yellow.png")
+    opened, as_trained = Run.open(tmp_path / "run"), Run.open(run)
+    logs = {}
+    for name, one in (("given", opened), ("trained", as_trained)):
+        answer = one.predict([tmp_path / "yellow.png"], ["warm"])[0]["tasks"]["warm"]["probabilities"]
+        logs[name] = np.log([answer[word] for word in GROUPS["warm"]])
+    differences = {name: np.diff(values) for name, values in logs.items()}
+    expected = differences["trained"] * (as_trained.temperature or 1) / 3
+    assert differences["given"] == pytest.approx(expected, abs=1e-4)
+    with Image.open(tmp_path / "yellow.png") as file:
+        yellow = file.convert("RGB")
+    served = Service(opened).predict(yellow, ["warm"])["tasks"]["warm"]["probabilities"]
+    pixels = opened.backbone.preprocess(yellow)[None]
+    graph = Answers(opened.backbone, opened.method, 0, opened.temperature)(pixels)[0]
+    for place, word in enumerate(GROUPS["warm"]):
+        assert np.log(served[word]) == pytest.approx(logs["given"][place], abs=1e-4)
+        assert float(graph[CLASSES.index(word)].log()) == pytest.approx(logs["given"][place], abs=1e-4)
+    evaluated = comodulate("evaluate", tmp_path / "run", "--data", data, "--cache", cache, "--json").json
+    assert evaluated["temperature"] == 3.0
+    assert evaluated["nll"] != numbers["test"]["nll"]
+
+
+def test_folders_and_tables(run, tmp_path):
+    """A folder stands for its images; a bad file among them is named, and the others are answered."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for place, name in enumerate(("a.png", "b.png", "more/c.jpg")):
+        picture(CLASSES[place], 7).save(folder / name)
+    (folder / "broken.png").write_bytes(b"no image")
+    (folder / "notes.txt").write_text("no image by its name")
+    (folder / ".hidden.png").write_bytes(b"no image")
+    for out in ("t.csv", "t.parquet"):
+        outcome = comodulate("predict", run, folder, "--task", "warm", "--out", tmp_path / out)
+        assert outcome.status == 2
+        assert "broken.png" in outcome.err.splitlines()[0]
+        assert "1 of 4 images cannot be read; the others are answered" in outcome.err.splitlines()[-1]
+    written = list(csv.DictReader(io.StringIO((tmp_path / "t.csv").read_text())))
+    assert [row["image"] for row in written] == [
+        str(folder / n) for n in ("a.png", "b.png", "more/c.jpg", "broken.png")
+    ]
+    assert [bool(row["error"]) for row in written] == [False, False, False, True]
+    parquet = pq.read_table(tmp_path / "t.parquet").to_pydict()
+    assert parquet["prediction"] == [row["prediction"] or None for row in written]
+    assert parquet["confidence"][:3] == pytest.approx([float(row["confidence"]) for row in written[:3]])
+    shown = comodulate("predict", run, folder / "broken.png", folder / "a.png", "--json")
+    assert [each["image"] for each in json.loads(shown.out)["images"]] == [str(folder / "a.png")]
+    assert [each["image"] for each in json.loads(shown.out)["bad"]] == [str(folder / "broken.png")]
+    again = comodulate("predict", run, folder, "--out", tmp_path / "t.csv")
+    assert "is there already" in again.line
+    (tmp_path / "empty").mkdir()
+    assert "holds no images" in comodulate("predict", run, tmp_path / "empty").line
+
+
 def test_tasks_are_answered_in_the_order_asked(run, image):
     answers = comodulate("predict", run, image, "--task", "grey", "--task", "warm", "--json").json["images"][0]["tasks"]
     assert list(answers) == ["grey", "warm"]
@@ -229,6 +302,16 @@ def test_the_streams_of_a_process(data, cache, tmp_path):
 
 
 # ---- help ----
+
+
+def test_version_and_module():
+    """`--version` before anything is loaded; `python -m comodulation` is the command."""
+    assert comodulate("--version").out == f"comodulation {comodulation.__version__}\n"
+    process = subprocess.run(
+        [sys.executable, "-m", "comodulation", "--version"], capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert process.stdout == f"comodulation {comodulation.__version__}\n"
 
 
 def test_help():

@@ -206,7 +206,8 @@ def test_images_and_tasks_that_do_not_exist(run, tmp_path, refused):
         return lambda out, cache: comodulate("predict", run, *arguments)
 
     refused(predict(good, tmp_path / "nowhere.png"), r"no such image: .*nowhere\.png")
-    refused(predict(tmp_path), "no such image: ")
-    refused(predict(good, bad), r"unreadable image: .*bad\.png: image file is truncated")
+    refused(predict(tmp_path / "place"), "holds no images; expected files that end with")
+    refused(predict(bad), r"unreadable image: .*bad\.png: image file is truncated")
+    refused(predict(bad, bad), r"unreadable image: .*bad\.png: image file is truncated \(and 1 more\)")
     refused(predict(good, "--task", "wram"), r"unknown task 'wram'; did you mean 'warm'\? known: warm, cool, grey")
     refused(predict(good, "--seed", 2**32), "seed 4294967296 is out of range")

@@ -15,6 +15,7 @@ from PIL import Image
 
 from comodulation.data import (
     BadImageError,
+    Split,
     available_splits,
     binary_column,
     class_column,
@@ -367,3 +368,20 @@ def test_rows_at_which_a_test_puts_a_value():
     table, features = columns("test"), {}
     at_row(3, "fine_label", math.inf)(table, features)
     assert table["fine_label"][2:4] == [2.0, math.inf]
+
+
+def test_what_rows_are_called(tmp_path):
+    """The image's file within the folder of the data, as it is elsewhere; without one the row's id; without that nothing."""
+    cells = [
+        {"bytes": None, "path": str(tmp_path / "img" / "a.png")},
+        {"bytes": b"x", "path": "b.png"},
+        {"bytes": None, "path": "/elsewhere/c.png"},
+        {"bytes": b"x", "path": None},
+        None,
+    ]
+    kinds = {"image": datasets.Image(decode=False), "image_id": datasets.Value("int64")}
+    table = datasets.Dataset.from_dict({"image": cells, "image_id": [3, 4, 5, 6, 7]}, features=datasets.Features(kinds))
+    paths = ["img/a.png", "b.png", "/elsewhere/c.png"]
+    assert Split("made", "train", table, "image").names(tmp_path) == [*paths, "6", "7"]
+    assert Split("made", "train", table.select_columns("image"), "image").names(tmp_path) == [*paths, None, None]
+    assert Split("made", "train", table.select([3, 0]), "image").names(tmp_path) == ["6", "img/a.png"]

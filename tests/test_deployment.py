@@ -198,10 +198,17 @@ def test_the_verb(run, tmp_path):
     assert outcome.status == 0, outcome.err
     about = json.loads(outcome.out)
     kept = {each.key: json.loads(each.value) for each in onnx.load(tmp_path / "run.onnx").metadata_props}
-    assert kept == {key: about[key] for key in ("tasks", "answers", "image_size", "task")}
+    keys = ("tasks", "answers", "outputs", "image_size", "task", "temperature", "preprocessing")
+    assert kept == {key: about[key] for key in keys}
     image = tmp_path / "yellow.png"
     picture("yellow", 77).save(image)
     opened = Run.open(run)
+    assert kept["temperature"] == opened.temperature is not None
+    assert kept["preprocessing"]["interpolation"] == opened.backbone.interpolation
+    assert kept["preprocessing"]["crop_fraction"] == opened.backbone.crop_fraction
+    for name, own in kept["outputs"].items():
+        assert own["words"] == list(opened.family.answers(opened.family.task_id(name)))
+        assert [kept["answers"][column] for column in own["columns"]] == own["words"]
     pixels = opened.backbone.preprocess(decode_image(image, "picture"))[None]
     for task in opened.family.tasks:
         expected = opened.predict([image], [task])[0]["tasks"][task]["probabilities"]
@@ -215,6 +222,49 @@ def test_the_verb(run, tmp_path):
     torch.testing.assert_close(
         program.module()(pixels)[0], run_onnx(tmp_path / "run.onnx", pixels, torch.tensor([1]))[0], rtol=0, atol=1e-4
     )
+
+
+# Ids that stand for no task, -1 ("missing") among them: nan in their rows alone, in every format.
+@pytest.mark.parametrize("settings", [{}, {"kind": "binary"}, {"level": "input", "estimator": "quadrature"}], ids=str)
+def test_tasks_that_do_not_exist(settings, tmp_path):
+    backbone, method = network(**settings)
+    whole, images = Answers(backbone, method), pictures(5, 1)
+    wrong, right = torch.tensor([-1, 0, 3, 2, -7]), torch.tensor([0, 0, 2, 2, 0])
+    rows = wrong == right
+    expected = answers_by_hand(backbone, method, images, right)
+    export_onnx(whole, (pictures(3), TASKS), tmp_path / "run.onnx")
+    program = export_program(whole, (pictures(3), TASKS))
+    for found in (
+        run_onnx(tmp_path / "run.onnx", images, wrong),
+        program.module()(images, wrong),
+        whole(images, wrong),
+    ):
+        assert bool(found[~rows].isnan().all())
+        torch.testing.assert_close(found[rows], expected[rows], rtol=0, atol=1e-4)
+
+
+def test_tasks_that_do_not_exist_in_any_network(tmp_path):
+    torch.manual_seed(0)
+    net = couple(comodulate(networks.settled(networks.Blocks()), encoder="first", decoder="third", num_tasks=3), 0.4)
+    example, images = torch.randn(3, 3, 9, 9), torch.randn(4, 3, 9, 9)
+    net.store_task_gains([(example, TASKS)])
+    expected = net(images, torch.tensor([1, 0, 2, 0])).detach()
+    export_onnx(net, (example, TASKS), tmp_path / "net.onnx")
+    wrong = torch.tensor([1, -1, 2, 3])
+    for found in (
+        run_onnx(tmp_path / "net.onnx", images, wrong),
+        export_program(net, (example, TASKS)).module()(images, wrong),
+    ):
+        assert bool(found[[1, 3]].isnan().all())
+        torch.testing.assert_close(found[[0, 2]], expected[[0, 2]], rtol=0, atol=1e-4)
+
+
+def test_a_file_that_is_there_stays(run, tmp_path):
+    (tmp_path / "run.onnx").write_text("precious")
+    outcome = command.comodulate("export", run, "--out", tmp_path / "run.onnx")
+    assert outcome.status == 2
+    assert "is there already" in outcome.line
+    assert (tmp_path / "run.onnx").read_text() == "precious"
 
 
 @pytest.mark.parametrize(

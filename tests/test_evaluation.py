@@ -133,7 +133,9 @@ def test_tasks_macro_and_worst():
     result = evaluate_predictions(Predictions(torch.arange(4), tasks, targets, logs), ["a", "b", "c"])
     assert result["accuracy"] == 0.5
     assert list(result["tasks"]) == ["a", "c"]
-    assert result["tasks"]["a"] == {**metrics(logs[:3], targets[:3]), "balanced_accuracy": 0.5}
+    assert result["tasks"]["a"] == {**metrics(logs[:3], targets[:3]), "balanced_accuracy": 0.5, "majority": 2 / 3}
+    assert result["tasks"]["c"]["majority"] == 1
+    assert (result["majority"], result["macro"]["majority"]) == (3 / 4, pytest.approx(5 / 6))
     assert result["macro"]["balanced_accuracy"] == pytest.approx((1 / 2 + 0) / 2)
     assert result["tasks"]["a"]["accuracy"] == 2 / 3
     assert result["tasks"]["c"]["accuracy"] == 0.0

@@ -126,11 +126,11 @@ def test_the_card_says_what_the_metrics_say(run, tmp_path):
     assert header["library_name"] == "comodulation"
     assert "license" not in header
     card, test = (folder / "README.md").read_text(), json.loads((run / "metrics.json").read_text())["test"]
-    for name, values in {"all": test, **test["tasks"]}.items():
-        cells = (
-            f"{100 * values['accuracy']:.1f} | {values['nll']:.3f} | {values['brier']:.3f} | {100 * values['ece']:.1f}"
-        )
+    for name, values in {"all": {**test["macro"], **test}, **test["tasks"]}.items():
+        shares = [f"{100 * values[key]:.1f}" for key in ("balanced_accuracy", "accuracy", "majority", "ece")]
+        cells = " | ".join([*shares[:3], f"{values['nll']:.3f}", f"{values['brier']:.3f}", shares[3]])
         assert f"| {name} | {cells} | {values['count']} |" in card
+    assert f"at the temperature {opened.temperature:.2f}" in card
     assert "test_resnet" in card
     assert "`comodulation`" in card
 

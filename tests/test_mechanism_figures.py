@@ -1,9 +1,11 @@
 """Every figure of the mechanism draws real-looking numbers without a warning, in INK on nothing, the same each time."""
 
+import re
+
 import numpy as np
 import pytest
 
-from comodulation.report.figures import svg
+from comodulation.report.figures import gains_figure, svg
 from comodulation.report.mechanism_figures import (
     gain_histogram_figure,
     informativeness_figure,
@@ -106,3 +108,39 @@ def test_spectrum_and_histogram_show_what_they_were_given():
 
 def test_one_seed_and_one_method():
     assert "attention" in svg(separability_figure({"d′ (sd)": {"attention": [2.0]}}))
+
+
+def test_the_lines_of_the_highest_gains_move():
+    """A task's gain is a mean over images: where neurons of the highest gains stand still in this one, others of them are shown."""
+    rng = np.random.default_rng(0)
+    modulator, slope = rng.normal(0, 0.3, 60), np.linspace(-1, 1, 200)
+    slope[-8:] = 0  # the eight highest gains follow nothing here
+    decoder = np.exp(np.outer(modulator, slope))
+    figure = one_image_figure(
+        rng.random((8, 8, 3)), {"a": rng.random(20), "b": rng.random(20)}, modulator, decoder, np.linspace(0.5, 2, 200),
+        {"x": 0.3, "y": 0.7}, {"x": 0.8, "y": 0.2}, "x",
+    )  # fmt: skip
+    driven = next(axis for axis in figure.axes if "decoder activity" in axis.get_ylabel())
+    lines = [line for line in driven.lines if len(line.get_ydata()) == 60]
+    assert len(lines) == 6
+    assert all(np.ptp(line.get_ydata()) > 50 for line in lines)
+    labels = [text.get_text() for text in driven.get_legend().get_texts()]
+    assert labels == ["3 of the lowest gains", "3 of the highest gains"]
+
+
+@pytest.mark.parametrize("name", ["$x_{$", "a $ b $ c", "\\$", "$\\frac$"])
+def test_a_dollar_in_a_name_is_no_formula(name):
+    """Every text that a user's name may become, drawn as it is; powers on a logarithmic axis stay powers."""
+    rng = np.random.default_rng(0)
+    words = name.replace("_", " ")  # as figures write names
+
+    def texts(figure):
+        return re.findall(r">([^<>\n]*)</text>", svg(figure))
+
+    assert {name, words} <= set(
+        texts(gains_figure(rng.random((2, 4)), rng.random((2, 5)), [name, "other"], title=name))
+    )
+    assert {name, words} <= set(texts(separability_figure({name: {name: [1.0, 2.0], "attention": [0.5, 1.0]}})))
+    spectrum = texts(noise_figure({name: [4.0, 1.0]}, {name: [0.2, 0.3]}, {name: [0.1, 0.1]}))
+    assert words in spectrum
+    assert not any("mathdefault" in text for text in spectrum)

@@ -262,6 +262,21 @@ def test_no_width_makes_the_page_scroll_sideways(browser, page, width):
         assert browser.run(edges) == [200, 0]
 
 
+def test_what_is_cut_off_says_so(browser, page):
+    """On a phone tables and figures fade at the edge where there is more, with a line below, until they are scrolled there."""
+    state = """[...document.querySelectorAll('.wide')].map(box => [box.scrollWidth > box.clientWidth + 1,
+        box.nextElementSibling.matches('.hint') && box.nextElementSibling.checkVisibility(),
+        getComputedStyle(box).maskImage !== 'none'])"""
+    browser.open(page, width=360, height=780)
+    assert browser.run(state) == [[True, True, True]] * 4
+    browser.run("document.querySelector('.wide').scrollLeft = 10_000")
+    browser.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))")
+    assert browser.run(state)[0] == [True, True, False]  # nothing more to the right
+    browser.open(page, width=1280)
+    assert all(hint == fades == wider for wider, hint, fades in browser.run(state))
+    assert [False, False, False] in browser.run(state)
+
+
 def test_names_that_try_to_be_code(browser, tmp_path):
     """Markup, quotes, control characters and right-to-left text are shown, never run, and do not turn their neighbours."""
     rows = [[name, 1.0] for name in HOSTILE]

@@ -29,7 +29,7 @@ from comodulation.prediction import Run
 from comodulation.serving import Service
 from comodulation.uploads import MAX_BYTES, UploadError, read_body
 from server import Server, forbid_writing, form
-from synthetic import CLASSES, GROUP_NAMES, encode, picture, snapshot
+from synthetic import CLASSES, GROUP_NAMES, GROUPS, encode, picture, snapshot
 
 
 @pytest.fixture(scope="module")
@@ -94,13 +94,14 @@ def test_it_says_where_it_is_and_what_it_serves(server, run):
     assert told["tasks"][2]["classes"] == ["dark", "light"]
     assert told["metrics"]["accuracy"] == metrics["test"]["accuracy"]
     assert told["tasks"][0]["accuracy"] == metrics["test"]["tasks"]["warm"]["accuracy"]
+    assert told["tasks"][0]["majority"] == metrics["test"]["tasks"]["warm"]["majority"]
+    assert f"{metrics['temperature']:.2f}" in told["confidence"]
     assert told["modulator"]["sigma"] == 0.3
 
 
 def test_predictions_are_those_of_the_command(server, run, images):
-    """Raw bytes and a form, for all tasks and for two in another order: the numbers of `Run.predict`, temperature apart."""
+    """Raw bytes and a form, for all tasks and for two in another order: the numbers of `Run.predict`."""
     expected = [result["tasks"] for result in Run.open(run).predict(images, [])]
-    scaled = server.ask("GET", "/api/run").json["temperature"] is not None
     for path, tasks in zip(images, expected, strict=True):
         body, kind = form(("image", path.read_bytes()))
         answers = [
@@ -116,8 +117,7 @@ def test_predictions_are_those_of_the_command(server, run, images):
         assert {name: task["prediction"] for name, task in found[0].items()} == {
             name: task["prediction"] for name, task in tasks.items()
         }
-        if not scaled:
-            close(found[0], tasks)
+        close(found[0], tasks)
 
 
 def test_a_grid_of_the_modulator_comes_with_one_request(server, run, images):
@@ -129,6 +129,7 @@ def test_a_grid_of_the_modulator_comes_with_one_request(server, run, images):
     assert (len(m["coupling"]), np.shape(m["factors"])) == (16, (61, 16))
     assert (np.shape(m["decoder_activity"]), np.shape(m["probabilities"])) == ((61, 8), (61, 6))
     close(seen["answer"], server.post("/api/predict?task=cool", content).json["tasks"]["cool"])
+    assert {name for name, own in zip(m["outputs"], m["own"], strict=True) if own} == set(GROUPS["cool"])
     alone = server.post("/api/mechanism?task=cool&modulator=-1.5&modulator=2&neurons=3", content).json["modulator"]
     assert alone["neurons"] == m["neurons"][:3]
     for place, row in enumerate((15, 50)):
@@ -475,7 +476,6 @@ def test_a_stochastic_encoder_and_binary_tasks(data, cache, tmp_path, no_figures
     run = Run.open(tmp_path / "run")
     (tmp_path / "red.png").write_bytes(GOOD)
     service = Service(run)
-    service.temperature = None
     close(service.predict(red(), [])["tasks"], run.predict([tmp_path / "red.png"], [])[0]["tasks"])
     seen = service.mechanism(red(), "cool", [-1.0, 1.0], 8)["modulator"]
     assert sorted(seen["outputs"]) == ["no", "yes"]

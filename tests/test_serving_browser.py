@@ -1,5 +1,6 @@
 """The served page in a real browser: an image is chosen and dropped, a task is clicked, the modulator is moved."""
 
+import json
 import re
 import time
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import pytest
 
 from command import fit
 from server import Server
-from synthetic import encode, picture
+from synthetic import GROUPS, encode, picture
 from test_report_browser import CHROMIUM, CONTRAST, Browser
 
 pytestmark = pytest.mark.skipif(
@@ -273,6 +274,31 @@ def test_it_works_by_keyboard_alone(page, files):
         "[...document.querySelectorAll('input, button')].every(n => n.ariaLabel || n.labels?.length || n.innerText)"
     )
     assert named
+
+
+def test_classes_that_are_whole_numbers_keep_their_order(page):
+    """A script lists such keys of an object first and in their own order: the likeliest six are still those shown."""
+    page.open()
+    chances = {"12": 0.3, "7": 0.25, "b": 0.2, "3": 0.1, "100": 0.08, "a": 0.04, "1": 0.02, "0": 0.01}
+    answer = {"prediction": "12", "confidence": 0.3, "probabilities": chances}
+    seen = {"task": "warm", "answer": answer, "modulator": None, "encoder_gains": None, "decoder_gains": None}
+    page.run(f"(state.seen = JSON.parse({json.dumps(json.dumps(seen))}), build(), 0)")
+    assert [name for name, _, _ in page.bars()] == ["12", "7", "b", "3", "100", "a"]
+    assert page.bars()[0][1] == "30.0%"
+
+
+def test_the_page_lists_a_tasks_own_classes_only(page, files):
+    page.open()
+    page.choose(files / "red.png")
+    answered(page)
+    for name, classes in GROUPS.items():
+        page.click(f'#tasks button[value="{name}"]')
+        page.wait(f"document.getElementById('task').textContent === {name!r}")
+        assert {shown for shown, _, _ in page.bars()} == set(classes)
+        listed = page.text(f'#tasks button[value="{name}"] .said')
+        assert listed in classes or listed.endswith("(of another task)")
+    rows = page.run("[...document.querySelectorAll('#measured tbody tr')].map(row => row.cells.length)")
+    assert rows == [6] * len(GROUPS)
 
 
 def test_methods_without_a_modulator_have_no_slider(browser, data, cache, tmp_path, no_figures, files):

@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .efficientnet_lite import PREPROCESSING, EfficientNet
 from .errors import InputError, choose
 from .hub import hub_or_offline
 from .named_tensors import hash_tensors
@@ -84,10 +86,15 @@ class Backbone(nn.Module):
 
     def __init__(self, settings: BackboneSettings) -> None:
         super().__init__()
-        import timm
-
         self.settings = settings
         offline = settings.name == EFFICIENTNET_LITE0
+        if offline and settings.weights == "pretrained":
+            self.model = EfficientNet()
+            _load_in_order(self.model, _package_weights())
+            self._finish(PREPROCESSING)
+            return
+        import timm
+
         architecture = "tf_efficientnet_lite0" if offline else settings.name.split(".")[0]
         choose(architecture, [EFFICIENTNET_LITE0, *SMALL_RESNETS, *timm.list_models()], "backbone")
         if architecture in SMALL_RESNETS and settings.weights == "pretrained":
@@ -95,12 +102,14 @@ class Backbone(nn.Module):
                 f"backbone {architecture!r} has no pretrained weights; train them (benchmarks/train_backbone.py) and give "
                 "the file with --weights"
             )
-        self.model = _create(settings, architecture, pretrained=settings.weights == "pretrained" and not offline)
-        if settings.weights == "pretrained" and offline:
-            _load_in_order(self.model, _package_weights())
-        elif settings.weights not in WEIGHTS:
+        self.model = _create(settings, architecture, pretrained=settings.weights == "pretrained")
+        if settings.weights not in WEIGHTS:
             _load_file(self.model, Path(os.path.expanduser(settings.weights)))
-        config = timm.data.resolve_model_data_config(self.model)
+        self._finish(timm.data.resolve_model_data_config(self.model))
+
+    def _finish(self, config: Mapping[str, Any]) -> None:
+        """Freeze the model, take over its preprocessing, and see what features it has."""
+        settings = self.settings
         self.crop_fraction = float(config["crop_pct"])
         self.crop_mode = choose(str(config["crop_mode"]), _CROP_MODES, f"crop mode of backbone {settings.name!r}:")
         self.interpolation = choose(str(config["interpolation"]), _INTERPOLATIONS, "interpolation")
@@ -212,7 +221,7 @@ def _load_in_order(model: nn.Module, weights: dict[str, Tensor]) -> None:
     shapes = [tuple(tensor.shape) for tensor in own.values()]
     if [tuple(tensor.shape) for tensor in weights.values()] != shapes:
         raise InputError("the weights are of another architecture: number or shapes of tensors differ")
-    model.load_state_dict(dict(zip(own, weights.values(), strict=True)))
+    model.load_state_dict(dict(zip(own, weights.values(), strict=True)), assign=True)
 
 
 def _load_file(model: nn.Module, path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Predictions -> metrics: accuracy, NLL, Brier score, ECE; overall, per task, macro and worst task; balanced accuracy per task."""
+"""Predictions -> metrics: accuracy, NLL, Brier score, ECE; overall, per task, macro and worst task; balanced accuracy and
+the majority class per task."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ ECE_BINS = 15
 BLOCK = 2**14  # predictions looked at together: what is computed on the way takes many times their own memory
 METRICS = ("accuracy", "nll", "brier", "ece")
 BALANCED = "balanced_accuracy"
+MAJORITY = "majority"
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ def evaluate_predictions(predictions: Predictions, tasks: Sequence[str]) -> dict
     Returns:
         The overall metrics, and under ``tasks`` the same by task name (tasks without a label are left out), under
         ``macro`` the mean over tasks, under ``worst`` for each metric the worst task and its value. Tasks and ``macro`` also
-        have ``balanced_accuracy``.
+        have ``balanced_accuracy``; all but ``worst`` have ``majority``, the accuracy of saying each task's most frequent class
+        of these very targets.
     """
     result: dict[str, object] = dict(metrics(predictions.log_probabilities, predictions.target))
     per_task = {}
@@ -129,10 +132,13 @@ def evaluate_predictions(predictions: Predictions, tasks: Sequence[str]) -> dict
         rows = predictions.task == number
         if bool(rows.any()):
             own = predictions.log_probabilities[rows], predictions.target[rows]
-            per_task[name] = {**metrics(*own), BALANCED: balanced_accuracy(*own)}
+            majority = int(own[1].bincount().max()) / len(own[1])
+            per_task[name] = {**metrics(*own), BALANCED: balanced_accuracy(*own), MAJORITY: majority}
+    result[MAJORITY] = sum(values[MAJORITY] * values["count"] for values in per_task.values()) / len(predictions)
     result["tasks"] = per_task
     result["macro"] = {
-        metric: sum(values[metric] for values in per_task.values()) / len(per_task) for metric in (*METRICS, BALANCED)
+        metric: sum(values[metric] for values in per_task.values()) / len(per_task)
+        for metric in (*METRICS, BALANCED, MAJORITY)
     }
     worst = {}
     for metric in METRICS:

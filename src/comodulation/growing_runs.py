@@ -7,6 +7,7 @@ new images would; the test split, where there is one, does not.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import time
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 
+from .analysis.calibration import scaled
 from .claiming import ADDED, CHECKPOINT, Claim, claimed, finished, sources
 from .config import RunConfig, write_config
 from .data import Split, class_column
@@ -129,13 +131,21 @@ def grow_run(
         fresh = fresh.to(fabric.device)
         usable = {name: _readable(own.examples, features[name]) for name, own in labelled.items()}
         identity = hashlib.sha256(claim.content + json_bytes(made_from)).hexdigest()
-        entry, predictions = _learn(fresh, config, features, usable, fabric, out / CHECKPOINT, identity, tell)
+        entry, predictions = _learn(
+            fresh, config, features, usable, fabric, out / CHECKPOINT, identity, tell, run.temperature
+        )
         entry["made_from"] = made_from
         entry["seconds"] = round(time.perf_counter() - began, 2)
         grown = add_tasks(run.method, fresh.cpu())
-        metrics = {**run.metrics, "learnable_parameters": grown.num_learnable()}
+        metrics = {
+            **run.metrics,
+            "learnable_parameters": grown.num_learnable(),
+            "finished": datetime.date.today().isoformat(),
+        }
         metrics["added"] = [*metrics.get("added", []), entry]
-        _write(run, grown, _config_of(config, grown.family), metrics, predictions, fresh.family, out)
+        tested = "test" in entry
+        files = splits[config.test_split if tested else config.train_split].names(data)
+        _write(run, grown, _config_of(config, grown.family), metrics, predictions, fresh.family, files, out)
     return FitResult(out, metrics)
 
 
@@ -173,8 +183,12 @@ def _learn(
     checkpoint: Path,
     identity: str,
     tell: Progress,
+    temperature: float | None,
 ) -> tuple[dict[str, Any], Any]:
-    """Fine-tune the new tasks; what metrics.json says of them, and predictions of the test split, or else validation."""
+    """Fine-tune the new tasks; what metrics.json says of them, and predictions of the test split, or else validation.
+
+    Both at the run's temperature, at which it answers all of its tasks.
+    """
     train = examples[config.train_split]
     first, images = first_rows(train.image)
     parts = partition(
@@ -184,14 +198,15 @@ def _learn(
     tuning, validation = train.of_images(parts.tuning), train.of_images(parts.tuning_validation)
     inputs = Inputs(fresh, features[config.train_split], images)
     history = tune(fresh, inputs, tuning, validation, config, fabric, checkpoint, identity, tell)
-    predictions = predict(fresh, inputs, validation)
+    predictions = scaled(predict(fresh, inputs, validation), temperature)
     entry: dict[str, Any] = {
         "tasks": list(fresh.family.tasks),
         "validation": evaluate_predictions(predictions, fresh.family.tasks),
     }
     test = examples.get(config.test_split)
     if test is not None and len(test):
-        predictions = predict(fresh, Inputs(fresh, features[config.test_split], test.image.unique()), test)
+        found = predict(fresh, Inputs(fresh, features[config.test_split], test.image.unique()), test)
+        predictions = scaled(found, temperature)
         entry["test"] = evaluate_predictions(predictions, fresh.family.tasks)
     return {**entry, "history": history}, predictions
 
@@ -236,7 +251,14 @@ def _config_of(config: RunConfig, family: TaskFamily) -> RunConfig:
 
 
 def _write(
-    run: Run, grown: Method, config: RunConfig, metrics: dict[str, Any], predictions: Any, added: TaskFamily, out: Path
+    run: Run,
+    grown: Method,
+    config: RunConfig,
+    metrics: dict[str, Any],
+    predictions: Any,
+    added: TaskFamily,
+    files: list[str | None],
+    out: Path,
 ) -> None:
     """The new run folder; metrics.json last."""
     from .report import run_report
@@ -247,7 +269,7 @@ def _write(
     write_bytes(out / CONFIG, write_config(config).encode())
     write_bytes(out / HEAD, (run.folder / HEAD).read_bytes())
     save_adapter(grown, out / ADAPTER, backbone=run.backbone.fingerprint())
-    write_predictions(out / PREDICTIONS, predictions, added)
-    write_bytes(out / REPORT, run_report(config, grown.family, grown, shown).encode())
+    write_predictions(out / PREDICTIONS, predictions, added, files)
+    write_bytes(out / REPORT, run_report(config, grown.family, grown, shown, out.resolve().name).encode())
     write_json(out / METRICS, metrics)
     (out / CHECKPOINT).unlink(missing_ok=True)

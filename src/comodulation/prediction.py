@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from .analysis.calibration import apply_temperature, scaled, stored_temperature
 from .backbone import Backbone
 from .claiming import ADDED
 from .config import RunConfig, read_config
@@ -21,6 +24,7 @@ from .features import BATCH, Features, extract, features_of_images
 from .growing import extend_head, first_family
 from .labelled import open_splits, read_labels, without_labels
 from .methods import Method
+from .named_tensors import WithoutValues
 from .progress import Progress, Silent
 from .session import build_head, config_method
 from .sharing import check_shared, download, push_to_hub, save_pretrained, with_weights
@@ -125,6 +129,11 @@ class Run:
         return read_metrics(self.folder / METRICS)
 
     @cached_property
+    def temperature(self) -> float | None:
+        """What every answer of the run is given at, fitted on validation images; None: as the network gives it."""
+        return stored_temperature(self.metrics)
+
+    @cached_property
     def backbone(self) -> Backbone:
         return Backbone(self.config.backbone)
 
@@ -133,7 +142,7 @@ class Run:
         """The adapted network. Raises InputError if head or adapter do not belong to this backbone and configuration."""
         first = first_family(self.family, self.added_outputs, self.paired_outputs)
         channels = self.backbone.feature_shape[0]
-        with torch.device("meta"):  # a configuration can describe more than there is memory for
+        with torch.device("meta"), WithoutValues():  # a configuration can describe more than there is memory for
             load_head(build_head(self.config, first, channels), self.folder / HEAD)
         head = build_head(self.config, first, channels)
         load_head(head, self.folder / HEAD)
@@ -153,7 +162,7 @@ class Run:
         skip_bad: bool = False,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
-        """Metrics on a split, overall and per task.
+        """Metrics on a split, overall and per task, of the answers that ``predict`` gives.
 
         Args:
             data: folder or data set id with the run's columns; it may hold only the split asked for.
@@ -165,11 +174,17 @@ class Run:
             InputError: as for fit.
         """
         features, examples = self.examples(data, split, cache, labels=labels, skip_bad=skip_bad, progress=progress)
-        result = evaluate_predictions(
-            predict(self.method, Inputs(self.method, features, examples.image.unique()), examples), self.family.tasks
-        )
+        found = predict(self.method, Inputs(self.method, features, examples.image.unique()), examples)
+        result = evaluate_predictions(scaled(found, self.temperature), self.family.tasks)
         name, skipped = split or self.config.test_split, len(features.bad_rows)
-        return {"run": str(self.folder), "method": self.config.method, "split": name, "skipped": skipped, **result}
+        return {
+            "run": str(self.folder),
+            "method": self.config.method,
+            "split": name,
+            "skipped": skipped,
+            "temperature": self.temperature,
+            **result,
+        }
 
     def examples(
         self,
@@ -207,7 +222,7 @@ class Run:
         return features, examples
 
     def predict(self, images: Sequence[str | Path], tasks: Sequence[str]) -> list[dict[str, Any]]:
-        """Predictions for image files under named tasks (none: all of them).
+        """Predictions for image files under named tasks (none: all of them), at the run's temperature.
 
         Returns:
             One dict per image: ``image``, and under ``tasks`` by name ``prediction``, ``confidence`` (a probability) and
@@ -216,16 +231,41 @@ class Run:
         Raises:
             InputError: an unknown task; BadImageError: an image that cannot be read.
         """
-        ids = self.task_ids(tasks)
-        pixels = torch.stack([self.backbone.preprocess(decode_image(_file(path), str(path))) for path in images])
-        features = torch.cat(
-            [features_of_images(self.backbone, part, self.config.precision) for part in pixels.split(BATCH)]
-        )
+        return list(self.answers(images, tasks))
+
+    def answers(
+        self, images: Iterable[str | Path], tasks: Sequence[str], bad: Callable[[Path, InputError], None] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """As ``predict``, image by image, in memory that does not grow with their number.
+
+        Args:
+            images, tasks: as for ``predict``.
+            bad: called for each image that cannot be read, which is then left out; None raises.
+        """
+        ids, backbone, remaining = self.task_ids(tasks), self.backbone, iter(images)
+        _ = self.method  # a damaged run shows before any image does
+        while paths := list(itertools.islice(remaining, BATCH)):
+            read: dict[Path, Tensor] = {}
+            for path in paths:
+                try:
+                    read[path] = backbone.preprocess(decode_image(_file(path), str(path)))
+                except InputError as error:
+                    if bad is None:
+                        raise
+                    bad(path, error)
+            if read:
+                yield from self._answered([path for path in paths if path in read], read, ids)
+
+    def _answered(self, paths: list[Path], read: Mapping[Path, Tensor], ids: list[int]) -> list[dict[str, Any]]:
+        """Answers to tasks, by number, for at most ``BATCH`` images."""
+        pixels = torch.stack([read[path] for path in paths])
+        features = features_of_images(self.backbone, pixels, self.config.precision)
         # Noise belongs to an image's content, not to its place among the images asked about.
         sample_ids = torch.tensor([content_id(image) for image in pixels])
-        results: list[dict[str, Any]] = [{"image": str(path), "tasks": {}} for path in images]
+        results: list[dict[str, Any]] = [{"image": str(path), "tasks": {}} for path in paths]
         for pairs, logs in task_chunks(self.method, features, torch.tensor(ids), sample_ids=sample_ids):
-            for pair, log in zip(pairs.tolist(), logs.exp(), strict=True):
+            given = logs if self.temperature is None else apply_temperature(logs, self.temperature)
+            for pair, log in zip(pairs.tolist(), given.exp(), strict=True):
                 place, task = divmod(pair, len(ids))
                 results[place]["tasks"][self.family.tasks[ids[task]]] = describe(self.family, ids[task], log)
         return results

@@ -23,7 +23,8 @@ from PIL import Image
 from starlette.exceptions import HTTPException
 from torch import Tensor
 
-from .analysis.calibration import TEMPERATURES
+from .analysis.calibration import stored_temperature as stored_temperature
+from .analysis.calibration import temperature_note
 from .errors import InputError, RunError, choose
 from .features import features_of_images
 from .guard import LOCAL_NAMES, Guarded, refusal
@@ -37,6 +38,7 @@ DEVIATIONS = tuple(step / 10 for step in range(-30, 31))
 MOST_DEVIATIONS, WIDEST = 201, 6.0
 NEURONS = 8  # decoder neurons of which activity is given, unless asked otherwise
 OUTPUTS = 6  # outputs of which probabilities are given for every value of the modulator
+SHOWN = ("balanced_accuracy", "accuracy", "majority", "nll", "ece", "count")  # metrics of a task
 UPLOADS_AT_ONCE = 8  # bounds the memory that waiting images take
 
 T = TypeVar("T")
@@ -51,12 +53,16 @@ class Service:
 
     def __init__(self, run: Run) -> None:
         self.run, self.family, self.method, self.metrics = run, run.family, run.method, run.metrics
-        self.temperature = stored_temperature(self.metrics)
+        self.temperature = run.temperature
 
     def describe(self) -> dict[str, Any]:
         """What is served: method, tasks, metrics, modulator, limits."""
         split = "test" if "test" in self.metrics else "validation"
         measured = self.metrics[split]
+        added = [
+            entry.get(split, entry.get("validation", {})).get("tasks", {}) for entry in self.metrics.get("added", [])
+        ]
+        by_task = {name: values for tasks in (measured["tasks"], *added) for name, values in tasks.items()}
         modulation = self.method.head.modulation
         return {
             "method": self.method.name,
@@ -68,12 +74,13 @@ class Service:
                 {
                     "name": name,
                     "classes": self.family.answers(task),
-                    "accuracy": measured["tasks"].get(name, {}).get("accuracy"),
+                    **{key: by_task.get(name, {}).get(key) for key in SHOWN},
                 }
                 for task, name in enumerate(self.family.tasks)
             ],
             "metrics": {"split": split, **{name: measured[name] for name in ("accuracy", "nll", "ece", "count")}},
             "temperature": self.temperature,
+            "confidence": temperature_note(self.metrics, split),
             "modulator": {
                 "sigma": modulation.std,
                 **{name: getattr(modulation, name) for name in ("link", "level", "estimator", "encoder", "beta")},
@@ -106,15 +113,20 @@ class Service:
             "answer": describe(self.family, number, seen.answer),
             "encoder_gains": None if seen.encoder_gains is None else _listed(seen.encoder_gains),
             "decoder_gains": None if seen.decoder_gains is None else _listed(seen.decoder_gains),
-            "modulator": self._modulator(seen, neurons),
+            "modulator": self._modulator(seen, number, neurons),
         }
 
-    def _modulator(self, seen: Inspection, neurons: int) -> dict[str, Any] | None:
+    def _modulator(self, seen: Inspection, task: int, neurons: int) -> dict[str, Any] | None:
         if (m := seen.modulated) is None:
             return None
-        # The neurons that follow the modulator most in this image, and the outputs that are probable at any value of it.
+        # The neurons that follow the modulator most in this image, and the outputs that are probable at any value of it: the task's
+        # own, and what room they leave to those of other tasks, which an open readout may answer.
         followers = m.slope.argsort(descending=True, stable=True)[:neurons]
-        likely = torch.cat([m.probabilities, seen.answer[None]]).amax(0).argsort(descending=True, stable=True)[:OUTPUTS]
+        own = [0, 1] if self.family.kind == "binary" else list(self.family.members[task])
+        highest = torch.cat([m.probabilities, seen.answer[None]]).amax(0).tolist()
+        others = [place for place in range(len(highest)) if place not in own] if self.family.kind == "classes" else []
+        own, others = (sorted(places, key=lambda place: -highest[place]) for places in (own, others))
+        likely = torch.tensor([*own, *others][:OUTPUTS])
         likely = likely[seen.answer[likely].argsort(descending=True, stable=True)]
         names = self.family.targets
         return {
@@ -126,6 +138,7 @@ class Service:
             "decoder_activity": _listed(m.decoder_activity[:, followers]),
             "slope": _listed(m.slope[followers]),
             "outputs": [names[place] for place in likely],
+            "own": [int(place) in own for place in likely],
             "answer": _listed(seen.answer[likely]),
             "probabilities": _listed(m.probabilities[:, likely]),
         }
@@ -134,12 +147,6 @@ class Service:
         """Features of an image, ``(1, C, H, W)``, and the number that stands for its content."""
         pixels = self.run.backbone.preprocess(image)
         return features_of_images(self.run.backbone, pixels[None], self.run.config.precision), content_id(pixels)
-
-
-def stored_temperature(metrics: dict[str, Any]) -> float | None:
-    """The temperature fitted on validation images, if the run has one."""
-    value = metrics.get("temperature")
-    return float(value) if isinstance(value, (int, float)) and TEMPERATURES[0] <= value <= TEMPERATURES[1] else None
 
 
 def _listed(values: Tensor) -> Any:

@@ -44,13 +44,23 @@ async function start() {
   const run = state.run = await ask("/api/run"), m = run.metrics;
   $("title").textContent = `${run.method}, ${run.tasks.length} ${run.tasks.length === 1 ? "task" : "tasks"}`;
   document.title = $("title").textContent;
-  $("subtitle").textContent = `Behind ${run.backbone}. On ${m.count.toLocaleString("en")} ${m.split} predictions: `
-    + `accuracy ${percent(m.accuracy)}, expected calibration error ${percent(m.ece)}.`;
-  $("calibration").textContent = run.temperature === null
-    ? "Confidence as the network gives it, not temperature-scaled: this run stores no validation temperature."
-    : `Confidence scaled by the temperature ${run.temperature.toFixed(2)}, fitted on validation images.`;
+  $("subtitle").textContent = `Behind ${run.backbone}. Measured on ${m.count.toLocaleString("en")} ${m.split} predictions:`;
+  listMeasured(run.tasks);
+  $("calibration").textContent = run.confidence.replaceAll("`", "");
   $("belonging").textContent = run.kind !== "classes" ? ""
     : "Every task is asked, also those that the image does not belong to; confidence means something for those it does.";
+}
+
+// How good each task is, beside what its most frequent class would have; no number for all of them together.
+function listMeasured(tasks) {
+  const share = value => value === null ? "–" : percent(value);
+  $("measured").tBodies[0].replaceChildren(...tasks.map(task => {
+    const row = make("tr"), name = make("th", "", task.name);
+    name.scope = "row";
+    row.append(name, ...[task.balanced_accuracy, task.accuracy, task.majority, task.ece].map(value => make("td", "", share(value))),
+      make("td", "", task.count === null ? "–" : task.count.toLocaleString("en")));
+    return row;
+  }));
 }
 
 // ---- the image and its answers ----
@@ -88,7 +98,8 @@ function listTasks() {
     button.value = name;
     fill.style.width = 100 * answer.confidence + "%";
     track.append(fill);
-    button.append(make("span", "name", name), make("span", "said", answer.prediction),
+    const own = Object.hasOwn(answer.probabilities, answer.prediction);
+    button.append(make("span", "name", name), make("span", "said", own ? answer.prediction : `${answer.prediction} (of another task)`),
       make("span", "percent", percent(answer.confidence)), track);
     button.addEventListener("click", () => look(name));
     item.append(button);
@@ -121,27 +132,34 @@ function build() {
   $("task").textContent = seen.task;
   const known = state.run.tasks.find(task => task.name === seen.task), accuracy = known.accuracy;
   $("task-note").textContent = (state.run.kind === "binary" ? "Yes or no" : "Among " + known.classes.join(", "))
-    + (accuracy === null ? "." : `; ${state.run.metrics.split} accuracy ${percent(accuracy)}.`);
+    + (accuracy === null ? "." : `; ${state.run.metrics.split} accuracy ${percent(accuracy)}`
+      + (known.majority === null ? "." : `, the most frequent class alone ${percent(known.majority)}.`));
   $("charts").replaceChildren();
   $("control").hidden = $("slider-note").hidden = m === null;
   $("answer-at").textContent = m === null ? "" : " under this value of the modulator";
-  const rows = m === null ? Object.keys(seen.answer.probabilities).slice(0, 6) : m.outputs;
+  // Not in the order of the object, which puts names that are whole numbers first.
+  const likeliest = Object.entries(seen.answer.probabilities).sort((a, b) => b[1] - a[1]).slice(0, 6).map(([name]) => name);
+  if (m !== null) m.shown = m.outputs.map((_, place) => place).filter(place => m.own[place]);
+  const rows = m === null ? likeliest : m.shown.map(place => m.outputs[place]);
   $("bars").replaceChildren(...rows.map((name, place) => {
     const item = make("li"), track = make("span", "track"), fill = make("span", "fill");
     track.append(fill);
     if (m !== null) {
       const tick = make("span", "tick");
-      tick.style.left = 100 * m.answer[place] + "%";
+      tick.style.left = 100 * m.answer[m.shown[place]] + "%";
       track.append(tick);
     }
     item.append(make("span", "said", name), track, make("span", "percent"));
     return item;
   }));
-  if (m !== null) buildModulator(m, seen);
-  else {
+  const other = Object.hasOwn(seen.answer.probabilities, seen.answer.prediction) ? ""
+    : `The network's answer is “${seen.answer.prediction}” (${percent(seen.answer.confidence)}), which is not of this task.`;
+  if (m !== null) {
+    buildModulator(m, seen);
+    $("bars-note").textContent += other && " " + other;
+  } else {
     rows.forEach((name, place) => setBar(place, seen.answer.probabilities[name]));
-    $("bars-note").textContent = rows.includes(seen.answer.prediction) ? ""
-      : `The network's answer is “${seen.answer.prediction}” (${percent(seen.answer.confidence)}), which is not of this task.`;
+    $("bars-note").textContent = other;
     if (seen.encoder_gains) gainChart("encoder-gains", "Encoder gains", seen.encoder_gains);
   }
   if (seen.decoder_gains) gainChart("decoder-gains", "Decoder gains", seen.decoder_gains);
@@ -250,7 +268,7 @@ function update() {
   const text = `${z ? signed(z, 1) : "0"} σ (m = ${z ? (z < 0 ? "−" : "+") + Number(Math.abs(z * m.sigma).toPrecision(3)) : "0"})`;
   $("value").textContent = text;
   $("slider").setAttribute("aria-valuetext", text);
-  m.outputs.forEach((_, place) => setBar(place, m.probabilities[at][place]));
+  m.shown.forEach((output, place) => setBar(place, m.probabilities[at][output]));
   bars($("factors"), m.order.map(n => Math.log(factors[n]) / m.widest));
   const first = m.order[0], final = m.order[m.order.length - 1];
   $("coupling").querySelector(".reading").textContent =

@@ -7,6 +7,7 @@ the cache under that key, so that all methods of a seed share them, whether fitt
 from __future__ import annotations
 
 import contextlib
+import datetime
 import hashlib
 import json
 import time
@@ -18,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .analysis.calibration import fit_temperature
+from .analysis.calibration import scaled, temperature_of
 from .claiming import CHECKPOINT
 from .config import RunConfig
 from .errors import InputError, RunError
-from .evaluation import Predictions, evaluate_predictions
+from .evaluation import Predictions, evaluate_predictions, metrics
 from .features import Features, locked
 from .head import ComodulatedHead
 from .labelled import Labelled, deal_images
@@ -199,13 +200,16 @@ class Session:
             "readout": config.readout,
             "residual": config.head.residual,
             "learnable_parameters": method.num_learnable(),
-            "validation": evaluate_predictions(adapted.validation, self.family.tasks),
+            "finished": datetime.date.today().isoformat(),
         }
-        # What makes confidence fit on the validation images; predictions are not scaled by it unless one asks.
-        with contextlib.suppress(ValueError):  # an answer that was taken for impossible: no temperature mends that
-            result["temperature"] = fit_temperature(adapted.validation.log_probabilities, adapted.validation.target)
-        if tested is not None:
-            result["test"] = evaluate_predictions(tested, self.family.tasks)
+        temperature = temperature_of(adapted.validation)
+        if temperature is not None:
+            result.update(temperature=temperature, unscaled={})
+        predictions = {"validation": adapted.validation, **({} if tested is None else {"test": tested})}
+        for name, found in predictions.items():
+            result[name] = evaluate_predictions(scaled(found, temperature), self.family.tasks)
+            if temperature is not None:
+                result["unscaled"][name] = metrics(found.log_probabilities, found.target)
         if any(features.bad_rows for features in self.features.values()):
             result["skipped_images"] = {name: len(features.bad_rows) for name, features in self.features.items()}
         evaluation = {"evaluation": round(time.perf_counter() - began, 2)}
@@ -213,10 +217,12 @@ class Session:
         result.update(pretraining=adapted.pretraining, history=adapted.history)
         write_tensors(folder / HEAD, adapted.pretrained)
         save_adapter(method, folder / ADAPTER, backbone=self.backbone_fingerprint)
-        write_predictions(folder / PREDICTIONS, tested or adapted.validation, self.family)
+        split = self.config.train_split if tested is None else self.config.test_split
+        files = self.labelled[split].split.names(config.data)
+        write_predictions(folder / PREDICTIONS, scaled(tested or adapted.validation, temperature), self.family, files)
         from .report import run_report
 
-        write_bytes(folder / REPORT, run_report(config, self.family, method, result).encode())
+        write_bytes(folder / REPORT, run_report(config, self.family, method, result, folder.resolve().name).encode())
         write_json(folder / METRICS, result)
         (folder / CHECKPOINT).unlink(missing_ok=True)
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from .analysis.calibration import temperature_note
 from .backbone import WEIGHTS
 from .config import MAX_CONFIG, RunConfig, read_config, write_config
 from .errors import InputError, RunError, brief
@@ -237,17 +238,27 @@ def model_card(run: Run) -> str:
         f"## Metrics ({split} split)", "",
     ]  # fmt: skip
     lines += _table(result) if isinstance(result, Mapping) else ["Not stored with this run.", ""]
+    lines += [temperature_note(metrics, split), ""] if isinstance(result, Mapping) else []
     lines += ["## Licence", "", "Not chosen yet: add `license:` to the header of this file.", ""]
     return "\n".join(lines)
 
 
-METRIC_NAMES = {"accuracy": "accuracy, %", "nll": "NLL", "brier": "Brier", "ece": "ECE, %", "count": "images"}
+# Balanced accuracy first: it equals accuracy where classes are equally frequent. Majority: what the most frequent class has.
+METRIC_NAMES = {
+    "balanced_accuracy": "balanced accuracy, %", "accuracy": "accuracy, %", "majority": "majority class, %", "nll": "NLL",
+    "brier": "Brier", "ece": "ECE, %", "count": "images",
+}  # fmt: skip
+SHARES = ("balanced_accuracy", "accuracy", "majority", "ece")
 
 
 def _table(result: Mapping[str, Any]) -> list[str]:
     """Metrics overall and per task, as Markdown; ``result`` as ``evaluate_predictions`` gives it."""
     by_task = result.get("tasks")
-    rows = {"all": result, **(by_task if isinstance(by_task, Mapping) else {})}
+    macro = result.get("macro")
+    rows = {
+        "all": {**(macro if isinstance(macro, Mapping) else {}), **result},
+        **(by_task if isinstance(by_task, Mapping) else {}),
+    }
     shown = list(rows.items())[: MAX_TASKS_SHOWN + 1]
     head = " | ".join(["task", *METRIC_NAMES.values()])
     lines = [f"| {head} |", "| --- |" + " --- |" * len(METRIC_NAMES)]
@@ -263,7 +274,7 @@ def _number(key: str, values: Any) -> str:
         return ""
     if key == "count":
         return str(int(value))
-    return f"{100 * value:.1f}" if key in ("accuracy", "ece") else f"{value:.3f}"
+    return f"{100 * value:.1f}" if key in SHARES else f"{value:.3f}"
 
 
 def _cell(text: str) -> str:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -310,17 +310,26 @@ def load_adapter(adapted: Adapted, path: str | Path, *, backbone: str = "") -> d
     return metadata
 
 
-def write_predictions(path: Path, predictions: Predictions, family: TaskFamily) -> None:
-    """One row per (image, task) pair as parquet: image, task, target, prediction, confidence, target_probability."""
+def write_predictions(
+    path: Path, predictions: Predictions, family: TaskFamily, files: Sequence[str | None] | None = None
+) -> None:
+    """One row per (image, task) pair as parquet: image, file, task, target, prediction, confidence, target_probability.
+
+    Args:
+        path: of the file. predictions: of M pairs. family: of their tasks.
+        files: what the data call each image, by its number, ``Split.names``; None leaves the column empty.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     confidence, predicted = predictions.log_probabilities.exp().max(1)
     target = predictions.log_probabilities.gather(1, predictions.target[:, None])[:, 0].exp()
     names = family.targets
+    rows = predictions.image.tolist()
     table = pa.table(
         {
             "image": predictions.image.numpy(),
+            "file": pa.array([None if files is None else files[row] for row in rows], pa.string()),
             "task": [family.tasks[task] for task in predictions.task.tolist()],
             "target": [names[place] for place in predictions.target.tolist()],
             "prediction": [names[place] for place in predicted.tolist()],

@@ -41,6 +41,7 @@ class RunMetrics(Written):
     validation: Evaluated
     test: Evaluated | None = None
     temperature: float | None = None
+    unscaled: dict[str, Measured] = {}
     added: list[dict[str, Any]] = []
 
 

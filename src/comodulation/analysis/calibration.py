@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import optimize, stats
 from torch import Tensor
 
-from ..evaluation import ECE_BINS
+from ..evaluation import ECE_BINS, Predictions
 
 TEMPERATURES = (0.05, 20.0)
+PRIOR_ANSWERS = 10.0  # what the network's own confidence is worth beside the answers it is fitted to
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ def reliability(
     >>> reliability(torch.tensor([[0.75, 0.25], [0.75, 0.25]]).log(), torch.tensor([0, 1]), bins=2).accuracy
     array([nan, 0.5])
     """
+    from scipy import stats
+
     top, predicted = _top(log_probabilities)
     place = _place(top, bins)
     count = np.bincount(place, minlength=bins)
@@ -119,35 +123,56 @@ def perfect_ece(
 
 
 def fit_temperature(log_probabilities: Tensor, targets: Tensor) -> float:
-    """Temperature T in [0.05, 20] whose ``apply_temperature(log_probabilities, T)`` has the lowest NLL.
+    """Temperature T for ``apply_temperature(log_probabilities, T)``, fitted to answers, as far as these can tell.
 
-    Fit it on validation data. Accuracy stays as it is: every order of classes does. Log-probabilities serve as logits,
-    from which they differ by a constant per row. The NLL is convex in 1 / T, so that it has one minimum in log T, where
-    it is searched; where it falls to the end of the range (all targets the likeliest class, say), the end is returned.
-    Source: Guo, Pleiss, Sun, Weinberger, "On calibration of modern neural networks" (ICML 2017), section 4.2.
+    It has the lowest sum of the NLL of the M answers and that of ``PRIOR_ANSWERS`` further ones which the network's own
+    probabilities foretell exactly, and for which T = 1 is best:
+
+        sum_i -log p_T(y_i | x_i)  -  PRIOR_ANSWERS mean_i sum_c p_1(c | x_i) log p_T(c | x_i)
+
+    Few answers hence change little, however right or wrong they are; thousands decide alone. Both sums are convex in 1 / T;
+    the derivative is 0 where the expected log-probability, a mean over the M inputs, equals the weighted mean of the targets'
+    log-probability (weight M) and of what the network itself expects (weight ``PRIOR_ANSWERS``). Accuracy stays as it is:
+    every order of classes does. Log-probabilities serve as logits, from which they differ by a constant per row. Where
+    nothing can be told (all classes alike), T is 1. docs/statistics.md says why 10. Source: Guo, Pleiss, Sun, Weinberger,
+    "On calibration of modern neural networks" (ICML 2017), section 4.2, without the further answers.
 
     Args:
-        log_probabilities: ``(M, C)``; -inf marks classes that cannot be.
+        log_probabilities: ``(M, C)``, of validation data; -inf marks classes that cannot be.
         targets: ``(M,)``.
 
     Raises:
-        ValueError: no predictions, log-probabilities that are nan, or targets that have log-probability -inf, whose
-            NLL no temperature changes.
+        ValueError: no predictions, log-probabilities that are nan, targets that have log-probability -inf, whose NLL no
+            temperature changes, or a minimum that does not lie inside ``TEMPERATURES``.
     """
+    from scipy import optimize
+
     _check(log_probabilities)
     logs = log_probabilities.detach().double()
     logs = logs - logs.amax(1, keepdim=True)
     own = logs.gather(1, targets[:, None])
     if impossible := int((~own.isfinite()).sum()):
         raise ValueError(f"no temperature fits targets of probability 0, got {impossible} of {len(targets)}")
+    values = logs.masked_fill(logs == -math.inf, 0)
 
-    def nll(log_temperature: float) -> float:
-        inverse = math.exp(-log_temperature)
-        return float((torch.logsumexp(logs * inverse, 1) - own[:, 0] * inverse).mean())
+    def expected(log_temperature: float) -> float:
+        return float(((logs * math.exp(-log_temperature)).softmax(1) * values).sum(1).mean())
 
+    wanted = (float(own.sum()) + PRIOR_ANSWERS * expected(0)) / (len(own) + PRIOR_ANSWERS)
+    if expected(0) == wanted:
+        return 1.0
     low, high = (math.log(end) for end in TEMPERATURES)
-    found = optimize.minimize_scalar(nll, bounds=(low, high), method="bounded", options={"xatol": 1e-7})
-    return math.exp(min((float(found.x), low, high), key=nll))
+    if not expected(high) < wanted < expected(low):
+        raise ValueError(f"no temperature in {TEMPERATURES} fits {len(own)} answers")
+    return math.exp(optimize.brentq(lambda value: expected(value) - wanted, low, high, xtol=1e-9))
+
+
+def temperature_of(predictions: Predictions) -> float | None:
+    """The temperature fitted to validation predictions; None where there is none: ``fit_temperature`` says when."""
+    try:
+        return fit_temperature(predictions.log_probabilities, predictions.target)
+    except ValueError:
+        return None
 
 
 def apply_temperature(log_probabilities: Tensor, temperature: float) -> Tensor:
@@ -169,6 +194,40 @@ def apply_temperature(log_probabilities: Tensor, temperature: float) -> Tensor:
     if not 0 < temperature < math.inf:
         raise ValueError(f"a temperature must be above 0 and finite, got {temperature}")
     return torch.log_softmax(log_probabilities / temperature, -1)
+
+
+def scaled(predictions: Predictions, temperature: float | None) -> Predictions:
+    """Predictions at a temperature; None, of a run that has none, leaves them as they are."""
+    if temperature is None:
+        return predictions
+    return replace(predictions, log_probabilities=apply_temperature(predictions.log_probabilities, temperature))
+
+
+def stored_temperature(metrics: Mapping[str, Any]) -> float | None:
+    """The temperature that a run's answers are given at, from its metrics.json; None where it has none.
+
+    None for a value at the end of the range, too: the first release stored it where the answers could not tell.
+    """
+    low, high = TEMPERATURES
+    value = metrics.get("temperature")
+    return float(value) if isinstance(value, (int, float)) and 1.001 * low < value < high / 1.001 else None
+
+
+def temperature_note(metrics: Mapping[str, Any], split: str) -> str:
+    """What readers of a run's metrics.json must know of its confidence, as a sentence."""
+    temperature = stored_temperature(metrics)
+    if temperature is None:
+        return "Confidence is as the network gives it: this run has no temperature."
+    before = metrics.get("unscaled", {}).get(split)
+    if before is None:  # of the first release
+        return (
+            f"Answers are given at the temperature {temperature:.2f}; these metrics were measured without it. "
+            "`comodulate evaluate` measures with it."
+        )
+    return (
+        f"Confidence is at the temperature {temperature:.2f}, fitted to {metrics['validation']['count']:,} validation answers; "
+        f"without it NLL is {before['nll']:.3f} and ECE {100 * before['ece']:.1f}%."
+    )
 
 
 def _top(log_probabilities: Tensor) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -19,6 +20,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from .. import __version__
+
+        print(f"comodulation {__version__}")
+        raise typer.Exit
+
+
 for verb, example in (
     (fit.fit, fit.EXAMPLE),
     (evaluate.evaluate, evaluate.EXAMPLE),
@@ -34,6 +44,15 @@ for verb, example in (
     (recording.recording, recording.EXAMPLE),
 ):
     app.command(epilog=f"Example: {example}")(verb)
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Adapt one frozen network to a family of tasks by stochastic comodulation."""
 
 
 def main() -> None:

@@ -167,6 +167,10 @@ def fit(
         print(json.dumps({"runs": [{"folder": str(result.folder), **result.metrics} for result in results]}))
         return
     split = "test" if "test" in results[0].metrics else "validation"
-    table(f"{split} split", [(r.metrics["method"], r.metrics[split]) for r in results])
+    if len(results) > 1:
+        table(f"{split} split, all tasks", [(r.metrics["method"], r.metrics[split]) for r in results])
+    for result in results:
+        measured = result.metrics[split]
+        table(f"{split} split, {result.metrics['method']}", [("all", measured), *measured["tasks"].items()])
     for result in results:
         print(f"run folder: {result.folder}")

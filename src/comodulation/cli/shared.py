@@ -88,12 +88,15 @@ def checked_seeds(first: int, number: int) -> None:
 
 
 def table(title: str, rows: list[tuple[str, dict[str, Any]]]) -> None:
-    width = max(len(name) for name, _ in rows)
-    print(f"{title:{width}s}  accuracy  balanced     NLL   Brier     ECE   count")
+    """Metrics by task as text: balanced accuracy first, which equals accuracy where the classes are equally frequent."""
+    width = max(len(name) for name, _ in (*rows, (title, {})))
+    print(f"{title:{width}s}  balanced  accuracy  majority     NLL   Brier     ECE   count")
     for name, values in rows:
-        balanced = values.get("balanced_accuracy", values.get("macro", {}).get("balanced_accuracy"))
-        shown = "" if balanced is None else f"{100 * balanced:7.2f}%"
+        balanced, majority = (
+            values.get(key, values.get("macro", {}).get(key)) for key in ("balanced_accuracy", "majority")
+        )
+        shown = ["" if value is None else f"{100 * value:7.2f}%" for value in (balanced, values["accuracy"], majority)]
         print(
-            f"{name:{width}s}  {100 * values['accuracy']:7.2f}%  {shown:>8s}  {values['nll']:6.3f}"
+            f"{name:{width}s}  {'  '.join(f'{text:>8s}' for text in shown)}  {values['nll']:6.3f}"
             f"  {values['brier']:6.3f}  {100 * values['ece']:5.2f}%  {values['count']:6d}"
         )

@@ -21,6 +21,7 @@ from .pictures import ABSENT, DECODING, BadImageError, decode_image
 __all__ = ["BadImageError", "Split", "decode_image"]
 
 _HASH_ROWS = 1000
+ID_COLUMNS = ("id", "image_id", "file_name", "filename", "file", "path", "name", "key")  # what tables call a row
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,20 @@ class Split:
         """Features of the label columns by name; the table's own are copied, all of them, each time they are asked for."""
         return {name: feature for name, feature in self.table.features.items() if name != self.image_column}
 
+    def names(self, folder: str | Path) -> list[str | None]:
+        """What the data call each row, ``(N,)``: the image's file, within ``folder`` where it lies there; else the row's id, from
+        the first column of ``ID_COLUMNS`` that is there; else None."""
+        import pyarrow.compute as pc
+
+        ids = next((self.table[name] for name in ID_COLUMNS if name in self.table.column_names), [None] * len(self))
+        images = self._images.with_format("arrow")
+        found: list[str | None] = []
+        for start in range(0, len(self), _HASH_ROWS):  # paths alone: the images may be gigabytes
+            cells = images[start : start + _HASH_ROWS].column(self.image_column).combine_chunks()
+            found += pc.struct_field(cells, "path").to_pylist()
+        base = Path(folder).expanduser().absolute()
+        return [_short(path, base) or (None if own is None else str(own)) for path, own in zip(found, ids, strict=True)]
+
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the image contents in order (files outside the table: path, size and time), and of how they are decoded."""
@@ -121,6 +136,13 @@ class Split:
         if not Path(place).is_relative_to(self.folder):
             raise BadImageError(f"{self.source} [{self.name}]: {brief(path)} is outside the folder {self.folder}")
         return {**cell, "path": place}
+
+
+def _short(path: str | None, base: Path) -> str | None:
+    """A path as it is within a folder, where it lies there."""
+    if not path or not Path(path).is_relative_to(base):
+        return path or None
+    return Path(path).relative_to(base).as_posix()
 
 
 def _identity(path: str) -> bytes:

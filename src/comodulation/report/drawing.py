@@ -42,11 +42,15 @@ def new_figure(height: float) -> Figure:
 
 
 def finished(figure: Figure, spines: tuple[str, ...] = ("left", "bottom")) -> Figure:
-    """Every text and axis in INK, nothing behind them; laid out. Ticks are made when drawn, hence ``tick_params``."""
+    """Every text and axis in INK, nothing behind them; laid out. Ticks are made when drawn, hence ``tick_params``.
+
+    Names are data: a dollar sign in one is no formula. Powers on logarithmic axes are.
+    """
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
         text.set_color(INK)
+        text.set_parse_math(False)
     for axis in figure.axes:
         axis.set_facecolor("none")
         axis.tick_params(which="both", colors=INK, labelsize=8)
@@ -57,6 +61,8 @@ def finished(figure: Figure, spines: tuple[str, ...] = ("left", "bottom")) -> Fi
             label.set_fontsize(8.5)
         for part in (axis.xaxis, axis.yaxis):
             part.get_offset_text().set(color=INK, fontsize=8)
+            for label in part.get_ticklabels(which="both"):
+                label.set_parse_math(part.get_scale() == "log")
     # The solver's positions differ in their last bit from run to run, and with them the SVG: lay out once, round, keep.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")

@@ -65,11 +65,12 @@ def _draw_gains(encoder_gains: np.ndarray, decoder_gains: np.ndarray, tasks: Seq
         image.set_rasterized(True)
         axis.set_title(name, fontsize=10)
         axis.set_xlabel(f"{neurons}, sorted by preferred task")
-    axes[0].set_yticks(range(count), [name.replace("_", " ") for name in tasks], fontsize=8)
+    # Names are data: a dollar sign in one is no formula.
+    axes[0].set_yticks(range(count), [name.replace("_", " ") for name in tasks], fontsize=8, parse_math=False)
     bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.01)
     bar.set_label("log2 gain (0: unchanged)")
     if title:
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle(title, fontsize=11, parse_math=False)
     return figure
 
 

@@ -227,11 +227,14 @@ def one_image_figure(
     relative = 100 * np.divide(activity - mean, mean, out=np.zeros_like(activity), where=mean > 0)
     active = np.flatnonzero(mean >= np.median(mean))  # relative to a nearly silent mean, any change is large
     order = active[np.argsort(-gain[active], kind="stable")]
-    high, low = order[:3], order[3:][-3:]
+    # A task's gain is a mean over its images: in one of them some of its neurons hardly move. Of both ends alike, those that do.
+    end = max(3, len(order) // 10)
+    moved = np.ptp(relative, axis=0)
+    high, low = (part[np.argsort(-moved[part], kind="stable")[:3]] for part in (order[:end], order[end:][-end:]))
     driving.plot(as_array(modulator), color="#009E73", linewidth=1.4)
     driving.set_ylabel("modulator")
     driving.tick_params(labelbottom=False)
-    for group, colour, label in ((low, SUBDUED, "3 lowest gains"), (high, "#D55E00", "3 highest gains")):
+    for group, colour, label in ((low, SUBDUED, "3 of the lowest gains"), (high, "#D55E00", "3 of the highest gains")):
         for neuron in group:
             driven.plot(relative[:, neuron], color=colour, linewidth=1.1, alpha=0.85)
         driven.plot([], [], color=colour, label=label)

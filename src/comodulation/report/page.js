@@ -29,3 +29,20 @@ for (const table of document.querySelectorAll("table")) {
     });
   });
 }
+// What is wider than the window says so: a faded edge on the side where there is more, and a line below.
+for (const wide of document.querySelectorAll(".wide")) {
+  const hint = document.createElement("p");
+  hint.className = "hint";
+  hint.textContent = "Scroll sideways for more →";
+  wide.after(hint);
+  const look = () => {
+    const left = wide.scrollLeft > 1, right = wide.scrollLeft + wide.clientWidth < wide.scrollWidth - 1;
+    wide.classList.toggle("more-left", left);
+    wide.classList.toggle("more-right", right);
+    hint.hidden = !left && !right;
+  };
+  wide.addEventListener("scroll", look, { passive: true });
+  new ResizeObserver(look).observe(wide);
+  wide.closest("details")?.addEventListener("toggle", look);
+  look();
+}

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..analysis.calibration import apply_temperature, fit_temperature
+from ..analysis.calibration import apply_temperature, temperature_of
 from ..backbone import Backbone
 from ..classification import evaluate_binary
 from ..config import ControllerSettings, HeadSettings, RunConfig
@@ -167,7 +167,7 @@ class Laboratory:
         tested = session.answer(adapted, features, examples)
         # As the cell's cost: what training it takes where the layers are there.
         seconds = adapted.seconds["tuning"]
-        temperature = fit_temperature(adapted.validation.log_probabilities, adapted.validation.target)
+        temperature = temperature_of(adapted.validation) or 1.0
         scaled = apply_temperature(tested.log_probabilities, temperature)
         whole = evaluate_predictions(tested, self.material.family.tasks)
         numbers: dict[str, Any] = {

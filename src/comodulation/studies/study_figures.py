@@ -173,8 +173,8 @@ def _illustrated(arrays: dict[str, np.ndarray], names: dict[str, Any]) -> dict[s
         svg(one),
         "How to read it, from the top: the image and what the network answers without and with the task; the "
         "couplings that the task "
-        "sets, beside those of another task; the modulator's fluctuation; decoder neurons that covary with it; the "
-        "gains that follow.",
+        "sets, beside those of another task; the modulator's fluctuation; decoder neurons under it, of the tenths with the "
+        "highest and the lowest gains those that move most in this image; the gains, which are the task's.",
         "One image followed through",
     )
     found["gain_map"] = Figure(
