@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .backbone import Backbone
+from .backbone import WEIGHTS, Backbone
+from .company import Company, company
 from .config import RunConfig, read_config, write_config
 from .data.summary import refuse_unlearnable, summarize, summary_table, warnings_of
 from .errors import InputError, brief, first_difference
@@ -66,11 +68,17 @@ def fit(
     Returns:
         The runs; none in a process that is not the first.
     """
-    place = Place.of_environment()
-    first = place.rank == 0
-    tell = progress if progress and first else Silent()
-    if place.number > 1:
+    if Place.of_environment().number > 1:
         _check_several(configs)
+    with company([_settings(config) for config in configs]) as others:
+        return _fit(configs, out, cache, others, resume=resume, progress=progress)
+
+
+def _fit(
+    configs: list[RunConfig], out: Path, cache: Path, others: Company | None, *, resume: bool, progress: Progress | None
+) -> list[FitResult]:
+    first = Place.of_environment().rank == 0
+    tell = progress if progress and first else Silent()
     folders = [out / config.method if len(configs) > 1 else out for config in configs]
     if len(configs) > 1 and (out / CONFIG).exists():
         raise InputError(f"{out} is the run folder of one method; choose another --out for several")
@@ -86,6 +94,8 @@ def fit(
         refuse_unlearnable(found, named=bool(shared.tasks))
     deal_images(shared, family, train.examples)
     backbone = Backbone(shared.backbone)
+    if others is not None:
+        others.same("data", _contents(labelled, family, backbone))
     with ExitStack() as stack:
         if first:
             stack.enter_context(writable(cache))
@@ -93,7 +103,7 @@ def fit(
                 stack.enter_context(_claimed(folder, config, resume))
         from .joining import joined
 
-        fabric = stack.enter_context(joined())
+        fabric = stack.enter_context(joined(others))
         processes = Processes.of(fabric)
         finished = processes.agree([(folder / METRICS).exists() for folder in folders])
         unfinished = [run for run, done in zip(zip(configs, folders, strict=True), finished, strict=True) if not done]
@@ -116,6 +126,25 @@ def fit(
             for config, folder in unfinished:
                 session.run(config, folder, dict(seconds))
         return [FitResult(folder, read_json(folder / METRICS)) for folder in folders] if first else []
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """A configuration without places, which may be others on other machines: what is there is compared instead."""
+    values = config.model_dump(mode="json", exclude={"data", "labels"})
+    if config.backbone.weights not in WEIGHTS:
+        del values["backbone"]["weights"]
+    return values
+
+
+def _contents(labelled: dict[str, Any], family: Any, backbone: Backbone) -> dict[str, Any]:
+    """What must be the same in all processes of the data that they have read, and of their backbones."""
+    digests = {}
+    for name, data in labelled.items():
+        digest = hashlib.sha256()
+        for part in (data.examples.image, data.examples.task, data.examples.target):
+            digest.update(part.numpy().tobytes())
+        digests[name] = {"number of images": len(data.split), "labels": digest.hexdigest()[:16]}
+    return {"splits": digests, "tasks": family.to_json(), "weights of the backbone": backbone.fingerprint()[:16]}
 
 
 def _check_several(configs: list[RunConfig]) -> None:
