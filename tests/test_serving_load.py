@@ -36,9 +36,7 @@ def server(run):
 def connections(server, number, sent):
     """So many connections that have sent the beginning of a request."""
     with contextlib.ExitStack() as stack:
-        opened = [
-            stack.enter_context(socket.create_connection((server.host, server.port), 60)) for _ in range(number)
-        ]
+        opened = [stack.enter_context(socket.create_connection((server.host, server.port), 60)) for _ in range(number)]
         for one in opened:
             with contextlib.suppress(OSError):  # some may have been refused already
                 one.sendall(sent)

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .errors import InputError, choose
+from .files import safetensors_header
 from .hub import hub_or_offline
+from .memory import check_fits
 from .named_tensors import hash_tensors
 from .small_resnet import SMALL_RESNETS, small_resnet
 
@@ -64,16 +66,18 @@ class Backbone(nn.Module):
 
     Args:
         settings: which model, weights, layer.
+        channels: that the features must have, where they are known before.
 
     Raises:
-        InputError: an unknown model, weights that do not fit it or cannot be had, an image size it does not take.
+        InputError: an unknown model, one that is larger than the memory there is or has other features, weights that do not fit it
+            or cannot be had, an image size it does not take.
     """
 
     pixel_mean: Tensor
     pixel_std: Tensor
     model: Any
 
-    def __init__(self, settings: BackboneSettings) -> None:
+    def __init__(self, settings: BackboneSettings, channels: int | None = None) -> None:
         super().__init__()
         import timm
 
@@ -86,6 +90,8 @@ class Backbone(nn.Module):
                 f"backbone {architecture!r} has no pretrained weights; train them (benchmarks/train_backbone.py) and give "
                 "the file with --weights"
             )
+        if not offline and architecture not in SMALL_RESNETS:
+            _judge(settings, architecture, channels)
         self.model = _create(settings, architecture, pretrained=settings.weights == "pretrained" and not offline)
         if settings.weights == "pretrained" and offline:
             _load_in_order(self.model, _package_weights())
@@ -163,6 +169,27 @@ class Backbone(nn.Module):
         return digest.hexdigest()
 
 
+def _judge(settings: BackboneSettings, architecture: str, channels: int | None) -> None:
+    """Refuse a model by its sizes, before any memory is taken for it: it is built without its values."""
+    import timm
+
+    try:
+        with torch.device("meta"):
+            try:
+                model = timm.create_model(architecture, pretrained=False, img_size=settings.image_size)
+            except TypeError:
+                model = timm.create_model(architecture, pretrained=False)
+        found = model.feature_info.channels()[settings.layer]
+    except Exception:  # a few architectures compute with values while they are built, or say nothing of their features
+        return
+    check_fits(model, f"backbone {settings.name!r}")
+    if channels is not None and found != channels:
+        raise InputError(
+            f"backbone {settings.name!r} has features of {found} channels at layer {settings.layer}, expected {channels}: the "
+            "layers were trained on another one"
+        )
+
+
 def _create(settings: BackboneSettings, architecture: str, *, pretrained: bool) -> nn.Module:
     import timm
 
@@ -217,8 +244,9 @@ def _load_file(model: nn.Module, path: Path) -> None:
             f"no such weights: {str(path)!r}; {hint}expected {', '.join(WEIGHTS)} or the path of a safetensors file"
         )
     try:
+        safetensors_header(path)  # of a size that can be read
         weights = load_file(path)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} is not a readable safetensors file: {error}") from error
     own = model.state_dict()
     head = _classifier_prefixes(model)
@@ -231,7 +259,13 @@ def _load_file(model: nn.Module, path: Path) -> None:
             f"{path} holds weights of another architecture: {len(missing)} tensors missing, {len(unknown)} unknown, "
             f"{len(shapes)} of another shape (first: {wrong[0]!r})"
         )
-    model.load_state_dict({**own, **{name: weights[name] for name in weights if name not in shapes}})
+    fitting = {name: weights[name] for name in weights if name not in shapes}
+    for name, tensor in fitting.items():
+        if tensor.is_floating_point() != own[name].is_floating_point() or tensor.is_complex():
+            raise InputError(f"{path} holds {name!r} as {tensor.dtype}, expected {own[name].dtype}")
+        if not bool(tensor.isfinite().all()):
+            raise InputError(f"weights {str(path)!r} are damaged: {name!r} holds values that are not finite")
+    model.load_state_dict({**own, **fitting})
 
 
 def _classifier_prefixes(model: nn.Module) -> tuple[str, ...]:

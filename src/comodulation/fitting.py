@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .backbone import WEIGHTS, Backbone
 from .company import Company, company
 from .config import RunConfig, read_config, write_config
@@ -19,10 +21,11 @@ from .errors import InputError, brief, first_difference
 from .features import extract, locked
 from .labelled import deal_images, open_splits, read_family, read_labels
 from .launching import Place
+from .memory import TRAINED_COPIES, check_fits
 from .methods import METHODS as ALL_METHODS
 from .processes import Processes
 from .progress import Progress, Silent
-from .session import CHECKPOINT, Session
+from .session import CHECKPOINT, Session, build_head
 from .store import (
     CONFIG,
     METRICS,
@@ -33,6 +36,7 @@ from .store import (
     writable,
     write_bytes,
 )
+from .written_metrics import read_metrics
 
 LOCK = ".lock"
 _DEFAULT_TEST_SPLIT = RunConfig.model_fields["test_split"].default
@@ -94,6 +98,9 @@ def _fit(
         refuse_unlearnable(found, named=bool(shared.tasks))
     deal_images(shared, family, train.examples)
     backbone = Backbone(shared.backbone)
+    with torch.device("meta"):
+        head = build_head(shared, family, backbone.feature_shape[0])
+    check_fits(head, "the head (--channels, --kernel-size)", TRAINED_COPIES)
     if others is not None:
         others.same("data", _contents(labelled, family, backbone))
     with ExitStack() as stack:
@@ -125,7 +132,7 @@ def _fit(
             session = Session(shared, family, labelled, features, backbone.fingerprint(), cache, fabric, tell)
             for config, folder in unfinished:
                 session.run(config, folder, dict(seconds))
-        return [FitResult(folder, read_json(folder / METRICS)) for folder in folders] if first else []
+        return [FitResult(folder, read_metrics(folder / METRICS)) for folder in folders] if first else []
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:

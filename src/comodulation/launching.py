@@ -187,12 +187,10 @@ def _outcome(workers: list[subprocess.Popen[bytes]], logs: list[IO[bytes]]) -> i
 
 def _interrupted(workers: list[subprocess.Popen[bytes]]) -> int:
     """Hand Ctrl-C on to the first process, which says so; where it cannot, say it here."""
-    if not workers:
-        return 1
     with contextlib.suppress(KeyboardInterrupt, subprocess.TimeoutExpired):  # a second Ctrl-C ends the waiting
-        if workers[0].poll() is None:
+        if workers and workers[0].poll() is None:
             workers[0].send_signal(signal.SIGINT)
-        if workers[0].wait(2 * GRACE) >= 0:
+        if workers and workers[0].wait(2 * GRACE) >= 0:
             return 1
     _say(_INTERRUPTED)
     return 1

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from . import add_task, demo, evaluate, export, fit, population, predict, recording, report, reproduce, serve, study
-from .exits import run
 
 app = typer.Typer(
     name="comodulate",
@@ -34,8 +31,3 @@ for verb, example in (
     (recording.recording, recording.EXAMPLE),
 ):
     app.command(epilog=f"Example: {example}")(verb)
-
-
-def main() -> None:
-    """Entry point."""
-    sys.exit(run(app))

@@ -21,6 +21,7 @@ def predict(
     as_json: JsonFlag = False,
 ) -> None:
     """Calibrated answers to named tasks for image files."""
+    from ..errors import printable
     from ..prediction import Run
 
     results = with_seed(Run.open(folder), seed).predict(images, task or [])
@@ -28,6 +29,7 @@ def predict(
         print(json.dumps({"run": str(folder), "images": results}))
         return
     for result in results:
-        print(result["image"])
+        print(printable(result["image"]))
         for name, answer in result["tasks"].items():
-            print(f"  {name:32s} {answer['prediction']:24s} {100 * answer['confidence']:5.1f}%")
+            shown, prediction = printable(name), printable(answer["prediction"])
+            print(f"  {shown:32s} {prediction:24s} {100 * answer['confidence']:5.1f}%")

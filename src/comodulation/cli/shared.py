@@ -88,6 +88,9 @@ def checked_seeds(first: int, number: int) -> None:
 
 
 def table(title: str, rows: list[tuple[str, dict[str, Any]]]) -> None:
+    from ..errors import printable
+
+    title, rows = printable(title), [(printable(name), values) for name, values in rows]  # names are data
     width = max(len(name) for name, _ in rows)
     print(f"{title:{width}s}  accuracy  balanced     NLL   Brier     ECE   count")
     for name, values in rows:

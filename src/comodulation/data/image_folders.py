@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import InputError
+from ..files import user_path
 from .label_table import SPLITS, held_out, table_splits
 from .source import Split
 
@@ -38,7 +39,7 @@ def folder_splits(source: str) -> dict[str, Split] | None:
     Raises:
         InputError: images beside the folders of the classes.
     """
-    base = Path(source).expanduser().absolute()
+    base = user_path(source).absolute()
     if not base.is_dir() or any(any(base.glob(pattern)) for pattern in _TABLES):
         return None
     outer = _folders(base)

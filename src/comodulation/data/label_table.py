@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, brief, choose
-from ..files import check_regular
+from ..files import check_regular, user_path
 from .source import Split
 
 TEST_SHARE = 0.2  # of the images, where nothing else says which are for testing
@@ -86,11 +86,11 @@ def label_table_splits(
     Raises:
         InputError: a file, column or cell that is not what it should be; it names the first.
     """
-    base = Path(folder).expanduser()
+    base = user_path(folder)
     if not base.is_dir():
         raise InputError(f"no such data folder: {folder!r}; with --labels, --data is the folder of the images")
     base = Path(os.path.abspath(base))
-    path = Path(labels).expanduser()
+    path = user_path(labels)
     table = read_label_table(path if path.exists() or not (base / labels).exists() else base / labels)
     image_column = _image_column(table, base, image_column)
     files = _files(table, base, image_column)

@@ -18,6 +18,7 @@ from typing import Any
 from PIL import Image
 
 from ..errors import InputError, choose
+from ..files import user_path
 from ..hub import hub_or_offline
 
 _HASH_ROWS = 1000
@@ -165,7 +166,7 @@ def open_split(source: str, split: str, *, image_column: str | None = None) -> S
 
 
 def _resolve(source: str) -> str:
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.is_dir():
         return str(path.resolve())
     if path.exists():
