@@ -320,7 +320,9 @@ def test_a_backbone_larger_than_memory_is_refused_by_its_name(monkeypatch):
     """A billion parameters: said in a moment, without one of them."""
     monkeypatch.setattr("comodulation.memory.available_memory", lambda: 2**30)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(InputError, match=r"backbone 'vit_giant_patch14_224' has [0-9,]{13} parameters and takes 3\.8 GiB"):
+    with pytest.raises(
+        InputError, match=r"backbone 'vit_giant_patch14_224' has [0-9,]{13} parameters and takes 3\.8 GiB"
+    ):
         Backbone(BackboneSettings("vit_giant_patch14_224", "random", 224))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
 

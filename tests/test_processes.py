@@ -282,7 +282,13 @@ def meeting(how, ranks=(0, 1)):
     """Processes as torchrun starts them, without anyone who watches them: exit status and both streams of each."""
     from comodulation.launching import _free_port
 
-    place = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 1, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
+    place = {
+        "WORLD_SIZE": 2,
+        "LOCAL_WORLD_SIZE": 1,
+        "LOCAL_RANK": 0,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": _free_port(),
+    }
     started = [
         subprocess.Popen(
             [sys.executable, "-c", MEETS, how], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -15,7 +15,15 @@ from comodulation import store
 from comodulation.errors import InputError, RunError
 from comodulation.head import ComodulatedHead
 from comodulation.methods import METHODS, make_method
-from comodulation.store import load_adapter, read_tensors, save_adapter, writable, write_bytes, write_json, write_tensors
+from comodulation.store import (
+    load_adapter,
+    read_tensors,
+    save_adapter,
+    writable,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
 from comodulation.tasks import TaskFamily
 from synthetic import snapshot
 
