@@ -56,8 +56,9 @@ def forbid_writing(process: int) -> None:
 class Server:
     """A served run folder; wait for it, ask it, end it."""
 
-    def __init__(self, run: Path, *options: str, **process: Any) -> None:
-        command = [sys.executable, "-c", LAUNCH, "serve", str(run), "--port", "0", "--json", *options]
+    def __init__(self, run: Path, *options: str, before: str = "", **process: Any) -> None:
+        """``before``: a statement that the server's process begins with."""
+        command = [sys.executable, "-c", f"{before}\n{LAUNCH}", "serve", str(run), "--port", "0", "--json", *options]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, **process
         )

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import resource
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_sample_image
 from timm.data import create_transform, resolve_model_data_config
 
@@ -374,3 +375,47 @@ def test_weights_made_for_another_image_size(tmp_path):
     save_file(broken, tmp_path / "vit.safetensors")
     with pytest.raises(InputError, match=r"0 unknown, 1 of another shape .* at this image size"):
         Backbone(BackboneSettings(name, str(tmp_path / "vit.safetensors"), 96))
+
+
+# ---- sizes, before memory is taken ----
+
+
+def test_a_backbone_larger_than_memory_is_refused_by_its_name(monkeypatch):
+    """A billion parameters: said in a moment, without one of them."""
+    monkeypatch.setattr("comodulation.memory.available_memory", lambda: 2**30)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(
+        InputError, match=r"backbone 'vit_giant_patch14_224' has [0-9,]{13} parameters and takes 3\.8 GiB"
+    ):
+        Backbone(BackboneSettings("vit_giant_patch14_224", "random", 224))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
+
+
+def test_a_backbone_of_other_features_is_refused_before_it_is_built():
+    with pytest.raises(InputError, match=r"'resnet50' has features of 2048 channels at layer -1, expected 96"):
+        Backbone(BackboneSettings("resnet50", "random", 32), channels=96)
+    assert Backbone(BackboneSettings("test_resnet", "random", 32), channels=96).feature_shape[0] == 96
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("header", r"its header claims 33554432 bytes, the file has 33554448 and at most 16777216 are read"),
+        ("size", r"it has 4294967304 bytes, at most 4294967296 are read"),
+        ("integers", r"holds '[^']+' as torch.int64, expected torch.float32"),
+        ("infinite", r"are damaged: '[^']+' holds values that are not finite"),
+    ],
+)
+def test_weights_have_limits(how, message, weights_file, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    if how in ("header", "size"):
+        with open(path, "wb") as file:
+            file.write((2**25 if how == "header" else 100).to_bytes(8, "little"))
+            file.truncate(2**25 + 16 if how == "header" else 2**32 + 8)  # holes: nothing is written
+    else:
+        tensors = load_file(weights_file)
+        name = next(name for name, tensor in tensors.items() if tensor.ndim == 4)
+        tensors[name] = tensors[name].to(torch.int64) if how == "integers" else tensors[name] / 0
+        save_file(tensors, path)
+    with pytest.raises(InputError, match=message):
+        small(weights=str(path))

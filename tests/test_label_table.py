@@ -392,7 +392,9 @@ REFUSED = {
     "constant": ([(f, w, "red") for f, w, _ in ROWS], NAMED, "nothing to learn from column 'colour': .* every label is 'red'|"
                  "task 'colour' has 1 class"),
     "constant, binary": ([(f, 1, c) for f, _, c in ROWS], ["--task", "warm"], "nothing to learn from column 'warm': .*'yes'"),
-    "nothing to learn": ([(f, 1, f"id{n}") for n, (f, _, _) in enumerate(ROWS)], [], "no label column that can be learned; first 'warm'"),
+    "nothing to learn": (
+        [(f, 1, f"id{n}") for n, (f, _, _) in enumerate(ROWS)], [], "no label column that can be learned; first 'warm'"
+    ),
     "all is ignored": (ROWS, ["--ignore", "warm", "--ignore", "colour"], "no label column that can be read: --ignore leaves none"),
     "unknown column to ignore": (ROWS, ["--ignore", "colur"], r"unknown column of labels\.csv 'colur'; did you mean 'colour'\?"),
     "ignored and named": (ROWS, ["--task", "warm", "--ignore", "colour"], "--ignore leaves label columns out where all of them"),

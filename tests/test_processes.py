@@ -252,6 +252,102 @@ def test_a_process_that_is_killed_is_missed_at_once(capfd):
     )
 
 
+# ---- company ----
+
+MEETS = """
+import os, signal, sys, time
+from comodulation import company
+company.JOINING, company.SILENCE, company.FIRST_WORD, company.BEAT = 4.0, 4.0, 0.5, 0.2
+from comodulation.errors import InputError, RunError
+rank = int(os.environ["RANK"])
+try:
+    with company.company({"head": {"hidden": 8}, "rate": 0.1 + rank * (sys.argv[1] == "rate")}) as others:
+        print("met", flush=True)
+        if sys.argv[1] == "stops" and rank:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if sys.argv[1] == "fails" and rank:
+            raise InputError("mine")
+        others.same("data", {"images": 3 + rank * (sys.argv[1] == "data")})
+        if sys.argv[1] == "late":
+            time.sleep(2 * rank)
+        others.same("end", 1)
+    print("done", flush=True)
+except (InputError, RunError) as error:
+    print(type(error).__name__, error, file=sys.stderr, flush=True)
+    sys.exit(2)
+"""
+
+
+def meeting(how, ranks=(0, 1)):
+    """Processes as torchrun starts them, without anyone who watches them: exit status and both streams of each."""
+    from comodulation.launching import _free_port
+
+    place = {
+        "WORLD_SIZE": 2,
+        "LOCAL_WORLD_SIZE": 1,
+        "LOCAL_RANK": 0,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": _free_port(),
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", MEETS, how], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, **{name: str(value) for name, value in {**place, "RANK": rank}.items()}},
+        )
+        for rank in ranks
+    ]  # fmt: skip
+    ended = []
+    for process in started:
+        try:
+            ended.append((*process.communicate(timeout=120 if not ended else 20), process.returncode))
+        except subprocess.TimeoutExpired:  # one that was stopped
+            process.kill()
+            ended.append((*process.communicate(), None))
+    return ended
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("rate", "InputError process 2 of 2 was given another rate: 1.1, the first process 0.1; start all of them with the same"),
+        ("data", "InputError process 2 of 2 was given another images: 4, the first process 3; "),
+    ],
+)  # fmt: skip
+def test_processes_that_were_given_other_settings_are_all_refused(how, said):
+    for out, err, status in meeting(how):
+        assert out == ("" if how == "rate" else "met\n")
+        assert err.startswith(said)
+        assert status == 2
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_does_not_come_is_waited_for_by_name_and_not_for_ever(rank):
+    ((out, err, status),) = meeting("waits", (rank,))
+    assert (out, status) == ("", 2)
+    other = f"process {2 - rank} of 2"
+    assert err.startswith(f"waiting for {other}")
+    assert f"RunError waited 4 s for {other}, which" in err.splitlines()[-1]
+
+
+def test_a_process_that_falls_silent_is_given_up():
+    first, stopped = meeting("stops")
+    assert (first[0], first[2]) == ("met\n", 1)
+    assert "waiting for process 2 of 2" in first[1]
+    assert first[1].splitlines()[-1].startswith("error: nothing has been heard of process 2 of 2 for 4 s; ")
+    assert stopped[2] is None
+
+
+def test_a_process_that_fails_is_missed_by_one_that_waits():
+    first, failed = meeting("fails")
+    assert failed[1:] == ("InputError mine\n", 2)
+    assert first[1].splitlines()[-1].startswith("error: process 2 of 2 has ended; ")
+    assert first[2] == 1
+
+
+def test_a_process_that_is_late_but_alive_is_waited_for():
+    assert [(out, status) for out, _, status in meeting("late")] == [("met\ndone\n", 0)] * 2
+
+
 # ---- the command ----
 
 

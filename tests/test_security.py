@@ -4,6 +4,8 @@ import ast
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -320,3 +322,33 @@ def test_no_limit_of_another_library_is_lifted():
     assert Image.MAX_IMAGE_PIXELS == 1024 * 1024 * 1024 // 4 // 3
     assert PngImagePlugin.MAX_TEXT_MEMORY <= 64 * 2**20
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+# ---- code in the working folder ----
+
+STARTS = {
+    "devices": "import sys\nfrom comodulation.launching import launch\n"
+    "launch(2, [sys.executable, '-m', 'json.tool', 'none.json'])",
+    "studies": "from comodulation.studies.pool import run_jobs\nfrom pool_worker import worker\n"
+    "if __name__ == '__main__': run_jobs([('a', 1), ('b', 2)], worker, ('x',), 2, lambda event: None)",
+}
+
+
+@pytest.mark.parametrize("kind", STARTS)
+def test_processes_run_no_code_from_the_working_folder(kind, tmp_path):
+    """Files by the names of modules lie among somebody's data; the command itself is a script of another folder, as installed."""
+    work, scripts, ran = tmp_path / "work", tmp_path / "scripts", tmp_path / "ran"
+    work.mkdir()
+    scripts.mkdir()
+    for name in ("json", "pickle", "multiprocessing"):
+        (work / f"{name}.py").write_text(f"open({str(ran)!r}, 'a').write('{name} ')")
+    (scripts / "start.py").write_text(STARTS[kind])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+    def start(*words):
+        subprocess.run([sys.executable, *words], cwd=work, env=environment, capture_output=True, timeout=120)
+
+    start(scripts / "start.py")
+    assert not ran.exists()
+    start("-c", "import json")  # the control: such a file is run where Python looks there
+    assert ran.read_text() == "json "

@@ -1,5 +1,6 @@
 """Adapters and files on disk: what is saved is what is loaded, and nothing else is, and nothing is half-written."""
 
+import hashlib
 import json
 import pickle
 from dataclasses import replace
@@ -14,7 +15,15 @@ from comodulation import store
 from comodulation.errors import InputError, RunError
 from comodulation.head import ComodulatedHead
 from comodulation.methods import METHODS, make_method
-from comodulation.store import load_adapter, read_tensors, save_adapter, writable, write_bytes, write_json
+from comodulation.store import (
+    load_adapter,
+    read_tensors,
+    save_adapter,
+    writable,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
 from comodulation.tasks import TaskFamily
 from synthetic import snapshot
 
@@ -362,3 +371,31 @@ def test_equal_contents_make_equal_files(tmp_path):
     for name in "ab":
         store.write_tensors(tmp_path / name, {"x": torch.arange(3.0), "y": torch.ones(2).half()}, metadata)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_no_bit_of_a_file_can_be_lost(adapter, tmp_path):
+    """Every byte of the header, one at a time, and some of the tensors: refused, and nothing else is read from it."""
+    path = tmp_path / "tensors.safetensors"
+    write_tensors(path, {"a": torch.arange(6.0)}, {"seed": 3, "names": ["red", "blue"]})
+    whole = path.read_bytes()
+    assert read_tensors(path)[1] == {"seed": 3, "names": ["red", "blue"]}
+    for place in range(len(whole)):
+        for bit in (1, 2, 16):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+            with pytest.raises(InputError):
+                read_tensors(path)
+
+
+def test_files_of_the_first_release(tmp_path):
+    """Their checksum is that of the tensors alone, or they have none; both are read, and the first is still looked at."""
+    path = tmp_path / "tensors.safetensors"
+    values = torch.arange(6.0)
+    for field in ({}, {"checksum": json.dumps(hashlib.sha256(values.numpy().tobytes()).hexdigest())}):
+        save_file({"a": values}, path, {"seed": "3", **field})
+        tensors, metadata = read_tensors(path)
+        assert torch.equal(tensors["a"], values)
+        assert metadata == {"seed": 3}
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"\7")
+    with pytest.raises(InputError, match="is damaged"):
+        read_tensors(path)

@@ -20,7 +20,9 @@ from torch.nn import functional as F
 
 from .efficientnet_lite import PREPROCESSING, EfficientNet
 from .errors import InputError, choose
+from .files import safetensors_header, user_path
 from .hub import hub_or_offline
+from .memory import check_fits
 from .named_tensors import hash_tensors
 from .small_resnet import SMALL_RESNETS, small_resnet
 
@@ -65,7 +67,7 @@ class BackboneSettings:
 
 def placed(settings: BackboneSettings) -> BackboneSettings:
     """Settings that name the same file of weights wherever a process stands: a run is read from elsewhere, too."""
-    path = os.path.expanduser(settings.weights)
+    path = str(user_path(settings.weights))
     named = settings.weights in WEIGHTS or not os.path.isfile(path)
     return settings if named else replace(settings, weights=os.path.abspath(path))
 
@@ -75,16 +77,18 @@ class Backbone(nn.Module):
 
     Args:
         settings: which model, weights, layer.
+        channels: that the features must have, where they are known before.
 
     Raises:
-        InputError: an unknown model, weights that do not fit it or cannot be had, an image size it does not take.
+        InputError: an unknown model, one that is larger than the memory there is or has other features, weights that do not fit it
+            or cannot be had, an image size it does not take.
     """
 
     pixel_mean: Tensor
     pixel_std: Tensor
     model: Any
 
-    def __init__(self, settings: BackboneSettings) -> None:
+    def __init__(self, settings: BackboneSettings, channels: int | None = None) -> None:
         super().__init__()
         self.settings = settings
         offline = settings.name == EFFICIENTNET_LITE0
@@ -102,9 +106,11 @@ class Backbone(nn.Module):
                 f"backbone {architecture!r} has no pretrained weights; train them (benchmarks/train_backbone.py) and give "
                 "the file with --weights"
             )
+        if not offline and architecture not in SMALL_RESNETS:
+            _judge(settings, architecture, channels)
         self.model = _create(settings, architecture, pretrained=settings.weights == "pretrained")
         if settings.weights not in WEIGHTS:
-            _load_file(self.model, Path(os.path.expanduser(settings.weights)))
+            _load_file(self.model, user_path(settings.weights))
         self._finish(timm.data.resolve_model_data_config(self.model))
 
     def _finish(self, config: Mapping[str, Any]) -> None:
@@ -181,6 +187,27 @@ class Backbone(nn.Module):
         return digest.hexdigest()
 
 
+def _judge(settings: BackboneSettings, architecture: str, channels: int | None) -> None:
+    """Refuse a model by its sizes, before any memory is taken for it: it is built without its values."""
+    import timm
+
+    try:
+        with torch.device("meta"):
+            try:
+                model = timm.create_model(architecture, pretrained=False, img_size=settings.image_size)
+            except TypeError:
+                model = timm.create_model(architecture, pretrained=False)
+        found = model.feature_info.channels()[settings.layer]
+    except Exception:  # a few architectures compute with values while they are built, or say nothing of their features
+        return
+    check_fits(model, f"backbone {settings.name!r}")
+    if channels is not None and found != channels:
+        raise InputError(
+            f"backbone {settings.name!r} has features of {found} channels at layer {settings.layer}, expected {channels}: the "
+            "layers were trained on another one"
+        )
+
+
 def _create(settings: BackboneSettings, architecture: str, *, pretrained: bool) -> nn.Module:
     import timm
 
@@ -235,8 +262,9 @@ def _load_file(model: nn.Module, path: Path) -> None:
             f"no such weights: {str(path)!r}; {hint}expected {', '.join(WEIGHTS)} or the path of a safetensors file"
         )
     try:
+        safetensors_header(path)  # of a size that can be read
         weights = load_file(path)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} is not a readable safetensors file: {error}") from error
     own = model.state_dict()
     head = _classifier_prefixes(model)
@@ -251,7 +279,13 @@ def _load_file(model: nn.Module, path: Path) -> None:
             f"{path} holds weights of another architecture: {len(missing)} tensors missing, {len(unknown)} unknown, "
             f"{len(shapes)} of another shape (first: {wrong[0]!r}); expected those of {type(model).__name__} at this image size"
         )
-    model.load_state_dict({**own, **{name: weights[name] for name in weights if name not in shapes}})
+    fitting = {name: weights[name] for name in weights if name not in shapes}
+    for name, tensor in fitting.items():
+        if tensor.is_floating_point() != own[name].is_floating_point() or tensor.is_complex():
+            raise InputError(f"{path} holds {name!r} as {tensor.dtype}, expected {own[name].dtype}")
+        if not bool(tensor.isfinite().all()):
+            raise InputError(f"weights {str(path)!r} are damaged: {name!r} holds values that are not finite")
+    model.load_state_dict({**own, **fitting})
 
 
 def _resampled(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:

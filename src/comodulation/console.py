@@ -7,6 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from .errors import printable
 from .training import Epoch
 
 
@@ -16,8 +17,8 @@ class ConsoleProgress:
     def __init__(self) -> None:
         self.console = Console(stderr=True)
         self.bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"), console=self.console, disable=not self.console.is_terminal,
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False), console=self.console, disable=not self.console.is_terminal,
         )  # fmt: skip
         self.known: dict[str, TaskID] = {}
 
@@ -31,7 +32,8 @@ class ConsoleProgress:
         self.bars.stop()
 
     def message(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        lines = "\n".join(printable(line) for line in text.split("\n"))  # names of columns and classes are data
+        self.console.print(lines, highlight=False, markup=False, soft_wrap=True)
 
     def extraction(self, split: str, done: int, total: int) -> None:
         self._update(f"features, {split}", done, total, "")
@@ -46,6 +48,7 @@ class ConsoleProgress:
             self.message(f"{phase}: epoch {epoch.number}/{epoch.epochs}  {note}  {left}")
 
     def _update(self, name: str, done: int, total: int, note: str) -> None:
+        name = printable(name)
         if name not in self.known:
             self.known[name] = self.bars.add_task(name, total=total, note=note)
         self.bars.update(self.known[name], completed=done, total=total, note=note)

@@ -35,10 +35,18 @@ def one_line(text: object) -> str:
     whole = str(text)
     if len(whole) > LONGEST:
         whole = f"{whole[: LONGEST - 400]} ... {whole[-300:]}"
-    if whole.isprintable():
-        return whole
-    signs = (" " if sign.isspace() else sign if sign.isprintable() else repr(sign)[1:-1] for sign in whole)
-    return "".join(signs)
+    return printable(whole)
+
+
+def printable(text: str) -> str:
+    """A name from someone's data as a terminal can show it: on one line, what moves the cursor as Python writes it.
+
+    >>> printable("red\\x1b]0;x\\x07\\nblue")
+    'red\\\\x1b]0;x\\\\x07 blue'
+    """
+    if text.isprintable():
+        return text
+    return "".join(" " if sign.isspace() else sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 def brief(value: object) -> str:

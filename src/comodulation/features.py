@@ -77,12 +77,21 @@ class Features:
 
 
 def cache_folder(chosen: str | Path | None = None) -> Path:
-    """Where caches live: ``chosen``, else $COMODULATION_CACHE, else the user's cache folder."""
+    """Where caches live: ``chosen``, else $COMODULATION_CACHE, else the user's cache folder.
+
+    Raises:
+        InputError: there is no home folder to have it in.
+    """
     if chosen is not None:
         return Path(chosen)
     if configured := os.environ.get("COMODULATION_CACHE"):
         return Path(configured)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "comodulation"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "comodulation"
+    except RuntimeError as error:  # a user of a container
+        raise InputError(
+            "this user has no home folder for the cache; name a folder with --cache or $COMODULATION_CACHE"
+        ) from error
 
 
 def extract(

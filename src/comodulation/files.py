@@ -6,7 +6,21 @@ import os
 import stat
 from pathlib import Path
 
+from .errors import InputError
+
+MAX_TENSORS, MAX_HEADER = (
+    2**32,
+    2**24,
+)  # bytes of a safetensors file; of its header, which at that size names 100,000 tensors
 PARTIAL = ".partial"  # ends the name, which begins with a dot, of a file that is being written
+
+
+def user_path(path: str | Path) -> Path:
+    """A path, where it begins with ``~`` or ``~user`` from that home folder. Raises InputError where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{str(path)!r}: no home folder of that user is known; give the path in full") from error
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
@@ -35,6 +49,23 @@ def check_regular(path: Path, limit: int) -> None:
         raise ValueError("it is not a regular file")
     if status.st_size > limit:
         raise ValueError(f"it has {status.st_size} bytes, at most {limit} are read")
+
+
+def safetensors_header(path: Path) -> bytes:
+    """The header of a safetensors file as it is written, within limits of its size and the file's.
+
+    Raises:
+        ValueError: not a regular file, one of more than 4 GiB, or with a header of more than 16 MiB or than the file has.
+            OSError: it cannot be read.
+    """
+    check_regular(path, MAX_TENSORS)
+    with open(path, "rb", opener=_without_waiting) as file:
+        claimed, size = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size
+        if claimed > min(MAX_HEADER, size):
+            raise ValueError(
+                f"its header claims {claimed} bytes, the file has {size} and at most {MAX_HEADER} are read"
+            )
+        return file.read(claimed)
 
 
 def _without_waiting(path: str, flags: int) -> int:

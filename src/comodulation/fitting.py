@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,19 +10,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .backbone import Backbone, placed
+import torch
+
+from .backbone import WEIGHTS, Backbone, placed
 from .claiming import Claim, claimed, sources
+from .company import Company, company
 from .config import RunConfig, read_config, write_config
 from .data.summary import refuse_unlearnable, summarize, summary_table, warnings_of
 from .errors import InputError
 from .features import extract
 from .labelled import deal_images, learnable_columns, open_splits, read_family, read_labels, without_labels
 from .launching import Place
+from .memory import TRAINED_COPIES, check_fits
 from .methods import METHODS as ALL_METHODS
 from .processes import Processes
 from .progress import Progress, Silent
-from .session import Session
-from .store import CONFIG, METRICS, read_json, writable
+from .session import Session, build_head
+from .store import CONFIG, METRICS, writable
+from .written_metrics import read_metrics
 
 _DEFAULT_TEST_SPLIT = RunConfig.model_fields["test_split"].default
 
@@ -63,11 +69,17 @@ def fit(
     """
     out, cache = Path(out), Path(cache)
     configs = [_placed(config) for config in configs]
-    place = Place.of_environment()
-    first = place.rank == 0
-    tell = progress if progress and first else Silent()
-    if place.number > 1:
+    if Place.of_environment().number > 1:
         _check_several(configs)
+    with company([_settings(config) for config in configs]) as others:
+        return _fit(configs, out, cache, others, resume=resume, progress=progress)
+
+
+def _fit(
+    configs: list[RunConfig], out: Path, cache: Path, others: Company | None, *, resume: bool, progress: Progress | None
+) -> list[FitResult]:
+    first = Place.of_environment().rank == 0
+    tell = progress if progress and first else Silent()
     folders = [out / config.method if len(configs) > 1 else out for config in configs]
     if len(configs) > 1 and (out / CONFIG).exists():
         raise InputError(f"{out} is the run folder of one method; choose another --out for several")
@@ -93,6 +105,11 @@ def fit(
         refuse_unlearnable(found, named=bool(names or shared.tasks or shared.attributes))
     deal_images(shared, family, train.examples)
     backbone = Backbone(shared.backbone)
+    with torch.device("meta"):
+        head = build_head(shared, family, backbone.feature_shape[0])
+    check_fits(head, "the head (--channels, --kernel-size)", TRAINED_COPIES)
+    if others is not None:
+        others.same("data", _contents(labelled, family, backbone))
     with ExitStack() as stack:
         made_from: dict[str, Any] = {}
         if first:
@@ -102,7 +119,7 @@ def fit(
                 stack.enter_context(claimed(folder, _claim(config), resume=resume, made_from=made_from, tell=tell))
         from .joining import joined
 
-        fabric = stack.enter_context(joined())
+        fabric = stack.enter_context(joined(others))
         processes = Processes.of(fabric)
         finished = processes.agree([(folder / METRICS).exists() for folder in folders])
         unfinished = [run for run, done in zip(zip(configs, folders, strict=True), finished, strict=True) if not done]
@@ -133,7 +150,26 @@ def fit(
             session = Session(shared, family, labelled, features, backbone.fingerprint(), cache, fabric, tell)
             for config, folder in unfinished:
                 session.run(config, folder, dict(seconds), made_from)
-        return [FitResult(folder, read_json(folder / METRICS)) for folder in folders] if first else []
+        return [FitResult(folder, read_metrics(folder / METRICS)) for folder in folders] if first else []
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """A configuration without places, which may be others on other machines: what is there is compared instead."""
+    values = config.model_dump(mode="json", exclude={"data", "labels"})
+    if config.backbone.weights not in WEIGHTS:
+        del values["backbone"]["weights"]
+    return values
+
+
+def _contents(labelled: dict[str, Any], family: Any, backbone: Backbone) -> dict[str, Any]:
+    """What must be the same in all processes of the data that they have read, and of their backbones."""
+    digests = {}
+    for name, data in labelled.items():
+        digest = hashlib.sha256()
+        for part in (data.examples.image, data.examples.task, data.examples.target):
+            digest.update(part.numpy().tobytes())
+        digests[name] = {"number of images": len(data.split), "labels": digest.hexdigest()[:16]}
+    return {"splits": digests, "tasks": family.to_json(), "weights of the backbone": backbone.fingerprint()[:16]}
 
 
 def _placed(config: RunConfig) -> RunConfig:

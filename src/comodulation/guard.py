@@ -101,9 +101,10 @@ def bind(host: str, port: int, *, allow_remote: bool = False) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family)
-    except OSError as error:
+    except (OSError, UnicodeError, ValueError) as error:  # the latter: names that cannot be one
         # Python adds the address to the system's own words; failures to look a name up have numbers below 0.
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+        number, words = getattr(error, "errno", None), getattr(error, "strerror", None)
+        reason = os.strerror(number) if number and number > 0 else words or f"not a name ({error})"
         raise InputError(
             f"cannot serve on {host}, port {port}: {reason.lower()}; choose another --port or --host"
         ) from error

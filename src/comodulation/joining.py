@@ -14,11 +14,13 @@ from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from lightning_fabric.strategies import DDPStrategy
 from torch import nn
 
+from .company import Company
 from .errors import InputError, RunError
 from .launching import Place
 from .processes import Processes
 
-# How long one process waits for the others, which may be extracting features. One that dies is noticed at once all the same.
+# How long one process waits for the others, which may be extracting features. One that dies is noticed at once all the same, and
+# one of which nothing more is heard within minutes (company.py).
 PATIENCE = timedelta(hours=12)
 
 
@@ -35,8 +37,11 @@ class SharedBatches(DDPStrategy):
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[Any]:
+def joined(others: Company | None = None) -> Iterator[Any]:
     """A Fabric on the devices of all processes that ``launch`` or torchrun started; alone, on one device.
+
+    Args:
+        others: which are looked after until all have come to the end.
 
     Raises:
         InputError: more processes than devices.
@@ -61,4 +66,6 @@ def joined() -> Iterator[Any]:
     yield fabric
     # Only where all went well: a process that fails ends, and is noticed, without waiting for anyone.
     Processes.of(fabric).wait()
+    if others is not None:
+        others.end(in_order=True)  # from here on they may go
     torch.distributed.destroy_process_group()

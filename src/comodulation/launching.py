@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, NoReturn
 
@@ -25,6 +25,7 @@ from .errors import InputError
 PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LAUNCHER = "COMODULATION_LAUNCHER"  # the descriptor that ends when the process that launched this one does
 LOST = 3  # exit status of a process that ended only because another one had: what happened, that one says
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # a Python that is started with it finds no module in the folder it is started in
 GRACE = 5.0  # seconds that processes get to end by themselves once one has failed; longer after Ctrl-C
 _INTERRUPTED = "error: interrupted; what is finished is kept, the same command with --resume continues"
 
@@ -77,6 +78,25 @@ def follow_launcher() -> None:
     threading.Thread(target=wait, daemon=True, name="follow-launcher").start()
 
 
+@contextlib.contextmanager
+def safe_children() -> Iterator[None]:
+    """While it holds, every Python that this process starts, by whichever library, runs no code from the working folder.
+
+    ``python -m`` and ``python -c``, by which children are started, look for modules in the working folder first: a file of the
+    name ``yaml.py`` among someone's data would be run.
+    """
+    before = {name: os.environ.get(name) for name in SAFE_PATH}
+    os.environ.update(SAFE_PATH)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
 def launch(number: int, command: Sequence[str] | None = None) -> int:
     """Run a command as several processes on this machine until all have ended.
 
@@ -105,7 +125,7 @@ def launch(number: int, command: Sequence[str] | None = None) -> int:
         try:
             for rank in range(number):
                 place = {**shared, "RANK": rank, "LOCAL_RANK": rank}
-                environment = {**os.environ, **{name: str(value) for name, value in place.items()}}
+                environment = {**os.environ, **SAFE_PATH, **{name: str(value) for name, value in place.items()}}
                 quiet = subprocess.DEVNULL if rank else None
                 # A process group of its own: Ctrl-C comes here, and is handed on once.
                 worker = subprocess.Popen(
@@ -167,12 +187,10 @@ def _outcome(workers: list[subprocess.Popen[bytes]], logs: list[IO[bytes]]) -> i
 
 def _interrupted(workers: list[subprocess.Popen[bytes]]) -> int:
     """Hand Ctrl-C on to the first process, which says so; where it cannot, say it here."""
-    if not workers:
-        return 1
     with contextlib.suppress(KeyboardInterrupt, subprocess.TimeoutExpired):  # a second Ctrl-C ends the waiting
-        if workers[0].poll() is None:
+        if workers and workers[0].poll() is None:
             workers[0].send_signal(signal.SIGINT)
-        if workers[0].wait(2 * GRACE) >= 0:
+        if workers and workers[0].wait(2 * GRACE) >= 0:
             return 1
     _say(_INTERRUPTED)
     return 1

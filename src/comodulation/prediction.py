@@ -28,7 +28,7 @@ from .named_tensors import WithoutValues
 from .progress import Progress, Silent
 from .session import build_head, config_method
 from .sharing import check_shared, download, push_to_hub, save_pretrained, with_weights
-from .store import ADAPTER, CONFIG, HEAD, METRICS, load_adapter, load_head, read_metadata, writable
+from .store import ADAPTER, CONFIG, HEAD, METRICS, feature_channels, load_adapter, load_head, read_metadata, writable
 from .task_pairs import task_chunks
 from .tasks import Examples, TaskFamily
 from .tuning import Inputs, predict
@@ -135,7 +135,7 @@ class Run:
 
     @cached_property
     def backbone(self) -> Backbone:
-        return Backbone(self.config.backbone)
+        return Backbone(self.config.backbone, feature_channels(self.folder / HEAD))
 
     @cached_property
     def method(self) -> Method:
@@ -244,7 +244,7 @@ class Run:
         """
         ids, backbone, remaining = self.task_ids(tasks), self.backbone, iter(images)
         _ = self.method  # a damaged run shows before any image does
-        while paths := list(itertools.islice(remaining, BATCH)):
+        while paths := list(map(Path, itertools.islice(remaining, BATCH))):
             read: dict[Path, Tensor] = {}
             for path in paths:
                 try:

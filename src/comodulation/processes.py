@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -26,6 +27,16 @@ CPU = torch.device("cpu")
 
 class LostProcess(RunError):
     """Another process of the training is gone: it failed, was killed, or cannot be reached."""
+
+
+class Calls:
+    """This process's collective calls: how many have begun, and since when (seconds, monotonic) one has been waiting."""
+
+    begun = 0
+    since: float | None = None
+
+
+CALLS = Calls()
 
 
 class Share(NamedTuple):
@@ -139,9 +150,13 @@ class _Sum(torch.autograd.Function):
 @contextlib.contextmanager
 def _connected() -> Iterator[None]:
     """Whatever a collective call raises means that it did not come about."""
+    CALLS.begun += 1
+    CALLS.since = time.monotonic()
     try:
         yield
     except RuntimeError as error:
         raise LostProcess(
             "another process of this training is gone; what is finished is kept, the same command with --resume continues"
         ) from error
+    finally:
+        CALLS.since = None

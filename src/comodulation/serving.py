@@ -1,7 +1,7 @@
 """A run served on localhost: one page and a JSON API. Nothing is written to disk.
 
 The network answers one request at a time, so that concurrent requests get the answers of sequential ones; uploads are read
-meanwhile. Every error is a JSON object with one sentence under ``error``.
+and decoded meanwhile, and kept at the size of the network's input. Every error is a JSON object with one sentence under ``error``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from .analysis.calibration import stored_temperature as stored_temperature
 from .analysis.calibration import temperature_note
+from .connections import bounded_protocol, descriptors
 from .errors import InputError, RunError, choose
 from .features import features_of_images
 from .guard import LOCAL_NAMES, Guarded, refusal
@@ -32,14 +33,14 @@ from .inspection import Inspection, answers, inspect
 from .methods import Comodulation
 from .prediction import Run, content_id, describe
 from .serving_page import page, page_policy
-from .uploads import FORMATS, MAX_BYTES, MAX_PIXELS, UploadError, read_image
+from .uploads import FORMATS, MAX_BYTES, MAX_PIXELS, UploadError, Uploads
 
 DEVIATIONS = tuple(step / 10 for step in range(-30, 31))
 MOST_DEVIATIONS, WIDEST = 201, 6.0
 NEURONS = 8  # decoder neurons of which activity is given, unless asked otherwise
 OUTPUTS = 6  # outputs of which probabilities are given for every value of the modulator
 SHOWN = ("balanced_accuracy", "accuracy", "majority", "nll", "ece", "count")  # metrics of a task
-UPLOADS_AT_ONCE = 8  # bounds the memory that waiting images take
+UPLOADING, ENDING = 5.0, 60  # seconds after Ctrl-C for uploads to come in, and for requests to be answered
 
 T = TypeVar("T")
 
@@ -143,6 +144,10 @@ class Service:
             "probabilities": _listed(m.probabilities[:, likely]),
         }
 
+    def input_size(self, image: Image.Image) -> Image.Image:
+        """An image as the backbone takes it, which preprocessing then leaves as it is."""
+        return Image.fromarray(self.run.backbone.preprocess(image).permute(1, 2, 0).numpy())
+
     def _features(self, image: Image.Image) -> tuple[Tensor, int]:
         """Features of an image, ``(1, C, H, W)``, and the number that stands for its content."""
         pixels = self.run.backbone.preprocess(image)
@@ -156,15 +161,15 @@ def _listed(values: Tensor) -> Any:
     return [float(f"{value:.6g}") for value in values.tolist()]
 
 
-def make_app(service: Service) -> FastAPI:
+def make_app(service: Service, uploads: Uploads | None = None) -> FastAPI:
     """The page and the API, without the checks of ``Guarded``."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    network, uploads = anyio.CapacityLimiter(1), asyncio.Semaphore(UPLOADS_AT_ONCE)
+    network, uploads = anyio.CapacityLimiter(1), uploads or Uploads()
 
     async def answer(request: Request, work: Callable[[Image.Image], T]) -> T:
-        async with uploads:
-            image = await read_image(request)
-            return await anyio.to_thread.run_sync(work, image, limiter=network)
+        async with uploads.image(request) as image:
+            image = await asyncio.to_thread(service.input_size, image)
+        return await anyio.to_thread.run_sync(work, image, limiter=network)
 
     @app.get("/")
     async def index() -> HTMLResponse:
@@ -263,19 +268,29 @@ def _finite(value: Any) -> Any:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which says when it is ready."""
+    """uvicorn's server, which says when it is ready, and at its end gives up uploads that do not come in."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], uploads: Uploads) -> None:
         super().__init__(config)
-        self.ready = ready
+        self.ready, self.uploads = ready, uploads
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.ready()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().call_later(UPLOADING, self.uploads.end)
+        await super().shutdown(sockets)
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    """Not: that requests were cancelled by a second Ctrl-C; and no line for each client where there are too many."""
+    cancelled = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not cancelled and "out of system resource" not in record.getMessage()
+
 
 def serve(run: Run, listening: socket.socket, *, allow_remote: bool = False, ready: Callable[[str], None]) -> None:
-    """Serve a run until Ctrl-C.
+    """Serve a run until Ctrl-C, which lets requests that are at hand be answered; a second one does not.
 
     Args:
         run: finished.
@@ -289,11 +304,15 @@ def serve(run: Run, listening: socket.socket, *, allow_remote: bool = False, rea
     host, port = listening.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     hosts = None if allow_remote else frozenset((*LOCAL_NAMES, host))
-    app = Guarded(make_app(Service(run)), hosts)
+    uploads = Uploads()
+    app = Guarded(make_app(Service(run), uploads), hosts)
+    most, burst = descriptors()
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, ws="none", lifespan="off",
-        timeout_graceful_shutdown=5,
+        app, http=bounded_protocol(most), loop="asyncio", backlog=burst, log_level="error", access_log=False,
+        server_header=False, ws="none", lifespan="off", timeout_graceful_shutdown=ENDING,
     )  # fmt: skip
+    for name in ("uvicorn.error", "asyncio"):
+        logging.getLogger(name).addFilter(_worth_saying)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a wrong form is the sender's to know about
     with contextlib.suppress(KeyboardInterrupt):
-        _Server(config, lambda: ready(address)).run(sockets=[listening])
+        _Server(config, lambda: ready(address), uploads).run(sockets=[listening])

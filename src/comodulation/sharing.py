@@ -22,8 +22,9 @@ from .analysis.calibration import temperature_note
 from .backbone import WEIGHTS
 from .config import MAX_CONFIG, RunConfig, read_config, write_config
 from .errors import InputError, RunError, brief
+from .files import MAX_TENSORS
 from .hub import REACHING, hub_errors
-from .store import ADAPTER, CONFIG, HEAD, MAX_TENSORS, METRICS, writable, write_bytes
+from .store import ADAPTER, CONFIG, HEAD, METRICS, writable, write_bytes
 
 if TYPE_CHECKING:
     from .prediction import Run

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -24,7 +25,7 @@ from torch import Tensor
 from .errors import InputError, RunError, brief, first_difference
 from .evaluation import Predictions
 from .files import PARTIAL as PARTIAL
-from .files import check_regular, read_bounded
+from .files import read_bounded, safetensors_header
 from .head import ComodulatedHead
 from .named_tensors import copy_checked
 from .tasks import TaskFamily
@@ -33,8 +34,8 @@ SCHEMA = 1
 CONFIG, HEAD, ADAPTER = "config.yaml", "head.safetensors", "adapter.safetensors"
 PREDICTIONS, REPORT, METRICS = "predictions.parquet", "report.html", "metrics.json"
 CHECKSUM = "checksum"  # field of a safetensors header: a disk that loses a page leaves zeros, which are tensors like any others
-# Nothing is read before its size is known. A header of 16 MiB names the members of 100,000 tasks.
-MAX_HEADER, MAX_TENSORS, MAX_JSON, MAX_DEPTH = 2**24, 2**32, 2**26, 32
+WHOLE = "sha256:"  # begins a checksum of the whole file; those of the first release are of the tensors alone
+MAX_JSON, MAX_DEPTH = 2**26, 32  # bytes, levels
 
 
 class Adapted(Protocol):
@@ -141,7 +142,8 @@ def parse_json(text: str) -> Any:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, object] | None = None) -> None:
     """Write tensors as safetensors; metadata values are stored as JSON in its header. Equal contents make equal files.
 
-    The header also has the checksum of the tensors, which ``read_tensors`` looks at and keeps to itself.
+    The header also has the checksum of the file (that field's own digits taken as zeros), which ``read_tensors`` looks at and
+    keeps to itself.
     """
     from safetensors.torch import save
 
@@ -149,17 +151,20 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     # The library writes the fields in an order of its own, another one each time.
     size = int.from_bytes(content[:8], "little")
     header, values = json.loads(content[8 : 8 + size]), content[8 + size :]
-    fields = {**(metadata or {}), CHECKSUM: hashlib.sha256(values).hexdigest()}
+    blank = WHOLE + 64 * "0"
+    fields = {**(metadata or {}), CHECKSUM: blank}
     header["__metadata__"] = {key: json.dumps(value) for key, value in fields.items()}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # tensors stay aligned
+    text = text.replace(blank.encode(), f"{WHOLE}{hashlib.sha256(text + values).hexdigest()}".encode())
     write_bytes(path, len(text).to_bytes(8, "little") + text + values)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata of a safetensors file. Raises InputError for anything else, and for one of more than 4 GiB.
 
-    Tensors must have the checksum they were written with; files of other programs and of earlier releases have none.
+    The file must have the checksum it was written with. In files of the first release it is that of the tensors alone, or there is
+    none, as in files of other programs.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -168,11 +173,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as handle:
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a mapping)
-        found = None if checksum is None else _checksum(path)
+        intact = _intact(path, checksum)
     except (SafetensorError, OSError, ValueError) as error:
         raise _unreadable(path, error) from error
-    if found != checksum:
-        raise InputError(f"{path} is damaged: its tensors are not those that were written")
+    if not intact:
+        raise InputError(f"{path} is damaged: its content is not what was written")
     return tensors, metadata
 
 
@@ -192,11 +197,27 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return metadata
 
 
-def _checksum(path: Path) -> str:
-    """sha256 of what follows the header of a safetensors file."""
+def _intact(path: Path, checksum: object) -> bool:
+    """Whether a safetensors file has the checksum that its header says, of the kind that it says."""
+    header = safetensors_header(path)
+    # A damaged header may have lost the field's name, or what tells the kinds apart: either is enough to ask for the checksum.
+    whole = isinstance(checksum, str) and checksum.startswith(WHOLE)
+    if not whole and not re.search(WHOLE.encode() + b"[0-9a-f]{64}", header):
+        return checksum is None or checksum == _digest(path, b"")
+    if not whole or header.count(str(checksum).encode()) != 1:
+        return False
+    blank = header.replace(str(checksum).encode(), (WHOLE + 64 * "0").encode())
+    return checksum == WHOLE + _digest(path, blank)
+
+
+def _digest(path: Path, before: bytes) -> str:
+    """sha256 of some bytes and of what follows the header of a safetensors file."""
     with open(path, "rb") as file:
         file.seek(8 + int.from_bytes(file.read(8), "little"))
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256(before)
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def _read_header(path: Path) -> dict[str, Any]:
@@ -206,14 +227,7 @@ def _read_header(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"no such file: {path}")
     try:
-        check_regular(path, MAX_TENSORS)
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            claimed = int.from_bytes(file.read(8), "little")
-        if claimed > min(MAX_HEADER, size):
-            raise ValueError(
-                f"its header claims {claimed} bytes, the file has {size} and at most {MAX_HEADER} are read"
-            )
+        safetensors_header(path)
         with safe_open(path, "pt") as handle:
             header = handle.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
@@ -241,6 +255,13 @@ def head_fingerprint(head: ComodulatedHead) -> str:
 def load_head(head: ComodulatedHead, path: Path) -> None:
     """Fill a head's pretrained layers from a file. Raises InputError if they do not fit."""
     copy_checked(head.pretrained_tensors(), read_tensors(path)[0], f"{path.name} of this configuration")
+
+
+def feature_channels(path: Path) -> int | None:
+    """Channels of the features that the stored layers of a head take, by the file's header alone; None where it does not say."""
+    _read_header(path)
+    shape = json.loads(safetensors_header(path)).get("feature_mean", {}).get("shape")
+    return shape[0] if shape else None
 
 
 def save_adapter(adapted: Adapted, path: str | Path, *, family: TaskFamily | None = None, backbone: str = "") -> None:
@@ -292,7 +313,7 @@ def load_adapter(adapted: Adapted, path: str | Path, *, backbone: str = "") -> d
         InputError: not an adapter, a newer schema, another method, backbone, head, family or number of tasks, other
             modulation options, tensors that are missing, unknown, misshapen or not finite. Nothing is changed then.
     """
-    metadata = read_metadata(Path(path))
+    tensors, metadata = read_tensors(Path(path))  # what is damaged is called so, not something else's
     schema = metadata.get("schema")
     if type(schema) is not int or schema < 1:
         raise InputError(f"{path} is not an adapter: its header has no schema version")
@@ -306,7 +327,7 @@ def load_adapter(adapted: Adapted, path: str | Path, *, backbone: str = "") -> d
     if differing := first_difference({key: metadata.get(key) for key in expected}, expected):
         key, stored, here = differing
         raise InputError(f"{path} belongs to another {key}: it has {brief(stored)}, here is {brief(here)}")
-    adapted.load_adapter_tensors(read_tensors(Path(path))[0])
+    adapted.load_adapter_tensors(tensors)
     return metadata
 
 

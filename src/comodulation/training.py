@@ -26,6 +26,8 @@ from .errors import DivergedError, InputError
 from .processes import Processes
 from .store import read_tensors, write_tensors
 
+LARGEST = 1e6  # of learning rate and weight decay: their product with an average must fit into a float
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
@@ -50,9 +52,9 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         checks = {
             "epochs": (1 <= self.epochs <= 60_000, "1 to 60000"),
-            "learning_rate": (0 < self.learning_rate < math.inf, "a positive finite number"),
+            "learning_rate": (0 < self.learning_rate <= LARGEST, f"a positive number up to {LARGEST:g}"),
             "batch_size": (self.batch_size >= 1, "at least 1"),
-            "weight_decay": (0 <= self.weight_decay < math.inf, "a finite number of at least 0"),
+            "weight_decay": (0 <= self.weight_decay <= LARGEST, f"0 to {LARGEST:g}"),
             "warmup": (0 <= self.warmup < 1, "at least 0 and below 1"),
             "patience": (self.patience >= 0, "at least 0"),
         }

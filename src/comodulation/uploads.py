@@ -7,8 +7,13 @@ limit on its size makes affordable.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
+import math
+import time
+from collections.abc import AsyncIterator
 
+import anyio.to_thread
 from fastapi import Request
 from PIL import Image
 from python_multipart import MultipartParser
@@ -21,7 +26,11 @@ from .errors import InputError, brief
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000  # 150 MB once decoded
-READ_SECONDS = 60
+LARGE_PIXELS = 8_000_000  # images above it are decoded one at a time
+DECODERS = 2  # the others: so many
+READ_SECONDS, GRACE_SECONDS = 60, 5
+PACE = 2**15  # bytes a second; a body that comes slower is given up after the grace
+ROOM = 256 * 2**20  # bytes of bodies that are held at once
 DRAINED = 512 * 2**20  # of a body that is too large, read and thrown away so that the sender gets to read the answer
 FIELD = "image"
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -35,41 +44,131 @@ class UploadError(InputError):
         self.status = status
 
 
-async def read_image(request: Request) -> Image.Image:
-    """The RGB image that a request carries. Raises UploadError for anything else."""
-    kind = request.headers.get("content-type", "")
-    body = await read_body(request)
-    if kind.partition(";")[0].strip().lower() == "multipart/form-data":
-        body = multipart_image(body, kind)
-    return await asyncio.to_thread(open_image, body)
+class Upload:
+    """The body of one request while it is held.
+
+    Attributes:
+        received: bytes that have come. held: of them, in memory.
+        deadline: of reading; None before and after. ended: whether it had to make room.
+    """
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.received = self.held = 0
+        self.deadline: asyncio.Timeout | None = None
+        self.ended = False
+
+    @property
+    def pace(self) -> float:
+        """Bytes a second so far."""
+        return self.received / max(time.monotonic() - self.began, 1e-3)
+
+    def end(self) -> None:
+        """Stop reading it."""
+        if self.deadline is not None and not self.ended:
+            self.ended = True
+            self.deadline.reschedule(-math.inf)
 
 
-async def read_body(request: Request, limit: int = MAX_BYTES, seconds: float = READ_SECONDS) -> bytes:
+class Uploads:
+    """Bodies that are read and images that are decoded at once, within bounds of memory.
+
+    Where the room for bodies is used up, the slowest of them is given up. Reading takes no turn of its own, so that clients who
+    send slowly, or not at all, keep nobody waiting.
+    """
+
+    def __init__(self, room: int = ROOM) -> None:
+        self.room = room
+        self.active: set[Upload] = set()
+        self._decoders, self._large = anyio.CapacityLimiter(DECODERS), anyio.CapacityLimiter(1)
+
+    @contextlib.asynccontextmanager
+    async def image(self, request: Request) -> AsyncIterator[Image.Image]:
+        """The RGB image that a request carries; what is done with it within the context counts as decoding.
+
+        Raises:
+            UploadError: it carries none.
+        """
+        kind = request.headers.get("content-type", "")
+        upload = Upload()
+        self.active.add(upload)
+        try:
+            body = await read_body(request, upload=upload, uploads=self)
+            if kind.partition(";")[0].strip().lower() == "multipart/form-data":
+                body = multipart_image(body, kind)
+            width, height = await anyio.to_thread.run_sync(image_size, body, limiter=self._decoders)
+            async with self._large if width * height > LARGE_PIXELS else self._decoders:
+                yield await asyncio.to_thread(open_image, body)
+        finally:
+            self.active.discard(upload)
+
+    def make_room(self) -> None:
+        """Give up the slowest bodies that are being read, until what is held fits."""
+        while sum(upload.held for upload in self.active) > self.room:
+            reading = [one for one in self.active if one.held and one.deadline is not None and not one.ended]
+            if not reading:
+                return
+            slowest = min(reading, key=lambda one: one.pace)
+            slowest.end()
+            slowest.held = 0  # it goes before anything else is read
+
+    def end(self) -> None:
+        """Give up all bodies that are still being read."""
+        for upload in self.active:
+            upload.end()
+
+
+async def read_body(
+    request: Request,
+    limit: int = MAX_BYTES,
+    seconds: float = READ_SECONDS,
+    *,
+    upload: Upload | None = None,
+    uploads: Uploads | None = None,
+) -> bytes:
     """The body of a request, of which no more than ``limit`` bytes are ever held.
 
+    Args:
+        request: whose body it is.
+        limit: bytes.
+        seconds: in which it must have come; also, after a grace, it must keep a pace of 32 KiB a second.
+        upload, uploads: where what is held is counted.
+
     Raises:
-        UploadError: a body that is empty, too large, too slow or cut off.
+        UploadError: a body that is empty, too large, too slow or cut off, or that had to make room for others.
     """
     too_large = UploadError(413, f"the upload is larger than {limit:,} bytes, which is the limit")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit and request.headers.get("expect"):
         raise too_large  # the sender waits for leave to send
-    body, received = bytearray(), 0
+    body, upload = bytearray(), upload or Upload()
+    begins = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(min(seconds, GRACE_SECONDS)) as upload.deadline:
             async for chunk in request.stream():
-                received += len(chunk)
-                if received > limit:
+                upload.received += len(chunk)
+                if upload.received > limit:
                     body.clear()
                 else:
                     body += chunk
-                if received > DRAINED:
+                if upload.received > DRAINED:
                     break
+                upload.held = len(body)
+                if not upload.ended:
+                    upload.deadline.reschedule(begins + min(seconds, GRACE_SECONDS + upload.received / PACE))
+                if uploads is not None:
+                    uploads.make_room()
     except TimeoutError:
+        if upload.ended:
+            raise UploadError(503, "the server has too many uploads at hand, or is ending; try again later") from None
+        if time.monotonic() - upload.began < seconds:
+            raise UploadError(408, f"the upload came at less than {PACE:,} bytes a second") from None
         raise UploadError(408, f"the upload took longer than {seconds:g} seconds") from None
     except ClientDisconnect:
         raise UploadError(400, "the upload was cut off") from None
-    if received > limit:
+    finally:
+        upload.deadline = None
+    if upload.received > limit:
         raise too_large
     if not body:
         raise UploadError(400, "no image: the request has an empty body; send the bytes of an image file")
@@ -128,12 +227,11 @@ def _field_name(headers: bytes) -> str:
     return ""
 
 
-def open_image(content: bytes) -> Image.Image:
-    """Decode an uploaded file to RGB.
+def image_size(content: bytes) -> tuple[int, int]:
+    """Width and height of an uploaded image by its header, before anything is decoded.
 
     Raises:
-        UploadError: not an image of the known formats, too many pixels (found in its header, before anything is decoded), or
-            damaged.
+        UploadError: not an image of the known formats, or too many pixels.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
@@ -144,6 +242,12 @@ def open_image(content: bytes) -> Image.Image:
         raise UploadError(415, f"not an image that can be read; expected {', '.join(FORMATS)}") from error
     if width * height > MAX_PIXELS:
         raise UploadError(413, f"the image has {width:,} x {height:,} pixels; {MAX_PIXELS:,} is the limit")
+    return width, height
+
+
+def open_image(content: bytes) -> Image.Image:
+    """Decode an uploaded file to RGB. Raises UploadError as ``image_size``, and for a file that is damaged."""
+    image_size(content)
     try:
         return decode_image(content, "the upload")
     except InputError as error:

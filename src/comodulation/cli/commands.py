@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from . import add_task, demo, evaluate, export, fit, population, predict, recording, report, reproduce, serve, study
-from .exits import run
 
 app = typer.Typer(
     name="comodulate",
@@ -53,8 +51,3 @@ def about(
     ] = False,
 ) -> None:
     """Adapt one frozen network to a family of tasks by stochastic comodulation."""
-
-
-def main() -> None:
-    """Entry point."""
-    sys.exit(run(app))

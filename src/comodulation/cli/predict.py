@@ -65,6 +65,9 @@ def predict(
 
 
 def _show(result: dict[str, Any]) -> None:
-    print(result["image"])
+    from ..errors import printable
+
+    print(printable(result["image"]))
     for name, answer in result["tasks"].items():
-        print(f"  {name:32s} {answer['prediction']:24s} {100 * answer['confidence']:5.1f}%")
+        shown, prediction = printable(name), printable(answer["prediction"])
+        print(f"  {shown:32s} {prediction:24s} {100 * answer['confidence']:5.1f}%")

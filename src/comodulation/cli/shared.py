@@ -89,6 +89,9 @@ def checked_seeds(first: int, number: int) -> None:
 
 def table(title: str, rows: list[tuple[str, dict[str, Any]]]) -> None:
     """Metrics by task as text: balanced accuracy first, which equals accuracy where the classes are equally frequent."""
+    from ..errors import printable
+
+    title, rows = printable(title), [(printable(name), values) for name, values in rows]  # names are data
     width = max(len(name) for name, _ in (*rows, (title, {})))
     print(f"{title:{width}s}  balanced  accuracy  majority     NLL   Brier     ECE   count")
     for name, values in rows:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, brief
-from ..files import check_regular
+from ..files import check_regular, user_path
 from .label_table import check_text
 from .opening import available_splits, open_split
 from .source import Split
@@ -77,7 +77,7 @@ def open_celeba(source: str) -> dict[str, Split]:
     Warns:
         UserWarning: images that the attribute list does not name; they are left out.
     """
-    folder = Path(source).expanduser()
+    folder = user_path(source)
     if folder.is_dir():
         if _find(folder, _ATTRIBUTE_LIST) or _find(folder, _PARTITION_LIST) or _find_images(folder):
             return _open_official(source, folder.resolve())

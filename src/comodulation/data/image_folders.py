@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path, PurePath
 
 from ..errors import InputError, brief
+from ..files import user_path
 from .folder_files import SPLITS, SUFFIXES, folder_files, is_filler, split_of, words_of
 from .label_table import held_out, table_splits
 from .source import Split
@@ -44,7 +45,7 @@ def folder_splits(source: str | Path) -> dict[str, Split] | None:
     Raises:
         InputError: images beside the folders of the classes; folders that may be splits as well as classes.
     """
-    base = Path(source).expanduser().absolute()
+    base = user_path(source).absolute()
     return sorted_images(str(source), base, folder_files(base)) if base.is_dir() else None
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, brief, choose
-from ..files import check_regular
+from ..files import check_regular, user_path
 from ..tasks import NO_YES
 from .folder_files import SPLITS, NamedImages
 from .labels import distinct_words, label_word, means_no_and_yes, places_of
@@ -106,11 +106,11 @@ def label_table_splits(
     Raises:
         InputError: a file, column or cell that is not what it should be; it names the first.
     """
-    base = Path(folder).expanduser()
+    base = user_path(folder)
     if not base.is_dir():
         raise InputError(f"no such data folder: {folder!r}; with --labels, --data is the folder of the images")
     base = Path(os.path.abspath(base))
-    path = Path(labels).expanduser()
+    path = user_path(labels)
     table = read_label_table(path if path.exists() or not (base / labels).exists() else base / labels)
     image_column, known = _image_column(table, base, image_column)
     files = _files(table, base, image_column, known, skip_missing)

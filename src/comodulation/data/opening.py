@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ..errors import InputError, choose
+from ..files import user_path
 from ..hub import hub_or_offline
 from .folder_files import folder_files
 from .image_folders import sorted_images
@@ -36,7 +37,7 @@ def find_splits(source: str | Path, *, image_column: str | None = None) -> dict[
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
     source = str(source)
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.is_dir():
         return _of_folder(source, path.resolve(), image_column)
     if path.exists():

@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 from ..errors import RunError, brief, choose
+from ..files import user_path
 from .pictures import ABSENT, DECODING, BadImageError, decode_image
 
 __all__ = ["BadImageError", "Split", "decode_image"]
@@ -95,7 +96,7 @@ class Split:
         for start in range(0, len(self), _HASH_ROWS):  # paths alone: the images may be gigabytes
             cells = images[start : start + _HASH_ROWS].column(self.image_column).combine_chunks()
             found += pc.struct_field(cells, "path").to_pylist()
-        base = Path(folder).expanduser().absolute()
+        base = user_path(folder).absolute()
         return [_short(path, base) or (None if own is None else str(own)) for path, own in zip(found, ids, strict=True)]
 
     @cached_property

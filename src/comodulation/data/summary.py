@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import InputError, brief
+from ..errors import InputError, brief, printable
 from ..tasks import NO_YES, Examples, TaskFamily
 from .suitability import several_labels
 
@@ -142,7 +142,8 @@ def summary_table(summaries: Sequence[TaskSummary], images: Mapping[str, int]) -
     for one in summaries[:SHOWN]:
         missing = "" if math.isnan(one.missing) else f"{100 * one.missing:.1f}%"
         ratio = f"{one.imbalance:.1f}" if one.imbalance < 1000 else f"{one.imbalance:.0f}"
-        name = one.task if len(one.task) <= 19 else f"{one.task[:16]}..."
+        shown = printable(one.task)
+        name = shown if len(shown) <= 19 else f"{shown[:16]}..."
         lines.append(
             f"{name:19s} {one.kind:11s} {len(one.counts):7d} {one.labelled:8d} {missing:>7s} "
             f"{one.counts[one.smallest]:8d} {one.counts[one.largest]:7d} {ratio:>5s}"

@@ -15,6 +15,7 @@ from queue import Empty
 from typing import Any, TypeVar
 
 from ..errors import InputError, RunError
+from ..launching import safe_children
 
 Job = tuple[str, Any]  # a name for messages, and what the worker's function is called with
 Event = tuple[str, Any]
@@ -74,16 +75,17 @@ def run_jobs(
             worker(job, on_event)
         return
     context = multiprocessing.get_context("spawn")
-    todo: Any = context.Queue()
-    events: Any = context.Queue()
-    for job in (*jobs, *[None] * count):
-        todo.put(job)
-    processes = [
-        context.Process(target=_work, args=(place, count, make_worker, arguments, todo, events), daemon=True)
-        for place in range(count)
-    ]
-    for process in processes:
-        process.start()
+    with safe_children():
+        todo: Any = context.Queue()
+        events: Any = context.Queue()
+        for job in (*jobs, *[None] * count):
+            todo.put(job)
+        processes = [
+            context.Process(target=_work, args=(place, count, make_worker, arguments, todo, events), daemon=True)
+            for place in range(count)
+        ]
+        for process in processes:
+            process.start()
     try:
         finished = 0
         while finished < count:
