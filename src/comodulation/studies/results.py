@@ -34,7 +34,17 @@ COMPARISON_COLUMNS = (
     "low_family", "high_family",
 )  # fmt: skip
 # Against what comodulation is compared, everywhere; the first is the primary comparison's.
-REFERENCES = ("attention", "class-mask", "task-bias", "decoder-gains", "ia3", "film", "hard-sharing", "base")
+REFERENCES = (
+    "attention",
+    "class-mask",
+    "local-mask",
+    "task-bias",
+    "decoder-gains",
+    "ia3",
+    "film",
+    "hard-sharing",
+    "base",
+)
 
 
 @dataclass(frozen=True)

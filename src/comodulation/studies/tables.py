@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,24 @@ Compared = tuple[str, str, str, str, str]  # variant, readout, metric, a, b
 
 
 def judged_together(results: Sequence[Result], wanted: Iterable[Compared]) -> dict[Compared, PairedDifference | None]:
-    """The differences that one table shows, judged as one family; a row is not compared with itself."""
+    """The differences that one table shows, judged as one family.
+
+    A row is not compared with itself, and a difference that is shown both ways round is one comparison.
+    """
     keys = [key for key in dict.fromkeys(wanted) if key[3] != key[4]]
-    found = as_table([compare(results, *key) for key in keys])
-    return {key: item.judged for key, item in zip(keys, found, strict=True)}
+    single = [key for place, key in enumerate(keys) if _reversed(key) not in keys[:place]]
+    found = dict(zip(single, as_table([compare(results, *key) for key in single]), strict=True))
+    judged = {key: item.judged for key, item in found.items()}
+    for key in keys:
+        if key not in judged:
+            d = judged[_reversed(key)]
+            judged[key] = None if d is None else replace(d, mean=-d.mean, low=-d.high, high=-d.low)
+    return judged
+
+
+def _reversed(key: Compared) -> Compared:
+    variant, readout, metric, a, b = key
+    return variant, readout, metric, b, a
 
 
 def main_table(study: Study, results: Sequence[Result], variant: str) -> Table:
