@@ -173,7 +173,7 @@ def verdict(cells: list[dict[str, Any]]) -> str:
         f"Routing {'matters here' if matters else 'does not show here'}: comodulation is {_points(routing)} from {cheap}, the "
         "better rival that only changes outputs."
     )
-    second = f"Against local-mask, which learns nothing and reads at each position ({_points(local)}): accuracy"
+    second = f"Against local-mask, which learns nothing and reads at each column ({_points(local)}): accuracy"
     words = [f"{name} {_told(found['attention', metric], better)}" for metric, name, better in COMPARISONS]
     nll, ece = found["attention", "nll"], found["attention", "ece"]
     scale = f"{_points(found['attention', 'accuracy'])}, NLL {nll.mean:+.3f}, ECE {100 * ece.mean:+.1f} points"
