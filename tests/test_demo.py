@@ -1,14 +1,17 @@
 """The demo's scenes, its statement, and one small run of the real thing."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from comodulation import demo
 from comodulation.data.digits import PARITY, load_digits, make_scenes, patches, split_digits
 from comodulation.errors import InputError
+from comodulation.statistics import paired_difference
 
 
 def test_scenes_hold_the_digit_asked_for_and_one_of_the_other_parity():
@@ -59,10 +62,39 @@ def test_verdict_says_what_the_intervals_say():
 
     better, same, worse = (demo.verdict(cells(shift)) for shift in (0.1, -0.0005, -0.1))
     assert "Routing matters here" in better
+    assert "accuracy is better. Against attention" in better
     assert "accuracy is better, NLL is better, ECE cannot be told apart" in better
     assert "does not show" in same
     assert "accuracy cannot be told apart" in same
     assert "accuracy is worse, NLL is worse" in worse
+    # Six rivals' accuracy and two other metrics: what one comparison alone would decide, eight together do not.
+    alone = paired_difference([0.0006 + 0.001 * (seed % 2) for seed in range(5)], [0.0] * 5)
+    assert alone.decided
+    assert "accuracy cannot be told apart, NLL cannot be told apart" in demo.verdict(cells(0.0006))
+    # The interval's end at 0, on either side of it: said, and no verdict.
+    critical = stats.t.isf(0.025 / 8, 4) * alone.sd / math.sqrt(5)
+    for end in (-0.05, 0.05):
+        text = demo.verdict(cells(critical * (1 + end) - 0.0004))
+        assert "accuracy is at the edge, NLL is at the edge" in text
+        assert "does not show" in text
+
+
+def test_what_is_printed_does_not_hang_on_the_number_of_threads(monkeypatch):
+    """Sums in another order change a last bit, and training in single precision makes percents of it."""
+    monkeypatch.setattr(
+        demo, "COUNTS", {"pretraining": 512, "pretraining_validation": 64, "tuning": 256, "validation": 64, "test": 200}
+    )
+    monkeypatch.setattr(demo, "COMPARED", ("base", "comodulation"))
+    threads, found = torch.get_num_threads(), []
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            found.append({name: values for name, (_, values) in demo.fit_seed(0).items()})
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        for name, values in other.items():
+            assert values == pytest.approx(found[0][name], abs=1e-6)
 
 
 def test_small_run(tmp_path, monkeypatch):
@@ -75,6 +107,8 @@ def test_small_run(tmp_path, monkeypatch):
     assert {cell["method"] for cell in result["cells"]} == set(demo.COMPARED)
     assert len(result["cells"]) == 2 * len(demo.COMPARED)
     text = demo.describe(result)
+    assert result["verdict"] == demo.verdict(result["cells"])
+    assert {d["family"] for judged in result["judged"].values() for d in judged.values()} == {8}
     assert all(name in text for name in demo.COMPARED)
     assert (tmp_path / "demo" / "gains.svg").read_text().startswith("<svg")
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {

@@ -149,6 +149,20 @@ def test_class_mask_is_the_restricted_base():
     assert torch.equal(mask.log_probabilities(given, task), base.log_probabilities(given, task))
 
 
+def test_local_mask_adds_up_what_the_readout_says_at_each_column():
+    """By hand; and with one column it is the class mask."""
+    method, mask = make("local-mask", CLASSES), make("class-mask", CLASSES)
+    given, task, _ = inputs(method, CLASSES)
+    decoded = method.head.decode(given)
+    members = CLASSES.member_mask()[task]
+    added = sum(method.head.readout(decoded[:, :, :, j].mean(-1)).softmax(-1) for j in range(2)) * members
+    expected = added / added.sum(1, keepdim=True)
+    torch.testing.assert_close(method.log_probabilities(given, task).exp(), expected.detach())
+    one = torch.randn(20, 5, 2, 1)
+    alone, masked = (m.log_probabilities(m.prepare(one), task) for m in (method, mask))
+    torch.testing.assert_close(alone.exp(), masked.exp())
+
+
 def test_learnable_parameters():
     """Attention and comodulation have K E, the task bias K C, hard sharing and its kin all layers, fine-tuning all of it."""
     counts = {name: make(name, CLASSES).num_learnable() for name in METHODS}
@@ -156,6 +170,7 @@ def test_learnable_parameters():
     assert counts == {
         "base": 0,
         "class-mask": 0,
+        "local-mask": 0,
         "task-bias": 3 * 7,
         "attention": 3 * 8,
         "comodulation": 3 * 8,
@@ -182,7 +197,7 @@ def test_untrained_methods_are_the_base_network(name, family):
     method.settle([(given, task)])
     own, plain = method.log_probabilities(given, task), base.log_probabilities(activity, task)
     same = torch.allclose(own, plain, atol=1e-5) if method.trains_layers else torch.equal(own, plain)
-    assert same != (name in ("class-mask", "task-routing", "maximum-roaming"))
+    assert same != (name in ("class-mask", "local-mask", "task-routing", "maximum-roaming"))
 
 
 def test_stochastic_training_averages_losses_over_samples():
@@ -219,7 +234,9 @@ def test_missing_task_gains_are_refused():
         method.load_adapter_tensors(method.adapter_tensors())
 
 
-@pytest.mark.parametrize(("name", "family"), [case for case in CASES if case[0] not in ("base", "class-mask")])
+@pytest.mark.parametrize(
+    ("name", "family"), [case for case in CASES if case[0] not in ("base", "class-mask", "local-mask")]
+)
 def test_gradients_have_the_same_bits_each_time_on_two_threads(name, family):
     """A resumed run must equal an uninterrupted one: no sum may depend on the order in which threads arrive."""
     method = make(name, family)

@@ -25,6 +25,7 @@ from comodulation.questions.location_network import (
     frozen,
     modulated,
 )
+from comodulation.studies.claims import judged
 from comodulation.studies.reproduce import study_config
 from comodulation.studies.rows import Cell, Row
 from comodulation.training import TrainingSettings
@@ -365,33 +366,37 @@ def measured(kind, location, accuracy, neurons=None, auc=0.5, base=0.2, spread=0
     )  # fmt: skip
 
 
+def said(finding):
+    return judged([finding])[0]
+
+
 def test_verdicts_on_location():
     """Categories late and places early; and no difference at all."""
     late = [measured("category", k, 0.2 + 0.05 * k, auc=0.5 + 0.1 * k) for k in (1, 2, 3)]
     early = [measured("spatial", k, 0.5 - 0.05 * k, auc=0.9 - 0.1 * k) for k in (1, 2, 3)]
-    assert judging.interaction_verdict(late + early).verdict == "holds"
-    assert judging.interaction_verdict(late).verdict == "cannot be told"
-    best = judging.best_verdict(late + early, "category")
+    assert said(judging.interaction_finding(late + early)).verdict == "holds"
+    assert said(judging.interaction_finding(late)).verdict == "cannot be told"
+    best = said(judging.best_finding(late + early, "category"))
     assert (best.verdict, "best at stage 3" in best.statement) == ("holds", True)
-    assert "best at stage 1" in judging.best_verdict(late + early, "spatial").statement
+    assert "best at stage 1" in said(judging.best_finding(late + early, "spatial")).statement
     flat = [measured("category", k, 0.3 + 0.0001 * k, spread=0.02) for k in (1, 2, 3)]
-    assert judging.best_verdict(flat, "category").verdict == "cannot be told"
-    assert judging.best_verdict([], "temporal").verdict == "cannot be told"
+    assert said(judging.best_finding(flat, "category")).verdict == "cannot be told"
+    assert said(judging.best_finding([], "temporal")).verdict == "cannot be told"
 
 
 def test_verdicts_on_neurons_and_labels():
     """A condition's own neurons against channels; labels that go with accuracy, and labels that go against it."""
     own = [measured("spatial", k, 0.4) for k in (1, 2, 3)]
     channels = [measured("spatial", k, 0.21, neurons="channel", spread=0.001) for k in (1, 2, 3)]
-    assert judging.neurons_verdict(own + channels, "spatial").verdict == "holds"
-    assert judging.neurons_verdict(own, "spatial").verdict == "cannot be told"
+    assert said(judging.neurons_finding(own + channels, "spatial")).verdict == "holds"
+    assert said(judging.neurons_finding(own, "spatial")).verdict == "cannot be told"
     for sign, verdict in ((1, "holds"), (-1, "does not hold")):
         series = [measured("category", k, 0.2 + 0.01 * k, auc=0.5 + sign * 0.02 * k) for k in range(1, 13)]
         found = judging.tested_qualities(series)
         assert [item.name for item in found] == ["auc"]  # the other is the same everywhere
         assert judging.quality_verdict(found, series).verdict == verdict
     assert judging.quality_verdict([], []).verdict == "cannot be told"
-    advantages = {item.claim: item for item in judging.advantage_verdicts(own)}
+    advantages = {item.claim: item for item in judged([judging.advantage_finding(own, kind) for kind in judging.OWN])}
     assert set(advantages) == {f"Attention, {kind}" for kind in judging.OWN}
     assert {item.verdict for item in advantages.values()} == {"cannot be told"}  # no spread over seeds; not there
 
@@ -403,7 +408,8 @@ def test_three_advantages_are_three_chances():
     def verdicts(advantages):
         rows = [measured(kind, k, 0.4) for kind in advantages for k in (1, 2, 3)]
         rows = [r._replace(attention=np.subtract(r.comodulation, advantages[r.condition.kind]).tolist()) for r in rows]
-        return {item.claim: item.verdict for item in judging.advantage_verdicts(rows)}
+        findings = [judging.advantage_finding(rows, kind) for kind in judging.OWN]
+        return {item.claim: item.verdict for item in judged(findings)}
 
     assert verdicts({"spatial": alone["spatial"]})["Attention, spatial"] == "holds"
     assert set(verdicts(alone).values()) == {"cannot be told"}
@@ -426,13 +432,13 @@ def test_conditions_with_other_seeds_are_compared_on_those_they_share():
     """A study that time cut short: pairs are of the same seed, and more cells of one kind take no verdict from another."""
     own = [measured("spatial", k, 0.4) for k in (1, 2, 3)]
     channels = [measured("spatial", k, 0.21, neurons="channel").over((0, 1)) for k in (1, 2, 3)]
-    assert judging.neurons_verdict(own + channels, "spatial").n == "2 seeds"
+    assert said(judging.neurons_finding(own + channels, "spatial")).n == "2 seeds"
     shifted = [item._replace(seeds=(0, 2)) for item in channels]
     expected = np.mean(
         [np.subtract(a.over((0, 2)).comodulation, b.comodulation) for a, b in zip(own, shifted, strict=True)]
     )
-    assert f"{100 * expected:+.2f}" in judging.neurons_verdict(own + shifted, "spatial").effect
-    assert judging.neurons_verdict(own + [item._replace(seeds=(7, 8)) for item in channels], "spatial").n == ""
+    assert f"{100 * expected:+.2f}" in said(judging.neurons_finding(own + shifted, "spatial")).effect
+    assert said(judging.neurons_finding(own + [item._replace(seeds=(7, 8)) for item in channels], "spatial")).n == ""
     late = [measured("category", k, 0.2 + 0.05 * k) for k in (1, 2, 3)]
     ahead = [measured("spatial", k, 0.5 - 0.05 * k).over((0, 2)) for k in (1, 2, 3)]
-    assert judging.interaction_verdict(late + ahead).n == "2 seeds"
+    assert said(judging.interaction_finding(late + ahead)).n == "2 seeds"

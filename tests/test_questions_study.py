@@ -23,6 +23,7 @@ from comodulation.questions.folder import read_cell, search_of, search_path
 from comodulation.questions.frame import Budget
 from comodulation.statistics import PairedDifference, paired_difference
 from comodulation.store import read_tensors
+from comodulation.studies.claims import judged
 from small_study import SMALL
 from synthetic import snapshot
 
@@ -322,6 +323,10 @@ def test_damaged_numbers_are_refused(change, message, finished, data, cache, tmp
 # ---- verdicts ---------------------------------------------------------------------------------------------------------
 
 
+def words(finding):
+    return judged([finding])[0].verdict
+
+
 def difference(mean, half, seeds=3):
     return PairedDifference(mean, mean - half, mean + half, 0.01, seeds, half / 2.5, float("nan"))
 
@@ -329,18 +334,13 @@ def difference(mean, half, seeds=3):
 def test_verdicts_on_the_controller():
     """Half a point is what counts: decided, within it, or neither; the fewest numbers that keep it."""
     form = {
-        "comodulation hidden=64": (difference(-0.01, 0.002), 0.01),
-        "comodulation rank=1": (difference(-0.2, 0.1), 0.001),
+        "comodulation hidden=64": difference(-0.01, 0.002),
+        "comodulation rank=1": difference(-0.2, 0.1),
     }
     assert controllers.form_verdict(form).verdict == "holds"
     assert "MLP 64" in controllers.form_verdict(form).note  # rank is a matter of size
-    assert (
-        controllers.form_verdict({"comodulation hidden=64": (difference(0.001, 0.003), 0.6)}).verdict == "does not hold"
-    )
-    assert (
-        controllers.form_verdict({"comodulation hidden=64": (difference(0.001, 0.006), 0.6)}).verdict
-        == "cannot be told"
-    )
+    assert controllers.form_verdict({"comodulation hidden=64": difference(0.001, 0.003)}).verdict == "does not hold"
+    assert controllers.form_verdict({"comodulation hidden=64": difference(0.001, 0.006)}).verdict == "cannot be told"
     assert controllers.form_verdict({}).verdict == "cannot be told"
     parameters = {"comodulation": 5120, **{f"comodulation rank={r}": 276 * r for r in (1, 4, 8, 32)}}
     ranks = {
@@ -349,11 +349,11 @@ def test_verdicts_on_the_controller():
         8: difference(0, 0.003),
         32: difference(0, 0.001),
     }
-    size = controllers.size_verdict({f"comodulation rank={r}": (d, 0.5) for r, d in ranks.items()}, parameters)
+    size = controllers.size_verdict({f"comodulation rank={r}": d for r, d in ranks.items()}, parameters)
     assert (size.verdict, "1,104 of 5,120" in size.note) == ("holds", True)  # not 32: it has more than the embedding
-    size = controllers.size_verdict({"comodulation rank=1": (ranks[1], 0.5)}, parameters)
+    size = controllers.size_verdict({"comodulation rank=1": ranks[1]}, parameters)
     assert size.verdict == "does not hold"
-    size = controllers.size_verdict({"comodulation rank=1": (difference(-0.005, 0.002), 0.5)}, parameters)
+    size = controllers.size_verdict({"comodulation rank=1": difference(-0.005, 0.002)}, parameters)
     assert size.verdict == "cannot be told"
 
 
@@ -377,17 +377,18 @@ def test_verdicts_on_training():
     verdict, tested = trainings.pays_verdict(pays)
     assert (verdict.verdict, len(tested)) == ("holds", 2)
     assert "5 images" in verdict.note
-    assert [v.verdict for v in trainings.explanation_verdicts(pays)] == ["holds", "holds"]
-    assert trainings.trend_verdict(pays).verdict == "holds"
+    assert [v.verdict for v in judged(trainings.explanation_findings(pays))] == ["holds", "holds"]
+    assert words(trainings.trend_finding(pays)) == "holds"
     costs = [
         pair(5, (-0.03, -0.031, -0.029), (0.02, 0.021, 0.019), (-0.01, -0.011, -0.009)),
         pair(None, (-0.01, -0.011, -0.009)),
     ]
     assert trainings.pays_verdict(costs)[0].verdict == "does not hold"
-    assert [v.verdict for v in trainings.explanation_verdicts(costs)] == ["does not hold", "does not hold"]
+    assert [v.verdict for v in judged(trainings.explanation_findings(costs))] == ["does not hold", "does not hold"]
     unclear = [pair(5, (-0.03, 0.031, 0.01))]
     assert trainings.pays_verdict(unclear)[0].verdict == "cannot be told"
-    for verdict in (*trainings.explanation_verdicts([]), trainings.trend_verdict([]), trainings.pays_verdict([])[0]):
+    nothing = judged([*trainings.explanation_findings([]), trainings.trend_finding([])])
+    for verdict in (*nothing, trainings.pays_verdict([])[0]):
         assert (verdict.verdict, verdict.interval) == ("cannot be told", "")
 
 
@@ -403,10 +404,10 @@ def test_one_steady_condition_makes_no_other_decided():
     steady = [pair(images, (0.0001, 0.0, -0.0001)) for images in (5, 25, None)]
     loose = pair(100, (0.002, 0.006, 0.005))
     verdict, tested = trainings.pays_verdict([*steady, loose])
-    d, p = tested[loose.condition]
-    alone = paired_difference(loose.accuracy, [0, 0, 0])
-    assert (d.low, d.high) == pytest.approx((alone.low, alone.high))
-    assert p == pytest.approx(min(1.0, 4 * alone.p))
+    d = tested[loose.condition]
+    together = paired_difference(loose.accuracy, [0, 0, 0], 1 - 0.05 / 4)
+    assert (d.low, d.high) == pytest.approx((together.low, together.high))
+    assert d.p == pytest.approx(min(1.0, 4 * together.p))
     assert verdict.verdict != "holds"
 
 
@@ -428,16 +429,16 @@ def test_verdicts_on_residual_networks():
     assert [p.name for p in found] == ["influence"]
     assert len(constant) == len(residuals.PROPERTIES) - 1
     assert residuals.prediction_verdict(found, len(grows)).verdict == "holds"
-    assert residuals.strength_verdict(grows).verdict == "holds"
-    assert residuals.place_verdict(grows).verdict == "holds"
+    assert words(residuals.strength_finding(grows)) == "holds"
+    assert words(residuals.place_finding(grows)) == "holds"
     begun = grows[1]._replace(seeds=(0,), advantage=grows[1].advantage[:1])
-    assert residuals.strength_verdict([grows[0], begun, *grows[2:]]).verdict == "holds"
+    assert words(residuals.strength_finding([grows[0], begun, *grows[2:]])) == "holds"
     rng = np.random.default_rng(0)
     flat = [network(residuals.skips(s, s), rng.normal(size=3), influence=s) for s in (0, 0.25, 0.5, 0.75, 1)]
-    assert residuals.strength_verdict(flat).verdict == "cannot be told"
+    assert words(residuals.strength_finding(flat)) == "cannot be told"
     assert residuals.prediction_verdict(residuals.tested_properties(flat)[0], 5).verdict == "cannot be told"
     assert residuals.tested_properties(grows[:3]) == ([], [])
-    assert {v.verdict for v in residuals.change_verdicts(grows)} == {"cannot be told"}
+    assert {v.verdict for v in judged(residuals.change_findings(grows))} == {"cannot be told"}
 
 
 def test_networks_of_an_unfinished_study():

@@ -6,8 +6,17 @@ import math
 import numpy as np
 import pytest
 from scipy import optimize, stats
+from statsmodels.stats.multitest import multipletests
 
-from comodulation.statistics import crossed_bootstrap, detectable_difference, holm, paired_by_task, paired_difference
+from comodulation.statistics import (
+    EDGE,
+    as_family,
+    crossed_bootstrap,
+    detectable_difference,
+    holm,
+    paired_by_task,
+    paired_difference,
+)
 
 
 def test_by_hand():
@@ -219,3 +228,85 @@ def test_crossed_bootstrap_is_reproducible_paired_and_antisymmetric():
 def test_crossed_bootstrap_of_equal_differences():
     d = crossed_bootstrap(np.ones((3, 4)), np.full((3, 4), 0.5))
     assert (d.low, d.mean, d.high, d.standard_error) == (0.5, 0.5, 0.5, 0)
+
+
+# ---- what one table claims together ----
+
+
+def drawn(means, seeds=5, seed=0, shared=0.0):
+    """Differences with these true means and sd 1; ``shared`` of the variance is a rival's, the same in all of a seed."""
+    rng = np.random.default_rng(seed)
+    own, common = rng.normal(size=(len(means), seeds)), rng.normal(size=seeds)
+    noise = math.sqrt(1 - shared) * own + math.sqrt(shared) * common
+    return [paired_difference(mean + row, np.zeros(seeds)) for mean, row in zip(means, noise, strict=True)]
+
+
+def test_a_family_against_scipy_and_statsmodels():
+    """Each interval is scipy's at the level 1 - 0.05 / 4; p is Holm's of statsmodels."""
+    rng = np.random.default_rng(4)
+    samples = [rng.normal(mean, 1, n) for mean, n in ((0.2, 10), (1.5, 10), (1.0, 3), (3.0, 5))]
+    found = as_family([paired_difference(x, np.zeros(len(x))) for x in samples])
+    tests = [stats.ttest_1samp(x, 0) for x in samples]
+    for d, test in zip(found, tests, strict=True):
+        interval = test.confidence_interval(1 - 0.05 / 4)
+        assert (d.low, d.high) == pytest.approx((interval.low, interval.high))
+        assert d.family == 4
+    assert [d.p for d in found] == pytest.approx(multipletests([t.pvalue for t in tests], method="holm")[1])
+
+
+def test_a_family_of_one_is_the_comparison_alone():
+    d = paired_difference([1.0, 2.0, 4.0], [0.0, 0.0, 0.0])
+    assert as_family([d]) == [d]
+    assert as_family([None, d, None]) == [None, d, None]
+    assert as_family([]) == []
+    assert as_family([None]) == [None]
+
+
+def test_comparisons_that_were_not_made_do_not_count_and_equal_ones_do():
+    d, equal = paired_difference([1.0, 2.0, 4.0], [0.0] * 3), paired_difference([1.0, 1.0], [0.0, 0.0])
+    found = as_family([d, None, equal])
+    assert (found[0].family, found[1]) == (2, None)
+    assert found[0].p == pytest.approx(2 * d.p)
+    assert (found[2].low, found[2].high) == (1, 1)
+    assert math.isnan(found[2].p)
+    with pytest.raises(ValueError, match="one family, got one of a family of 2"):
+        as_family([found[0], d])
+    with pytest.raises(ValueError, match="confidence must be between 0 and 1, got 1"):
+        as_family([d], 1)
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.5])
+def test_intervals_of_a_family_cover_together(shared):
+    """Eight differences, some of them not 0: all eight intervals cover in at least 95% of tables; unadjusted ones do not."""
+    means, tables, alone, together = [0, 0, 0, 0.5, 1, 1, 2, 4], 600, 0, 0
+    for seed in range(tables):
+        differences = drawn(means, seed=seed, shared=shared)
+        alone += all(d.low <= m <= d.high for d, m in zip(differences, means, strict=True))
+        together += all(d.low <= m <= d.high for d, m in zip(as_family(differences), means, strict=True))
+    assert together / tables > 0.95 - 4 * math.sqrt(0.95 * 0.05 / tables)
+    assert alone / tables < 0.9
+
+
+def test_no_interval_excludes_zero_where_holm_does_not_reject():
+    """The other way round they may differ: Holm rejects the second of 0.01 and 0.04, whose interval at 97.5% includes 0."""
+    for seed in range(50):
+        for d in as_family(drawn([0, 0.5, 1, 2, 4], seed=seed)):
+            assert d.p < 0.05 or d.low <= 0 <= d.high
+    p_values = (0.01, 0.04)
+    scores = [stats.t.isf(p / 2, 4) for p in p_values]
+    pattern = np.array([1.0, -1, 1, -1, 0])
+    pattern = pattern / pattern.std(ddof=1)
+    found = as_family([paired_difference(score / math.sqrt(5) + pattern, np.zeros(5)) for score in scores])
+    assert [d.p for d in found] == pytest.approx([0.02, 0.04])
+    assert [d.low > 0 for d in found] == [True, False]
+
+
+def test_the_edge():
+    """An interval from 0 to 1 is decided only where its end is a tenth of its half width away from 0."""
+    pattern = np.array([1.0, -1, 1, -1, 0])
+    half = float(paired_difference(pattern, np.zeros(5)).high)
+    for share, decided in ((-0.5, False), (-0.05, False), (0.05, False), (0.5, True)):
+        for sign in (1, -1):
+            d = paired_difference(sign * half * (1 + share) + pattern, np.zeros(5))
+            assert d.decided == decided
+            assert d.at_the_edge == (abs(share) < EDGE)

@@ -6,13 +6,21 @@ import re
 import numpy as np
 import pytest
 
-from comodulation.statistics import paired_difference
-from comodulation.studies.claims import judge_claims, relative_to_hard_sharing, shown_p, sign_verdict, strength
+from comodulation.report.page import FAILS, HOLDS, UNKNOWN
+from comodulation.statistics import as_family, paired_difference
+from comodulation.studies.claims import (
+    Finding,
+    judge_claims,
+    judged,
+    relative_to_hard_sharing,
+    shown_p,
+    sign_verdict,
+    strength,
+)
 from comodulation.studies.diagnosis import diagnose
 from comodulation.studies.results import Result
 from comodulation.studies.rows import Cell, Row
 
-HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot be told"
 SEEDS = 6
 NOISE = np.array([0.3, -0.2, 0.1, -0.3, 0.2, -0.1])  # mean 0, sd 0.237
 
@@ -233,6 +241,51 @@ def test_small_words():
     assert sign_verdict(None) == UNKNOWN
     assert strength(paired_difference([1.0, 1.0], [0.0, 0.0]), 1, "points") == ""
     assert strength(paired_difference([1.0, 2.0, 3.0], [0.0] * 3), 1, "points").startswith("Hedges' g 1.13; 3 seeds")
+
+
+# ---- verdicts that stand together ----
+
+
+def test_the_primary_comparison_stands_alone_and_the_others_together():
+    """Enough for one comparison, not for one of three: the primary claim holds, the others cannot be told, with these numbers."""
+    just = paired_difference(0.02 + 0.06 * NOISE, np.zeros(6))
+    assert just.decided
+    assert not as_family([just] * 3)[0].decided
+    rows = {}
+    for variant in ("residual", "base"):
+        sign = 1 if variant == "residual" else 0  # so that the interaction is the same difference
+        rows[variant, "comodulation"] = {
+            "accuracy": noisy(0.5 + 0.02 * sign, 0.06 * sign), "mechanism/dprime": noisy(1.02, 0.06), "ece": noisy(0.08, 0.06),
+        }  # fmt: skip
+        rows[variant, "attention"] = {"accuracy": 0.5, "mechanism/dprime": 1.0, "ece": 0.1}
+    found = {v.claim: v for v in judge_claims(study(rows), False)}
+    assert found["C2 accuracy"].verdict == HOLDS
+    assert found["C2 accuracy"].p == shown_p(just.p)
+    for claim in ("C2 residual", "C3 separation"):
+        assert found[claim].verdict == UNKNOWN, claim
+        assert found[claim].interval.endswith("95% of 3 together")
+        assert found[claim].p == f"{shown_p(as_family([just] * 3)[0].p)} (Holm)"
+    assert found["C2 size"].interval == found["C2 accuracy"].interval
+
+
+def test_a_claim_of_two_differences_needs_both():
+    up, down, flat = (paired_difference(m + 0.001 * NOISE, np.zeros(6)) for m in (0.1, -0.1, 0.0))
+    words = {
+        pair: judged([Finding("X", "x.", pair)])[0].verdict for pair in ((up, up), (up, flat), (flat, down), (up, down))
+    }
+    assert words == {(up, up): HOLDS, (up, flat): UNKNOWN, (flat, down): FAILS, (up, down): FAILS}
+    assert judged([Finding("X", "x.", (up, None))])[0].verdict == UNKNOWN
+    assert judged([Finding("X", "x.", (down,), positive=False)])[0].verdict == HOLDS
+
+
+def test_an_interval_that_ends_at_zero_decides_nothing_and_says_so():
+    """Its end is on one side of 0 here and may be on the other on another processor."""
+    sd = float(np.std(NOISE, ddof=1))
+    half = 2.5705818 * sd / math.sqrt(6)  # t(0.975, 5)
+    for end, expected in ((0.02, UNKNOWN), (-0.02, UNKNOWN), (0.3, HOLDS), (-0.3, UNKNOWN)):
+        found = judged([Finding("X", "x.", (paired_difference(half * (1 + end) + NOISE, np.zeros(6)),))])[0]
+        assert found.verdict == expected
+        assert ("At the edge" in found.note) == (abs(end) < 0.1)
 
 
 # ---- failure signatures ----

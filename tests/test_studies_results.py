@@ -1,7 +1,9 @@
 """The two tables for machines: their columns, and that anyone can recompute the second from the first."""
 
 import csv
+import io
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +29,9 @@ from comodulation.studies.rows import Cell, Row
 from small_study import small_study
 
 CELL_COLUMNS = "variant,readout,method,options,seed,accuracy,nll,ece,brier,learnable_parameters,seconds"
-COMPARISON_COLUMNS = "variant,readout,metric,a,b,n,difference,low,high,p_t,p_wilcoxon,p_holm"
+COMPARISON_COLUMNS = (
+    "variant,readout,metric,a,b,n,difference,low,high,p_t,p_wilcoxon,p_holm,family,low_family,high_family"
+)
 METRICS = ("accuracy", "nll", "ece", "brier")
 
 
@@ -98,7 +102,7 @@ def agree(cells_path, comparisons_path):
     with open(comparisons_path, newline="") as handle:
         rows = list(csv.DictReader(handle))
     assert rows
-    secondary, expected_p = [], []
+    tables = {}  # of one variant, readout and metric
     for row in rows:
         key = tuple(row[c] for c in ("variant", "readout", "metric", "a", "b"))
         expected = numbers(*key)
@@ -106,12 +110,24 @@ def agree(cells_path, comparisons_path):
         assert shown == pytest.approx(expected, abs=1e-6, nan_ok=True), key
         if key == PRIMARY:
             assert row["p_holm"] == ""
-        elif not math.isnan(expected[4]):
-            secondary.append(row)
-            expected_p.append(expected[4])
+            if row["difference"]:
+                assert (row["family"], row["low_family"], row["high_family"]) == ("1", row["low"], row["high"])
+        elif row["difference"]:
+            tables.setdefault(key[:3], []).append((row, expected))
         else:
-            assert row["p_holm"] == ""
-    assert [float(row["p_holm"]) for row in secondary] == pytest.approx(holm(np.array(expected_p)), abs=1e-6)
+            assert (row["p_holm"], row["family"], row["low_family"]) == ("", "", "")
+    for table in tables.values():
+        p_holm = holm(np.array([1.0 if math.isnan(expected[4]) else expected[4] for _, expected in table]))
+        for (row, (n, mean, _, high, p, _)), adjusted in zip(table, p_holm, strict=True):
+            assert int(row["family"]) == len(table)
+            assert (float(row["p_holm"]) if row["p_holm"] else math.nan) == pytest.approx(
+                math.nan if math.isnan(p) else adjusted, abs=1e-6, nan_ok=True
+            )
+            # From the interval of one comparison, by the ratio of two quantiles of Student's t.
+            wider = stats.t.isf(0.025 / len(table), n - 1) / stats.t.isf(0.025, n - 1)
+            half = (high - mean) * wider
+            together = float(row["low_family"]), float(row["high_family"])
+            assert together == pytest.approx((mean - half, mean + half), abs=1e-6)
     return rows
 
 
@@ -193,6 +209,32 @@ def test_another_table(text, message, tmp_path):
         read_cells_csv(path)
     with pytest.raises(InputError, match="cannot read"):
         read_cells_csv(tmp_path / "other.csv")
+
+
+def test_the_family_is_the_table():
+    """What is compared in another metric, variant or readout does not change what decides here."""
+    results = made()
+    whole = {(c.variant, c.readout, c.metric, c.a, c.b): c.judged for c in all_comparisons(results)}
+    part = [r for r in results if (r.cell.variant, r.cell.readout) == ("residual", "open")]
+    assert len(part) < len(results)
+    for c in all_comparisons(part):
+        assert c.judged == whole[c.variant, c.readout, c.metric, c.a, c.b]
+        if c.judged is not None and not c.primary and c.judged.decided:
+            assert c.p_holm < 0.05
+
+
+@pytest.mark.parametrize("study", ["attributes", "cifar100", "cifar100-192", "cifar100-resnet10"])
+def test_the_published_comparisons_follow_from_the_published_cells(study):
+    folder = Path(__file__).parents[1] / "docs" / "results" / study
+    results = read_cells_csv(folder / "cells.csv")
+    expected = list(csv.reader(io.StringIO(comparisons_csv(all_comparisons(results)))))
+    with open(folder / "comparisons.csv", newline="") as handle:
+        published = list(csv.reader(handle))
+    assert [row[:6] for row in published] == [row[:6] for row in expected]
+    for row, other in zip(published[1:], expected[1:], strict=True):
+        assert [float(x or "nan") for x in row[6:]] == pytest.approx(
+            [float(x or "nan") for x in other[6:]], nan_ok=True
+        )
 
 
 # ---- a study ----

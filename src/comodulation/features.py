@@ -71,9 +71,9 @@ class Features:
         return self.array.shape[1:]
 
     def rows(self, rows: Tensor | slice) -> Tensor:
-        """Features of some rows, float32 ``(len(rows), C, s, s)``."""
+        """Features of some rows, float32 ``(len(rows), C, s, s)``; float64 where the array is."""
         index = rows.cpu().numpy() if isinstance(rows, Tensor) else rows
-        return torch.from_numpy(self.array[index].astype(np.float32))
+        return torch.from_numpy(self.array[index].astype(np.promote_types(self.array.dtype, np.float32)))
 
 
 def cache_folder(chosen: str | Path | None = None) -> Path:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +13,9 @@ from scipy import optimize, special, stats
 ALPHA, POWER = 0.05, 0.8
 WILCOXON_SEEDS = 6  # the smallest n whose smallest two-sided p, 2 / 2^n, is below ALPHA
 WEIGHTS_AT_ONCE = 2**22  # of resampled images, held in memory
+EDGE = (
+    0.1  # share of an interval's half width: an end that is nearer to 0 may lie on its other side on another processor
+)
 CROSSED_SEEDS = 6  # where seeds dominate, a simulated 95% interval covers 95% with 6, 92% with 5, 77% with 3
 
 Floats = NDArray[np.float64]
@@ -23,11 +27,13 @@ class PairedDifference:
 
     Attributes:
         mean: of the differences, in their units.
-        low, high: t interval of the given confidence.
-        p: paired t-test, two-sided; nan where the differences are all equal.
+        low, high: t interval of the given confidence; as one of a family, simultaneous (see `as_family`).
+        p: paired t-test, two-sided; nan where the differences are all equal. As one of a family, Holm's.
         n: number of seeds.
         sd: standard deviation of the differences, in their units; 0 where they are all equal up to rounding.
         p_wilcoxon: signed-rank test, two-sided, exact; nan with fewer than 6 seeds (see `note`) or differences all 0.
+        freedom: degrees of freedom of `sd`; 0 stands for n - 1, those of the differences alone.
+        family: number of comparisons that interval and p are adjusted for.
     """
 
     mean: float
@@ -37,11 +43,25 @@ class PairedDifference:
     n: int
     sd: float
     p_wilcoxon: float
+    freedom: int = 0
+    family: int = 1
 
     @property
     def decided(self) -> bool:
-        """Whether the interval excludes 0."""
-        return self.low > 0 or self.high < 0
+        """Whether the interval excludes 0, and not by so little that rounding decides (`at_the_edge`)."""
+        return (self.low > 0 or self.high < 0) and not self.at_the_edge
+
+    @property
+    def at_the_edge(self) -> bool:
+        """Whether an end of the interval is 0 up to what another processor or number of threads may change (`EDGE`)."""
+        return bool(self.sd) and min(abs(self.low), abs(self.high)) < EDGE * (self.high - self.low) / 2
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """The t interval of another confidence; where all differences are equal, their value twice."""
+        _check_confidence(confidence)
+        critical = float(stats.t.isf((1 - confidence) / 2, self.freedom or self.n - 1)) if self.sd else 0.0
+        half = critical * self.sd / math.sqrt(self.n)
+        return self.mean - half, self.mean + half
 
     @property
     def cohen_dz(self) -> float:
@@ -161,10 +181,10 @@ def paired_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> P
     if np.ptp(rounded) == 0:
         return PairedDifference(mean, mean, mean, math.nan, n, 0.0, p_wilcoxon)
     sd = float(difference.std(ddof=1))
-    error = sd / math.sqrt(n)
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
-    p = 2 * float(stats.t.sf(abs(mean) / error, n - 1))
-    return PairedDifference(mean, mean - half, mean + half, p, n, sd, p_wilcoxon)
+    p = 2 * float(stats.t.sf(abs(mean) / (sd / math.sqrt(n)), n - 1))
+    found = PairedDifference(mean, mean, mean, p, n, sd, p_wilcoxon)
+    low, high = found.interval(confidence)
+    return replace(found, low=low, high=high)
 
 
 def detectable_difference(sd: float, n: int, power: float = POWER, alpha: float = ALPHA) -> float:
@@ -219,6 +239,45 @@ def holm(p_values: ArrayLike) -> Floats:
     given[order] = np.minimum(1, np.maximum.accumulate(given[order] * np.arange(len(given), 0, -1)))
     adjusted[made] = given
     return adjusted
+
+
+def as_family(
+    differences: Sequence[PairedDifference | None], confidence: float = 0.95
+) -> list[PairedDifference | None]:
+    """The differences as what one table claims together: simultaneous intervals, and p values adjusted by Holm.
+
+    With m differences, each interval has the confidence 1 - (1 - confidence) / m (Bonferroni): the chance that any of them
+    misses its difference is at most 1 - confidence, whatever their dependence. An interval that excludes 0 has a p of Holm
+    below 1 - confidence. The converse does not hold: intervals that exclude 0 exactly where Holm rejects cannot bound what is
+    rejected (docs/statistics.md).
+
+    Args:
+        differences: of the family, each alone; None marks a comparison that was not made and does not count. One whose seeds
+            all differ by the same amount was made: it counts, though it has no p.
+        confidence: of all intervals together.
+
+    Returns:
+        The same differences in the same order, with ``low``, ``high``, ``p`` and ``family`` adjusted.
+
+    Raises:
+        ValueError: a confidence that is not between 0 and 1, or a difference that is one of a family already.
+
+    >>> one, two = as_family([paired_difference([1, 2, 3], [0, 0, 0]), paired_difference([1, 2, 4], [0, 0, 0])])
+    >>> round(one.low, 2), round(one.p, 3), one.family
+    (-1.58, 0.148, 2)
+    """
+    _check_confidence(confidence)
+    made = [d for d in differences if d is not None]
+    if twice := next((d for d in made if d.family != 1), None):
+        raise ValueError(f"a difference belongs to one family, got one of a family of {twice.family}")
+    adjusted = iter(holm([1.0 if math.isnan(d.p) else d.p for d in made]))
+
+    def member(d: PairedDifference) -> PairedDifference:
+        low, high = d.interval(1 - (1 - confidence) / len(made))
+        p = float(next(adjusted))
+        return replace(d, low=low, high=high, p=math.nan if math.isnan(d.p) else p, family=len(made))
+
+    return [None if d is None else member(d) for d in differences]
 
 
 def paired_by_task(

@@ -53,8 +53,8 @@ def fit(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="base, class-mask, task-bias, attention, decoder-gains, ia3, film, comodulation; or, training the layers, "
-            "hard-sharing, task-routing, maximum-roaming, fine-tuning, gradient-aggregation; repeat [comodulation]."
+            help="base, class-mask, local-mask, task-bias, attention, decoder-gains, ia3, film, comodulation; or, training "
+            "the layers, hard-sharing, task-routing, maximum-roaming, fine-tuning, gradient-aggregation; repeat [comodulation]."
         ),
     ] = None,
     task_bias: Annotated[bool, typer.Option("--task-bias", help="Learn a bias per task and output besides.")] = False,

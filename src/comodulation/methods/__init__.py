@@ -15,6 +15,7 @@ from .fine_tuning import FineTuning
 from .gradient_aggregation import GradientAggregation
 from .hard_sharing import HardSharing
 from .ia3 import IA3
+from .local_mask import LocalMask
 from .maximum_roaming import MaximumRoaming
 from .no_task import NoTask
 from .task_bias import TaskBias
@@ -30,6 +31,7 @@ METHODS: dict[str, type[Method]] = {
         MaximumRoaming,
         FineTuning,
         ClassMask,
+        LocalMask,
         TaskBias,
         Attention,
         DecoderGains,
@@ -75,6 +77,7 @@ __all__ = [
     "FineTuning",
     "GradientAggregation",
     "HardSharing",
+    "LocalMask",
     "MaximumRoaming",
     "Method",
     "NoTask",

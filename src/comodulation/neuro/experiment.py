@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, RunError
-from ..statistics import PairedDifference, paired_difference
+from ..statistics import PairedDifference, as_family, paired_difference
 from .decoders import LEARNED, MAXIMUM_LIKELIHOOD, accuracy, log_likelihood_ratio
 from .population import (
     Floats,
@@ -105,43 +105,51 @@ class PopulationStudy:
 
         The peak is chosen on the same seeds, which favours it by less than the spread over seeds.
         """
-        values = self.strength[decoder]
-        best = int(values.mean(0).argmax())
-        weakest, strongest = (paired_difference(values[:, best], values[:, end]) for end in (0, -1))
+        best = int(self.strength[decoder].mean(0).argmax())
+        _, _, weakest, strongest = self._judged(decoder)
         return self.settings.strengths[best], weakest, strongest
 
     def ahead(self) -> tuple[int, PairedDifference]:
         """Training trials that modulator-guided decoding needs (the most that were tried, where none is enough), and its accuracy
         minus that of regression after them."""
-        trials = self.settings.learning_trials
-        place = trials.index(self.trials_needed("modulator-guided") or trials[-1])
-        guided, learned = (self.learning[name][:, place] for name in ("modulator-guided", "regression"))
-        return trials[place], paired_difference(guided, learned)
+        return self._trials(), self._judged()[0]
 
     def harmed(self) -> PairedDifference:
         """Accuracy of maximum likelihood at the weakest modulator, minus that at the strongest."""
-        ideal = self.strength[MAXIMUM_LIKELIHOOD]
-        return paired_difference(ideal[:, 0], ideal[:, -1])
+        return self._judged()[1]
+
+    def _trials(self) -> int:
+        return self.trials_needed("modulator-guided") or self.settings.learning_trials[-1]
+
+    def _judged(self, decoder: str = "modulator-guided") -> list[PairedDifference]:
+        """The four differences of the two verdicts, as one family: ahead, harmed, and the peak above either end."""
+        place = self.settings.learning_trials.index(self._trials())
+        guided, learned = (self.learning[name][:, place] for name in ("modulator-guided", "regression"))
+        ideal, values = self.strength[MAXIMUM_LIKELIHOOD], self.strength[decoder]
+        best = values[:, int(values.mean(0).argmax())]
+        sides = ((guided, learned), (ideal[:, 0], ideal[:, -1]), (best, values[:, 0]), (best, values[:, -1]))
+        return [d for d in as_family([paired_difference(*pair) for pair in sides]) if d is not None]
 
     def labels_help(self) -> bool:
         """Whether labels from the modulator help decoding: fewer trials are needed than for regression, decidedly."""
         guided, learned = (self.trials_needed(name) or math.inf for name in ("modulator-guided", "regression"))
-        return guided < learned and self.ahead()[1].low > 0
+        d = self.ahead()[1]
+        return guided < learned and d.decided and d.mean > 0
 
     def trades_off(self) -> bool:
         """Whether strength decidedly harms the ideal decoder while modulator-guided decoding decidedly peaks in between."""
         _, weakest, strongest = self.peak()
-        return min(self.harmed().low, weakest.low, strongest.low) > 0
+        return all(d.decided and d.mean > 0 for d in (self.harmed(), weakest, strongest))
 
     def verdict(self) -> list[str]:
-        """A sentence each for the two known answers, with intervals over seeds in points of accuracy."""
+        """A sentence each for the two known answers, with intervals over seeds, simultaneous, in points of accuracy."""
         s = self.settings
         guided, learned = self.trials_needed("modulator-guided"), self.trials_needed("regression")
         most = s.learning_trials[-1]
         word = lambda number: f"{number}" if number else f"more than {most}"  # noqa: E731
         number, ahead = self.ahead()
         where, weakest, strongest = self.peak()
-        peaked = weakest.low > 0 and strongest.low > 0
+        peaked = all(d.decided and d.mean > 0 for d in (weakest, strongest))
         return [
             f"Modulator-guided decoding needs {word(guided)} training trials for 90% of what maximum likelihood has above "
             f"chance, regression {word(learned)}; with {number} trials " + _ahead(ahead) + ".",
@@ -233,20 +241,20 @@ def accuracies(
 
 def _ahead(difference: PairedDifference) -> str:
     """What modulator-guided decoding minus regression says."""
-    if difference.low > 0:
+    if not difference.decided:
+        return f"it cannot be told which is ahead ({_points(difference)})"
+    if difference.mean > 0:
         return f"it is {_points(difference)} ahead"
-    if difference.high < 0:
-        return f"it is behind, by {_points(difference, -1)}"
-    return f"it cannot be told which is ahead ({_points(difference)})"
+    return f"it is behind, by {_points(difference, -1)}"
 
 
 def _harmed(difference: PairedDifference, where: str) -> str:
     """What the ideal decoder's accuracy at the weakest minus that at the strongest modulator says."""
-    if difference.low > 0:
+    if not difference.decided:
+        return f"Whether the ideal decoder loses {where} cannot be told ({_points(difference)})"
+    if difference.mean > 0:
         return f"The ideal decoder loses {_points(difference)} {where}"
-    if difference.high < 0:
-        return f"The ideal decoder gains {_points(difference, -1)} {where}"
-    return f"Whether the ideal decoder loses {where} cannot be told ({_points(difference)})"
+    return f"The ideal decoder gains {_points(difference, -1)} {where}"
 
 
 def _points(d: PairedDifference, sign: int = 1) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import InputError
 from ..files import PARTIAL
 from ..report.figures import svg
-from ..report.page import Figure, Section, Table, Text, Verdict, render
+from ..report.page import FAILS, HOLDS, UNKNOWN, Figure, Section, Table, Text, Verdict, render
 from ..statistics import PairedDifference
 from ..store import read_json, writable, write_bytes, write_json
 from ..studies.report import finite, source_commit
@@ -110,7 +110,7 @@ def _kind(out: Path) -> str | None:
 
 def _decided(holds: bool, difference: PairedDifference) -> str:
     """A verdict; a difference that is decidedly negative refutes."""
-    return "holds" if holds else "does not hold" if difference.high < 0 else "cannot be told"
+    return HOLDS if holds else FAILS if difference.decided and difference.mean < 0 else UNKNOWN
 
 
 def _facts(command: str) -> dict[str, str]:

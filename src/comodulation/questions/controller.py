@@ -10,11 +10,11 @@ import numpy as np
 
 from ..report.claim_figures import ForestRow, forest_figure
 from ..report.figures import svg
+from ..report.page import FAILS, HOLDS, UNKNOWN, Figure, Section, Table, Text, Verdict
 from ..report.page import Cell as Shown
-from ..report.page import Figure, Section, Table, Text, Verdict
 from ..report.question_figures import Point, curves_figure
-from ..statistics import PairedDifference, holm
-from ..studies.claims import FAILS, HOLDS, UNKNOWN, shown_p
+from ..statistics import PairedDifference, as_family
+from ..studies.claims import shown_p, sign_verdict
 from ..studies.results import Result, values
 from ..studies.rows import Cell, Row
 from .balance import common_seeds
@@ -99,59 +99,59 @@ def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
         name: {
             "learnable_parameters": _parameters(results)[name],
             **{metric: float(np.mean(list(values(results, "residual", "open", name, metric).values()))) for metric in METRICS},
-            **{f"{metric}_difference": _json(*found[metric][name]) for metric in METRICS if name in found[metric]},
+            **{f"{metric}_difference": _json(found[metric][name]) for metric in METRICS if name in found[metric]},
         }
         for name in names
     }  # fmt: skip
-    table = _table(results, names, found)
+    shown_tables = [_table(results, names, metric, found[metric]) for metric in METRICS]
     return Answer(
-        verdicts, [Section("All controllers", [table, Text(READING)])], _figures(differences, results), numbers,
+        verdicts, [Section("All controllers", [*shown_tables, Text(READING)])], _figures(differences, results), numbers,
         _text(results, names, differences), notes,
     )  # fmt: skip
 
 
 READING = (
     "Differences are from the embedding, over the same seeds. Intervals are 95% t intervals of a two-way layout of controllers and "
-    "seeds, the spread over seeds taken from all controllers together. p is adjusted by Holm over the controllers, for each "
-    "metric."
+    "seeds, the spread over seeds taken from all controllers together, simultaneous for all controllers of a table; p is adjusted "
+    "by Holm over them."
 )
+Compared = dict[str, PairedDifference]
 
 
-def compared(rows: dict[str, list[float]], reference: list[float]) -> dict[str, tuple[PairedDifference, float]]:
-    """Difference of each row from the reference, and its p after Holm's correction; {} with fewer than two seeds.
+def compared(rows: dict[str, list[float]], reference: list[float]) -> Compared:
+    """Difference of each row from the reference, judged together; {} with fewer than two seeds.
 
     Args:
         rows: name -> value of each seed. reference: values of the same seeds.
     """
     if len(reference) < 2 or not rows:
         return {}
-    found = against_reference(list(rows.values()), reference)
-    adjusted = holm([d.p for d in found])
-    return {name: (d, float(p)) for name, d, p in zip(rows, found, adjusted, strict=True)}
+    found = as_family(against_reference(list(rows.values()), reference))
+    return {name: d for name, d in zip(rows, found, strict=True) if d is not None}
 
 
-def form_verdict(differences: dict[str, tuple[PairedDifference, float]]) -> Verdict:
+def form_verdict(differences: Compared) -> Verdict:
     """Whether any controller that can express what an embedding does differs from it in accuracy."""
     statement = "It matters which form the controller has: some differs from the embedding in accuracy."
-    forms = {name: item for name, item in differences.items() if not Row.parse(name).get("rank")}
+    forms = {name: d for name, d in differences.items() if not Row.parse(name).get("rank")}
     if not forms:
         return Verdict("Form", statement, UNKNOWN, note="Fewer than two seeds, or no other controller, are there.")
-    decided = {name: item for name, item in forms.items() if item[1] < 0.05}
-    name, (d, p) = max((decided or forms).items(), key=lambda item: abs(item[1][0].mean))
-    within = all(d.low > -MARGIN and d.high < MARGIN for d, _ in forms.values())
+    decided = {name: d for name, d in forms.items() if sign_verdict(d) != UNKNOWN}
+    name, d = max((decided or forms).items(), key=lambda item: abs(item[1].mean))
+    within = all(d.low > -MARGIN and d.high < MARGIN for d in forms.values())
     verdict = HOLDS if decided else FAILS if within else UNKNOWN
     note = f"The largest {'decided ' if decided else ''}difference of {len(forms)}: {shown(name)}. "
     if decided:
-        note += f"After Holm's correction {len(decided)} differ: {', '.join(shown(other) for other in decided)}."
+        note += f"With simultaneous intervals {len(decided)} differ: {', '.join(shown(other) for other in decided)}."
     else:
         note += f"{'All' if within else 'Not all'} intervals lie within half a point."
-    return Verdict("Form", statement, verdict, *_shown(d), f"{shown_p(p)} (Holm)", f"{d.n} seeds", note)
+    return Verdict("Form", statement, verdict, *_shown(d), f"{shown_p(d.p)} (Holm)", f"{d.n} seeds", note)
 
 
-def size_verdict(differences: dict[str, tuple[PairedDifference, float]], parameters: dict[str, int]) -> Verdict:
+def size_verdict(differences: Compared, parameters: dict[str, int]) -> Verdict:
     """Whether fewer parameters than an embedding's keep accuracy, and how few."""
     statement = "Fewer parameters than an embedding's keep accuracy within half a point."
-    ranks = {name: d for name, (d, _) in differences.items() if Row.parse(name).get("rank")}
+    ranks = {name: d for name, d in differences.items() if Row.parse(name).get("rank")}
     full = parameters.get(REFERENCE, 0)
     ranks = {name: d for name, d in ranks.items() if parameters[name] < full}
     if not ranks:
@@ -215,44 +215,35 @@ def _shown(d: PairedDifference) -> tuple[str, str]:
     return f"{100 * d.mean:+.2f} points", f"[{100 * d.low:+.2f}, {100 * d.high:+.2f}]"
 
 
-def _json(d: PairedDifference, p: float) -> dict[str, Any]:
-    return {"mean": d.mean, "low": d.low, "high": d.high, "p": d.p, "p_holm": p, "seeds": d.n}
+def _json(d: PairedDifference) -> dict[str, Any]:
+    return {"mean": d.mean, "low": d.low, "high": d.high, "p_holm": d.p, "family": d.family, "seeds": d.n}
 
 
-def _table(
-    results: Sequence[Result], names: Sequence[str], found: dict[str, dict[str, tuple[PairedDifference, float]]]
-) -> Table:
-    columns = ["controller", "learned", "seeds"]
-    for metric in METRICS:
-        name = metric if metric == "accuracy" else metric.upper()
-        columns += [name, f"{name} − embedding", f"p, {name}"]
+def _table(results: Sequence[Result], names: Sequence[str], metric: str, found: Compared) -> Table:
+    scale, unit, digits = METRICS[metric]
+    title = metric if metric == "accuracy" else metric.upper()
     rows = []
     for name in names:
-        row: list[object] = [shown(name), _parameters(results)[name], 0]
-        for metric, (scale, _, digits) in METRICS.items():
-            series = values(results, "residual", "open", name, metric)
-            row[2] = len(series)
-            row.append(
-                Shown(f"{scale * np.mean(list(series.values())):.{digits}f}", float(np.mean(list(series.values()))))
-            )
-            if name in found[metric]:
-                d, p = found[metric][name]
-                text = f"{scale * d.mean:+.{digits}f} [{scale * d.low:+.{digits}f}, {scale * d.high:+.{digits}f}]"
-                row += [Shown(text, d.mean), Shown(shown_p(p), p)]
-            else:
-                row += [None, None]
+        series = list(values(results, "residual", "open", name, metric).values())
+        middle, d = float(np.mean(series)), found.get(name)
+        row: list[object] = [shown(name), _parameters(results)[name], len(series)]
+        row.append(Shown(f"{scale * middle:.{digits}f}", middle))
+        if d is None:
+            row += [None, None]
+        else:
+            text = f"{scale * d.mean:+.{digits}f} [{scale * d.low:+.{digits}f}, {scale * d.high:+.{digits}f}]"
+            row += [Shown(text, d.mean), Shown(shown_p(d.p), d.p)]
         rows.append(row)
-    return Table(
-        columns, rows, "**Sensitivity to the controller.** Accuracy and ECE in points, NLL in nats; means over seeds."
-    )
+    columns = ("controller", "learned", "seeds", title, "− embedding", "p, Holm")
+    return Table(columns, rows, f"**Sensitivity of {title} ({unit}) to the controller.** Means over seeds.")
 
 
-def _figures(differences: dict[str, tuple[PairedDifference, float]], results: Sequence[Result]) -> dict[str, Figure]:
+def _figures(differences: Compared, results: Sequence[Result]) -> dict[str, Figure]:
     if not differences:
         return {}
     parameters = _parameters(results)
     groups: dict[str, list[Point]] = {}
-    for name, (d, _) in differences.items():
+    for name, d in differences.items():
         row = Row.parse(name)
         kind = "low rank" if row.get("rank") else "MLP" if row.get("hidden") else "linear"
         label = str(row.get("rank") or "")
@@ -266,34 +257,32 @@ def _figures(differences: dict[str, tuple[PairedDifference, float]], results: Se
         margin=100 * MARGIN,
     )
     rows = [
-        ForestRow(shown(name), 100 * d.mean, 100 * d.low, 100 * d.high, p < 0.05)
-        for name, (d, p) in differences.items()
+        ForestRow(shown(name), 100 * d.mean, 100 * d.low, 100 * d.high, d.decided) for name, d in differences.items()
     ]
     return {
         "parameters": Figure(
             svg(figure),
-            "How to read it: a point is a controller, its height the accuracy beyond that of an embedding, with 95% intervals over "
-            "seeds; the band is half a point either way. Numbers beside points are ranks.",
+            "How to read it: a point is a controller, its height the accuracy beyond that of an embedding, with simultaneous 95% "
+            "intervals over seeds; the band is half a point either way. Numbers beside points are ranks.",
             "Accuracy by the number of learned parameters",
         ),
         "controllers": Figure(
             svg(forest_figure(rows, xlabel="accuracy minus embedding (points)")),
-            "How to read it: to the right of the line, more accurate than an embedding. Filled: decided after Holm's correction.",
+            "How to read it: to the right of the line, more accurate than an embedding. Filled: the interval, simultaneous "
+            "for all controllers, excludes 0.",
             "Every controller against the embedding",
         ),
     }
 
 
-def _text(
-    results: Sequence[Result], names: Sequence[str], differences: dict[str, tuple[PairedDifference, float]]
-) -> str:
-    lines = [f"{'controller':34s} learned  accuracy      NLL    ECE   accuracy minus embedding [95%]"]
+def _text(results: Sequence[Result], names: Sequence[str], differences: Compared) -> str:
+    lines = [f"{'controller':34s} learned  accuracy      NLL    ECE   accuracy minus embedding [together 95%]"]
     for name in names:
         accuracy, nll, ece = (
             float(np.mean(list(values(results, "residual", "open", name, metric).values()))) for metric in METRICS
         )
         d = differences.get(name)
-        against = "" if d is None else f"   {100 * d[0].mean:+.2f} [{100 * d[0].low:+.2f}, {100 * d[0].high:+.2f}]"
+        against = "" if d is None else f"   {100 * d.mean:+.2f} [{100 * d.low:+.2f}, {100 * d.high:+.2f}]"
         number = _parameters(results)[name]
         lines.append(
             f"  {shown(name):30s} {number:9,d}  {100 * accuracy:7.2f}%  {nll:7.3f}  {100 * ece:4.1f}%{against}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,10 +12,10 @@ import numpy as np
 from ..data.canvases import KINDS
 from ..report.claim_figures import ForestRow, forest_figure
 from ..report.figures import svg
-from ..report.page import Figure, Section, Table, Text, Verdict
+from ..report.page import FAILS, HOLDS, UNKNOWN, Figure, Section, Table, Text, Verdict
 from ..report.question_figures import Point, curves_figure, scatter_figure
-from ..statistics import PairedDifference, holm, paired_difference
-from ..studies.claims import FAILS, HOLDS, UNKNOWN, shown_p, sign_verdict
+from ..statistics import PairedDifference, as_family, paired_difference
+from ..studies.claims import Finding, alone, judged, shown_p
 from ..studies.results import Result
 from .balance import common_seeds
 from .location_network import LOCATIONS
@@ -113,13 +112,12 @@ def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
     everything = conditions(results)
     measured = complete(everything)
     found = tested_qualities(measured)
-    verdicts = [
-        interaction_verdict(everything),
-        *(best_verdict(everything, kind) for kind in KINDS),
-        *(neurons_verdict(everything, kind) for kind in KINDS[1:]),
-        quality_verdict(found, measured),
-        *advantage_verdicts(everything),
+    findings = [
+        *(best_finding(everything, kind) for kind in KINDS),
+        *(neurons_finding(everything, kind) for kind in KINDS[1:]),
+        *(advantage_finding(everything, kind) for kind in KINDS),
     ]
+    verdicts = [alone(interaction_finding(everything)), *judged(findings), quality_verdict(found, measured)]
     sections = [Section("Every condition", [_table(everything), Text(READING)])] if everything else []
     if found:
         sections.append(Section("Do good labels make accurate answers?", [_quality_table(found)]))
@@ -150,7 +148,7 @@ def _of(measured: Sequence[Measured], kind: str, neurons: str) -> list[Measured]
     return sorted(found, key=lambda item: item.condition.location)
 
 
-def interaction_verdict(measured: Sequence[Measured]) -> Verdict:
+def interaction_finding(measured: Sequence[Measured]) -> Finding:
     """Late minus early, for categories minus for places."""
     statement = "Category tasks want a later encoder than spatial tasks."
     rows = {kind: [i for i in measured if i.condition[:2] == (kind, OWN[kind])] for kind in ("category", "spatial")}
@@ -158,7 +156,7 @@ def interaction_verdict(measured: Sequence[Measured]) -> Verdict:
     shared = sorted(set.intersection(*seeds)) if seeds else []
     rows = {kind: _of([item.over(shared) for item in row], kind, OWN[kind]) for kind, row in rows.items()}
     if any(len(row) < len(LOCATIONS) for row in rows.values()):
-        return Verdict("Location", statement, UNKNOWN, note="Not every location of both kinds has two seeds or more.")
+        return Finding("Location", statement, note="Not every location of both kinds has two seeds or more.")
     late = {
         kind: [a - b for a, b in zip(row[-1].comodulation, row[0].comodulation, strict=True)]
         for kind, row in rows.items()
@@ -168,34 +166,30 @@ def interaction_verdict(measured: Sequence[Measured]) -> Verdict:
         f"Accuracy at stage {LOCATIONS[-1]} minus stage {LOCATIONS[0]}: category "
         f"{100 * float(np.mean(late['category'])):+.1f} points, spatial {100 * float(np.mean(late['spatial'])):+.1f}."
     )
-    return _sign("Location", statement, d, note)
+    return Finding("Location", statement, (d,), note)
 
 
-def best_verdict(measured: Sequence[Measured], kind: str) -> Verdict:
-    """Whether the best location of a kind of task is better than all others."""
+def best_finding(measured: Sequence[Measured], kind: str) -> Finding:
+    """Whether the best location of a kind of task is better than all others: the weakest of the differences is shown."""
     row = _of(measured, kind, OWN[kind])
     if len(row) < 2:
         statement = f"For {kind} tasks one location of the encoder is the best."
-        return Verdict(f"Best, {kind}", statement, UNKNOWN, note="Fewer than two locations have two seeds or more.")
+        return Finding(f"Best, {kind}", statement, note="Fewer than two locations have two seeds or more.")
     best = max(row, key=lambda item: float(np.mean(item.comodulation)))
     others = [item for item in row if item is not best]
-    found = against_reference([item.comodulation for item in others], best.comodulation)
-    p_values = [d.p if math.isfinite(d.p) else 1.0 for d in found]
-    adjusted = [float(p) for p in holm(p_values)]
-    weakest = max(range(len(found)), key=lambda place: found[place].mean)
-    d = found[weakest]
+    # Reference minus row, so that a positive difference speaks for the best.
+    found = against_reference([np.negative(item.comodulation) for item in others], np.negative(best.comodulation))
+    ordered = sorted(zip(found, others, strict=True), key=lambda pair: pair[0].mean)
     note = (
         "; ".join(f"stage {item.condition.location} {100 * float(np.mean(item.comodulation)):.1f}%" for item in row)
         + f", no task {100 * float(np.mean(best.base)):.1f}%, alone {100 * float(np.mean(best.alone)):.1f}%."
     )
-    return Verdict(
-        f"Best, {kind}", f"For {kind} tasks the encoder is best at stage {best.condition.location}.",
-        HOLDS if max(adjusted) < 0.05 else UNKNOWN, f"{-100 * d.mean:+.2f} points over stage {others[weakest].condition.location}",
-        f"[{-100 * d.high:+.2f}, {-100 * d.low:+.2f}]", f"{shown_p(adjusted[weakest])} (Holm)", f"{d.n} seeds", note,
-    )  # fmt: skip
+    statement = f"For {kind} tasks the encoder is best at stage {best.condition.location}."
+    unit = f"points over stage {ordered[0][1].condition.location}"
+    return Finding(f"Best, {kind}", statement, tuple(d for d, _ in ordered), note, unit=unit)
 
 
-def neurons_verdict(measured: Sequence[Measured], kind: str) -> Verdict:
+def neurons_finding(measured: Sequence[Measured], kind: str) -> Finding:
     """The neurons that a kind of task needs against channels, mean over locations."""
     statement = f"For {kind} tasks a neuron must be a channel and {OWN[kind]}: channels alone do worse."
     sides = [
@@ -207,16 +201,14 @@ def neurons_verdict(measured: Sequence[Measured], kind: str) -> Verdict:
     shared = [place for place in shared if seeds and all(set(seeds) <= set(side[place].seeds) for side in sides)]
     own, channel = ({place: side[place].over(seeds) for place in shared} for side in sides)
     if not shared:
-        return Verdict(
-            f"Neurons, {kind}", statement, UNKNOWN, note="No location has both kinds of neuron on two seeds."
-        )
+        return Finding(f"Neurons, {kind}", statement, note="No location has both kinds of neuron on two seeds.")
     ours, theirs = (np.mean([side[place].comodulation for place in shared], 0) for side in (own, channel))
     highest = max(max(channel[place].comodulation + channel[place].attention) for place in shared)
     note = (
         f"Mean over {len(shared)} locations. Channels alone: at most {100 * highest:.1f}% on any seed, predicted: no more than "
         f"{100 * CEILING:.0f}% but for chance."
     )
-    return _sign(f"Neurons, {kind}", statement, paired_difference(ours, theirs), note)
+    return Finding(f"Neurons, {kind}", statement, (paired_difference(ours, theirs),), note)
 
 
 def tested_qualities(measured: Sequence[Measured]) -> list[Predictor]:
@@ -235,7 +227,7 @@ def quality_verdict(found: Sequence[Predictor], measured: Sequence[Measured]) ->
     own = next((item for item in found if item.name == "auc" and math.isfinite(item.rho)), None)
     if own is None:
         return Verdict("Labels", statement, UNKNOWN, note=f"{number} conditions have two seeds; at least 4 are needed.")
-    verdict = UNKNOWN if own.p_holm >= 0.05 else (HOLDS if own.rho > 0 else FAILS)
+    verdict = UNKNOWN if not own.decided else (HOLDS if own.rho > 0 else FAILS)
     note = (
         f"Rank correlation of the AUC of decoder gains with the accuracy over no task. Left-out conditions are predicted to "
         f"{100 * own.error:.1f} points, by the others' mean to {100 * own.mean_error:.1f}."
@@ -250,34 +242,18 @@ def quality_verdict(found: Sequence[Predictor], measured: Sequence[Measured]) ->
     )  # fmt: skip
 
 
-def advantage_verdicts(measured: Sequence[Measured]) -> list[Verdict]:
-    """Comodulation against attention for each kind of task, with its own neurons, mean over locations; Holm over the kinds."""
-    rows = {kind: row for kind in KINDS if (row := _of(measured, kind, OWN[kind]))}
-    found = {}
-    for kind, row in rows.items():
-        advantage = np.mean([item.advantage for item in row], 0)
-        found[kind] = paired_difference(advantage, np.zeros_like(advantage))
-    adjusted = holm([d.p if math.isfinite(d.p) else 1.0 for d in found.values()]) if found else ()
-    p_values = dict(zip(found, map(float, adjusted), strict=True))
-    verdicts = []
-    for kind in KINDS:
-        claim, statement = f"Attention, {kind}", f"For {kind} tasks comodulation is more accurate than attention."
-        if kind not in rows:
-            verdicts.append(Verdict(claim, statement, UNKNOWN, note="No location has two seeds."))
-            continue
-        note = (
-            f"Mean over {len(rows[kind])} locations; NLL {float(np.mean([item.nll for item in rows[kind]])):+.3f}, ECE "
-            f"{100 * float(np.mean([item.ece for item in rows[kind]])):+.1f} points."
-        )
-        verdict = _sign(claim, statement, found[kind], note)
-        decided = verdict.verdict if p_values[kind] < 0.05 else UNKNOWN
-        verdicts.append(replace(verdict, verdict=decided, p=f"{shown_p(p_values[kind])} (Holm)"))
-    return verdicts
-
-
-def _sign(claim: str, statement: str, d: PairedDifference, note: str) -> Verdict:
-    effect, interval = f"{100 * d.mean:+.2f} points", f"[{100 * d.low:+.2f}, {100 * d.high:+.2f}]"
-    return Verdict(claim, statement, sign_verdict(d), effect, interval, shown_p(d.p), f"{d.n} seeds", note)
+def advantage_finding(measured: Sequence[Measured], kind: str) -> Finding:
+    """Comodulation against attention for a kind of task, with its own neurons, mean over locations."""
+    claim, statement = f"Attention, {kind}", f"For {kind} tasks comodulation is more accurate than attention."
+    row = _of(measured, kind, OWN[kind])
+    if not row:
+        return Finding(claim, statement, note="No location has two seeds.")
+    advantage = np.mean([item.advantage for item in row], 0)
+    note = (
+        f"Mean over {len(row)} locations; NLL {float(np.mean([item.nll for item in row])):+.3f}, ECE "
+        f"{100 * float(np.mean([item.ece for item in row])):+.1f} points."
+    )
+    return Finding(claim, statement, (paired_difference(advantage, np.zeros_like(advantage)),), note)
 
 
 def _table(measured: Sequence[Measured]) -> Table:
@@ -311,7 +287,9 @@ def _quality_table(found: Sequence[Predictor]) -> Table:
 
 
 def _spans(series: Sequence[Sequence[float]]) -> list[PairedDifference]:
-    return [paired_difference(row, np.zeros(len(row))) for row in series]
+    """Means over seeds, judged together: those that one figure shows."""
+    found = as_family([paired_difference(row, np.zeros(len(row))) for row in series])
+    return [d for d in found if d is not None]
 
 
 def _figures(measured: Sequence[Measured], found: Sequence[Predictor]) -> dict[str, Figure]:
@@ -319,24 +297,25 @@ def _figures(measured: Sequence[Measured], found: Sequence[Predictor]) -> dict[s
         return {}
     figures: dict[str, Figure] = {}
     panels: dict[str, dict[str, list[Point]]] = {}
+    drawn: list[tuple[str, str, int, list[float]]] = []
     for kind in KINDS:
         series = {method: (method, OWN[kind]) for method in METHODS}
         if OWN[kind] != "channel":
             series |= {f"{method}, channels alone": (method, "channel") for method in METHODS}
         for name, (method, neurons) in series.items():
-            row = _of(measured, kind, neurons)
-            spans = _spans([[a - b for a, b in zip(getattr(i, method), i.base, strict=True)] for i in row])
-            if row:
-                panels.setdefault(f"{kind} tasks", {})[name] = [
-                    Point(item.condition.location, 100 * d.mean, 100 * d.low, 100 * d.high)
-                    for item, d in zip(row, spans, strict=True)
-                ]
+            for item in _of(measured, kind, neurons):
+                added = [a - b for a, b in zip(getattr(item, method), item.base, strict=True)]
+                drawn.append((kind, name, item.condition.location, added))
+    for (kind, name, location, _), d in zip(drawn, _spans([added for *_, added in drawn]), strict=True):
+        point = Point(location, 100 * d.mean, 100 * d.low, 100 * d.high)
+        panels.setdefault(f"{kind} tasks", {}).setdefault(name, []).append(point)
     ticks = {float(location): f"stage {location}" for location in LOCATIONS}
     figure = curves_figure(panels, xlabel="encoder", ylabel="accuracy over\nno task (points)", ticks=ticks)
     figures["locations"] = Figure(
         svg(figure),
         "How to read it: a panel a kind of task; how much of accuracy the task adds with the encoder at each stage and the decoder "
-        "at the next. Broken lines: neurons are channels alone, which cannot name a place or a moment. 95% t intervals over seeds.",
+        "at the next. Broken lines: neurons are channels alone, which cannot name a place or a moment. 95% t intervals over seeds, "
+        "simultaneous for all points.",
         "Where a task should act",
     )
     gains = _spans([item.gain for item in measured])
@@ -362,7 +341,8 @@ def _figures(measured: Sequence[Measured], found: Sequence[Predictor]) -> dict[s
     ]
     figures["advantages"] = Figure(
         svg(forest_figure(rows, xlabel="accuracy of comodulation minus attention (points)")),
-        "How to read it: to the right of the line, comodulation is more accurate. Filled where the 95% interval excludes 0.",
+        "How to read it: to the right of the line, comodulation is more accurate. Filled where the interval, simultaneous for all "
+        "conditions, excludes 0.",
         "Advantage over attention by condition",
     )
     return figures

@@ -8,6 +8,7 @@ rows and seeds are taken out; ``spread_ratio`` shows the first.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,7 +25,7 @@ def against_reference(values: ArrayLike, reference: ArrayLike, confidence: float
 
     Args:
         values: ``(R, S)``, R >= 1, S >= 2. reference: ``(S,)``.
-        confidence: of each interval; intervals are not adjusted for their number.
+        confidence: of each interval; `as_family` adjusts them for their number.
 
     Raises:
         ValueError: shapes that disagree, fewer than two seeds, values that are not finite.
@@ -55,9 +56,10 @@ def _difference(row: NDArray[np.float64], variance: float, freedom: int, confide
     error = math.sqrt(variance / seeds)
     if not error:
         return PairedDifference(mean, mean, mean, math.nan, seeds, 0.0, math.nan)
-    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
     p = 2 * float(stats.t.sf(abs(mean) / error, freedom))
-    return PairedDifference(mean, mean - half, mean + half, p, seeds, math.sqrt(variance), math.nan)
+    found = PairedDifference(mean, mean, mean, p, seeds, math.sqrt(variance), math.nan, freedom)
+    low, high = found.interval(confidence)
+    return replace(found, low=low, high=high)
 
 
 def _table(values: ArrayLike) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from ..statistics import holm
+from ..statistics import ALPHA, holm
 
 PERMUTATIONS = 20_000
 EXACT = 7  # up to so many networks every permutation is tried
@@ -26,7 +26,7 @@ class Predictor:
     Attributes:
         name: of the property.
         rho: Spearman's rank correlation; nan where the property or the outcome is the same for all.
-        low, high: 95% interval of it, percentiles of a bootstrap over networks.
+        low, high: 95% interval of it, percentiles of a bootstrap over networks; simultaneous over the properties (Bonferroni).
         p: two-sided, by permutation of the outcome over networks. p_holm: adjusted over the properties.
         slope: of the regression line, outcome per standard deviation of the property.
         error: root mean square error of predicting a network from the line fitted to all others.
@@ -44,9 +44,14 @@ class Predictor:
     mean_error: float
 
     @property
+    def decided(self) -> bool:
+        """Whether it is correlated after correction: by the permutations, and by the interval."""
+        return self.p_holm < ALPHA and (self.low > 0 or self.high < 0)
+
+    @property
     def predicts(self) -> bool:
         """Whether it is correlated after correction, and its line predicts left-out networks better than the mean does."""
-        return self.p_holm < 0.05 and self.error < self.mean_error
+        return self.decided and self.error < self.mean_error
 
 
 def predictors(properties: Mapping[str, ArrayLike], outcome: ArrayLike, seed: int = 0) -> list[Predictor]:
@@ -69,9 +74,11 @@ def predictors(properties: Mapping[str, ArrayLike], outcome: ArrayLike, seed: in
             raise ValueError(f"{name} must have {len(y)} finite values, got shape {x.shape}")
     p_values = {name: permutation_p(x, y, seed) for name, x in table.items()}
     adjusted = holm(list(p_values.values()))
+    # As many as are tested: a property that is the same for all networks has no p.
+    alpha = ALPHA / max(1, sum(not math.isnan(p) for p in p_values.values()))
     found = []
     for (name, x), p_holm in zip(table.items(), adjusted, strict=True):
-        low, high = _bootstrap(x, y, seed)
+        low, high = _bootstrap(x, y, seed, alpha)
         scale = float(x.std())
         slope = float(np.polyfit((x - x.mean()) / scale, y, 1)[0]) if scale else math.nan
         errors = leave_one_out(x, y)
@@ -131,9 +138,9 @@ def mean_error(y: Floats) -> float:
     return float(np.sqrt(np.mean(np.square((y - y.mean()) * len(y) / (len(y) - 1)))))
 
 
-def _bootstrap(x: Floats, y: Floats, seed: int) -> tuple[float, float]:
+def _bootstrap(x: Floats, y: Floats, seed: int, alpha: float) -> tuple[float, float]:
     drawn = np.random.default_rng(seed).integers(len(y), size=(RESAMPLES, len(y)))
     a, b = (stats.rankdata(values[drawn], axis=1) - (len(y) + 1) / 2 for values in (x, y))
     scale = np.sqrt(np.square(a).sum(1) * np.square(b).sum(1))
     values = (a * b).sum(1)[scale > 0] / scale[scale > 0]
-    return (math.nan, math.nan) if not len(values) else tuple(np.quantile(values, [0.025, 0.975]).tolist())
+    return (math.nan, math.nan) if not len(values) else tuple(np.quantile(values, [alpha / 2, 1 - alpha / 2]).tolist())

@@ -12,10 +12,10 @@ import numpy as np
 from ..analysis.sparsity import THRESHOLDS
 from ..report.claim_figures import ForestRow, forest_figure
 from ..report.figures import svg
-from ..report.page import Figure, Section, Table, Text, Verdict
+from ..report.page import HOLDS, UNKNOWN, Figure, Section, Table, Text, Verdict
 from ..report.question_figures import Point, scatter_figure
-from ..statistics import paired_difference
-from ..studies.claims import HOLDS, UNKNOWN, shown_p, sign_verdict
+from ..statistics import PairedDifference, as_family, paired_difference
+from ..studies.claims import Finding, family_words, judged, shown_p
 from ..studies.results import Result
 from ..studies.rows import Row
 from .balance import common_seeds
@@ -86,9 +86,7 @@ def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
     found, constant = tested_properties(compared)
     verdicts = [
         prediction_verdict(found, len(compared)),
-        strength_verdict(kinds),
-        place_verdict(kinds),
-        *change_verdicts(kinds),
+        *judged([strength_finding(kinds), place_finding(kinds), *change_findings(kinds)]),
     ]
     sections = [Section("Every network", [_network_table(kinds)])] if kinds else []
     if found:
@@ -109,9 +107,9 @@ def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
 
 READING = (
     "Advantage: accuracy of comodulation minus attention, mean over seeds. Over networks: Spearman's rank correlation, its "
-    "bootstrap interval, a permutation test adjusted by Holm over the properties, and the error of predicting a network's "
-    "advantage from the line through all others, beside the error of predicting their mean. A property predicts where p is "
-    "below 0.05 and its error is below the mean's."
+    "bootstrap interval (simultaneous for all properties), a permutation test adjusted by Holm over them, and the error of "
+    "predicting a network's advantage from the line through all others, beside the error of predicting their mean. A property "
+    "predicts where p is below 0.05, its interval excludes 0 and its error is below the mean's."
 )
 
 
@@ -162,30 +160,30 @@ def prediction_verdict(found: Sequence[Predictor], number: int) -> Verdict:
     )  # fmt: skip
 
 
-def strength_verdict(kinds: Sequence[Network]) -> Verdict:
+def strength_finding(kinds: Sequence[Network]) -> Finding:
     """Slope of the advantage over the strength of both skips, by seed."""
     statement = "The stronger the skip connections, the larger comodulation's advantage over attention."
     line = {strength: kind for strength in STRENGTHS for kind in kinds if kind.options == skips(strength, strength)}
     seeds = common_seeds([kind.seeds for kind in line.values()])
     line = {strength: kind for strength, kind in line.items() if seeds and set(seeds) <= set(kind.seeds)}
     if len(line) < 2 or len(seeds) < 2:
-        return Verdict("Strength", statement, UNKNOWN, note="Fewer than two strengths, or two seeds, are there.")
+        return Finding("Strength", statement, note="Fewer than two strengths, or two seeds, are there.")
     x = np.array(list(line)) - np.mean(list(line))
     y = np.array([[kind.advantage[kind.seeds.index(seed)] for seed in seeds] for kind in line.values()])
     slopes = x @ y / (x @ x)
     d = paired_difference(slopes, np.zeros_like(slopes))
     note = f"Slope over {len(line)} strengths, from no skip connections to full ones."
-    return _verdict("Strength", statement, d, note)
+    return Finding("Strength", statement, (d,), note)
 
 
-def place_verdict(kinds: Sequence[Network]) -> Verdict:
+def place_finding(kinds: Sequence[Network]) -> Finding:
     """The skip in the decoder alone against the one in the encoder alone."""
     statement = "A skip connection in the decoder helps comodulation's advantage more than one in the encoder."
     note = "Advantage with a skip in the decoder alone minus that with one in the encoder alone."
     return _between(kinds, skips(0, 1), skips(1, 0), "Place", statement, note)
 
 
-def change_verdicts(kinds: Sequence[Network]) -> list[Verdict]:
+def change_findings(kinds: Sequence[Network]) -> list[Finding]:
     """The other changes: what each does to the advantage."""
     return [
         _between(
@@ -203,18 +201,13 @@ def change_verdicts(kinds: Sequence[Network]) -> list[Verdict]:
     ]  # fmt: skip
 
 
-def _between(kinds: Sequence[Network], a: str, b: str, claim: str, statement: str, note: str) -> Verdict:
+def _between(kinds: Sequence[Network], a: str, b: str, claim: str, statement: str, note: str) -> Finding:
     found = {kind.options: kind for kind in kinds}
     seeds = sorted(set(found[a].seeds) & set(found[b].seeds)) if a in found and b in found else []
     if len(seeds) < 2:
-        return Verdict(claim, statement, UNKNOWN, note="Fewer than two seeds have both networks.")
+        return Finding(claim, statement, note="Fewer than two seeds have both networks.")
     left, right = ([found[name].advantage[found[name].seeds.index(seed)] for seed in seeds] for name in (a, b))
-    return _verdict(claim, statement, paired_difference(left, right), note)
-
-
-def _verdict(claim: str, statement: str, d: Any, note: str) -> Verdict:
-    effect, interval = f"{100 * d.mean:+.2f} points", f"[{100 * d.low:+.2f}, {100 * d.high:+.2f}]"
-    return Verdict(claim, statement, sign_verdict(d), effect, interval, shown_p(d.p), f"{d.n} seeds", note)
+    return Finding(claim, statement, (paired_difference(left, right),), note)
 
 
 def shown(options: str) -> str:
@@ -232,14 +225,11 @@ def shown(options: str) -> str:
     return ", ".join(words)
 
 
-def _intervals(kinds: Sequence[Network]) -> dict[str, tuple[float, float, float]]:
-    """Mean advantage and its interval by network; of one seed no interval."""
-    found = {}
-    for kind in kinds:
-        if len(kind.seeds) > 1:
-            d = paired_difference(kind.advantage, np.zeros(len(kind.seeds)))
-            found[kind.options] = (d.mean, d.low, d.high)
-    return found
+def _advantages(kinds: Sequence[Network]) -> dict[str, PairedDifference]:
+    """Mean advantage by network, judged together; networks of one seed have none."""
+    tested = [kind for kind in kinds if len(kind.seeds) > 1]
+    found = as_family([paired_difference(kind.advantage, np.zeros(len(kind.seeds))) for kind in tested])
+    return {kind.options: d for kind, d in zip(tested, found, strict=True) if d is not None}
 
 
 def _network_table(kinds: Sequence[Network]) -> Table:
@@ -254,10 +244,11 @@ def _network_table(kinds: Sequence[Network]) -> Table:
         "NLL",
         *PROPERTIES.values(),
     )
-    spans = _intervals(kinds)
+    advantages = _advantages(kinds)
     rows = []
     for kind in kinds:
-        mean, low, high = spans.get(kind.options, (float(np.mean(kind.advantage)), math.nan, math.nan))
+        mean, d = float(np.mean(kind.advantage)), advantages.get(kind.options)
+        low, high = (d.low, d.high) if d else (math.nan, math.nan)
         rows.append([
             shown(kind.options), len(kind.seeds), 100 * kind.base, 100 * kind.attention, 100 * mean, 100 * low, 100 * high,
             float(np.mean(kind.nll)), *(kind.properties[name] for name in PROPERTIES),
@@ -271,8 +262,8 @@ def _network_table(kinds: Sequence[Network]) -> Table:
     }
     formats |= {"NLL": "+.3f", **dict.fromkeys(PROPERTIES.values(), ".3f")}
     caption = (
-        "**Comodulation minus attention** in networks that were pretrained with other skip connections. Intervals: 95% t intervals "
-        "over seeds. Properties are means over seeds."
+        "**Comodulation minus attention** in networks that were pretrained with other skip connections. Intervals: "
+        f"{family_words(advantages.values())}. Properties are means over seeds."
     )
     return Table(columns, rows, caption, formats)
 
@@ -294,45 +285,42 @@ def _predictor_table(found: Sequence[Predictor]) -> Table:
 def _figures(kinds: Sequence[Network], compared: Sequence[Network], found: Sequence[Predictor]) -> dict[str, Figure]:
     """The networks that properties are tested on, over the seeds they share; and the advantage of every one, over all its own."""
     figures: dict[str, Figure] = {}
-    spans = _intervals(kinds)
+    advantages = _advantages(kinds)
     if found:
-        tested = _intervals(compared)
+        tested = _advantages(compared)
         panels = {}
         for p in found:
             points = []
             for kind in compared:
-                if kind.options in tested:
-                    mean, low, high = tested[kind.options]
-                    points.append(Point(kind.properties[p.name], 100 * mean, 100 * low, 100 * high))
+                if d := tested.get(kind.options):
+                    points.append(Point(kind.properties[p.name], 100 * d.mean, 100 * d.low, 100 * d.high))
             title = f"rho {p.rho:+.2f} [{p.low:+.2f}, {p.high:+.2f}], p {shown_p(p.p_holm)}"
             panels[PROPERTIES[p.name]] = (title.replace("-", "−"), points)
         figures["properties"] = Figure(
             svg(scatter_figure(panels, ylabel="advantage (points)")),
-            "How to read it: a dot is a kind of network, its height the advantage over attention with its 95% interval. Above each "
-            "panel the rank correlation over networks, and p after Holm's correction.",
+            "How to read it: a dot is a kind of network, its height the advantage over attention with simultaneous 95% intervals. "
+            "Above each panel the rank correlation over networks, and p after Holm's correction.",
             "The advantage against properties of the network",
         )
-    if spans:
+    if advantages:
         rows = [
-            ForestRow(shown(name), 100 * mean, 100 * low, 100 * high, low > 0 or high < 0)
-            for name, (mean, low, high) in spans.items()
+            ForestRow(shown(name), 100 * d.mean, 100 * d.low, 100 * d.high, d.decided) for name, d in advantages.items()
         ]
         figures["advantages"] = Figure(
             svg(forest_figure(rows, xlabel="accuracy of comodulation minus attention (points)")),
-            "How to read it: to the right of the line, comodulation is more accurate. Filled where the 95% interval excludes 0.",
+            "How to read it: to the right of the line, comodulation is more accurate. Filled where the interval, simultaneous "
+            "for all networks, excludes 0.",
             "Advantage over attention by network",
         )
     return figures
 
 
 def _text(kinds: Sequence[Network], found: Sequence[Predictor]) -> str:
-    lines = [f"{'network':30s} no task  attention  advantage [95%]          influence  skip shares   gains < 0.3"]
-    spans = _intervals(kinds)
+    lines = [f"{'network':30s} no task  attention  advantage [together 95%] influence  skip shares   gains < 0.3"]
+    advantages = _advantages(kinds)
     for kind in kinds:
-        p = kind.properties
-        mean, low, high = (
-            100 * v for v in spans.get(kind.options, (float(np.mean(kind.advantage)), math.nan, math.nan))
-        )
+        p, d, mean = kind.properties, advantages.get(kind.options), 100 * float(np.mean(kind.advantage))
+        low, high = (100 * d.low, 100 * d.high) if d else (math.nan, math.nan)
         lines.append(
             f"  {shown(kind.options):28s} {100 * kind.base:6.2f}%   {100 * kind.attention:7.2f}%  {mean:+.2f} "
             f"[{low:+.2f}, {high:+.2f}]   {p['influence']:8.3f}   {p['encoder_skip_share']:.2f}, {p['decoder_skip_share']:.2f} "

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..report.figures import svg
+from ..report.page import FAILS, HOLDS, UNKNOWN, Figure, Section, Table, Text, Verdict
 from ..report.page import Cell as Shown
-from ..report.page import Figure, Section, Table, Text, Verdict
 from ..report.question_figures import Point, curves_figure
-from ..statistics import PairedDifference, holm, paired_difference
-from ..studies.claims import FAILS, HOLDS, UNKNOWN, shown_p, sign_verdict
+from ..statistics import PairedDifference, as_family, paired_difference
+from ..studies.claims import Finding, family_words, judged, shown_p, sign_verdict
 from ..studies.results import Result
 from .balance import common_seeds
 from .decomposition import BrierParts, brier_parts
@@ -91,7 +91,7 @@ def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
     pairs = [pair for condition in conditions if (pair := noisy_minus_quiet(kept, condition)).seeds]
     learned = [pair for pair in pairs if not pair.idle]
     pays, tested = pays_verdict(learned)
-    verdicts = [pays, *explanation_verdicts(learned), trend_verdict(learned)]
+    verdicts = [pays, *judged([*explanation_findings(learned), trend_finding(learned)])]
     sections = [Section("The map", [_map_table(pairs, tested), Text(READING)])]
     parts = {
         (name, condition): found
@@ -126,9 +126,9 @@ def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
 
 
 READING = (
-    "Noisy training minus quiet training, evaluated alike; mean over two draws of the images and over seeds. Intervals are 95% t "
-    "intervals over seeds; p is adjusted by Holm over the conditions. Bias and variance are those of the Brier score given the "
-    "base network of a seed, over draws of the images."
+    "Noisy training minus quiet training, evaluated alike; mean over two draws of the images and over seeds. Intervals are "
+    "simultaneous 95% t intervals over seeds, adjusted for the number of conditions; p is adjusted by Holm over them. Bias and "
+    "variance are those of the Brier score given the base network of a seed, over draws of the images."
 )
 
 
@@ -186,75 +186,59 @@ def noisy_minus_quiet(kept: _Kept, condition: Condition, noisy: str = NOISY, qui
     return Pair(condition, tuple(seeds), *columns)
 
 
-Tested = dict[Condition, tuple[PairedDifference, float]]
+Tested = dict[Condition, PairedDifference]
 
 
 def pays_verdict(pairs: Sequence[Pair]) -> tuple[Verdict, Tested]:
-    """Whether noise in training raises accuracy in any condition; and every condition's difference with Holm's p."""
+    """Whether noise in training raises accuracy in any condition; and every condition's difference, judged together."""
     statement = "Training the controller under the modulator's noise pays in accuracy somewhere."
     complete = _complete(pairs)
     if not complete:
         return Verdict("Pays", statement, UNKNOWN, note="Fewer than two seeds have both trainings."), {}
-    found = [paired_difference(pair.accuracy, np.zeros(len(pair.accuracy))) for pair in complete]
-    adjusted = holm([d.p if math.isfinite(d.p) else 1.0 for d in found])
-    tested = {pair.condition: (d, float(p)) for pair, d, p in zip(complete, found, adjusted, strict=True)}
-    better = {c: item for c, item in tested.items() if item[1] < 0.05 and item[0].mean > 0}
-    condition, (d, p) = max((better or tested).items(), key=lambda item: item[1][0].mean)
-    nowhere = all(d.high < MARGIN for d, _ in tested.values())
-    worse = sum(p < 0.05 and d.mean < 0 for d, p in tested.values())
+    found = as_family([paired_difference(pair.accuracy, np.zeros(len(pair.accuracy))) for pair in complete])
+    tested = {pair.condition: d for pair, d in zip(complete, found, strict=True) if d is not None}
+    better = {c: d for c, d in tested.items() if sign_verdict(d) == HOLDS}
+    condition, d = max((better or tested).items(), key=lambda item: item[1].mean)
+    nowhere = all(d.high < MARGIN for d in tested.values())
+    worse = sum(sign_verdict(d) == FAILS for d in tested.values())
     note = f"Largest with {_images(condition)} a task, {condition.shown}. {len(tested)} conditions: decided better in "
-    note += f"{len(better)}, worse in {worse}, after Holm's correction."
+    note += f"{len(better)}, worse in {worse}, with simultaneous intervals."
     if nowhere:
         note += " Every interval lies below half a point."
     verdict = HOLDS if better else FAILS if nowhere else UNKNOWN
-    return Verdict("Pays", statement, verdict, *_shown(d, 100), f"{shown_p(p)} (Holm)", f"{d.n} seeds", note), tested
+    return Verdict("Pays", statement, verdict, *_shown(d, 100), f"{shown_p(d.p)} (Holm)", f"{d.n} seeds", note), tested
 
 
-def explanation_verdicts(pairs: Sequence[Pair]) -> list[Verdict]:
+def explanation_findings(pairs: Sequence[Pair]) -> list[Finding]:
     """The explanation: noise regularises, so that with few images variance falls and bias grows."""
     few = _complete([pair for pair in pairs if pair.condition.images and pair.condition.images <= FEW])
-    verdicts = []
+    findings = []
     for name, statement, positive in (
         ("variance", "With few images, noise in training lowers the variance over draws of the images.", False),
         ("bias", "With few images, noise in training raises the bias.", True),
     ):
         if not few:
-            verdicts.append(
-                Verdict(name.capitalize(), statement, UNKNOWN, note="Fewer than two seeds have both trainings.")
-            )
+            findings.append(Finding(name.capitalize(), statement, note="Fewer than two seeds have both trainings."))
             continue
         series = np.mean([getattr(pair, name) for pair in few], axis=0)
         d = paired_difference(series, np.zeros_like(series))
         note = f"Part of the Brier score, mean over {len(few)} conditions of at most {FEW} images a task."
-        verdicts.append(
-            Verdict(
-                name.capitalize(),
-                statement,
-                sign_verdict(d, positive),
-                *_shown(d, 1),
-                shown_p(d.p),
-                f"{d.n} seeds",
-                note,
-            )
-        )
-    return verdicts
+        findings.append(Finding(name.capitalize(), statement, (d,), note, positive, scale=1, unit=""))
+    return findings
 
 
-def trend_verdict(pairs: Sequence[Pair]) -> Verdict:
+def trend_finding(pairs: Sequence[Pair]) -> Finding:
     """Whether noise pays more, the fewer the images: the slope of the difference over the number of images, by seed."""
     statement = "The fewer the images, the more noise in training pays."
     first = _complete([pair for pair in pairs if pair.condition[1:] == (None, 1) and pair.condition.images])
     if len(first) < 2:
-        return Verdict("Trend", statement, UNKNOWN, note="Fewer than two numbers of images have both trainings.")
+        return Finding("Trend", statement, note="Fewer than two numbers of images have both trainings.")
     x = np.log10([pair.condition.images for pair in first if pair.condition.images])
     x = x - x.mean()
     slopes = (x @ np.array([pair.accuracy for pair in first])) / (x @ x)
     d = paired_difference(slopes, np.zeros_like(slopes))
-    effect, interval = f"{100 * d.mean:+.2f} points a factor of ten", f"[{100 * d.low:+.2f}, {100 * d.high:+.2f}]"
     note = "Slope of the difference in accuracy over the logarithm of images a task, one decoder layer, all classes."
-    return Verdict(
-        "Trend", statement, sign_verdict(d, positive=False), effect, interval, shown_p(d.p), f"{d.n} seeds", note
-    )
+    return Finding("Trend", statement, (d,), note, positive=False, unit="points a factor of ten")
 
 
 def _complete(pairs: Sequence[Pair]) -> list[Pair]:
@@ -280,13 +264,13 @@ def _map_table(pairs: Sequence[Pair], tested: Tested) -> Table:
     rows = []
     for pair in pairs:
         d = tested.get(pair.condition)
-        shown = Shown("", None) if d is None else Shown(" ".join(_shown(d[0], 100)), d[0].mean)
+        shown = Shown("", None) if d is None else Shown(" ".join(_shown(d, 100)), d.mean)
         rest = [float(np.mean(series)) for series in (pair.nll, pair.brier, pair.bias, pair.variance)]
-        p = Shown("" if d is None else shown_p(d[1]), None if d is None else d[1])
+        p = Shown("" if d is None else shown_p(d.p), None if d is None else d.p)
         images = Shown(_images(pair.condition), pair.condition.images or math.inf)
         rows.append([pair.condition.shown, images, len(pair.seeds), shown, p, *rest])
     formats = {"NLL": "+.3f", "Brier": "+.4f", "bias": "+.4f", "variance": "+.4f"}
-    return Table(columns, rows, "**Noisy minus quiet training**, evaluated alike.", formats)
+    return Table(columns, rows, "**Noisy minus quiet training**, evaluated alike; p after Holm's correction.", formats)
 
 
 def _parts_table(parts: dict[tuple[str, Condition], BrierParts]) -> Table:
@@ -319,16 +303,20 @@ def _others_table(kept: _Kept) -> Table | None:
         "noise in training and evaluation, sigma 0.3": BOTH,
         "default (encoder multiplied by exp(u))": EXACT,
     }
+    compared = [
+        (name, pair)
+        for (name, method), images in itertools.product(methods.items(), IMAGES)
+        if len((pair := noisy_minus_quiet(kept, Condition(images), noisy=method)).seeds) > 1
+    ]
+    found = as_family([paired_difference(pair.accuracy, np.zeros(len(pair.seeds))) for _, pair in compared])
     rows = []
-    for (name, method), images in itertools.product(methods.items(), IMAGES):
-        pair = noisy_minus_quiet(kept, Condition(images), noisy=method)
-        if len(pair.seeds) > 1:
-            d = paired_difference(pair.accuracy, np.zeros(len(pair.seeds)))
-            images_shown = Shown(_images(pair.condition), images or math.inf)
+    for (name, pair), d in zip(compared, found, strict=True):
+        if d is not None:
+            images_shown = Shown(_images(pair.condition), pair.condition.images or math.inf)
             rest = [float(np.mean(series)) for series in (pair.nll, pair.bias, pair.variance)]
             rows.append([name, images_shown, d.n, Shown(" ".join(_shown(d, 100)), d.mean), *rest])
     columns = ("training", "images a task", "seeds", "accuracy (points)", "NLL", "bias", "variance")
-    caption = "**Minus quiet training**, one decoder layer, all classes; 95% t intervals over seeds, not adjusted."
+    caption = f"**Minus quiet training**, one decoder layer, all classes; {family_words(found)}."
     return Table(columns, rows, caption, {"NLL": "+.3f", "bias": "+.4f", "variance": "+.4f"}) if rows else None
 
 
@@ -338,7 +326,7 @@ def _figures(pairs: Sequence[Pair], tested: Tested) -> dict[str, Figure]:
     place = {images: 1500 if images is None else images for images in IMAGES}
     ticks = {float(place[images]): "all" if images is None else str(images) for images in IMAGES}
     series: dict[str, list[Point]] = {}
-    for condition, (d, _) in tested.items():
+    for condition, d in tested.items():
         point = Point(place[condition.images], 100 * d.mean, 100 * d.low, 100 * d.high)
         series.setdefault(condition.shown, []).append(point)
     found = {
@@ -347,8 +335,8 @@ def _figures(pairs: Sequence[Pair], tested: Tested) -> dict[str, Figure]:
                 {"accuracy": series}, xlabel="images a task", ylabel="noisy minus quiet\n(points)", ticks=ticks,
                 margin=100 * MARGIN,
             )),
-            "How to read it: above the line, training under the modulator's noise gives the more accurate network. 95% intervals "
-            "over seeds; the band is half a point either way.",
+            "How to read it: above the line, training under the modulator's noise gives the more accurate network. Simultaneous "
+            "95% intervals over seeds; the band is half a point either way.",
             "Where noise in training pays",
         )
     }  # fmt: skip
@@ -379,7 +367,7 @@ def _text(pairs: Sequence[Pair], tested: Tested) -> str:
     lines = [f"{'noisy minus quiet training':44s} images   accuracy [95%], points     NLL      bias   variance"]
     for pair in pairs:
         d = tested.get(pair.condition)
-        shown = "" if d is None else " ".join(_shown(d[0], 100)).replace(" points", "")
+        shown = "" if d is None else " ".join(_shown(d, 100)).replace(" points", "")
         nll, bias, variance = (float(np.mean(series)) for series in (pair.nll, pair.bias, pair.variance))
         images = str(pair.condition.images or "all")
         lines.append(

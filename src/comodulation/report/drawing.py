@@ -27,6 +27,7 @@ STYLES = {
     "base": ("#888888", "x"),
     "class-mask": ("#CC79A7", "D"),
     "task-bias": ("#E69F00", "v"),
+    "local-mask": ("#404040", "d"),
     "film": ("#56B4E9", "P"),
     "ia3": ("#8C6D31", "*"),
     "decoder-gains": ("#7A52A3", "h"),

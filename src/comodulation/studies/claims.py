@@ -1,32 +1,69 @@
 """The paper's claims C1 to C5 (arXiv 2311.15053), each judged by a paired comparison over seeds.
 
-A claim about a sign holds where the 95% t interval of the mean difference lies on its side of 0, does not hold where it lies on
-the other, and cannot be told where it includes 0. A claim about a size does not hold where the interval excludes that size.
+A claim about a sign holds where the interval of the mean difference lies on its side of 0, does not hold where it lies on the
+other, and cannot be told where it includes 0 or ends there. A claim about a size does not hold where the interval excludes that
+size. The primary comparison has its own 95% t interval; the intervals of all other verdicts are simultaneous (``judged``).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from ..classification import BINARY_METRICS, relative_improvement
-from ..report.page import Verdict
-from ..statistics import PairedDifference, paired_difference
+from ..report.page import FAILS, HOLDS, UNKNOWN, Verdict
+from ..statistics import PairedDifference, as_family, paired_difference
 from .plan import PRIMARY
 from .results import Result, compare, values
 
-HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot be told"
 CLAIMED_POINTS, CLAIMED_RELATIVE = 1.8, 2.8  # points of accuracy over attention (C2), per cent over hard sharing (C1)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim that certain differences are positive, before it is judged beside the others of its table.
+
+    Attributes:
+        claim, statement, note: as in ``Verdict``.
+        differences: each alone, not yet of a family; the claim holds where all are above 0, and does not where one is below. The
+            first is shown. None was not made, and then nothing can be told.
+        positive: False where the claim is that they are negative.
+        scale, unit: in which the difference is shown.
+    """
+
+    claim: str
+    statement: str
+    differences: tuple[PairedDifference | None, ...] = ()
+    note: str = ""
+    positive: bool = True
+    scale: float = 100
+    unit: str = "points"
+
+
+def judged(findings: Sequence[Finding]) -> list[Verdict]:
+    """Verdicts that stand in one table: all their differences together are a family, whose intervals decide."""
+    members = iter(as_family([d for finding in findings for d in finding.differences]))
+    return [_verdict(finding, [next(members) for _ in finding.differences]) for finding in findings]
+
+
+def alone(finding: Finding) -> Verdict:
+    """The verdict on a comparison named beforehand, which is read as it stands."""
+    return _verdict(finding, finding.differences)
 
 
 def judge_claims(results: Sequence[Result], binary: bool) -> list[Verdict]:
     """A verdict for every claim, in order; those that need what this study lacks cannot be told, and say what would tell.
 
+    The two verdicts on the primary comparison read the same interval, its own; those on all other comparisons are one family.
+
     Args:
         results: finished cells. binary: whether the tasks are binary attributes.
     """
-    return [*_c1(results, binary), *_c2(results), *_c3(results), *_c4(results), *_c5(results)]
+    attributes, *others = judged(
+        [_c1(results, binary), _interaction(results), _c3(results), _c4(results), *_c5(results)]
+    )
+    return [attributes, *_primary(results), *others]
 
 
 def sign_verdict(difference: PairedDifference | None, positive: bool = True) -> str:
@@ -52,48 +89,42 @@ def relative_to_hard_sharing(
     return paired_difference(gains, [0.0] * len(gains)) if len(gains) > 1 else None
 
 
-def _c1(results: Sequence[Result], binary: bool) -> list[Verdict]:
+def _c1(results: Sequence[Result], binary: bool) -> Finding:
     statement = f"Comodulation beats hard sharing on binary attributes (CelebA: by {CLAIMED_RELATIVE}% relative)."
     if not binary:
         note = "Not a question of this study: its tasks are classes. See `comodulate reproduce attributes` or `celeba`."
-        return [Verdict("C1 attributes", statement, UNKNOWN, note=note)]
+        return Finding("C1 attributes", statement, note=note)
     found = {m: relative_to_hard_sharing(results, "residual", "comodulation", m) for m in BINARY_METRICS}
     main = found["accuracy"]
     if main is None:
-        return [
-            Verdict("C1 attributes", statement, UNKNOWN, note="Hard sharing or comodulation has fewer than two seeds.")
-        ]
+        note = "Hard sharing or comodulation has fewer than two seeds."
+        return Finding("C1 attributes", statement, note=note)
     others = ", ".join(
-        f"{m.replace('_', ' ')} {_percent(d)}" for m, d in found.items() if d is not None and m != "accuracy"
+        f"{m.replace('_', ' ')} {_signed(d, 100, '%')}" for m, d in found.items() if d is not None and m != "accuracy"
     )
     size = "excludes" if not main.low * 100 <= CLAIMED_RELATIVE <= main.high * 100 else "includes"
-    note = f"Residual variant, accuracy; the interval {size} {CLAIMED_RELATIVE}%. Relative improvement in {others}."
-    return [_verdict("C1 attributes", statement, sign_verdict(main), main, 100, "%", note)]
+    note = (
+        f"Residual variant, accuracy; alone, the interval {size} {CLAIMED_RELATIVE}%. Relative improvement in {others}."
+    )
+    return Finding("C1 attributes", statement, (main,), note, unit="%")
 
 
-def _c2(results: Sequence[Result]) -> list[Verdict]:
-    variant, readout, metric, a, b = PRIMARY
-    found = {v: compare(results, v, readout, metric, a, b).difference for v in ("residual", "base")}
-    main = found[variant]
+def _primary(results: Sequence[Result]) -> list[Verdict]:
+    main = compare(results, *PRIMARY).difference
     extra = "The primary comparison, named beforehand. "
     if main is not None:
         extra += " ".join(part for part in (strength(main, 100, "points"), main.note) if part)
-    better = _verdict(
-        "C2 accuracy", "Comodulation is more accurate than deterministic attention with as many parameters "
-        "(residual).",
-        sign_verdict(main), main, 100, "points", extra.strip(),
-    )  # fmt: skip
-    size, note = UNKNOWN, ""
-    if main is not None:
-        size = FAILS if 100 * main.high < CLAIMED_POINTS else HOLDS if 100 * main.low >= CLAIMED_POINTS else UNKNOWN
-        note = f"Reached: {100 * main.mean:.2f} of {CLAIMED_POINTS}."
-    claimed = _verdict(
-        "C2 size", f"The advantage is {CLAIMED_POINTS} points in the residual variant.", size, main, 100, "points", note
-    )
-    return [better, claimed, _interaction(results)]
+    statement = "Comodulation is more accurate than deterministic attention with as many parameters (residual)."
+    better = alone(Finding("C2 accuracy", statement, (main,), extra.strip()))
+    statement = f"The advantage is {CLAIMED_POINTS} points in the residual variant."
+    if main is None:
+        return [better, alone(Finding("C2 size", statement, (main,)))]
+    size = FAILS if 100 * main.high < CLAIMED_POINTS else HOLDS if 100 * main.low >= CLAIMED_POINTS else UNKNOWN
+    note = f"Reached: {100 * main.mean:.2f} of {CLAIMED_POINTS}. Read off the same interval."
+    return [better, replace(better, claim="C2 size", statement=statement, verdict=size, note=note)]
 
 
-def _interaction(results: Sequence[Result]) -> Verdict:
+def _interaction(results: Sequence[Result]) -> Finding:
     """Whether the advantage over attention is larger in the residual variant."""
     series = [
         values(results, variant, "open", name, "accuracy")
@@ -106,17 +137,15 @@ def _interaction(results: Sequence[Result]) -> Verdict:
         residual, base = ([left[s] - right[s] for s in seeds] for left, right in (series[:2], series[2:]))
         difference = paired_difference(residual, base)
     statement = "The advantage over attention is larger in the residual variant than in the base variant."
-    return _verdict("C2 residual", statement, sign_verdict(difference), difference, 100, "points")
+    return Finding("C2 residual", statement, (difference,))
 
 
-def _c3(results: Sequence[Result]) -> list[Verdict]:
-    found = {
-        m: compare(results, "residual", "open", f"mechanism.{m}", "comodulation", "attention").difference
+def _c3(results: Sequence[Result]) -> Finding:
+    main, fisher = (
+        compare(results, "residual", "open", f"mechanism.{m}", "comodulation", "attention").difference
         for m in ("dprime", "fisher")
-    }
+    )
     over_base = compare(results, "residual", "open", "mechanism.dprime", "comodulation", "base").difference
-    main = found["dprime"]
-    fisher = found["fisher"]
     note = (
         "d' between the task's classes, axes fitted on validation images and measured on test images, mean over tasks."
     )
@@ -125,54 +154,31 @@ def _c3(results: Sequence[Result]) -> list[Verdict]:
     if over_base is not None:
         note += f" Against the network without a task: d' {_signed(over_base, 1)}."
     statement = "Classes separate better in the task-relevant subspace of the decoder than under attention (residual)."
-    return [_verdict("C3 separation", statement, sign_verdict(main), main, 1, "d'", note)]
+    return Finding("C3 separation", statement, (main,), note, scale=1, unit="d'")
 
 
-def _c4(results: Sequence[Result]) -> list[Verdict]:
-    def difference(metric: str) -> PairedDifference | None:
-        return compare(results, "residual", "open", metric, "comodulation", "attention").difference
-
-    main, nll, scaled, scaled_nll = (difference(m) for m in ("ece", "nll", "scaled.ece", "scaled.nll"))
-    parts = []
-    for name, d, unit in (
-        ("NLL", nll, 1),
-        ("ECE after temperature scaling", scaled, 100),
-        ("NLL after it", scaled_nll, 1),
-    ):
-        if d is not None:
-            parts.append(f"{name} {_signed(d, unit)}")
+def _c4(results: Sequence[Result]) -> Finding:
+    main, nll, scaled, scaled_nll = (
+        compare(results, "residual", "open", metric, "comodulation", "attention").difference
+        for metric in ("ece", "nll", "scaled.ece", "scaled.nll")
+    )
+    others = (("NLL", nll, 1), ("ECE after temperature scaling", scaled, 100), ("NLL after it", scaled_nll, 1))
+    parts = [f"{name} {_signed(d, unit)}" for name, d, unit in others if d is not None]
     statement = "Confidence is better calibrated than under attention: lower ECE (residual)."
-    return [
-        _verdict(
-            "C4 calibration",
-            statement,
-            sign_verdict(main, positive=False),
-            main,
-            100,
-            "points",
-            "; ".join(parts) + "." if parts else "",
-        )
-    ]
+    note = "; ".join(parts) + "." if parts else ""
+    return Finding("C4 calibration", statement, (main,), note, positive=False)
 
 
-def _c5(results: Sequence[Result]) -> list[Verdict]:
+def _c5(results: Sequence[Result]) -> list[Finding]:
     def sparser(name: str, threshold: str) -> PairedDifference | None:
-        metric = ("mechanism", "decoder", "below", threshold)
-        by_variant: list[dict[int, float]] = []
-        for variant in ("residual", "base"):
-            found = {}
-            for result in results:
-                cell = result.cell
-                if (cell.variant, cell.readout, result.name) == (variant, "open", name):
-                    value: Any = result.numbers
-                    for part in metric:
-                        value = value.get(part) if isinstance(value, dict) else None
-                    if value is not None and math.isfinite(value):
-                        found[cell.seed] = float(value)
-            by_variant.append(found)
-        seeds = sorted(by_variant[0].keys() & by_variant[1].keys())
-        residual, base = ([found[s] for s in seeds] for found in by_variant)
-        return paired_difference(residual, base) if len(seeds) > 1 else None
+        by_variant: dict[str, dict[int, float]] = {"residual": {}, "base": {}}
+        for result in results:
+            below = result.numbers.get("mechanism", {}).get("decoder", {}).get("below", {})
+            if (result.cell.readout, result.name) == ("open", name) and math.isfinite(below.get(threshold, math.nan)):
+                by_variant[result.cell.variant][result.cell.seed] = float(below[threshold])
+        residual, base = by_variant.values()
+        seeds = sorted(residual.keys() & base.keys())
+        return paired_difference([residual[s] for s in seeds], [base[s] for s in seeds]) if len(seeds) > 1 else None
 
     # Sparsity depends on beta more than on anything else, and the searches choose it for each variant.
     rows = {"exponential link, beta 1": "comodulation beta=1.0", "rectified link": "comodulation link=rectified"}
@@ -188,8 +194,8 @@ def _c5(results: Sequence[Result]) -> list[Verdict]:
     if searched is not None:
         notes.append(f"With each variant's own searched beta, below 0.3: {_signed(searched, 100)}.")
     statement = "Residual connections make decoder gains sparser."
-    verdicts = [_verdict("C5 sparsity", statement, sign_verdict(main), main, 100, "% of gains", " ".join(notes))]
-    hurt = {}
+    sparsity = Finding("C5 sparsity", statement, (main,), " ".join(notes), unit="% of gains")
+    helped = {}
     for name in ("attention", "comodulation"):
         series = [
             values(results, v, "open", n, "accuracy")
@@ -200,37 +206,40 @@ def _c5(results: Sequence[Result]) -> list[Verdict]:
         left = (series[0], series[reference], series[3], series[3 + reference])
         seeds = sorted(set.intersection(*(set(s) for s in left)))
         if len(seeds) > 1:
-            hurt[name] = paired_difference(
-                [left[0][s] - left[1][s] for s in seeds], [left[2][s] - left[3][s] for s in seeds]
-            )
-    attention, comodulation = hurt.get("attention"), hurt.get("comodulation")
+            beyond = [left[0][s] - left[1][s] for s in seeds], [left[2][s] - left[3][s] for s in seeds]
+            helped[name] = paired_difference(*(beyond if name == "comodulation" else beyond[::-1]))
     statement = "Residual connections help comodulation and hurt attention."
-    if attention is None or comodulation is None:
-        return [*verdicts, _verdict("C5 consequence", statement, UNKNOWN, None, 100, "points")]
-    parts = (sign_verdict(comodulation), sign_verdict(attention, positive=False))
-    verdict = HOLDS if parts == (HOLDS, HOLDS) else FAILS if FAILS in parts else UNKNOWN
+    if len(helped) < 2:
+        return [sparsity, Finding("C5 consequence", statement, (None,))]
     note = (
         "What residual connections change in accuracy beyond what they change in the network that both adapt "
-        "(under its class "
-        f"mask, where there is one): comodulation {_signed(comodulation, 100)}, attention {_signed(attention, 100)} "
-        "points."
+        "(under its class mask, where there is one), for comodulation; what they take from attention, each alone: "
+        f"{_signed(helped['attention'], 100)} points."
     )
-    return [*verdicts, _verdict("C5 consequence", statement, verdict, comodulation, 100, "points", note)]
+    return [sparsity, Finding("C5 consequence", statement, (helped["comodulation"], helped["attention"]), note)]
 
 
-def _verdict(
-    claim: str, statement: str, verdict: str, d: PairedDifference | None, scale: float, unit: str, note: str = ""
-) -> Verdict:
-    if d is None:
+def _verdict(finding: Finding, differences: Sequence[PairedDifference | None]) -> Verdict:
+    """In words, from the intervals that decide."""
+    claim, statement, note, scale = finding.claim, finding.statement, finding.note, finding.scale
+    if not differences:
+        return Verdict(claim, statement, UNKNOWN, note=note)
+    d = differences[0]
+    if d is None or None in differences:
         return Verdict(claim, statement, UNKNOWN, note=f"Fewer than two seeds have what this needs. {note}".strip())
+    words = [sign_verdict(other, finding.positive) for other in differences]
+    verdict = FAILS if FAILS in words else UNKNOWN if UNKNOWN in words else HOLDS
+    if any(other is not None and other.at_the_edge for other in differences):
+        note = f"At the edge: an end of the interval is 0 as far as rounding lets it be told. {note}".strip()
     digits = 3 if scale == 1 else 2
     return Verdict(
         claim,
         statement,
         verdict,
-        f"{scale * d.mean:+.{digits}f} {unit}",
-        f"[{scale * d.low:+.{digits}f}, {scale * d.high:+.{digits}f}], 95%",
-        shown_p(d.p),
+        f"{scale * d.mean:+.{digits}f} {finding.unit}".rstrip(),
+        f"[{scale * d.low:+.{digits}f}, {scale * d.high:+.{digits}f}], 95%"
+        + (f" of {d.family} together" if d.family > 1 else ""),
+        shown_p(d.p) + (" (Holm)" if d.family > 1 and not math.isnan(d.p) else ""),
         f"{d.n} seeds",
         note,
     )
@@ -244,15 +253,20 @@ def strength(d: PairedDifference, scale: float, unit: str) -> str:
     return "; ".join(parts) + "." if parts else ""
 
 
+def family_words(differences: Iterable[PairedDifference | None]) -> str:
+    """How the intervals of a table's differences are to be read, for its caption."""
+    size = max((d.family for d in differences if d is not None), default=1)
+    if size == 1:
+        return "95% t intervals over seeds"
+    return f"simultaneous 95% t intervals over seeds, adjusted for the {size} differences of this table"
+
+
 def shown_p(p: float) -> str:
     """A p value as it is shown: three digits, or a bound."""
     return "" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _signed(d: PairedDifference, scale: float) -> str:
+def _signed(d: PairedDifference, scale: float, unit: str = "") -> str:
+    """A difference with its own 95% interval, for notes, which describe and do not decide."""
     digits = 3 if scale == 1 else 2
-    return f"{scale * d.mean:+.{digits}f} [{scale * d.low:+.{digits}f}, {scale * d.high:+.{digits}f}]"
-
-
-def _percent(d: PairedDifference) -> str:
-    return f"{100 * d.mean:+.2f}% [{100 * d.low:+.2f}, {100 * d.high:+.2f}]"
+    return f"{scale * d.mean:+.{digits}f}{unit} [{scale * d.low:+.{digits}f}, {scale * d.high:+.{digits}f}]"

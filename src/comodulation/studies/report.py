@@ -18,7 +18,7 @@ from ..report.page import Block, Details, Figure, Section, Text, Verdict, render
 from ..statistics import CrossedDifference, crossed_bootstrap
 from ..store import read_json, write_bytes, write_json
 from .cell_numbers import check_alike, checked_numbers
-from .claims import judge_claims, shown_p, strength
+from .claims import family_words, judge_claims, shown_p, strength
 from .diagnosis import Diagnosis, diagnose
 from .plan import PRIMARY
 from .reproduce import CELLS, STUDY, Study, study_config
@@ -42,9 +42,10 @@ from .tables import (
     calibration_csv,
     calibration_rows,
     calibration_table,
-    comparisons_table,
+    comparisons_tables,
     diagnosis_table,
     group_table,
+    judged_together,
     main_table,
     mechanism_table,
     methods_table,
@@ -201,7 +202,7 @@ def _sections(
         ),
         Section("Methods", [methods_table(results)]),
         Section(
-            "All comparisons", [Details("Every pair, metric, variant and readout", [comparisons_table(comparisons)])]
+            "All comparisons", [Details("Every pair, metric, variant and readout", comparisons_tables(comparisons))]
         ),
     ]
     return sections
@@ -237,14 +238,17 @@ def describe(
     lines = [f"{title_of(study)}: {len(results)} cells, {len(study.seeds)} seeds", ""]
     for variant in VARIANTS:
         names = [row.label for row in study.plan().core if values(results, variant, "open", row.label, "accuracy")]
+        judged = judged_together(results, [(variant, "open", "accuracy", name, "attention") for name in names])
         if names:
-            lines.append(f"{variant:30s} accuracy      NLL    ECE   accuracy − attention")
+            lines.append(
+                f"{variant:30s} accuracy      NLL    ECE   accuracy − attention, {family_words(judged.values())}"
+            )
         for name in names:
             accuracy, nll, ece = (
                 mean(values(results, variant, "open", name, m).values()) for m in ("accuracy", "nll", "ece")
             )
-            d = compare(results, variant, "open", "accuracy", name, "attention").difference
-            against = "" if name == "attention" or d is None else f"   {interval(d, 100, 2).text}"
+            d = judged.get((variant, "open", "accuracy", name, "attention"))
+            against = "" if d is None else f"   {interval(d, 100, 2).text}"
             lines.append(f"  {shown_name(name):28s} {100 * accuracy:7.2f}%  {nll:7.3f}  {100 * ece:4.1f}%{against}")
     lines.append("")
     for v in verdicts:

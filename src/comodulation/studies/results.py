@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import InputError
 from ..evaluation import METRICS
 from ..files import read_bounded
-from ..statistics import PairedDifference, holm, paired_difference
+from ..statistics import PairedDifference, as_family, paired_difference
 from ..store import MAX_JSON, read_arrays, read_json
 from .cell_numbers import checked_scores
 from .plan import PRIMARY
@@ -30,10 +30,21 @@ CELL_COLUMNS = (
     "seconds",
 )  # fmt: skip
 COMPARISON_COLUMNS = (
-    "variant", "readout", "metric", "a", "b", "n", "difference", "low", "high", "p_t", "p_wilcoxon", "p_holm",
+    "variant", "readout", "metric", "a", "b", "n", "difference", "low", "high", "p_t", "p_wilcoxon", "p_holm", "family",
+    "low_family", "high_family",
 )  # fmt: skip
 # Against what comodulation is compared, everywhere; the first is the primary comparison's.
-REFERENCES = ("attention", "class-mask", "task-bias", "decoder-gains", "ia3", "film", "hard-sharing", "base")
+REFERENCES = (
+    "attention",
+    "class-mask",
+    "local-mask",
+    "task-bias",
+    "decoder-gains",
+    "ia3",
+    "film",
+    "hard-sharing",
+    "base",
+)
 
 
 @dataclass(frozen=True)
@@ -56,8 +67,9 @@ class Comparison:
         variant, readout, metric: where.
         a, b: names of rows; the difference is a - b.
         seeds: the seeds both have.
-        difference: None with fewer than two seeds: said, not computed.
-        p_holm: adjusted over the secondary comparisons; nan for the primary one.
+        difference: alone; None with fewer than two seeds: said, not computed.
+        judged: the same as one of its table's family, which decides; the primary comparison's as it stands. None as
+            ``difference``, or where it has not been put into a table (``as_table``).
     """
 
     variant: str
@@ -67,11 +79,16 @@ class Comparison:
     b: str
     seeds: tuple[int, ...]
     difference: PairedDifference | None
-    p_holm: float = math.nan
+    judged: PairedDifference | None = None
 
     @property
     def primary(self) -> bool:
         return (self.variant, self.readout, self.metric, self.a, self.b) == PRIMARY
+
+    @property
+    def p_holm(self) -> float:
+        """Adjusted over the table's secondary comparisons; nan for the primary one."""
+        return math.nan if self.primary or self.judged is None else self.judged.p
 
 
 def read_results(folder: Path, cells: Iterable[Cell]) -> list[Result]:
@@ -175,10 +192,19 @@ def compare(results: Sequence[Result], variant: str, readout: str, metric: str, 
     return Comparison(variant, readout, metric, a, b, seeds, difference)
 
 
+def as_table(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Comparisons that are shown together, judged as one family; the primary one, named beforehand, is read as it stands."""
+    members = as_family([None if item.primary else item.difference for item in comparisons])
+    return [
+        replace(item, judged=item.difference if item.primary else member)
+        for item, member in zip(comparisons, members, strict=True)
+    ]
+
+
 def all_comparisons(results: Sequence[Result]) -> list[Comparison]:
     """Every comparison of the study: comodulation with its rivals, and options and combinations with their method.
 
-    Holm's correction runs over all that have a p value but the primary one.
+    Those of one variant, readout and metric are a table, and judged together.
     """
     found = []
     names: dict[tuple[str, str], list[str]] = {}
@@ -188,11 +214,7 @@ def all_comparisons(results: Sequence[Result]) -> list[Comparison]:
             place.append(result.name)
     for (variant, readout), present in names.items():
         for metric in METRICS:
-            found += [compare(results, variant, readout, metric, a, b) for a, b in pairs(present)]
-    adjusted = [place for place, item in enumerate(found) if item.difference is not None and not item.primary]
-    p_values = [found[place].difference.p for place in adjusted]  # type: ignore[union-attr]
-    for number, p in zip(adjusted, holm(p_values) if p_values else [], strict=True):
-        found[number] = replace(found[number], p_holm=float(p))
+            found += as_table([compare(results, variant, readout, metric, a, b) for a, b in pairs(present)])
     return found
 
 
@@ -221,11 +243,16 @@ def cells_csv(results: Sequence[Result], more: Sequence[str] = ()) -> str:
 
 
 def comparisons_csv(comparisons: Sequence[Comparison]) -> str:
-    """One row a comparison. Those with fewer than two seeds have n and no numbers."""
+    """One row a comparison. Those with fewer than two seeds have n and no numbers.
+
+    The interval ``low, high`` and ``p_t`` are of the comparison alone; ``p_holm``, ``low_family`` and ``high_family`` are adjusted
+    for the ``family`` comparisons of its table.
+    """
     rows = []
     for item in comparisons:
-        d = item.difference
-        numbers = [d.mean, d.low, d.high, d.p, d.p_wilcoxon, item.p_holm] if d else [math.nan] * 6
+        d, own = item.difference, item.judged
+        numbers: list[float] = [d.mean, d.low, d.high, d.p, d.p_wilcoxon, item.p_holm] if d else [math.nan] * 6
+        numbers += [own.family, own.low, own.high] if own else [math.nan] * 3
         rows.append([item.variant, item.readout, item.metric, item.a, item.b, len(item.seeds), *numbers])
     return _csv(COMPARISON_COLUMNS, rows)
 

@@ -28,7 +28,7 @@ from .rows import Cell, Row
 DIVERGED = 1e3  # stands for the NLL of a trial without one
 SEARCH_SEED = 100  # not among the seeds that are compared
 LAYERS = ("hard-sharing", "gradient-aggregation", "task-routing", "maximum-roaming", "fine-tuning")
-FREE = ("base", "class-mask")  # nothing to learn, nothing to search
+FREE = ("base", "class-mask", "local-mask")  # nothing to learn, nothing to search
 
 # Ranges of the learning rate, log-uniform, set so that no best trial lies at an end.
 RATES = {

@@ -34,6 +34,7 @@ from .reproduce import CELLS, ILLUSTRATION, Study
 from .results import (
     Comparison,
     Result,
+    as_table,
     read_gains,
     scores_by_seed,
     values,
@@ -65,19 +66,23 @@ def draw_figures(
             "far below.",
         )  # fmt: skip
     for variant in VARIANTS:
-        rows_of = []
-        for c in comparisons:
-            wanted = (c.variant, c.readout, c.metric, c.a) == (variant, "open", "accuracy", "comodulation")
-            if wanted and (d := c.difference) is not None and c.b not in ("base", "hard-sharing"):
-                label = f"comodulation − {shown_name(c.b)}"
-                rows_of.append(ForestRow(label, 100 * d.mean, 100 * d.low, 100 * d.high, d.decided))
+        shown_pairs = [
+            c
+            for c in comparisons
+            if (c.variant, c.readout, c.metric, c.a) == (variant, "open", "accuracy", "comodulation")
+            and c.b not in ("base", "hard-sharing")
+        ]
+        rows_of = [
+            ForestRow(f"comodulation − {shown_name(c.b)}", 100 * d.mean, 100 * d.low, 100 * d.high, d.decided)
+            for c in as_table(shown_pairs)
+            if (d := c.judged) is not None
+        ]
         if rows_of:
             add(
                 f"differences_{variant}", forest_figure(rows_of, xlabel="difference in accuracy (points)"),
                 f"Comodulation against its rivals, {variant} variant",
                 "How to read it: to the right of the line, comodulation is more accurate. Bars are 95% t intervals "
-                "over seeds; "
-                "filled where they exclude 0.",
+                "over seeds, simultaneous for all but the primary comparison; filled where they exclude 0.",
             )  # fmt: skip
     shown = [name for name in SHOWN if values(results, "residual", "open", name, "accuracy")]
     bins = {shown_name(name): _calibration(folder, results, name) for name in shown if name != "base"}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ from ..errors import InputError
 from ..evaluation import METRICS
 from ..methods import METHODS
 from ..report.page import Block, Table
-from ..statistics import paired_by_task
-from .claims import relative_to_hard_sharing
+from ..statistics import PairedDifference, as_family, paired_by_task
+from .claims import family_words, relative_to_hard_sharing
 from .diagnosis import Diagnosis
 from .plan import PRIMARY
 from .reproduce import CELLS, Study, ablated, search_path
 from .results import (
     Comparison,
     Result,
+    as_table,
     compare,
     primary_scores,
     scores_by_seed,
@@ -31,18 +33,43 @@ from .search import at_an_end, best_settings, read_trials
 from .study_figures import as_logs
 from .words import interval, mean, parameters, shown_name, spread
 
+PRIMARY_APART = " (the primary comparison, comodulation's accuracy minus attention's, stands alone)"
+Compared = tuple[str, str, str, str, str]  # variant, readout, metric, a, b
+
+
+def judged_together(results: Sequence[Result], wanted: Iterable[Compared]) -> dict[Compared, PairedDifference | None]:
+    """The differences that one table shows, judged as one family.
+
+    A row is not compared with itself, and a difference that is shown both ways round is one comparison.
+    """
+    keys = [key for key in dict.fromkeys(wanted) if key[3] != key[4]]
+    single = [key for place, key in enumerate(keys) if _reversed(key) not in keys[:place]]
+    found = dict(zip(single, as_table([compare(results, *key) for key in single]), strict=True))
+    judged = {key: item.judged for key, item in found.items()}
+    for key in keys:
+        if key not in judged:
+            d = judged[_reversed(key)]
+            judged[key] = None if d is None else replace(d, mean=-d.mean, low=-d.high, high=-d.low)
+    return judged
+
+
+def _reversed(key: Compared) -> Compared:
+    variant, readout, metric, a, b = key
+    return variant, readout, metric, b, a
+
 
 def main_table(study: Study, results: Sequence[Result], variant: str) -> Table:
     """Every method in the open readout, and its differences from attention."""
     plan = study.plan()
+    names = [row.label for row in (*plan.core, *plan.others, *plan.layers, *plan.aggregation)]
+    names = [name for name in names if values(results, variant, "open", name, "accuracy")]
+    judged = judged_together(
+        results, [(variant, "open", m, name, "attention") for name in names for m in ("accuracy", "nll", "ece")]
+    )
     rows = []
-    for name in (row.label for row in (*plan.core, *plan.others, *plan.layers, *plan.aggregation)):
+    for name in names:
         found = {m: values(results, variant, "open", name, m) for m in (*METRICS, "scaled.ece", "seconds")}
-        if not found["accuracy"]:
-            continue
-        against = {
-            m: compare(results, variant, "open", m, name, "attention").difference for m in ("accuracy", "nll", "ece")
-        }
+        against = {m: judged.get((variant, "open", m, name, "attention")) for m in ("accuracy", "nll", "ece")}
         rows.append(
             [
                 shown_name(name),
@@ -64,8 +91,9 @@ def main_table(study: Study, results: Sequence[Result], variant: str) -> Table:
         "Brier", "learned", "seconds",
     )  # fmt: skip
     caption = (
-        f"**{variant.capitalize()} variant.** Test split, mean (± sd) over seeds; differences from attention with 95% t "
-        "intervals. ECE scaled: after temperature scaling on validation data. Seconds: of training, in one process of several."
+        f"**{variant.capitalize()} variant.** Test split, mean (± sd) over seeds; differences from attention with "
+        f"{family_words(judged.values())}{PRIMARY_APART if variant == PRIMARY[0] else ''}. ECE scaled: after temperature scaling "
+        "on validation data. Seconds: of training, in one process of several."
     )
     return Table(columns, rows, caption, {"learned": ","})
 
@@ -76,24 +104,29 @@ def bias_table(results: Sequence[Result], variant: str) -> Table | None:
         "task-bias",
         *(f"{method} task_bias=True" for method in ("attention", "decoder-gains", "ia3", "comodulation")),
     ]
+    names = [name for name in names if values(results, variant, "open", name, "accuracy")]
+    pairs = [("accuracy", "task-bias"), ("accuracy", "attention task_bias=True"), ("nll", "task-bias")]
+    judged = judged_together(results, [(variant, "open", m, name, other) for name in names for m, other in pairs])
     rows = []
     for name in names:
+        against = [judged.get((variant, "open", m, name, other)) for m, other in pairs]
         accuracy = values(results, variant, "open", name, "accuracy")
-        if not accuracy:
-            continue
         row: list[object] = [shown_name(name), len(accuracy), spread(accuracy, 100, 2)]
-        for other in ("task-bias", "attention task_bias=True"):
-            row.append(interval(compare(results, variant, "open", "accuracy", name, other).difference, 100, 2))
+        row += [interval(d, 100, 2) for d in against[:2]]
         row.append(spread(values(results, variant, "open", name, "nll"), 1, 3, with_sd=False))
-        row.append(interval(compare(results, variant, "open", "nll", name, "task-bias").difference, 1, 3))
+        row.append(interval(against[2], 1, 3))
         rows.append(row)
     columns = ("method", "seeds", "accuracy, %", "− task bias", "− attention with it", "NLL", "− task bias, NLL")
-    caption = f"**{variant.capitalize()} variant, open readout, beside a task bias.** Differences with 95% t intervals over seeds."
+    caption = f"**{variant.capitalize()} variant, open readout, beside a task bias.** Differences with "
+    caption += f"{family_words(judged.values())}."
     return Table(columns, rows, caption) if len(rows) > 1 else None
 
 
 def short_table(results: Sequence[Result], variant: str, readout: str) -> Table:
     names = list(dict.fromkeys(r.name for r in results if (r.cell.variant, r.cell.readout) == (variant, readout)))
+    judged = judged_together(
+        results, [(variant, readout, "accuracy", name, other) for name in names for other in ("base", "attention")]
+    )
     rows = []
     for name in names:
         accuracy = values(results, variant, readout, name, "accuracy")
@@ -102,34 +135,37 @@ def short_table(results: Sequence[Result], variant: str, readout: str) -> Table:
             spread(values(results, variant, readout, name, m), s, d, with_sd=False)
             for m, s, d in (("nll", 1, 3), ("ece", 100, 2))
         ]
-        row.append(interval(compare(results, variant, readout, "accuracy", name, "base").difference, 100, 2))
-        row.append(interval(compare(results, variant, readout, "accuracy", name, "attention").difference, 100, 2))
+        row += [
+            interval(judged.get((variant, readout, "accuracy", name, other)), 100, 2) for other in ("base", "attention")
+        ]
         rows.append(row)
     columns = ("method", "seeds", "accuracy, %", "NLL", "ECE, %", "accuracy − base", "accuracy − attention")
     return Table(
         columns,
         rows,
-        f"**{variant.capitalize()} variant, {readout} readout.** Differences with 95% t intervals over seeds.",
+        f"**{variant.capitalize()} variant, {readout} readout.** Differences with {family_words(judged.values())}.",
     )
 
 
 def binary_table(results: Sequence[Result], variant: str) -> Table | None:
     """Metrics of binary tasks, macro over tasks, and the relative improvement over hard sharing."""
     names = dict.fromkeys(r.name for r in results if r.cell.variant == variant and "binary" in r.numbers)
+    keys = [(name, m) for name in names if name != "hard-sharing" for m in ("accuracy", "balanced_accuracy", "f1")]
+    relative = as_family([relative_to_hard_sharing(results, variant, *key) for key in keys])
+    judged = dict(zip(keys, relative, strict=True))
     rows = []
     for name in names:
         row: list[object] = [shown_name(name), len(values(results, variant, "open", name, "accuracy"))]
         for metric in BINARY_METRICS:
             row.append(spread(values(results, variant, "open", name, f"binary.macro.{metric}"), 100, 2, with_sd=False))
         for metric in ("accuracy", "balanced_accuracy", "f1"):
-            same = name == "hard-sharing"
-            row.append(interval(None if same else relative_to_hard_sharing(results, variant, name, metric), 100, 2))
+            row.append(interval(judged.get((name, metric)), 100, 2))
         rows.append(row)
     shown = [f"{metric.replace('_', ' ')}, %" for metric in BINARY_METRICS]
     columns = ("method", "seeds", *shown, "accuracy, relative %", "balanced, relative %", "F1, relative %")
     caption = (
         f"**{variant.capitalize()} variant.** Means over tasks. Relative: improvement over hard sharing, task by task, in per "
-        "cent of its value, with 95% t intervals over seeds."
+        f"cent of its value, with {family_words(relative)}."
     )
     return Table(columns, rows, caption) if rows else None
 
@@ -180,6 +216,8 @@ def options_table(results: Sequence[Result]) -> list[Block]:
 
 
 def _rows_against(results: Sequence[Result], names: Sequence[str], reference: str, caption: str, shown: Any) -> Table:
+    pairs = (("accuracy", 100, 2), ("nll", 1, 3))
+    judged = judged_together(results, [("residual", "open", m, name, reference) for name in names for m, *_ in pairs])
     rows = []
     for name in names:
         row: list[object] = [shown(name), len(values(results, "residual", "open", name, "accuracy"))]
@@ -187,12 +225,11 @@ def _rows_against(results: Sequence[Result], names: Sequence[str], reference: st
             row.append(
                 spread(values(results, "residual", "open", name, metric), scale, digits, with_sd=metric == "accuracy")
             )
-        for metric, scale, digits in (("accuracy", 100, 2), ("nll", 1, 3)):
-            row.append(
-                interval(compare(results, "residual", "open", metric, name, reference).difference, scale, digits)
-            )
+        for metric, scale, digits in pairs:
+            row.append(interval(judged.get(("residual", "open", metric, name, reference)), scale, digits))
         rows.append(row)
-    return Table(("method", "seeds", "accuracy, %", "NLL", "ECE, %", "Δ accuracy", "Δ NLL"), rows, caption)
+    columns = ("method", "seeds", "accuracy, %", "NLL", "ECE, %", "Δ accuracy", "Δ NLL")
+    return Table(columns, rows, f"{caption} Δ with {family_words(judged.values())}.")
 
 
 def calibration_rows(folder: Path, results: Sequence[Result]) -> list[list[Any]]:
@@ -302,9 +339,11 @@ def task_table(folder: Path, study: Study, results: Sequence[Result]) -> Table |
             f"{folder / CELLS / first.cell.key}.json names {len(names)} tasks, its scores are of {len(numbers)} tasks"
         )
     rows = []
-    for entry in paired_by_task(left, right, task):
-        name = names[numbers.index(int(entry.task))]
-        d, mine = entry.difference, left[:, task == entry.task].mean()
+    entries = paired_by_task(left, right, task)
+    judged = as_family([entry.difference for entry in entries])
+    for entry, d in zip(entries, judged, strict=True):
+        assert d is not None
+        name, mine = names[numbers.index(int(entry.task))], left[:, task == entry.task].mean()
         rows.append(
             [
                 name.replace("_", " "),
@@ -312,13 +351,13 @@ def task_table(folder: Path, study: Study, results: Sequence[Result]) -> Table |
                 100 * mine,
                 100 * (mine - d.mean),
                 interval(d, 100, 2),
+                entry.difference.p,
                 d.p,
-                entry.p_holm,
             ]
         )
     columns = ("task", "predictions", "comodulation, %", "attention, %", "difference", "p", "p, Holm")
     shown = f"{variant} variant, open readout, {len(found.seeds)} seeds"
-    caption = f"Accuracy by task, {shown}; Holm's correction over the tasks."
+    caption = f"Accuracy by task, {shown}; {family_words(judged)}, Holm's correction over the tasks."
     return Table(
         columns, rows, caption, {"comodulation, %": ".1f", "attention, %": ".1f", "p": ".3g", "p, Holm": ".3g"}
     )
@@ -337,30 +376,35 @@ def diagnosis_table(diagnoses: Sequence[Diagnosis]) -> Table:
 def others_table(
     folder: Path, study: Study, results: Sequence[Result], others: Mapping[str, tuple[Study, list[Result]]]
 ) -> Table:
+    pairs = (
+        ("accuracy", "attention"),
+        ("accuracy", "ia3"),
+        ("accuracy", "class-mask"),
+        ("nll", "attention"),
+        ("ece", "attention"),
+    )
+    places = [(own, found, v) for own, found in ((study, results), *others.values()) for v in VARIANTS]
+    compared = [
+        (own, compare(found, variant, "open", metric, "comodulation", rival))
+        for own, found, variant in places
+        for metric, rival in pairs
+    ]
+    # This study's primary comparison stands alone; another's is one of the rows here.
+    judged = as_family([None if own is study and c.primary else c.difference for own, c in compared])
+    shown = iter([c.difference if d is None else d for (_, c), d in zip(compared, judged, strict=True)])
     rows = []
-    for own, found in ((study, results), *others.values()):
-        for variant in VARIANTS:
-            row: list[object] = [f"{own.config.backbone.name}, {own.config.backbone.image_size} px", variant]
-            for rival in ("attention", "ia3", "class-mask"):
-                row.append(
-                    interval(compare(found, variant, "open", "accuracy", "comodulation", rival).difference, 100, 2)
-                )
-            for metric, scale, digits in (("nll", 1, 3), ("ece", 100, 2)):
-                row.append(
-                    interval(
-                        compare(found, variant, "open", metric, "comodulation", "attention").difference, scale, digits
-                    )
-                )
-            row.append(len(values(found, variant, "open", "comodulation", "accuracy")))
-            rows.append(row)
+    for own, found, variant in places:
+        row: list[object] = [f"{own.config.backbone.name}, {own.config.backbone.image_size} px", variant]
+        row += [interval(next(shown), *((1, 3) if metric == "nll" else (100, 2))) for metric, _ in pairs]
+        row.append(len(values(found, variant, "open", "comodulation", "accuracy")))
+        rows.append(row)
     columns = (
         "backbone", "variant", "accuracy − attention", "accuracy − IA3 style", "accuracy − class mask", "NLL − "
         "attention",
         "ECE − attention", "seeds",
     )  # fmt: skip
-    return Table(
-        columns, rows, "Comodulation minus its rivals on every backbone tried, with 95% t intervals over seeds."
-    )
+    caption = f"Comodulation minus its rivals on every backbone tried, with {family_words(judged)}{PRIMARY_APART}."
+    return Table(columns, rows, caption)
 
 
 def search_table(folder: Path, study: Study) -> Table:
@@ -430,23 +474,34 @@ def methods_table(results: Sequence[Result]) -> Table:
     )
 
 
-def comparisons_table(comparisons: Sequence[Comparison]) -> Table:
+def comparisons_tables(comparisons: Sequence[Comparison]) -> list[Block]:
+    """A table for each variant, readout and metric: what is judged together is shown together."""
+    found: dict[tuple[str, str, str], list[Comparison]] = {}
+    for c in comparisons:
+        found.setdefault((c.variant, c.readout, c.metric), []).append(c)
+    return [_comparisons_table(*place, own) for place, own in found.items()]
+
+
+def _comparisons_table(variant: str, readout: str, metric: str, comparisons: Sequence[Comparison]) -> Table:
+    scale, digits = (100, 2) if metric in ("accuracy", "ece") else (1, 3)
     rows = []
     for c in comparisons:
-        scale, digits = (100, 2) if c.metric in ("accuracy", "ece") else (1, 3)
-        d = c.difference
-        numbers = [d.p, d.p_wilcoxon, c.p_holm] if d else [None] * 3
+        numbers = [c.difference.p, c.difference.p_wilcoxon, c.p_holm] if c.difference else [None] * 3
         rows.append(
             [
                 f"{shown_name(c.a)} − {shown_name(c.b)}",
-                c.variant,
-                c.readout,
-                c.metric,
                 len(c.seeds),
-                interval(d, scale, digits),
+                interval(c.judged, scale, digits),
+                interval(c.difference, scale, digits),
                 *numbers,
             ]
         )
-    columns = ("pair", "variant", "readout", "metric", "seeds", "difference", "p, t-test", "p, Wilcoxon", "p, Holm")
-    caption = "Accuracy and ECE in points. Holm's correction runs over all but the primary comparison."
+    columns = ("pair", "seeds", "difference", "alone", "p, t-test", "p, Wilcoxon", "p, Holm")
+    unit = " (points)" if scale == 100 else ""
+    apart = PRIMARY_APART if (variant, readout, metric) == PRIMARY[:3] else ""
+    caption = (
+        f"**{variant.capitalize()} variant, {readout} readout, {metric}{unit}.** Differences with "
+        f"{family_words(c.judged for c in comparisons)}{apart}. Alone: the 95% interval of one difference, which describes and "
+        "does not decide."
+    )
     return Table(columns, rows, caption, {name: ".3g" for name in columns[-3:]})

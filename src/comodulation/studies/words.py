@@ -16,6 +16,7 @@ from .rows import Row
 NAMES = {
     "base": "no task",
     "class-mask": "class mask",
+    "local-mask": "mask at each column",
     "task-bias": "task bias",
     "decoder-gains": "decoder gains, learned",
     "ia3": "IA3 style",
