@@ -578,7 +578,7 @@ class Comodulated(nn.Module):
                 (gradient,) = torch.autograd.grad(found[0].float().sum(), source, allow_unused=True)
             except torch.OutOfMemoryError:
                 raise
-            except RuntimeError as error:  # an operation without a derivative, such as a quantised layer's
+            except RuntimeError as error:  # an operation without a derivative, or one whose input was changed in place
                 raise self._no_gradient(f" ({str(error).splitlines()[0]})") from error
         if gradient is None:
             raise self._no_gradient()
@@ -602,7 +602,7 @@ class Comodulated(nn.Module):
     def _no_gradient(self, reason: str = "") -> InputError:
         return InputError(
             f"no gradient passes between layers {self.encoders[0].name!r} and {self.decoder.name!r}{reason}: what lies between is "
-            "detached, quantised or rounded, or the second does not depend on the first, so that couplings could not be learned "
+            "detached, quantised, rounded or changed in place, or the second does not depend on the first, so that couplings could not be learned "
             "and gains would be those of rounding; name layers with no such part between them, or adapt the network before it is "
             "quantised"
         )
