@@ -97,8 +97,8 @@ LABELS = {
     "label alone": (["--label", "fine_label"], "need both --group and --label"),
     "unknown attribute": (["--attribute", "wram"], r"unknown column 'wram'; did you mean 'warm'\?"),
     "attribute twice": (["--attribute", "warm", "--attribute", "warm"], "an attribute is given twice: warm, warm"),
-    "not binary": (["--attribute", "counted"], r"column 'counted', row 2: 2 is not binary, expected 0 or 1"),
-    "all missing": (["--attribute", "all_missing"], "column 'all_missing' .* has no labels: every cell is missing"),
+    "not binary": (["--attribute", "counted"], r"column 'counted', row 2: '2' is not binary, expected 0 or 1"),
+    "all missing": (["--attribute", "all_missing"], "has no labels of 'all_missing': every cell is missing"),
     "method for classes": (
         ["--attribute", "warm", "--method", "class-mask"],
         "'class-mask' is for tasks of kind classes",
@@ -129,13 +129,22 @@ def one_grey(table, features):
 
 
 DATA = {
-    "infinite label": (at_row(5, "fine_label", math.inf), "column 'fine_label': label inf is not an integer"),
-    "fractional label": (at_row(5, "fine_label", 2.5), r"column 'fine_label': label 2\.5 is not an integer"),
+    "infinite label": (
+        at_row(5, "fine_label", math.inf),
+        r"column 'fine_label' of .* holds numbers that are no classes, first inf ",
+    ),
+    "fractional label": (
+        at_row(5, "fine_label", 2.5),
+        r"column 'fine_label' of .* holds numbers that are no classes, first 2\.5 ",
+    ),
     "negative label": (
         at_row(5, "fine_label", -1, "int64"),
-        "class -1 is negative; missing labels are null, NaN or empty",
+        r"holds numbers that are no classes, first -1 \(row 5\); missing labels are empty cells",
     ),
-    "infinite group": (at_row(5, "coarse_label", -math.inf), "column 'coarse_label': label -inf is not an integer"),
+    "infinite group": (
+        at_row(5, "coarse_label", -math.inf),
+        r"column 'coarse_label' of .* holds numbers that are no classes, first -inf ",
+    ),
     "column all missing": (
         plain("int64", fine_label=lambda number: None),
         "column 'fine_label' of .* has no labels: every cell is missing",

@@ -149,6 +149,7 @@ def test_an_uncoupled_task_does_not_feel_the_modulator():
     method, features = fitted()
     with torch.no_grad():
         method.head.controller.embedding.weight[1] = 0
+    method.head.task_gains = torch.rand(3, 12) * 2  # of these couplings
     seen = inspect(method, features, 1, GRID, SAMPLE)
     assert (seen.modulated.factors == 1).all()
     assert (seen.modulated.slope == 0).all()
@@ -187,8 +188,8 @@ def test_the_gains_shown_are_those_the_task_multiplies_by(name, options):
     assert (seen.encoder_gains is not None) == (name in ENCODER and not options)
     assert (seen.decoder_gains is not None) == (name in DECODER)
     assert (seen.modulated is not None) == (name == "comodulation")
-    if name in ("class-mask", "film"):
-        return  # a mask of outputs, and a gain inside the rectification
+    if name in ("class-mask", "local-mask", "film"):
+        return  # masks of outputs, and a gain inside the rectification
     encoder = torch.ones(8) if seen.encoder_gains is None else seen.encoder_gains
     decoder = torch.ones(12) if seen.decoder_gains is None else seen.decoder_gains
     with torch.no_grad():

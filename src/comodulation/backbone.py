@@ -197,11 +197,15 @@ def _judge(settings: BackboneSettings, architecture: str, channels: int | None) 
                 model = timm.create_model(architecture, pretrained=False, img_size=settings.image_size)
             except TypeError:
                 model = timm.create_model(architecture, pretrained=False)
-        found = model.feature_info.channels()[settings.layer]
-    except Exception:  # a few architectures compute with values while they are built, or say nothing of their features
+    except Exception:  # a few architectures compute with values while they are built
         return
     check_fits(model, f"backbone {settings.name!r}")
-    if channels is not None and found != channels:
+    stages = getattr(model, "feature_info", None)
+    try:
+        found = channels if channels is None or stages is None else int(stages[settings.layer]["num_chs"])
+    except (IndexError, KeyError):  # not that many stages, which is said where the features are taken
+        return
+    if found != channels:
         raise InputError(
             f"backbone {settings.name!r} has features of {found} channels at layer {settings.layer}, expected {channels}: the "
             "layers were trained on another one"
