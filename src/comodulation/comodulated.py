@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -41,14 +40,14 @@ from .neurons import Neurons
 from .padding import AUTO, is_cached, mask_at, positions_that_count
 from .precision import autocasts, outside_autocast
 from .rectified import NotRectified, nearest_rectified
-from .replay import Call, Edit, Layer, Recording, activity_of, with_activity
+from .replay import Call, Edit, Layer, Recording, edited
 from .stored_gains import Origin, check_all, check_origin, follow_state_dicts
 from .tangents import directional_derivative
 from .task_averages import TaskAverages
 
 # Networks that are switched off, in this thread (or asynchronous task) alone.
 _DISABLED: ContextVar[frozenset[int]] = ContextVar("disabled networks", default=frozenset())
-# Likewise those whose gains stay in place.
+# Networks whose gains stay in place (``under``), likewise.
 _PLACED: ContextVar[frozenset[int]] = ContextVar("networks with gains in place", default=frozenset())
 
 MODES = ("base", "attention", "comodulation")
@@ -177,43 +176,45 @@ class Comodulated(nn.Module):
 
     @contextmanager
     def under(self, task: int | Tensor) -> Iterator[nn.Module]:
-        """The model with a task's stored gains in place: while it lasts, every call of the model in this thread has them, those by
-        its own methods among them.
+        """The model with a task's stored gains in place: while it lasts, every call of the model and of its own methods has them.
 
             with net.under(2) as model:
                 text = model.generate(**prompt)
 
-        Layers may run any number of times then.
+        Layers may run any number of times then. Calls from other threads go on without these gains.
 
         Args:
-            task: of all inputs, or of each, integers ``(B,)``, where every run of the layers has these B inputs. Methods that
+            task: of all inputs, or of each, integers ``(B,)``, where every run of the two layers has these B inputs. Methods that
                 repeat inputs (beams, several answers to one prompt) need one task.
 
         Raises:
-            InputError: no stored gains (level `task`, ``store_task_gains``); this network itself called, which would have the gains
-                twice.
+            InputError: no stored gains (level `task`, ``store_task_gains``), or loaded ones of a network that has seen no inputs;
+                this network itself called, which has the gains twice.
             ValueError, IndexError: as in a call.
         """
-        self._refuse_placed()
         alone = isinstance(task, int)
         tasks = self._checked(torch.tensor([task], device=self._device) if isinstance(task, int) else task)
+        if id(self) in _PLACED.get():
+            raise InputError("gains of this network are in place; leave the `under` that it is in")
         if self.training or not self._stored():
+            raise InputError("gains that stay in place are stored ones; eval() and store_task_gains(batches) first")
+        sites = (*self.encoder_sites, self.decoder_site)
+        if not self._looked and any(site.neuron_dim is None for site in sites):
             raise InputError(
-                "gains that stay in place are stored ones: call eval() and store_task_gains(batches) first"
+                "the dimensions of the neurons are not known yet; give comodulate(...) an example, or call the network once"
             )
         with torch.no_grad():
             u = self.controller(tasks)
-            gains = self._gains_stored(tasks, u)
+            gains = self._gains_stored(u, tasks)
         factors = list(self._by_layer(u.exp())) if self._encoder == "gain" else []
-        token, handles = _PLACED.set(_PLACED.get() | {id(self)}), []
+        self._hold_still()
+        token = _PLACED.set(_PLACED.get() | {id(self)})
         try:
-            for layer, site, factor in [*factors, (self.decoder, self.decoder_site, gains)]:
-                handles.append(layer.module.register_forward_hook(_placing(layer, site, factor, alone)))
-            yield self.model
+            everything = [*factors, (self.decoder, self.decoder_site, gains)]
+            with edited({layer: _times(site, factor, alone=alone) for layer, site, factor in everything}):
+                yield self.model
         finally:
             _PLACED.reset(token)
-            for handle in handles:
-                handle.remove()
 
     @torch.no_grad()
     def store_task_gains(self, batches: Iterable[tuple[Any, Tensor]]) -> None:
@@ -376,9 +377,8 @@ class Comodulated(nn.Module):
             try:
                 yield Recording(self.model, args, kwargs, self.encoders, self._changed)
             except NotRectified as refused:
-                found = nearest_rectified(
-                    Call(self.model, args, kwargs), refused, self.encoders, self.decoder, self.decoder_site.batch_dim
-                )
+                call = Call(self.model, *copied((tuple(args), dict(kwargs))))
+                found = nearest_rectified(call, refused, self.encoders, self.decoder, self.decoder_site.batch_dim)
                 raise refused.with_choice(found) from None
 
     def _refuse_placed(self) -> None:
@@ -452,14 +452,14 @@ class Comodulated(nn.Module):
     def _gains(self, call: Call, tasks: Tensor, u: Tensor) -> Tensor:
         """Gains ``(B, D)``: stored ones; else by task from the batch in training at level `task`, else one for each input."""
         if self._stored():
-            return self._gains_stored(tasks, u)
+            return self._gains_stored(u, tasks)
         statistics = self._statistics(call, u)
         if self.training and self.modulation.level == "task":
             averaged = average_over_tasks(statistics, tasks, self.num_tasks)
             return self._link(averaged).index_select(0, tasks)
         return self._link(statistics)
 
-    def _gains_stored(self, tasks: Tensor, u: Tensor) -> Tensor:
+    def _gains_stored(self, u: Tensor, tasks: Tensor) -> Tensor:
         check_origin(self, u, tasks)
         assert self.task_gains is not None
         return self.task_gains.index_select(0, tasks)
@@ -579,12 +579,11 @@ class Comodulated(nn.Module):
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:  # an operation without a derivative, or one whose input was changed in place
-                if "use_reentrant=True" in str(error):  # such checkpoints refuse this question alone, not backward()
-                    self._learns = True
-                    return
-                raise self._no_gradient(f" ({str(error).splitlines()[0]})") from error
-        if gradient is None:
-            raise self._no_gradient()
+                if "use_reentrant" not in str(error):  # such a checkpoint has gradients for `backward` alone
+                    raise self._no_gradient(f" ({str(error).splitlines()[0]})") from error
+            else:
+                if gradient is None:
+                    raise self._no_gradient()
         self._learns = True
 
     def _check_reached(self, activity: Tensor, source: Tensor) -> None:
@@ -605,9 +604,9 @@ class Comodulated(nn.Module):
     def _no_gradient(self, reason: str = "") -> InputError:
         return InputError(
             f"no gradient passes between layers {self.encoders[0].name!r} and {self.decoder.name!r}{reason}: what lies between is "
-            "detached, quantised, rounded or changed in place, or the second does not depend on the first, so that couplings could not be learned "
-            "and gains would be those of rounding; name layers with no such part between them, or adapt the network before it is "
-            "quantised"
+            "detached, quantised, rounded or changed in place, or the second does not depend on the first; couplings could not be "
+            "learned, and gains would be those of rounding. Name layers with no such part between them, or adapt the network "
+            "before it is quantised"
         )
 
     def _fall_back(self, error: RuntimeError) -> None:
@@ -630,8 +629,13 @@ class Comodulated(nn.Module):
         raise NotRectified(layer, activity)
 
 
-def _times(site: Neurons, factor: Tensor) -> Edit:
-    return lambda activity: site.scaled(activity, factor)
+def _times(site: Neurons, factor: Tensor, *, alone: bool = False) -> Edit:
+    """Multiplies activity by a factor ``(B, N)``; ``alone``: by its one row, whatever the number of inputs."""
+
+    def times(activity: Tensor) -> Tensor:
+        return site.scaled(activity, factor.expand(activity.shape[site.batch_dim], -1) if alone else factor)
+
+    return times
 
 
 def _takes(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
@@ -641,21 +645,6 @@ def _takes(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     except TypeError:
         return False
     return True
-
-
-def _placing(layer: Layer, site: Neurons, factor: Tensor, alone: bool) -> Callable[..., Any]:
-    """A hook that multiplies a layer's activity; ``alone``: by the one row of the factor, whatever the number of inputs."""
-
-    thread = threading.get_ident()
-
-    def place(module: nn.Module, inputs: Any, output: Any) -> Any:
-        if threading.get_ident() != thread:
-            return None
-        activity = activity_of(output, layer)
-        rows = factor.expand(activity.shape[site.batch_dim], -1) if alone else factor
-        return with_activity(output, site.scaled(activity, rows), layer)
-
-    return place
 
 
 def _looks_like_tasks(value: Any) -> bool:

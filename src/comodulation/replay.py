@@ -11,8 +11,9 @@ Hooks that others have put on a model run as often as the layers they are on: wh
 from __future__ import annotations
 
 import copy
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -26,6 +27,9 @@ from .interception import Substitute, inside_checkpoint, substituted, without_fa
 from .precision import widened
 
 Edit = Callable[[Tensor], Tensor]
+
+# Edits that act in this thread (or asynchronous task), and in no other.
+_EDITS: ContextVar[frozenset[object]] = ContextVar("edits", default=frozenset())
 
 
 class _Reached(BaseException):
@@ -77,6 +81,30 @@ def _last_state(layer: nn.RNNBase, activity: Tensor, state: Any) -> Any:
     return (hidden, *state[1:]) if isinstance(state, tuple) else hidden
 
 
+@contextmanager
+def edited(edits: Mapping[Layer, Edit]) -> Iterator[None]:
+    """While it lasts, each run of a layer in this thread has the activity that its edit makes of the layer's own."""
+    here = object()
+    token = _EDITS.set(_EDITS.get() | {here})
+
+    def hook(layer: Layer, edit: Edit) -> Callable[..., Any]:
+        def replace(module: nn.Module, inputs: Any, output: Any) -> Any:
+            return with_activity(output, edit(activity_of(output, layer)), layer) if here in _EDITS.get() else None
+
+        return replace
+
+    handles = []
+    try:
+        for layer, edit in edits.items():
+            handles.append(layer.module.register_forward_hook(hook(layer, edit)))
+        with without_fast_path():
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        _EDITS.reset(token)
+
+
 def run(
     model: nn.Module,
     args: Sequence[Any],
@@ -100,46 +128,44 @@ def run(
             where there are to be some.
     """
     ran: list[str] = []
-    thread, learning = threading.get_ident(), torch.is_grad_enabled()
+    learning = torch.is_grad_enabled()
 
-    def hook(layer: Layer, edit: Edit) -> Callable[..., Any]:
-        def edited(module: nn.Module, inputs: Any, output: Any) -> Any:
-            if threading.get_ident() != thread:
-                return None
+    def once(layer: Layer, edit: Edit) -> Edit:
+        def edit_once(activity: Tensor) -> Tensor:
             if layer.name in ran:
                 raise InputError(
                     f"layer {layer.name!r} runs more than once in a call of the model; name a layer that runs once, such as "
                     "the block that holds it"
                 )
+            if layer is until and not _traced():
+                _check_ran([other for other in edits if other is not until], ran, until)
             ran.append(layer.name)
             if learning and not _traced():
                 _check_gradients(layer)
-            activity = edit(activity_of(output, layer))
+            activity = edit(activity)
             if layer is until and not _traced():
                 raise _Reached
-            return with_activity(output, activity, layer)
+            return activity
 
-        return edited
+        return edit_once
 
-    handles = []
     result = None
     try:
-        for layer, edit in edits.items():
-            handles.append(layer.module.register_forward_hook(hook(layer, edit)))
-        with without_fast_path():
+        with edited({layer: once(layer, edit) for layer, edit in edits.items()}):
             result = model(*args, **kwargs)
     except _Reached:
         pass
-    finally:
-        for handle in handles:
-            handle.remove()
-    for layer in edits:
+    _check_ran(edits, ran)
+    return result
+
+
+def _check_ran(layers: Iterable[Layer], ran: Sequence[str], until: Layer | None = None) -> None:
+    for layer in layers:
         if layer.name not in ran:
-            before = f" before {until.name!r}" if until is not None and until.name in ran else ""
+            before = "" if until is None else f" before {until.name!r}"
             raise InputError(
                 f"layer {layer.name!r} did not run{before} when the model was called; is it another branch, or later?"
             )
-    return result
 
 
 def _check_gradients(layer: Layer) -> None:
