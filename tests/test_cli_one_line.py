@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from command import comodulate, fit
+from synthetic import encode, picture
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_hosts_that_do_not_resolve(host, run):
 
 
 @pytest.mark.parametrize("raised", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), "torch"])
-def test_out_of_memory(raised, monkeypatch, run):
+def test_out_of_memory(raised, monkeypatch, run, tmp_path):
     """Python's own error, that of a GPU, and torch's on the CPU, which is really asked for too much."""
 
     def much(*arguments):
@@ -61,8 +62,9 @@ def test_out_of_memory(raised, monkeypatch, run):
             torch.empty(2**60, dtype=torch.uint8)
         raise raised
 
-    monkeypatch.setattr("comodulation.prediction.Run.predict", much)
-    outcome = comodulate("predict", run, "x.png")
+    (tmp_path / "x.png").write_bytes(encode(picture("red", 1)))
+    monkeypatch.setattr("comodulation.prediction.features_of_images", much)
+    outcome = comodulate("predict", run, tmp_path / "x.png")
     assert outcome.status == 1
     assert outcome.line.startswith("error: out of memory; what is finished is kept")
 

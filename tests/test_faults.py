@@ -244,7 +244,7 @@ def test_one_bit_of_a_tensor(tmp_path):
     content = bytearray(path.read_bytes())
     content[-7] ^= 4
     path.write_bytes(content)
-    with pytest.raises(InputError, match="is damaged: its tensors are not those that were written"):
+    with pytest.raises(InputError, match="is damaged: its content is not what was written"):
         read_tensors(path)
     save_file({"a": torch.ones(2)}, path)
     assert read_tensors(path)[1] == {}

@@ -34,6 +34,7 @@ from .store import (
     write_bytes,
 )
 from .tasks import TaskFamily
+from .written_metrics import read_metrics
 
 LOCK, CHECKPOINT = ".lock", "checkpoint.safetensors"
 ADDED = "added.json"  # claims a folder for tasks that are added to a run, as config.yaml does for a run
@@ -136,7 +137,7 @@ def sources(family: TaskFamily, labelled: Mapping[str, Labelled], backbone: str)
 
 def _check_sources(folder: Path, made_from: Mapping[str, Any], tell: Progress) -> None:
     """Raise InputError for a finished run that was made from something else."""
-    stored = read_json(folder / METRICS)
+    stored = read_metrics(folder / METRICS)
     before = (stored["added"][-1] if stored.get("added") else stored).get("made_from")
     if before is None:
         tell.message(
