@@ -16,7 +16,8 @@ Source: arXiv 2311.15053 (2023) for the mechanism; putting it between any two la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -25,10 +26,12 @@ from torch import Tensor, nn
 
 from .comodulated import Comodulated, arguments
 from .controller import Controller
+from .dimensions import look
 from .errors import InputError, choose
 from .mechanism import Modulation
 from .neurons import KINDS, Neurons, infer_width
-from .replay import Layer, run
+from .padding import AUTO
+from .replay import Layer
 
 ESTIMATORS = ("auto", "derivative", "quadrature")
 
@@ -47,6 +50,7 @@ def comodulate(
     neuron_dim: int | None = None,
     batch_dim: int = 0,
     neurons: str = "channel",
+    mask: str | None = AUTO,
     controller: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Comodulated:
@@ -67,11 +71,15 @@ def comodulate(
             after LayerNorm, invariant to sign, shift and scale (``layer_norm``; channels alone).
         encoder_width: number of encoder neurons, of each encoder layer; None reads it off ``example``, else off the layer's
             parameters.
-        neuron_dim: dimension of the neurons in encoder and decoder activity; None takes the one that has the layer's width,
-            in doubt 1, for activity of three dimensions the last.
+        neuron_dim: dimension of the neurons in encoder and decoder activity; None takes the one in which the layers before have
+            theirs (1 behind convolutions, the last behind linear layers); where none says it, the one that has the layer's
+            width, in doubt 1, for activity of three dimensions the last.
         batch_dim: dimension of the inputs in them; 1 for a recurrent layer without ``batch_first``.
         neurons: what a neuron is: a ``channel``, averaged over positions, or each ``position`` of each channel, so that tasks can
             name places (couplings ``(C H W,)`` of maps of the example's size, which is then needed, without ``neuron_dim``).
+        mask: name of the model's argument that says which positions count ``(B, L)``, so that padding is in no statistic: not 0
+            where one counts, or, where the name ends in ``padding_mask``, where it does not. ``auto``: ``attention_mask``,
+            ``src_key_padding_mask``, ``key_padding_mask`` or ``padding_mask``, where the model is given one. None: all count.
         controller: options of ``Controller``.
         **options: std, link, normalizer, beta, level, num_nodes, after_gain, as in ``Modulation``.
 
@@ -119,30 +127,49 @@ def comodulate(
         raise InputError(f"encoder {names} and decoder {decoder!r} must be different layers")
     if encoder_width is None or isinstance(encoder_width, int):
         encoder_width = [encoder_width or 0] * len(encoders)
-    model.requires_grad_(False).eval()
-    shapes = {} if example is None else _shapes(model, example, [*encoders, last])
-    sites = []
-    for layer, given in zip([*encoders, last], [*encoder_width, 0], strict=True):
-        inferred = None if neurons == "position" else infer_width(layer.module)
-        site = Neurons(layer.name, given or inferred, neuron_dim, batch_dim, neurons)
-        if layer in shapes:
-            seen = torch.empty(shapes[layer], device="meta")
-            if not given:
-                site = replace(site, width=None) if not _fits(site, seen) else site
-            site = site.as_in(seen)
-        if site.width is None and layer is not last:
-            raise InputError(
-                f"cannot tell the number of neurons of layer {layer.name!r} from its parameters; pass example= (one batch of "
-                "inputs) or encoder_width="
-            )
-        sites.append(site)
-    net = Comodulated(
-        model, encoders, last, sites, Controller(num_tasks, sum(site.width or 0 for site in sites[:-1]), **(controller or {})),
-        modulation, unrectified=unrectified, may_fall_back=estimator == "auto",
-    )  # fmt: skip
-    if example is not None:
-        net.check(example)
+    with _as_it_was_if_refused(model):
+        model.requires_grad_(False).eval()
+        args, kwargs = arguments(example)
+        shapes = {} if example is None else look(model, args, kwargs, [*encoders, last], batch_dim)
+        sites = []
+        for layer, given in zip([*encoders, last], [*encoder_width, 0], strict=True):
+            inferred = None if neurons == "position" else infer_width(layer.module)
+            site = Neurons(layer.name, given or inferred, neuron_dim, batch_dim, neurons)
+            if layer in shapes:
+                shape, dim = shapes[layer]
+                seen = torch.empty(shape, device="meta")
+                if not given:
+                    site = replace(site, width=None) if not _fits(site, seen) else site
+                site = site.at(dim, shape).as_in(seen)
+            if site.width is None and layer is not last:
+                raise InputError(
+                    f"cannot tell the number of neurons of layer {layer.name!r} from its parameters; pass example= (one batch of "
+                    "inputs) or encoder_width="
+                )
+            sites.append(site)
+        num_channels = sum(site.width or 0 for site in sites[:-1])
+        net = Comodulated(
+            model, encoders, last, sites, Controller(num_tasks, num_channels, **(controller or {})), modulation,
+            unrectified=unrectified, may_fall_back=estimator == "auto", mask=mask,
+        )  # fmt: skip
+        if example is not None:
+            net.check(example)
     return net
+
+
+@contextmanager
+def _as_it_was_if_refused(model: nn.Module) -> Iterator[None]:
+    """What is refused leaves a model in the mode, and with the learnable parameters, that it had."""
+    modes = {module: module.training for module in model.modules()}
+    learnable = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    try:
+        yield
+    except BaseException:
+        for module, training in modes.items():
+            module.training = training
+        for parameter, requires_grad in learnable.items():
+            parameter.requires_grad_(requires_grad)
+        raise
 
 
 def _layer(model: nn.Module, name: str, what: str) -> Layer:
@@ -164,23 +191,6 @@ def _refuse_compiled(model: nn.Module) -> None:
                 f"the model is {what}{where}, so that its layers cannot be reached; give the model itself, and compile what "
                 "comodulate returns"
             )
-
-
-@torch.no_grad()
-def _shapes(model: nn.Module, example: Any, layers: Sequence[Layer]) -> dict[Layer, torch.Size]:
-    """Shapes of the activity of layers for one batch of inputs."""
-    shapes: dict[Layer, torch.Size] = {}
-
-    def look(layer: Layer) -> Callable[[Tensor], Tensor]:
-        def edit(activity: Tensor) -> Tensor:
-            shapes[layer] = activity.shape
-            return activity
-
-        return edit
-
-    args, kwargs = arguments(example)
-    run(model, args, kwargs, {layer: look(layer) for layer in layers})
-    return shapes
 
 
 def _fits(site: Neurons, activity: Tensor) -> bool:

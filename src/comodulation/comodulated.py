@@ -7,18 +7,23 @@ call with two products.
 
 from __future__ import annotations
 
-import threading
+import dataclasses
+import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch.autograd import forward_ad
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
+from .call_state import copied
 from .controller import Controller, checked_task_ids, coupling
+from .dimensions import look
 from .errors import InputError, brief, choose, first_difference
 from .gains import (
     DecoderStatistics,
@@ -32,11 +37,18 @@ from .mechanism import Modulation
 from .modulation import modulation_factor
 from .named_tensors import copy_checked, hash_tensors
 from .neurons import Neurons
+from .padding import AUTO, is_cached, mask_at, positions_that_count
 from .precision import autocasts, outside_autocast
 from .rectified import NotRectified, nearest_rectified
-from .replay import Call, Edit, Layer, Recording, activity_of, with_activity
+from .replay import Call, Edit, Layer, Recording, edited
+from .stored_gains import Origin, check_all, check_origin, follow_state_dicts
 from .tangents import directional_derivative
 from .task_averages import TaskAverages
+
+# Networks that are switched off, in this thread (or asynchronous task) alone.
+_DISABLED: ContextVar[frozenset[int]] = ContextVar("disabled networks", default=frozenset())
+# Networks whose gains stay in place (``under``), likewise.
+_PLACED: ContextVar[frozenset[int]] = ContextVar("networks with gains in place", default=frozenset())
 
 MODES = ("base", "attention", "comodulation")
 UNRECTIFIED = ("refuse", "magnitude", "layer_norm")
@@ -45,7 +57,8 @@ UNRECTIFIED = ("refuse", "magnitude", "layer_norm")
 class Comodulated(nn.Module):
     """A frozen model with task modulation between some of its layers; made by ``comodulate``.
 
-    Called like the model, with task ids. One call at a time: concurrent calls wait for one another.
+    Called like the model, with task ids, and from any thread: a call changes nothing for what runs in others, be it this network,
+    another one on the same model, or the model itself.
 
     Attributes:
         model: the model itself.
@@ -67,6 +80,7 @@ class Comodulated(nn.Module):
         *,
         unrectified: str,
         may_fall_back: bool,
+        mask: str | None = AUTO,
     ) -> None:
         super().__init__()
         self.model, self.controller, self.modulation = model, controller, modulation
@@ -77,64 +91,68 @@ class Comodulated(nn.Module):
             raise InputError(
                 "unrectified='layer_norm' needs neurons='channel': LayerNorm's mean is over channels, at each position"
             )
-        self.may_fall_back = may_fall_back
+        self.may_fall_back, self.mask = may_fall_back, mask
+        self._looked = self._learns = False  # whether neurons have been found in activity, and gradients on their way
+        self.num_arguments: int | None = None  # positional ones of the model, as an example had them
         self.register_buffer("task_gains", None)
         like = next((value for value in model.parameters() if value.is_floating_point()), torch.empty(0))
         controller.to(like.device)
-        self._off = 0
-        self._placed = 0  # the thread whose gains stay in place (`under`)
         self._tried = False  # whether the derivative has been tried
         self._changed: set[nn.Module] = set()
-        self._lock = threading.RLock()
+        self.origin = Origin()
+        follow_state_dicts(self, "_decoder_width")
 
     @property
     def num_tasks(self) -> int:
         return self.controller.num_tasks
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lock": None}  # a copy has a lock of its own
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._lock = threading.RLock()
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "task_gains":  # gains that are put in place belong to the couplings of that moment
+            self.origin.forget() if value is None else self.origin.note(self.controller)
 
     # ---- calls ------------------------------------------------------------------------------------------------------
 
+    @torch.compiler.disable(
+        reason="comodulate changes the outputs of a model's layers by hooks that it sets in each call; compile "
+        "the model's parts, or export the network (comodulation.deployment.export_program)"
+    )
     def forward(self, *args: Any, task_ids: Tensor | None = None, mode: str = "comodulation", **kwargs: Any) -> Any:
         """What the model returns for its arguments, under tasks.
 
         Args:
             *args, **kwargs: of the model.
             task_ids: task of each input, integers ``(B,)``, mixed freely. Also taken from the last positional argument, if
-                that is a one-dimensional integer tensor and not the only one.
+                that is a one-dimensional integer tensor, and one more than the model's own: more than in the example that the
+                network was made with; without one, more than its ``forward`` takes.
             mode: ``comodulation``, ``attention`` (encoder gains alone) or ``base`` (as in ``disabled()``).
 
         Raises:
             ValueError, IndexError: task ids that are missing, of wrong shape or type, out of range.
-            InputError: what ``comodulate`` had no example to find.
+            InputError: what ``comodulate`` had no example to find; a last argument that may be the model's or the tasks.
         """
-        if task_ids is None and len(args) > 1 and _looks_like_tasks(args[-1]):
-            args, task_ids = args[:-1], args[-1]
+        if task_ids is None:
+            args, task_ids = self._split(args, kwargs)
         self._refuse_placed()
-        if self._off or choose(mode, MODES, "mode") == "base":
-            with self._lock:
-                return self.model(*args, **kwargs)
+        self._hold_still()
+        if id(self) in _DISABLED.get() or choose(mode, MODES, "mode") == "base":
+            return self.model(*args, **kwargs)
         tasks = self._checked(task_ids)
         # One pass will do where no gain has to be computed from this input: nothing to keep then.
         if mode == "attention" or self._stored():
-            with self._lock:
-                return self._answer(Call(self.model, args, kwargs), tasks, mode)
+            self._look(args, kwargs)
+            return self._answer(Call(self.model, args, kwargs), tasks, mode)
         with self._recording(args, kwargs) as call:
             return self._answer(call, tasks, mode)
 
     @contextmanager
     def disabled(self) -> Iterator[Comodulated]:
-        """While it lasts, the model itself answers, with task ids or without."""
-        self._off += 1
+        """While it lasts, the model itself answers in this thread, with task ids or without."""
+        token = _DISABLED.set(_DISABLED.get() | {id(self)})
         try:
             yield self
         finally:
-            self._off -= 1
+            _DISABLED.reset(token)
 
     def all_tasks(self, *args: Any, tasks: Tensor | None = None, mode: str = "comodulation", **kwargs: Any) -> Any:
         """What the model returns for its arguments under each of some tasks; all before the encoder is computed once.
@@ -145,14 +163,16 @@ class Comodulated(nn.Module):
             mode: as in a call.
 
         Returns:
-            As the model, with k B inputs in place of B: all inputs under the first task, then under the second, ...
+            As the model, its tensors for each task one after the other along their inputs: all inputs under the first task, then
+            under the second, ... ``(k B, ...)``. A number (a loss) becomes ``(k,)``, an object that differs between tasks a list.
         """
         tasks = torch.arange(self.num_tasks, device=self._device) if tasks is None else self._checked(tasks)
-        with self._recording(args, kwargs) as once:
+        with self._recording(args, kwargs) as call:
             batch_dim = self.decoder_site.batch_dim
-            call = once.repeated(len(tasks), batch_dim)
-            rows = once.activity.shape[batch_dim]
-            return self._answer(call, tasks.repeat_interleave(rows), mode)
+            rows = call.activity.shape[batch_dim]
+            call.given = False  # each task begins with what was given
+            answers = [self._answer(call, task.repeat(rows), mode) for task in tasks]
+        return joined_answers(answers, batch_dim, rows)
 
     @contextmanager
     def under(self, task: int | Tensor) -> Iterator[nn.Module]:
@@ -161,37 +181,40 @@ class Comodulated(nn.Module):
             with net.under(2) as model:
                 text = model.generate(**prompt)
 
-        Layers may run any number of times then. Calls from other threads wait.
+        Layers may run any number of times then. Calls from other threads go on without these gains.
 
         Args:
             task: of all inputs, or of each, integers ``(B,)``, where every run of the two layers has these B inputs. Methods that
                 repeat inputs (beams, several answers to one prompt) need one task.
 
         Raises:
-            InputError: no stored gains (level `task`, ``store_task_gains``); this network itself called, which has the gains twice.
+            InputError: no stored gains (level `task`, ``store_task_gains``), or loaded ones of a network that has seen no inputs;
+                this network itself called, which has the gains twice.
             ValueError, IndexError: as in a call.
         """
         alone = isinstance(task, int)
         tasks = self._checked(torch.tensor([task], device=self._device) if isinstance(task, int) else task)
-        with self._lock:
-            if self._placed or self.training or not self._stored():
-                wanted = (
-                    "leave the `under` that it is in" if self._placed else "eval() and store_task_gains(batches) first"
-                )
-                raise InputError(f"gains that stay in place are stored ones; {wanted}")
-            with torch.no_grad():
-                u, gains = self.controller(tasks), self._gains_stored(tasks)
-            factors = list(self._by_layer(u.exp())) if self._encoder == "gain" else []
-            handles = []
-            self._placed = threading.get_ident()
-            try:
-                for layer, site, factor in [*factors, (self.decoder, self.decoder_site, gains)]:
-                    handles.append(layer.module.register_forward_hook(_placing(layer, site, factor, alone)))
+        if id(self) in _PLACED.get():
+            raise InputError("gains of this network are in place; leave the `under` that it is in")
+        if self.training or not self._stored():
+            raise InputError("gains that stay in place are stored ones; eval() and store_task_gains(batches) first")
+        sites = (*self.encoder_sites, self.decoder_site)
+        if not self._looked and any(site.neuron_dim is None for site in sites):
+            raise InputError(
+                "the dimensions of the neurons are not known yet; give comodulate(...) an example, or call the network once"
+            )
+        with torch.no_grad():
+            u = self.controller(tasks)
+            gains = self._gains_stored(u, tasks)
+        factors = list(self._by_layer(u.exp())) if self._encoder == "gain" else []
+        self._hold_still()
+        token = _PLACED.set(_PLACED.get() | {id(self)})
+        try:
+            everything = [*factors, (self.decoder, self.decoder_site, gains)]
+            with edited({layer: _times(site, factor, alone=alone) for layer, site, factor in everything}):
                 yield self.model
-            finally:
-                self._placed = 0
-                for handle in handles:
-                    handle.remove()
+        finally:
+            _PLACED.reset(token)
 
     @torch.no_grad()
     def store_task_gains(self, batches: Iterable[tuple[Any, Tensor]]) -> None:
@@ -199,7 +222,9 @@ class Comodulated(nn.Module):
 
         Args:
             batches: of (inputs, task ids ``(B,)``), such as the controller's training data; inputs are a tensor, a tuple of
-                positional or a dict of keyword arguments. Tasks that do not occur keep the gains they have, at first 1.
+                positional or a dict of keyword arguments. Tasks that do not occur keep the gains they have, at first 1. Batches
+                that can be read more than once (a list, a DataLoader) are referred to: where the controller's weights are later
+                changed outside training (an earlier epoch's are loaded), the next call estimates the gains from them again.
 
         Raises:
             InputError: level `input`, which has no gains to store; no batches.
@@ -215,10 +240,19 @@ class Comodulated(nn.Module):
             averages.add(found, tasks)
         if averages.empty:
             raise InputError("no batches to estimate task gains from")
-        statistics, counts = averages.result()
-        gains = self._link(statistics)
-        before = torch.ones_like(gains) if self.task_gains is None else self.task_gains
-        self.task_gains = torch.where(counts[:, None] > 0, gains, before)
+        with torch.inference_mode(False):
+            statistics, counts = averages.result()
+            gains, seen = self._link(statistics), counts > 0
+            before = torch.ones_like(gains) if self.task_gains is None else self.task_gains
+            origin, known = self.origin, self.origin.couplings
+            self.task_gains = torch.where(seen[:, None], gains, before)
+            origin.couplings = known
+            origin.note(self.controller, batches, seen)
+
+    def renew_task_gains(self) -> None:
+        """Store task gains at the present coupling, from the batches that they were last stored from."""
+        assert self.origin.batches is not None
+        self.store_task_gains(self.origin.batches)
 
     def learnable(self) -> list[nn.Parameter]:
         """What training trains: the controller."""
@@ -234,6 +268,7 @@ class Comodulated(nn.Module):
     def check(self, example: Any) -> None:
         """Try one batch of inputs. Raises InputError for whatever a call would; settles the estimator."""
         args, kwargs = arguments(example)
+        self.num_arguments, self._looked = len(args), True
         with self._recording(args, kwargs) as call:
             rows = call.activity.shape[self.decoder_site.batch_dim]
             u = self.controller(torch.zeros(rows, dtype=torch.int64, device=self._device))
@@ -264,6 +299,7 @@ class Comodulated(nn.Module):
 
     def adapter_tensors(self) -> dict[str, Tensor]:
         """Controller and stored task gains, by name."""
+        check_all(self)
         tensors = {f"controller.{name}": value for name, value in self.controller.state_dict().items()}
         return tensors if self.task_gains is None else {**tensors, "task_gains": self.task_gains}
 
@@ -306,8 +342,9 @@ class Comodulated(nn.Module):
         controller = Controller(self.num_tasks + learned.num_tasks, self.controller.num_channels).to(like)
         net = Comodulated(
             self.model, self.encoders, self.decoder, [*self.encoder_sites, self.decoder_site], controller, self.modulation,
-            unrectified=self.unrectified, may_fall_back=self.may_fall_back,
+            unrectified=self.unrectified, may_fall_back=self.may_fall_back, mask=self.mask,
         )  # fmt: skip
+        net.num_arguments, net._looked, net._learns = self.num_arguments, self._looked, self._learns
         a, b = self.adapter_tensors(), learned.adapter_tensors()
         net.load_adapter_tensors({name: torch.cat([a[name], b[name]]) for name in a})
         return net.train(self.training)
@@ -324,7 +361,7 @@ class Comodulated(nn.Module):
 
     @contextmanager
     def _recording(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Recording]:
-        """A recorded call, with the network to itself and outside inference mode.
+        """A recorded call, outside inference mode.
 
         In inference mode torch has no forward-mode derivative (it would be zero, silently) and tensors do not count
         their changes in place.
@@ -332,25 +369,61 @@ class Comodulated(nn.Module):
         self._refuse_placed()
         inference = torch.is_inference_mode_enabled()
         outside = torch.inference_mode(False) if inference else nullcontext()
-        with self._lock, outside, torch.no_grad() if inference else nullcontext():
+        self._hold_still()
+        with outside, torch.no_grad() if inference else nullcontext():
             if inference:
                 args, kwargs = tree_map_only(Tensor, torch.clone, (tuple(args), dict(kwargs)))
+            self._look(args, kwargs)
             try:
                 yield Recording(self.model, args, kwargs, self.encoders, self._changed)
             except NotRectified as refused:
-                found = nearest_rectified(
-                    Call(self.model, args, kwargs), refused, self.encoders, self.decoder, self.decoder_site.batch_dim
-                )
+                call = Call(self.model, *copied((tuple(args), dict(kwargs))))
+                found = nearest_rectified(call, refused, self.encoders, self.decoder, self.decoder_site.batch_dim)
                 raise refused.with_choice(found) from None
 
     def _refuse_placed(self) -> None:
-        if self._placed and self._placed == threading.get_ident():  # another thread waits for the lock
+        if id(self) in _PLACED.get():
             raise InputError("the model has gains in place (`under`): call the model that it yields, or this after it")
 
     def _stored(self) -> bool:
         if self.training:
             self.task_gains = None  # stored gains belong to a coupling that training is about to change
         return self.task_gains is not None and self.modulation.level == "task"
+
+    def _hold_still(self) -> None:
+        """The frozen model stays in evaluation mode, whatever has put it, or a module that holds it, into training mode."""
+        if any(module.training for module in self.model.modules()):
+            self.model.eval()
+
+    def _look(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """At the first call, without an example: which dimensions the neurons are in."""
+        sites = (*self.encoder_sites, self.decoder_site)
+        if not self._looked and not torch.compiler.is_compiling() and any(site.neuron_dim is None for site in sites):
+            layers = [*self.encoders, self.decoder]
+            given = copied((tuple(args), dict(kwargs)))
+            found = look(self.model, *given, layers, self.decoder_site.batch_dim)
+            *encoders, self.decoder_site = (
+                site.at(found[layer][1], found[layer][0]) for site, layer in zip(sites, layers, strict=True)
+            )
+            self.encoder_sites = tuple(encoders)
+        self._looked = True
+
+    def _decoder_width(self) -> int | None:
+        return self.decoder_site.width
+
+    def _split(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], Tensor | None]:
+        """The model's own positional arguments, and the task ids behind them, if there are any."""
+        if len(args) < 2 or not _looks_like_tasks(args[-1]):
+            return args, None
+        if self.num_arguments is not None:
+            return (args[:-1], args[-1]) if len(args) > self.num_arguments else (args, None)
+        with_it, without_it = _takes(self.model, args, kwargs), _takes(self.model, args[:-1], kwargs)
+        if with_it and without_it:
+            raise InputError(
+                f"the last of {len(args)} arguments, integers {tuple(args[-1].shape)}, may be the model's own or the tasks; pass "
+                "task_ids= by name, or give comodulate(...) an example"
+            )
+        return (args, None) if with_it else (args[:-1], args[-1])
 
     def _checked(self, task_ids: Tensor | None) -> Tensor:
         if not isinstance(task_ids, Tensor):
@@ -379,14 +452,15 @@ class Comodulated(nn.Module):
     def _gains(self, call: Call, tasks: Tensor, u: Tensor) -> Tensor:
         """Gains ``(B, D)``: stored ones; else by task from the batch in training at level `task`, else one for each input."""
         if self._stored():
-            return self._gains_stored(tasks)
+            return self._gains_stored(u, tasks)
         statistics = self._statistics(call, u)
         if self.training and self.modulation.level == "task":
             averaged = average_over_tasks(statistics, tasks, self.num_tasks)
             return self._link(averaged).index_select(0, tasks)
         return self._link(statistics)
 
-    def _gains_stored(self, tasks: Tensor) -> Tensor:
+    def _gains_stored(self, u: Tensor, tasks: Tensor) -> Tensor:
+        check_origin(self, u, tasks)
         assert self.task_gains is not None
         return self.task_gains.index_select(0, tasks)
 
@@ -399,6 +473,7 @@ class Comodulated(nn.Module):
         if autocasts(u.device):
             with outside_autocast(u.device):
                 return self._statistics(call.widened(), u)
+        self._check_learnable(call, u)
         m, w = self.modulation, coupling(u, self.modulation.link)
         if m.estimator == "derivative":
             try:
@@ -425,6 +500,8 @@ class Comodulated(nn.Module):
         """Function of what the modulator multiplies encoder activity by, ``(B, E)``: what counts as the decoder's activity then,
         positions averaged, ``(B, D)``."""
         before = self._encoder_gains(u) if self.modulation.after_gain else {}
+        counts = positions_that_count(self.model, call.args, call.kwargs, self.mask)
+        cached = counts is not None and is_cached(call.args, call.kwargs)
         first = True
 
         def respond(factor: Tensor) -> Tensor:
@@ -441,7 +518,9 @@ class Comodulated(nn.Module):
 
             def decoded(activity: Tensor) -> Tensor:
                 self._check_rectified(activity, self.decoder)
-                found.append(self.decoder_site.averaged(self._counted(activity)))
+                self._check_reached(activity, factor)
+                mask = mask_at(self.decoder_site, activity, counts, cached=cached)
+                found.append(self.decoder_site.averaged(self._counted(activity), mask))
                 return activity
 
             edits = {layer: modulated(layer, site, part) for layer, site, part in self._by_layer(factor)}
@@ -480,6 +559,54 @@ class Comodulated(nn.Module):
                 raise NotImplementedError(f"none that can be trained: {error}") from error
         self._tried = True
 
+    def _check_learnable(self, call: Call, u: Tensor) -> None:
+        """At the first statistics. Raises InputError where the decoder's activity has no gradient: nothing could be learned."""
+        if self._learns or torch.compiler.is_compiling():
+            return
+        found: list[Tensor] = []
+
+        def decoded(activity: Tensor) -> Tensor:
+            self._check_reached(activity, source)
+            found.append(activity)
+            return activity
+
+        with torch.enable_grad():
+            source = torch.ones_like(u, requires_grad=True)
+            edits = {layer: _times(site, part) for layer, site, part in self._by_layer(source)}
+            call.run({**edits, self.decoder: decoded}, until=self.decoder)
+            try:
+                (gradient,) = torch.autograd.grad(found[0].float().sum(), source, allow_unused=True)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:  # an operation without a derivative, such as a quantised layer's
+                raise self._no_gradient(f" ({str(error).splitlines()[0]})") from error
+        if gradient is None:
+            raise self._no_gradient()
+        self._learns = True
+
+    def _check_reached(self, activity: Tensor, source: Tensor) -> None:
+        """Whether the decoder's activity follows what the encoder was multiplied by, which came from ``source`` ``(B, ...)``."""
+        rows = activity.shape[self.decoder_site.batch_dim]
+        if rows != source.shape[0]:
+            raise InputError(
+                f"{rows} inputs arrive at layer {self.decoder.name!r} for {source.shape[0]} in layer {self.encoders[0].name!r}: "
+                "what lies between repeats, drops or regroups them, so that no input has a gain; name layers with equally many"
+            )
+        if torch.compiler.is_compiling():
+            return
+        if forward_ad.unpack_dual(source).tangent is not None and forward_ad.unpack_dual(activity).tangent is None:
+            raise NotImplementedError("the derivative does not arrive")
+        if torch.is_grad_enabled() and source.requires_grad and not activity.requires_grad:
+            raise self._no_gradient()
+
+    def _no_gradient(self, reason: str = "") -> InputError:
+        return InputError(
+            f"no gradient passes between layers {self.encoders[0].name!r} and {self.decoder.name!r}{reason}: what lies between is "
+            "detached, quantised, rounded or changed in place, or the second does not depend on the first; couplings could not be "
+            "learned, and gains would be those of rounding. Name layers with no such part between them, or adapt the network "
+            "before it is quantised"
+        )
+
     def _fall_back(self, error: RuntimeError) -> None:
         reason = str(error).splitlines()[0]
         if not self.may_fall_back:
@@ -500,23 +627,51 @@ class Comodulated(nn.Module):
         raise NotRectified(layer, activity)
 
 
-def _times(site: Neurons, factor: Tensor) -> Edit:
-    return lambda activity: site.scaled(activity, factor)
+def _times(site: Neurons, factor: Tensor, *, alone: bool = False) -> Edit:
+    """Multiplies activity by a factor ``(B, N)``; ``alone``: by its one row, whatever the number of inputs."""
+
+    def times(activity: Tensor) -> Tensor:
+        return site.scaled(activity, factor.expand(activity.shape[site.batch_dim], -1) if alone else factor)
+
+    return times
 
 
-def _placing(layer: Layer, site: Neurons, factor: Tensor, alone: bool) -> Callable[..., Any]:
-    """A hook that multiplies a layer's activity; ``alone``: by the one row of the factor, whatever the number of inputs."""
-
-    def place(module: nn.Module, inputs: Any, output: Any) -> Any:
-        activity = activity_of(output, layer)
-        rows = factor.expand(activity.shape[site.batch_dim], -1) if alone else factor
-        return with_activity(output, site.scaled(activity, rows))
-
-    return place
+def _takes(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a model's ``forward`` can be called with such arguments."""
+    try:
+        inspect.signature(model.forward).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def _looks_like_tasks(value: Any) -> bool:
     return isinstance(value, Tensor) and value.ndim == 1 and not value.is_floating_point() and value.dtype != torch.bool
+
+
+def joined_answers(answers: Sequence[Any], batch_dim: int, rows: int) -> Any:
+    """Answers of one structure as one: tensors one after the other along their inputs, numbers ``(k,)``; anything else is kept
+    where all have the same, else a list."""
+    parts, structure = zip(*(tree_flatten(answer) for answer in answers), strict=True)
+
+    def join(leaves: Sequence[Any]) -> Any:
+        first = leaves[0]
+        if isinstance(first, Tensor):
+            if not first.ndim:
+                return torch.stack(list(leaves))
+            along = batch_dim if batch_dim < first.ndim and first.shape[batch_dim] == rows else 0
+            return torch.cat(list(leaves), along)
+        if dataclasses.is_dataclass(first) and not isinstance(first, type):
+            names = [field.name for field in dataclasses.fields(first)]
+            values = {name: joined_answers([getattr(leaf, name) for leaf in leaves], batch_dim, rows) for name in names}
+            return dataclasses.replace(first, **values)
+        return first if all(leaf is first or _equal(leaf, first) for leaf in leaves) else list(leaves)
+
+    return tree_unflatten([join(leaves) for leaves in zip(*parts, strict=True)], structure[0])
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return isinstance(a, (str, int, float)) and type(a) is type(b) and a == b
 
 
 def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

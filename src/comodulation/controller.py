@@ -139,4 +139,7 @@ def checked_task_ids(task_ids: Tensor, num_tasks: int, batch: int | None = None)
         low, high = int(task_ids.min()), int(task_ids.max())
         if low < 0 or high >= num_tasks:
             raise IndexError(f"task_ids must be in [0, {num_tasks - 1}], got {low if low < 0 else high}")
+    if torch.compiler.is_compiling():
+        # A graph cannot raise, and a look-up in one may count negative ids from the end: it gets one that it refuses.
+        return torch.where(task_ids < 0, num_tasks, task_ids).to(torch.int64)
     return task_ids.to(torch.int64)

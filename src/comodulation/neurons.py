@@ -69,13 +69,40 @@ class Neurons:
             )
         return fitting[0]
 
-    def averaged(self, activity: Tensor) -> Tensor:
-        """Activity averaged over positions, unless each is a neuron, in at least float32: ``(B, N)``."""
+    def at(self, dim: int | None, shape: torch.Size) -> Neurons:
+        """These neurons in a dimension that was found to hold them, where it can; None: as they are."""
+        if (
+            dim is None
+            or self.kind == "position"
+            or self.neuron_dim is not None
+            or self.width not in (None, shape[dim])
+        ):
+            return self
+        return replace(self, neuron_dim=dim, width=shape[dim])
+
+    def positions(self, activity: Tensor) -> tuple[int, ...]:
+        """Sizes of the dimensions of activity that are neither its inputs' nor its neurons'."""
+        neurons = self._channels(activity) if self.kind == "position" else self.dimension(activity)
+        return tuple(size for dim, size in enumerate(activity.shape) if dim not in (self.batch_dim, neurons))
+
+    def averaged(self, activity: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Activity averaged over positions, unless each is a neuron, in at least float32: ``(B, N)``.
+
+        Args:
+            mask: which of the positions count, boolean ``(B, P)`` (activity then has one dimension of them); None: all. A neuron
+                at a position that does not count is silent.
+        """
         precise = activity.to(torch.promote_types(activity.dtype, torch.float32))
         if self.kind == "position":
             self._sizes(activity)
+            if mask is not None:
+                ordered = precise.movedim((self.batch_dim, self._channels(activity)), (0, 1))
+                ordered = torch.where(mask[:, None], ordered, 0)
+                precise = ordered.movedim((0, 1), (self.batch_dim, self._channels(activity)))
             return precise.movedim(self.batch_dim, 0).flatten(1)
         ordered = precise.movedim((self.batch_dim, self.dimension(activity)), (0, 1))
+        if mask is not None:
+            return torch.where(mask[:, None], ordered, 0).sum(2) / mask.sum(1, keepdim=True).clamp(min=1)
         return ordered.flatten(2).mean(2) if ordered.ndim > 2 else ordered
 
     def normalised(self, activity: Tensor) -> Tensor:
@@ -109,6 +136,11 @@ class Neurons:
         shape[dim], shape[self.batch_dim] = activity.shape[dim], activity.shape[self.batch_dim]
         # The product in float32: in half precision a large factor alone would overflow.
         return (activity.to(precise) * factor.to(precise).reshape(shape)).to(activity.dtype)
+
+    def _channels(self, activity: Tensor) -> int:
+        """Where every position is a neuron: the dimension of the channels, which is the last of tokens, else 1 (or 0)."""
+        dim = activity.ndim - 1 if activity.ndim == 3 else 1
+        return dim if dim != self.batch_dim else 0
 
     def _sizes(self, activity: Tensor) -> tuple[int, ...]:
         """Sizes of the dimensions whose every entry is a neuron. Raises InputError where they are not ``sizes``, or not ``width``

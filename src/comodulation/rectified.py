@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -53,10 +54,12 @@ def nearest_rectified(
     ran: list[nn.Module] = []
     groups: list[list[nn.Module]] = []  # who returned the same tensor
     last: Tensor | None = None
-    rows = refused.activity.shape[batch_dim]
+    rows, thread = refused.activity.shape[batch_dim], threading.get_ident()
 
     def look(module: nn.Module, inputs: Any, output: Any) -> None:
         nonlocal last
+        if threading.get_ident() != thread:
+            return
         ran.append(module)
         value = output[0] if isinstance(output, (tuple, list)) and output else output
         if value is last and groups:

@@ -4,7 +4,8 @@ What modulation inside an unknown model needs, and nothing else: ``run`` is one 
 layers pass through functions, and which may end at a layer; a ``Recording`` runs up to a layer, keeps what the modules that
 had finished by then returned, and runs the rest of the model as often as needed.
 
-Hooks and replaced forwards live only inside these calls, and go with them whatever is raised.
+Hooks and replaced forwards live only inside these calls, act in the calling thread alone, and go with them whatever is raised.
+Hooks that others have put on a model run as often as the layers they are on: what is kept is what a layer computed, before them.
 """
 
 from __future__ import annotations
@@ -12,17 +13,23 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
+from .call_state import copied, objects_in, state_of, versions
 from .errors import InputError
+from .interception import Substitute, inside_checkpoint, substituted, without_fast_path
 from .precision import widened
 
 Edit = Callable[[Tensor], Tensor]
+
+# Edits that act in this thread (or asynchronous task), and in no other.
+_EDITS: ContextVar[frozenset[object]] = ContextVar("edits", default=frozenset())
 
 
 class _Reached(BaseException):
@@ -49,13 +56,53 @@ def activity_of(output: Any, layer: Layer) -> Tensor:
     )
 
 
-def with_activity(output: Any, activity: Tensor) -> Any:
-    """A layer's output with its activity replaced; what else a tuple or list holds is kept."""
+def with_activity(output: Any, activity: Tensor, layer: Layer | None = None) -> Any:
+    """A layer's output with its activity replaced; what else a tuple or list holds is kept, but for the state of a recurrent layer
+    (``nn.RNN``, ``nn.GRU``, ``nn.LSTM``), which is its activity at the last step."""
     if isinstance(output, Tensor):
         return activity
+    if layer is not None and isinstance(layer.module, nn.RNNBase) and activity is not output[0]:
+        return activity, _last_state(layer.module, activity, output[1])
     if hasattr(output, "_fields"):  # a named tuple
         return type(output)(activity, *output[1:])
     return type(output)([activity, *output[1:]])
+
+
+def _last_state(layer: nn.RNNBase, activity: Tensor, state: Any) -> Any:
+    """The state ``(layers, B, H)``, or (state, cell) of an LSTM, with the entries of the last layer taken from its activity."""
+    hidden = state[0] if isinstance(state, tuple) else state
+    time = 1 if layer.batch_first and activity.ndim == 3 else 0
+    if layer.bidirectional:
+        ahead, back = activity.chunk(2, -1)
+        last = torch.stack([ahead.select(time, -1), back.select(time, 0)])
+    else:
+        last = activity.select(time, -1)[None]
+    hidden = torch.cat([hidden[: -len(last)], last])
+    return (hidden, *state[1:]) if isinstance(state, tuple) else hidden
+
+
+@contextmanager
+def edited(edits: Mapping[Layer, Edit]) -> Iterator[None]:
+    """While it lasts, each run of a layer in this thread has the activity that its edit makes of the layer's own."""
+    here = object()
+    token = _EDITS.set(_EDITS.get() | {here})
+
+    def hook(layer: Layer, edit: Edit) -> Callable[..., Any]:
+        def replace(module: nn.Module, inputs: Any, output: Any) -> Any:
+            return with_activity(output, edit(activity_of(output, layer)), layer) if here in _EDITS.get() else None
+
+        return replace
+
+    handles = []
+    try:
+        for layer, edit in edits.items():
+            handles.append(layer.module.register_forward_hook(hook(layer, edit)))
+        with without_fast_path():
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        _EDITS.reset(token)
 
 
 def run(
@@ -77,36 +124,35 @@ def run(
         What the model returns; None if it ended at ``until``.
 
     Raises:
-        InputError: an edited layer that did not run, ran twice, or whose output holds no activity.
+        InputError: an edited layer that did not run, ran twice, or whose output holds no activity; one that runs without gradients
+            where there are to be some.
     """
     ran: list[str] = []
+    learning = torch.is_grad_enabled()
 
-    def hook(layer: Layer, edit: Edit) -> Callable[..., Any]:
-        def edited(module: nn.Module, inputs: Any, output: Any) -> Any:
+    def once(layer: Layer, edit: Edit) -> Edit:
+        def edit_once(activity: Tensor) -> Tensor:
             if layer.name in ran:
                 raise InputError(
                     f"layer {layer.name!r} runs more than once in a call of the model; name a layer that runs once, such as "
                     "the block that holds it"
                 )
             ran.append(layer.name)
-            activity = edit(activity_of(output, layer))
+            if learning and not _traced():
+                _check_gradients(layer)
+            activity = edit(activity)
             if layer is until and not _traced():
                 raise _Reached
-            return with_activity(output, activity)
+            return activity
 
-        return edited
+        return edit_once
 
-    handles = []
     result = None
     try:
-        for layer, edit in edits.items():
-            handles.append(layer.module.register_forward_hook(hook(layer, edit)))
-        result = model(*args, **kwargs)
+        with edited({layer: once(layer, edit) for layer, edit in edits.items()}):
+            result = model(*args, **kwargs)
     except _Reached:
         pass
-    finally:
-        for handle in handles:
-            handle.remove()
     for layer in edits:
         if layer.name not in ran:
             before = f" before {until.name!r}" if until is not None and until.name in ran else ""
@@ -114,6 +160,20 @@ def run(
                 f"layer {layer.name!r} did not run{before} when the model was called; is it another branch, or later?"
             )
     return result
+
+
+def _check_gradients(layer: Layer) -> None:
+    if inside_checkpoint():
+        raise InputError(
+            f"layer {layer.name!r} runs inside torch.utils.checkpoint, which runs it again in the backward pass, when its "
+            f"gains are gone; switch gradient checkpointing off (model.set_grad_checkpointing(False), "
+            "model.gradient_checkpointing_disable())"
+        )
+    if not torch.is_grad_enabled():
+        raise InputError(
+            f"layer {layer.name!r} runs without gradients (torch.no_grad() in the model, or a checkpoint of its own), so that "
+            "nothing can be learned through it; let gradients through, or name layers outside that part"
+        )
 
 
 class Call:
@@ -139,6 +199,9 @@ class Call:
 class Recording(Call):
     """A call of a model whose part up to a layer is run once: what the modules that had finished by then returned is kept.
 
+    Nothing is kept of a call that changes what it is given (a cache of keys and values, a list, a tensor in place): each pass is
+    then one of the whole model, from a copy, and only the last one, to the end of the model, changes what was given.
+
     Args:
         model, args, kwargs: the call.
         until: layers; the recording ends when the first of them has run.
@@ -147,6 +210,10 @@ class Recording(Call):
 
     Raises:
         InputError: none of the layers ran.
+
+    Attributes:
+        activity: of the layer at which the recording ended.
+        given: whether a pass to the end of the model gets what was given itself; else it gets a copy too.
     """
 
     def __init__(
@@ -160,27 +227,10 @@ class Recording(Call):
         super().__init__(model, args, kwargs)
         self.layers = until
         self.changed = set() if changed is None else changed
-        self.copies = False
+        self.copies = self.stateful = self.spent = False
+        self.given = True
         self.outputs: dict[nn.Module, Any] = {}
         self._record()
-
-    @property
-    def activity(self) -> Tensor:
-        """Activity of the layer at which the recording ended."""
-        layer = next(layer for layer in self.layers if layer.module in self.outputs)
-        return activity_of(self.outputs[layer.module], layer)
-
-    def repeated(self, times: int, batch_dim: int) -> Recording:
-        """The same call with every input given ``times`` times: all inputs, then all again, ..."""
-        rows = self.activity.shape[batch_dim]
-
-        def repeat(value: Tensor) -> Tensor:
-            for dim in (batch_dim, 0):
-                if dim < value.ndim and value.shape[dim] == rows:
-                    return torch.cat([value] * times, dim)
-            return value
-
-        return self._with(lambda values: tree_map_only(Tensor, repeat, values))
 
     def _with(self, change: Callable[[Any], Any]) -> Self:
         other = super()._with(change)
@@ -188,84 +238,90 @@ class Recording(Call):
         return other
 
     def run(self, edits: Mapping[Layer, Edit], *, until: Layer | None = None) -> Any:
-        """``run``, in which the recorded modules return what they returned in place of computing it."""
-        versions = _versions(self.outputs)
-        with self._replaying():
-            result = super().run(edits, until=until)
-        if until is not None and versions != _versions(self.outputs) and not self.copies:
-            # What follows works in place on what came before: from now on it gets copies.
-            self.copies = True
+        """``run``, in which the recorded modules return what they returned in place of computing it.
+
+        Passes that end at a layer draw the same random numbers, as will the one to the end of the model: what differs between
+        them is what was edited.
+        """
+        if until is None or _traced():
+            return self._run(edits, until)
+        with torch.random.fork_rng([self.activity.device] if self.activity.is_cuda else []):
+            return self._run(edits, until)
+
+    def _run(self, edits: Mapping[Layer, Edit], until: Layer | None) -> Any:
+        if self.stateful and (until is not None or not self.given):
+            args, kwargs = copied((tuple(self.args), dict(self.kwargs)))
+            return run(self.model, args, kwargs, edits, until=until)
+        if self.spent:
+            self.spent = False
             self._record()
-            return self.run(edits, until=until)
+        before = versions(self.outputs.values())
+        with substituted({module: self._returning(output) for module, output in self.outputs.items()}):
+            result = super().run(edits, until=until)
+        if before != versions(self.outputs.values()) and not self.copies:
+            # What follows works in place on what came before: from now on it gets copies.
+            self.copies = self.spent = True
+            if until is not None:
+                return self._run(edits, until)
         return result
 
     def _record(self) -> None:
         outputs: dict[nn.Module, Any] = {}
-        versions: dict[nn.Module, list[int]] = {}
+        kept_at: dict[nn.Module, list[int]] = {}
         ran: set[nn.Module] = set()
         again: set[nn.Module] = set()
-        ends = {layer.module for layer in self.layers}
+        ends = {layer.module: layer for layer in self.layers}
+        reached: list[Tensor] = []
 
-        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        def keep(module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            if not reached and objects_in((args, kwargs)):
+                self.stateful = True
+            output = forward(*args, **kwargs)
+            if reached:  # traced, and so running on
+                return output
             (again if module in ran else ran).add(module)
-            for inner in module.modules():  # they will not run again where this module does not: their memory is free
-                outputs.pop(inner, None)
-            kept = tree_map_only(Tensor, torch.clone, output) if module in self.changed else output
-            outputs[module], versions[module] = kept, _versions(kept)
+            if not any(
+                inner._forward_hooks or inner._forward_pre_hooks for inner in module.modules() if inner is not module
+            ):
+                for (
+                    inner
+                ) in module.modules():  # they will not run again where this module does not: their memory is free
+                    outputs.pop(inner, None)
+                kept = tree_map_only(Tensor, torch.clone, output) if module in self.changed else output
+                outputs[module], kept_at[module] = kept, versions([kept])
             if module in ends:
+                reached.append(activity_of(output, ends[module]))
                 if not _traced():
                     raise _Reached
-                for handle in handles:
-                    handle.remove()
+            return output
 
-        handles = []
+        args, kwargs = copied((tuple(self.args), dict(self.kwargs)))
+        before = state_of((args, kwargs))
         try:
-            for module in self.model.modules():
-                handles.append(module.register_forward_hook(keep))
-            self.model(*self.args, **self.kwargs)
+            with substituted({module: _first(keep, module) for module in self.model.modules()}), without_fast_path():
+                self.model(*args, **kwargs)
         except _Reached:
             pass
-        finally:
-            for handle in handles:
-                handle.remove()
-        if not ends & outputs.keys():
+        if not reached:
             raise InputError(f"layer {self.layers[0].name!r} did not run when the model was called")
+        self.activity = reached[0]
+        self.stateful = self.stateful or before != state_of((args, kwargs))
         # Not what ran twice, nor what was later changed in place: these run again, from what they were given.
-        now = {module for module, output in outputs.items() if versions[module] != _versions(output)}
+        now = {module for module, output in outputs.items() if kept_at[module] != versions([output])}
         self.changed |= now
-        self.outputs = {
-            module: output for module, output in outputs.items() if module not in again and module not in now
-        }
+        dropped = set(outputs) if self.stateful else again | now
+        self.outputs = {module: output for module, output in outputs.items() if module not in dropped}
 
-    @contextmanager
-    def _replaying(self) -> Iterator[None]:
-        replaced: list[tuple[nn.Module, Any]] = []
+    def _returning(self, output: Any) -> Substitute:
+        left = [tree_map_only(Tensor, torch.clone, output) if self.copies else output]
+        # The first call is the recorded one; a layer that is used again further on computes.
+        return lambda forward, *args, **kwargs: left.pop() if left else forward(*args, **kwargs)
 
-        def returning(output: Any, own: Callable[..., Any]) -> Callable[..., Any]:
-            left = [tree_map_only(Tensor, torch.clone, output) if self.copies else output]
-            # The first call is the recorded one; a layer that is used again further on computes.
-            return lambda *args, **kwargs: left.pop() if left else own(*args, **kwargs)
 
-        try:
-            for module, output in self.outputs.items():
-                replaced.append((module, vars(module).get("forward")))
-                vars(module)["forward"] = returning(output, module.forward)
-            yield
-        finally:
-            for module, own in replaced:
-                if own is None:
-                    vars(module).pop("forward", None)
-                else:
-                    vars(module)["forward"] = own
+def _first(keep: Callable[..., Any], module: nn.Module) -> Substitute:
+    return lambda forward, *args, **kwargs: keep(module, forward, *args, **kwargs)
 
 
 def _traced() -> bool:
     """Whether a graph is being made. It keeps track of calls, which must end then; what is not used drops out of the graph."""
     return torch.compiler.is_compiling()
-
-
-def _versions(outputs: Any) -> list[int]:
-    """How often the tensors in something have been changed in place."""
-    return [
-        0 if value.is_inference() else value._version for value in tree_leaves(outputs) if isinstance(value, Tensor)
-    ]

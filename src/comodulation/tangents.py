@@ -14,6 +14,7 @@ gradients go through the value, those of glu and hardsigmoid always. All else is
 from __future__ import annotations
 
 import functools
+import threading
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -25,6 +26,7 @@ from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+_LEVEL = threading.RLock()  # torch has one level of forward mode for all threads, and refuses a second
 _LINEAR = (torch.conv1d, torch.conv2d, torch.conv3d, F.linear)
 _BATCH_NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
 
@@ -47,7 +49,7 @@ def directional_derivative(function: Callable[[Tensor], Tensor], at: Tensor, alo
     with torch.inference_mode(False) if inference else nullcontext(), torch.no_grad() if inference else nullcontext():
         if inference:
             at, along = at.clone(), along.clone()
-        with forward_ad.dual_level(), _Rules():
+        with _LEVEL, forward_ad.dual_level(), _Rules():
             result = forward_ad.unpack_dual(function(forward_ad.make_dual(at, along)))
     tangent = torch.zeros_like(result.primal) if result.tangent is None else result.tangent
     return result.primal, tangent
