@@ -179,8 +179,11 @@ def test_the_first_part_runs_once(blocks, images, monkeypatch):
     real = nn.Conv2d.forward
     monkeypatch.setattr(nn.Conv2d, "forward", lambda self, x: calls.append(self) or real(self, x))
     net = couple(
-        comodulate(blocks, encoder="second", decoder="third", num_tasks=3, estimator="quadrature", num_nodes=4)
-    )
+        comodulate(
+            blocks, encoder="second", decoder="third", num_tasks=3, estimator="quadrature", num_nodes=4, example=images
+        )
+    )  # fmt: skip
+    calls.clear()
     net(images, TASKS)
     assert calls.count(blocks.third.conv1) == 5  # four nodes and the answer
     assert calls.count(blocks.stem[0]) == calls.count(blocks.second.conv2) == 1
@@ -244,7 +247,7 @@ def test_a_forward_of_ones_own_is_put_back(blocks, images):
     assert blocks.stem.forward is own
 
 
-def test_threads_wait_for_one_another(blocks, images):
+def test_threads_do_not_meet(blocks, images):
     net = couple(comodulate(blocks, encoder="first", decoder="third", num_tasks=3))
     expected = {task: net(images, torch.full((4,), task)) for task in range(3)}
     wrong = []

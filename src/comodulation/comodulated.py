@@ -400,8 +400,8 @@ class Comodulated(nn.Module):
         sites = (*self.encoder_sites, self.decoder_site)
         if not self._looked and not torch.compiler.is_compiling() and any(site.neuron_dim is None for site in sites):
             layers = [*self.encoders, self.decoder]
-            given = copied((tuple(args), dict(kwargs)))
-            found = look(self.model, *given, layers, self.decoder_site.batch_dim)
+            own, named = copied((tuple(args), dict(kwargs)))
+            found = look(self.model, own, named, layers, self.decoder_site.batch_dim)
             *encoders, self.decoder_site = (
                 site.at(found[layer][1], found[layer][0]) for site, layer in zip(sites, layers, strict=True)
             )

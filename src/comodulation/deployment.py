@@ -21,6 +21,7 @@ from .errors import InputError, RunError
 from .methods import Method
 from .prediction import Run
 from .store import write_bytes
+from .stored_gains import check_all
 
 BATCH = torch.export.Dim("batch", min=1, max=65536)
 
@@ -80,6 +81,8 @@ def export_program(network: nn.Module, example: tuple[Any, ...]) -> torch.export
     Raises:
         RunError: something in it cannot be traced.
     """
+    if isinstance(network, Comodulated):
+        check_all(network)
     if isinstance(network, Comodulated) and network.task_gains is None and network.modulation.estimator == "derivative":
         raise InputError(
             "the network has no stored task gains, and a derivative has no graph: store_task_gains(...) first, or "

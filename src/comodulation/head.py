@@ -28,6 +28,7 @@ from .noise import modulator_noise
 from .precision import autocasts, outside_autocast
 from .processes import ALONE, Processes
 from .response import TaskResponse, task_response
+from .stored_gains import Origin, check_origin, follow_state_dicts
 from .task_averages import TaskAverages
 
 MODES = ("base", "attention", "comodulation")
@@ -101,8 +102,15 @@ class ComodulatedHead(EncoderDecoder):
         self.num_tasks, self.seed = num_tasks, seed
         self.controller = Controller(num_tasks, encoder_channels, **(controller or {}))
         self.register_buffer("task_gains", None)
+        self.origin = Origin()
+        follow_state_dicts(self, "_decoder_width")
         self.response: TaskResponse | None = None
         self.processes = ALONE
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "task_gains":  # gains that are put in place belong to the couplings of that moment
+            self.origin.forget() if value is None else self.origin.note(self.controller)
 
     # ---- with a task ----------------------------------------------------------------------------------------------
 
@@ -184,6 +192,7 @@ class ComodulatedHead(EncoderDecoder):
         """
         by_task = self.modulation.level == "task" and not tasks.is_floating_point()
         if by_task and not self.training and self.task_gains is not None:
+            check_origin(self, u, tasks)
             return self.task_gains.index_select(0, tasks)
         if by_task and self.training:
             self.task_gains = None  # stored gains belong to a coupling that training is about to change
@@ -231,12 +240,14 @@ class ComodulatedHead(EncoderDecoder):
         """Compute and store the gains ``(K, D)`` of every task at the present coupling, for evaluation.
 
         Args:
-            batches: as in ``observe``; not needed after it.
+            batches: as in ``observe``; not needed after it. Those that can be read again are referred to: where the controller's
+                weights are later changed outside training, the next prediction computes the gains again.
         """
         if self.modulation.level != "task":
             return
         if self.response is not None:
             self.task_gains = self._link(self.response.statistics(self._all_couplings()))
+            self.origin.note(self.controller, ())
             return
         averages = TaskAverages(self.num_tasks)
         for activity, tasks in batches:
@@ -245,6 +256,16 @@ class ComodulatedHead(EncoderDecoder):
         if not bool(counts.any()):
             raise ValueError("no inputs to estimate task gains from")
         self.task_gains = self._link(statistics)
+        # Several processes would have to read them together, and one of them alone may be asked for an answer.
+        self.origin.note(self.controller, None if self.processes.several else batches)
+
+    def renew_task_gains(self) -> None:
+        """Store task gains at the present coupling, from what they were last stored from."""
+        assert self.origin.batches is not None
+        self.store_task_gains(self.origin.batches)
+
+    def _decoder_width(self) -> int:
+        return self.decoder_channels
 
     # ---- as an adapter ----------------------------------------------------------------------------------------------
 

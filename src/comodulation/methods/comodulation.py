@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..stored_gains import check_all
 from .base import Batches, Method, copy_checked
 
 
@@ -32,6 +33,7 @@ class Comodulation(Method):
         self.head.store_task_gains(batches)
 
     def adapter_tensors(self) -> dict[str, Tensor]:
+        check_all(self.head)
         tensors = super().adapter_tensors()
         return tensors if self.head.task_gains is None else {**tensors, "head.task_gains": self.head.task_gains}
 
