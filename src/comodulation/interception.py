@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -83,6 +83,7 @@ def _give_back(module: nn.Module) -> None:
 
 
 def _looking_up(module: nn.Module, own: Forward) -> Forward:
+    @wraps(own)  # who asks for its arguments is told those of the module's own
     def forward(*args: Any, **kwargs: Any) -> Any:
         call = own
         for substitutes in _WANTED.stack:
