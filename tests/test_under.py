@@ -93,16 +93,93 @@ def test_what_is_refused(net):
             pass
 
 
-def test_other_threads_wait(net):
+def test_other_threads_go_on_without_these_gains(net):
     x = torch.ones(3, 4)
-    expected, found = net(x, TASKS), []
-    with net.under(2):
-        thread = threading.Thread(target=lambda: found.append(net(x, TASKS)))
+
+    def under_another():
+        with net.under(0) as model:
+            return model(x)
+
+    calls = [lambda: net(x, TASKS), lambda: net.model(x), lambda: net.all_tasks(x), under_another]
+    expected, found = [call() for call in calls], []
+    with net.under(2) as model:
+        inside = model(x)
+        thread = threading.Thread(target=lambda: found.extend(call() for call in calls))
         thread.start()
-        thread.join(0.2)
-        assert thread.is_alive()
-    thread.join()
-    assert torch.equal(found[0], expected)
+        thread.join()
+        assert torch.equal(model(x), inside)
+    assert len(found) == len(calls)
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    assert not torch.equal(inside, expected[-1])
+    assert untouched(net.model)
+
+
+# Gains in place are those of the couplings in use, here as in a call.
+def test_gains_in_place_follow_the_couplings(net):
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        net.controller.embedding.weight.mul_(-1)
+    with net.under(TASKS) as model:
+        found = model(x)
+    torch.testing.assert_close(found, net(x, TASKS))
+    net.store_task_gains(iter([(x, TASKS)]))
+    with torch.no_grad():
+        net.controller.embedding.weight[1] += 1
+    with pytest.raises(InputError, match="stored gains of task 1 were computed at other couplings"), net.under(1):
+        pass
+    assert untouched(net.model)
+
+
+def test_frozen_layers_are_in_evaluation_mode(net):
+    net.model.train()
+    with net.under(1) as model:
+        assert not any(module.training for module in model.modules())
+
+
+# Stored gains from an adapter, and nothing yet has said which dimension of the activity holds the neurons.
+def test_a_network_that_has_seen_no_inputs():
+    def made(**options):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv1d(1, 6, 3), nn.ReLU(), nn.Conv1d(6, 6, 3), nn.ReLU())
+        return comodulate(model, encoder="1", decoder="3", num_tasks=3, encoder_width=6, **options)
+
+    x = torch.randn(3, 1, 10, generator=torch.Generator().manual_seed(2))
+    net, fresh = couple(made(example=x)), made().eval()
+    net.store_task_gains([(x, TASKS)])
+    fresh.load_adapter_tensors(net.adapter_tensors())
+    with pytest.raises(InputError, match="dimensions of the neurons are not known yet"), fresh.under(1):
+        pass
+    assert torch.equal(fresh(x, TASKS), net(x, TASKS))
+    expected = net(x, TASKS)
+    with fresh.under(TASKS) as model:
+        assert torch.equal(model(x), expected)
+
+
+def test_recurrent_layers_and_encoders_with_a_fast_path():
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.b = nn.GRU(4, 8, batch_first=True), nn.GRU(8, 8, batch_first=True)
+
+        def forward(self, x):
+            return self.b(self.a(x)[0])[1][-1]
+
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+    encoder = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+    x = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(2))
+    for model, names in ((Last(), ("a", "b")), (encoder, ("layers.0", "layers.2"))):
+        net = couple(
+            comodulate(
+                model, encoder=names[0], decoder=names[1], num_tasks=3, unrectified="magnitude", estimator="quadrature", example=x
+            )
+        )  # fmt: skip
+        net.store_task_gains([(x, TASKS)])
+        with torch.no_grad():
+            expected = net(x, TASKS)
+            with net.under(TASKS) as own:
+                torch.testing.assert_close(own(x), expected)
+        assert not torch.allclose(expected, model(x), atol=1e-3)
 
 
 # Token by token with a cache, as against whole sequences through the network itself.

@@ -578,10 +578,12 @@ class Comodulated(nn.Module):
                 (gradient,) = torch.autograd.grad(found[0].float().sum(), source, allow_unused=True)
             except torch.OutOfMemoryError:
                 raise
-            except RuntimeError as error:  # an operation without a derivative, such as a quantised layer's
-                raise self._no_gradient(f" ({str(error).splitlines()[0]})") from error
-        if gradient is None:
-            raise self._no_gradient()
+            except RuntimeError as error:  # an operation without a derivative, or one whose input was changed in place
+                if "use_reentrant" not in str(error):  # such a checkpoint has gradients for `backward` alone
+                    raise self._no_gradient(f" ({str(error).splitlines()[0]})") from error
+            else:
+                if gradient is None:
+                    raise self._no_gradient()
         self._learns = True
 
     def _check_reached(self, activity: Tensor, source: Tensor) -> None:

@@ -11,7 +11,7 @@ Hooks that others have put on a model run as often as the layers they are on: wh
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -137,6 +137,8 @@ def run(
                     f"layer {layer.name!r} runs more than once in a call of the model; name a layer that runs once, such as "
                     "the block that holds it"
                 )
+            if layer is until and not _traced():
+                _check_ran([other for other in edits if other is not until], ran, until)
             ran.append(layer.name)
             if learning and not _traced():
                 _check_gradients(layer)
@@ -153,13 +155,17 @@ def run(
             result = model(*args, **kwargs)
     except _Reached:
         pass
-    for layer in edits:
+    _check_ran(edits, ran)
+    return result
+
+
+def _check_ran(layers: Iterable[Layer], ran: Sequence[str], until: Layer | None = None) -> None:
+    for layer in layers:
         if layer.name not in ran:
-            before = f" before {until.name!r}" if until is not None and until.name in ran else ""
+            before = "" if until is None else f" before {until.name!r}"
             raise InputError(
                 f"layer {layer.name!r} did not run{before} when the model was called; is it another branch, or later?"
             )
-    return result
 
 
 def _check_gradients(layer: Layer) -> None:
