@@ -114,8 +114,8 @@ class Comodulated(nn.Module):
     # ---- calls ------------------------------------------------------------------------------------------------------
 
     @torch.compiler.disable(
-        reason="comodulate changes the outputs of a model's layers by hooks that it sets in each call; compile "
-        "the model's parts, or export the network (comodulation.deployment.export_program)"
+        reason="comodulate changes the outputs of a model's layers by hooks that it sets in each call, so "
+        "that it is not compiled; for a graph, export the network (comodulation.deployment.export_program)"
     )
     def forward(self, *args: Any, task_ids: Tensor | None = None, mode: str = "comodulation", **kwargs: Any) -> Any:
         """What the model returns for its arguments, under tasks.
