@@ -188,8 +188,8 @@ def _refuse_compiled(model: nn.Module) -> None:
         if what:
             where = f" (its part {name!r})" if name else ""
             raise InputError(
-                f"the model is {what}{where}, so that its layers cannot be reached; give the model itself, and compile what "
-                "comodulate returns"
+                f"the model is {what}{where}, so that its layers cannot be reached; give the model itself, and for a graph "
+                "export what comodulate returns (comodulation.deployment.export_program)"
             )
 
 

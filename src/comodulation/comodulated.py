@@ -114,8 +114,8 @@ class Comodulated(nn.Module):
     # ---- calls ------------------------------------------------------------------------------------------------------
 
     @torch.compiler.disable(
-        reason="comodulate changes the outputs of a model's layers by hooks that it sets in each call; compile "
-        "the model's parts, or export the network (comodulation.deployment.export_program)"
+        reason="comodulate changes the outputs of a model's layers by hooks that it sets in each call, so "
+        "that it is not compiled; for a graph, export the network (comodulation.deployment.export_program)"
     )
     def forward(self, *args: Any, task_ids: Tensor | None = None, mode: str = "comodulation", **kwargs: Any) -> Any:
         """What the model returns for its arguments, under tasks.
@@ -563,19 +563,26 @@ class Comodulated(nn.Module):
         """At the first statistics. Raises InputError where the decoder's activity has no gradient: nothing could be learned."""
         if self._learns or torch.compiler.is_compiling():
             return
-        found: list[Tensor] = []
 
-        def decoded(activity: Tensor) -> Tensor:
-            self._check_reached(activity, source)
-            found.append(activity)
-            return activity
+        def decoded(source: Tensor) -> Tensor:
+            found: list[Tensor] = []
+
+            def keep(activity: Tensor) -> Tensor:
+                self._check_reached(activity, source)
+                found.append(activity.clone())
+                return activity
+
+            edits = {layer: _times(site, part) for layer, site, part in self._by_layer(source)}
+            call.run({**edits, self.decoder: keep}, until=self.decoder)
+            return found[0]
 
         with torch.enable_grad():
             source = torch.ones_like(u, requires_grad=True)
-            edits = {layer: _times(site, part) for layer, site, part in self._by_layer(source)}
-            call.run({**edits, self.decoder: decoded}, until=self.decoder)
+            activity = decoded(source)
+            # Weights that differ: the plain sum of what a softmax or a LayerNorm returns is constant.
+            weights = torch.linspace(1, 2, activity.numel(), device=activity.device).reshape(activity.shape)
             try:
-                (gradient,) = torch.autograd.grad(found[0].float().sum(), source, allow_unused=True)
+                (gradient,) = torch.autograd.grad((activity * weights).sum(), source, allow_unused=True)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:  # an operation without a derivative, or one whose input was changed in place
@@ -584,6 +591,8 @@ class Comodulated(nn.Module):
             else:
                 if gradient is None:
                     raise self._no_gradient()
+                if not bool(gradient.any()) and not torch.equal(activity, decoded(torch.full_like(u, 1.5))):
+                    raise self._no_gradient(" (it is 0 where the activity changes)")
         self._learns = True
 
     def _check_reached(self, activity: Tensor, source: Tensor) -> None:
