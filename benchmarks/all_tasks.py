@@ -16,10 +16,9 @@ from typing import Any
 
 import torch
 
-from comodulation.backbone import Backbone, BackboneSettings
-from comodulation.head import ComodulatedHead
-from comodulation.methods import Method, make_method
-from comodulation.task_pairs import all_tasks
+from comodulation.data.features import Backbone, BackboneSettings
+from comodulation.networks import ComodulatedHead
+from comodulation.networks.methods import Method, all_tasks, make_method
 from comodulation.tasks import TaskFamily
 
 SIZES = (10, 100, 1_000, 10_000)

@@ -16,15 +16,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from comodulation.data.features import cache_folder
 from comodulation.evaluation import metrics
-from comodulation.features import cache_folder
-from comodulation.methods import make_method
-from comodulation.response import TaskResponse
-from comodulation.session import build_head
-from comodulation.studies.laboratory import Laboratory
-from comodulation.studies.report import open_study
-from comodulation.studies.reproduce import CELLS, read_material
-from comodulation.studies.results import read_gains
+from comodulation.mathematics import TaskResponse
+from comodulation.networks.methods import make_method
+from comodulation.runs import build_head
+from comodulation.studies.cells import Laboratory, read_gains, read_material
+from comodulation.studies.paper import CELLS, open_study
 from comodulation.tasks import task_logits
 
 SILENT = 1e-3  # mean activity below which a neuron's relative slope means nothing

@@ -5,7 +5,7 @@ python benchmarks/demo_rates.py
 
 from __future__ import annotations
 
-from comodulation.demo import fit_seed
+from comodulation.studies import fit_seed
 
 CANDIDATES = {
     "hard-sharing": (3e-3, 1e-2, 2e-2, 3e-2, 6e-2),

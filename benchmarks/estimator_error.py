@@ -19,14 +19,14 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 from torch.nn import functional as F
 
-from comodulation.gains import (
+from comodulation.mathematics import (
     Decode,
     DecoderStatistics,
     decoder_statistics,
     gains_from_statistics,
+    modulate,
     spatial_mean,
 )
-from comodulation.modulation import modulate
 
 SIGMAS = (0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)
 NORMALIZERS = ("covariance", "relative")

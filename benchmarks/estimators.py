@@ -15,8 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from comodulation.gains import DecoderStatistics, decoder_gains, gains_from_statistics
-from comodulation.modulation import modulate
+from comodulation.mathematics import DecoderStatistics, decoder_gains, gains_from_statistics, modulate
 
 INPUTS, ENCODER, DECODER, SIDE = 64, 64, 64, 4
 REFERRED = 8  # inputs whose gains are compared with the 100,000 samples

@@ -25,10 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from comodulation import features
-from comodulation.allocator import large_blocks_kept
-from comodulation.backbone import Backbone, BackboneSettings
 from comodulation.data import Split, open_split
+from comodulation.data.features import Backbone, BackboneSettings, large_blocks_kept
+from comodulation.data.features import extraction as features
 
 BATCHES = (8, 16, 64, 256)
 NETWORKS = (("efficientnet-lite0", "pretrained"), ("resnet18", "random"))

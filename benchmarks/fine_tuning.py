@@ -18,8 +18,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from comodulation.head import ComodulatedHead
-from comodulation.methods import Method, make_method
+from comodulation.networks import ComodulatedHead
+from comodulation.networks.methods import Method, make_method
 from comodulation.tasks import TaskFamily
 
 TASKS, CLASSES, CHANNELS, SIDE, BATCH, IMAGES, REPEATS = 20, 100, 256, 2, 256, 4096, 60

@@ -31,10 +31,11 @@ import torch
 from peers_common import peak_mib
 from torch import Tensor
 
-from comodulation import ComodulatedHead, decoder_gains, tuning
-from comodulation.features import Features
-from comodulation.methods import Method, make_method
+from comodulation import ComodulatedHead, decoder_gains
+from comodulation.data.features import Features
+from comodulation.networks.methods import Method, make_method
 from comodulation.tasks import Examples, TaskFamily
+from comodulation.training import tuning
 
 BATCH = 256
 SIZES = {

@@ -26,15 +26,22 @@ from peers_ours import CONFIG, FAMILY, HEAD
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from comodulation.backbone import Backbone
-from comodulation.config import RunConfig, make_config, write_config
-from comodulation.features import cache_folder, extract
-from comodulation.head import ComodulatedHead
-from comodulation.labelled import open_splits, read_family, read_labels
-from comodulation.progress import Silent
-from comodulation.session import Session
-from comodulation.store import head_tensors, write_bytes, write_json, write_tensors
+from comodulation.data.features import Backbone, cache_folder, extract
+from comodulation.files import write_bytes, write_json
+from comodulation.networks import ComodulatedHead
+from comodulation.runs import (
+    RunConfig,
+    Session,
+    head_tensors,
+    make_config,
+    open_splits,
+    read_family,
+    read_labels,
+    write_config,
+)
 from comodulation.tasks import TaskFamily
+from comodulation.tensors import write_tensors
+from comodulation.training import Silent
 
 OURS = ("attention", "ia3", "comodulation")
 PEFT = ("peft", "peft-tail", "peft-one-task")

@@ -22,13 +22,11 @@ from peers_common import Clock, Result, Work, inference_ms, peak_mib, read_work,
 from torch import Tensor
 
 import comodulation
-from comodulation.config import read_config
-from comodulation.methods import Method
-from comodulation.session import build_head, config_method
-from comodulation.store import load_head, read_json
+from comodulation.files import read_json
+from comodulation.networks.methods import Method
+from comodulation.runs import build_head, config_method, load_head, read_config
 from comodulation.tasks import TaskFamily
-from comodulation.training import TrainingSettings, train
-from comodulation.tuning import EVALUATION_BATCH, Inputs
+from comodulation.training import EVALUATION_BATCH, Inputs, TrainingSettings, train
 
 RATES = {"attention": 0.2, "ia3": 0.18, "comodulation": 0.22, "hard-sharing": 5e-4}  # of docs/results' searches
 IN_TURN = ("attention", "ia3", "comodulation")

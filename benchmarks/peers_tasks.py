@@ -18,8 +18,8 @@ from peers_peft import adapted, adapter_parameters, run_tasks
 from torch import Tensor
 from torch.nn import functional as F
 
-from comodulation.head import ComodulatedHead
-from comodulation.methods import Method, make_method
+from comodulation.networks import ComodulatedHead
+from comodulation.networks.methods import Method, make_method
 from comodulation.tasks import TaskFamily
 
 BATCH, CHANNELS = 256, 256

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from comodulation.convolution import convolve, dense_matrix
+from comodulation.mathematics import convolve, dense_matrix
 
 
 def milliseconds(function: Callable[[], object], repeats: int = 20) -> float:

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from comodulation.config import make_config
 from comodulation.data import open_split
-from comodulation.labelled import deal_images, read_family, read_labels
-from comodulation.small_resnet import SMALL_RESNETS, small_resnet
-from comodulation.store import write_tensors
-from comodulation.training import derived_seed, one_cycle
+from comodulation.data.features import SMALL_RESNETS, small_resnet
+from comodulation.mathematics import derived_seed
+from comodulation.runs import deal_images, make_config, read_family, read_labels
+from comodulation.tensors import write_tensors
+from comodulation.training import one_cycle
 
 
 def load(arguments: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -35,7 +35,7 @@ torch.set_num_threads(1)  # the tensors are small, and two threads only get in e
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small data set with its label columns and attributes, not to be changed."""
-    from synthetic import with_attributes, write
+    from support.synthetic import with_attributes, write
 
     return write(tmp_path_factory.mktemp("data") / "small", with_attributes, changed="both")
 
@@ -49,7 +49,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def run(data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of comodulation on the small data set, not to be changed."""
-    from command import fit
+    from support.command import fit
 
     folder = tmp_path_factory.mktemp("runs") / "comodulation"
     outcome = fit(data, folder, cache)
@@ -60,7 +60,7 @@ def run(data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports without their figure, which takes as long as all the rest of a small run."""
-    from comodulation.report import run
+    from comodulation.runs import page as run
 
     monkeypatch.setattr(run, "_gains", lambda method, family: "<svg></svg>")
 
@@ -72,8 +72,9 @@ def _never(*arguments, **options):
 @pytest.fixture
 def refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Check that a command is refused before features are extracted, with one line that matches, and writes nothing."""
-    from comodulation import fitting, prediction
-    from synthetic import snapshot
+    from comodulation.runs import fitting
+    from comodulation.runs import run as prediction
+    from support.synthetic import snapshot
 
     monkeypatch.setattr(fitting, "extract", _never)
     monkeypatch.setattr(prediction, "extract", _never)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from comodulation import ComodulatedHead, TaskFamily
-from comodulation.methods import make_method
+from comodulation.networks.methods import make_method
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TASKS, OUTPUTS = 3, 6

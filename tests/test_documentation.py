@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from command import comodulate
 from comodulation import __all__ as public
-from comodulation.methods import METHODS
+from comodulation.networks.methods import METHODS
+from support.command import comodulate
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -15,18 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning_fabric import Fabric
 
-from command import GROUPED, SHORT, SMALL
-from comodulation import fitting
-from comodulation.config import make_config
-from comodulation.dropout import ChannelDropout, Dropout, taking
 from comodulation.errors import InputError
-from comodulation.launching import LOST, PLACE, Place, launch
-from comodulation.methods import METHODS, make_method
+from comodulation.networks import ChannelDropout, Dropout, taking
+from comodulation.networks.methods import METHODS, make_method
 from comodulation.processes import Processes, Share
-from comodulation.store import read_tensors
-from shared_training import CLASSES, results, small_head, trainings, tuned
+from comodulation.runs import fitting, make_config
+from comodulation.tensors import read_tensors
+from comodulation.training import LOST, PLACE, Place, launch
+from support.command import GROUPED, SHORT, SMALL
+from support.shared_training import CLASSES, results, small_head, trainings, tuned
 
-SCRIPT = Path(__file__).with_name("shared_training.py")
+SCRIPT = Path(__file__).with_name("support") / "shared_training.py"
 STRICT = ["-W", "error", *(f"-Wignore::{name}Warning" for name in ("Deprecation", "PendingDeprecation", "Future"))]
 
 
@@ -161,7 +160,7 @@ def test_all_end_with_one_status_and_one_message(first, other, status, said, cap
 
 def test_a_failure_ends_those_that_do_not_notice(capfd, monkeypatch):
     """Two of three wait for what will never come: they are ended, and the exit status is that of the one that failed."""
-    monkeypatch.setattr("comodulation.launching.GRACE", 0.3)
+    monkeypatch.setattr("comodulation.training.launching.GRACE", 0.3)
     began = time.monotonic()
     assert (
         launch(3, script(WAITS, f"time.sleep(60 * (os.environ['RANK'] == '1')); {SAYS.format('error: third', 2)}")) == 2
@@ -189,7 +188,7 @@ def test_places_are_those_of_torchrun():
 
 LOOP = """
 import os, pathlib, sys, time
-from comodulation.launching import follow_launcher, launch
+from comodulation.training.launching import follow_launcher, launch
 if "RANK" not in os.environ:
     print("status", launch(2, [sys.executable, *sys.argv]), flush=True)
     sys.exit()
@@ -233,8 +232,8 @@ def alive(number: int) -> bool:
 
 LOSES = """
 import os, signal, torch
-from comodulation.joining import joined
-from comodulation.launching import leave_lost
+from comodulation.training.fabric import joined
+from comodulation.training.launching import leave_lost
 from comodulation.processes import LostProcess, Processes
 with joined() as fabric:
     processes = Processes.of(fabric)
@@ -284,7 +283,7 @@ except (InputError, RunError) as error:
 
 def meeting(how, ranks=(0, 1)):
     """Processes as torchrun starts them, without anyone who watches them: exit status and both streams of each."""
-    from comodulation.launching import _free_port
+    from comodulation.training.launching import _free_port
 
     place = {
         "WORLD_SIZE": 2,
@@ -356,7 +355,20 @@ def test_a_process_that_is_late_but_alive_is_waited_for():
 
 
 def command(data, out, cache, *options):
-    words = ["-m", "comodulation.cli", "fit", "--data", data, "--out", out, "--cache", cache, *GROUPED, *SMALL, *SHORT]
+    words = [
+        "-m",
+        "comodulation.app.cli.entry",
+        "fit",
+        "--data",
+        data,
+        "--out",
+        out,
+        "--cache",
+        cache,
+        *GROUPED,
+        *SMALL,
+        *SHORT,
+    ]
     return [*STRICT, *(str(word) for word in [*words, *options])]
 
 
@@ -394,7 +406,7 @@ def test_fit_on_two_devices(data, run, tmp_path):
     ],
 )  # fmt: skip
 def test_what_several_processes_cannot_do(options, said, data, refused, monkeypatch):
-    from command import fit
+    from support.command import fit
 
     for name, value in zip(PLACE, ("0", "2", "0", "2", "127.0.0.1", "1"), strict=True):
         monkeypatch.setenv(name, value)
@@ -412,7 +424,7 @@ def test_batch_normalisation_trains_in_one_process(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("number", [0, -1])
 def test_a_number_of_devices_that_is_none(number, data, refused):
-    from command import fit
+    from support.command import fit
 
     refused(lambda out, cache: fit(data, out, cache, "--devices", number), f"--devices {number} is out of range")
 
@@ -420,7 +432,7 @@ def test_a_number_of_devices_that_is_none(number, data, refused):
 @pytest.mark.slow
 def test_torchrun_on_two_hosts(data, run, tmp_path):
     """Two agents, as on two machines, with one process each on a shared folder."""
-    from comodulation.launching import _free_port
+    from comodulation.training.launching import _free_port
 
     agent = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d"]
     agent += ["--rdzv-id", "test", "--rdzv-endpoint", f"127.0.0.1:{_free_port()}"]

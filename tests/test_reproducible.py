@@ -17,14 +17,13 @@ import sys
 import pytest
 import torch
 
-from command import GROUPED, SHORT, SMALL, Process, comodulate, comodulate_here
-from comodulation import tuning
-from comodulation.noise import modulator_noise
-from comodulation.store import read_tensors
+from comodulation.mathematics import modulator_noise
 from comodulation.tasks import Examples
-from comodulation.tuning import Inputs, predict
-from faults import differences
-from test_methods import CASES, CLASSES, make, train
+from comodulation.tensors import read_tensors
+from comodulation.training import Inputs, predict, tuning
+from support.command import GROUPED, SHORT, SMALL, Process, comodulate, comodulate_here
+from support.faults import differences
+from support.methods import CASES, CLASSES, make, train
 
 # Differences of log-probabilities between batches of any size. Half a unit in the last place of a float32 sum is 6e-8 of its
 # terms; a logit here goes through five layers of up to 72 terms of size about 1.
@@ -116,8 +115,8 @@ def test_noise_keeps_its_bits_in_any_batch_and_on_any_number_of_threads():
 
 def test_images_are_predicted_alone_as_together(run, data, tmp_path):
     """`comodulate predict` of eight image files at once, and of each."""
-    from synthetic import CLASSES as COLOURS
-    from synthetic import picture
+    from support.synthetic import CLASSES as COLOURS
+    from support.synthetic import picture
 
     files = []
     for number, name in enumerate(COLOURS):
@@ -143,7 +142,7 @@ def words(data, place):
 
 def fit_on(threads, data, place):
     """A fit in a process of its own with a number of threads; not a copy of this one, whose threads it would not have."""
-    command = [sys.executable, "-m", "comodulation.cli", *map(str, words(data, place))]
+    command = [sys.executable, "-m", "comodulation.app.cli.entry", *map(str, words(data, place))]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
@@ -176,7 +175,7 @@ def test_threads_change_no_more_than_rounding(data, run, tmp_path):
 @pytest.mark.slow
 def test_devices_change_no_bit_of_a_study(data, run, tmp_path):
     """A study on one device and on two, a thread each: trials, scores, gains and numbers."""
-    from test_faults import study_differences, study_words
+    from support.studies import study_differences, study_words
 
     for devices in (1, 2):
         words = study_words(data, tmp_path / f"{devices}", tmp_path / "cache", "--devices", devices)

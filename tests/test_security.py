@@ -13,19 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageFile, PngImagePlugin
 
-from comodulation import sharing, uploads
-from comodulation.backbone import Backbone, BackboneSettings
-from comodulation.config import make_config, parse_yaml, read_config, write_config
-from comodulation.data import label_table_splits
-from comodulation.data.celeba import open_celeba
-from comodulation.data.image_folders import folder_splits
-from comodulation.data.label_table import read_label_table
+from comodulation.app.server import uploads
+from comodulation.data import folder_splits, label_table_splits, read_label_table
+from comodulation.data.features import Backbone, BackboneSettings
+from comodulation.data.sets import open_celeba
 from comodulation.errors import InputError
-from comodulation.files import read_bounded
-from comodulation.prediction import Run
-from comodulation.store import read_json, read_tensors
-from mutations import bounded
-from synthetic import encode, picture
+from comodulation.files import read_bounded, read_json
+from comodulation.runs import Run, make_config, parse_yaml, read_config, sharing, write_config
+from comodulation.tensors import read_tensors
+from support.mutations import bounded
+from support.synthetic import encode, picture
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for name in ("src", "benchmarks", "docs") for path in (ROOT / name).rglob("*.py"))
@@ -271,7 +268,7 @@ def test_hostile_image_folders(images, tmp_path):
 
 def test_hostile_names_in_the_lists_of_celeba(tmp_path):
     """Names are looked for among the files of the image folder, never joined to a path that could lead elsewhere."""
-    import celeba_layout
+    from support import celeba_layout
 
     folder = celeba_layout.write(tmp_path / "faces", 12)
     for name in ("list_attr_celeba.txt", "list_eval_partition.txt"):
@@ -327,9 +324,9 @@ def test_no_limit_of_another_library_is_lifted():
 # ---- code in the working folder ----
 
 STARTS = {
-    "devices": "import sys\nfrom comodulation.launching import launch\n"
+    "devices": "import sys\nfrom comodulation.training.launching import launch\n"
     "launch(2, [sys.executable, '-m', 'json.tool', 'none.json'])",
-    "studies": "from comodulation.studies.pool import run_jobs\nfrom pool_worker import worker\n"
+    "studies": "from comodulation.studies.cells.pool import run_jobs\nfrom pool_worker import worker\n"
     "if __name__ == '__main__': run_jobs([('a', 1), ('b', 2)], worker, ('x',), 2, lambda event: None)",
 }
 

@@ -23,7 +23,7 @@ from sklearn.neural_network import MLPClassifier
 from torch import Tensor
 
 from comodulation import average_over_tasks, decoder_statistics, gains_from_statistics, modulate
-from comodulation.gains import gauss_hermite
+from comodulation.mathematics import gauss_hermite
 
 BLUE, ORANGE, BLACK, SKY = "#0072B2", "#D55E00", "#000000", "#56B4E9"  # Okabe and Ito
 STD, TASK, WIDTH = 0.3, (3, 8), 32

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from comodulation import comodulate
-from comodulation.comodulated import Comodulated
-from comodulation.data.digits import Scenes, load_digits, make_scenes, split_digits
+from comodulation.data.sets import Scenes, digit_scenes, load_digits, split_digits
+from comodulation.networks.attached import Comodulated
 
 PAIRS = (("0", "1"), ("0", "4"), ("1", "3"), ("1", "4"), ("3", "4"))
 RANDOM = 0.1  # spread of the random couplings
@@ -75,9 +75,9 @@ def main() -> None:
     for seed in range(seeds):
         torch.manual_seed(seed)
         learn, test = split_digits(load_digits(), (0.7, 0.3), seed=seed)
-        model = pretrained(make_scenes(learn, 4000, seed=seed, distractor=False))
-        scenes = make_scenes(learn, 2000, seed=seed + 100, distractor=True)
-        held = make_scenes(test, 1000, seed=seed + 200, distractor=True)
+        model = pretrained(digit_scenes(learn, 4000, seed=seed, distractor=False))
+        scenes = digit_scenes(learn, 2000, seed=seed + 100, distractor=True)
+        held = digit_scenes(test, 1000, seed=seed + 200, distractor=True)
         base.append(accuracy(model(held.images), held))
         for encoder, decoder in PAIRS:
             made = []

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import json
 import os
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from .errors import InputError
+from .errors import InputError, RunError
 
 MAX_TENSORS, MAX_HEADER = (
     2**32,
@@ -70,3 +76,128 @@ def safetensors_header(path: Path) -> bytes:
 
 def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock on a file between processes; the system releases it even if this process is killed.
+
+    Whoever holds the lock may remove the file.
+
+    Raises:
+        InputError: held by another process, and ``wait`` is False.
+        RunError: the file cannot be opened; its folder may have been removed by the process that held it.
+    """
+    while True:
+        try:
+            handle = open(path, "a")  # noqa: SIM115 (closed below)
+        except OSError as error:
+            raise RunError(f"cannot lock {path}: {error.strerror or error}") from error
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                raise InputError(f"{path.parent} is in use by another process") from error
+            # A file that was removed between the two calls is no other process's: the next one makes and locks another.
+            if _is_at(path, handle.fileno()):
+                yield
+                return
+
+
+def _is_at(path: Path, number: int) -> bool:
+    """Whether an open file is still the one that a path names."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(number))
+    except FileNotFoundError:
+        return False
+
+
+MAX_JSON, MAX_DEPTH = 2**26, 32  # bytes, levels
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all. Raises RunError (disk full, folder gone), leaving no partial file."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    try:
+        with open(partial, "wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Make a folder to write to. Where bad input turns up later, what was made here and is still empty goes again.
+
+    Raises:
+        InputError: it cannot be made or written to (a read-only disk, a file in its place).
+    """
+    made: list[Path] = []
+    try:
+        try:
+            for path in reversed((folder, *folder.parents)):
+                if not path.exists():
+                    path.mkdir(exist_ok=True)
+                    made.append(path)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
+        yield
+    except InputError:
+        with contextlib.suppress(OSError):
+            for path in reversed(made):
+                path.rmdir()
+        raise
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what a process that was killed while writing left in a folder. The caller holds the folder's lock."""
+    for partial in folder.glob(f".*{PARTIAL}"):
+        partial.unlink(missing_ok=True)
+
+
+def json_bytes(value: object) -> bytes:
+    """The content that ``write_json`` writes."""
+    return (json.dumps(value, indent=2, sort_keys=False) + "\n").encode()
+
+
+def write_json(path: Path, value: object) -> None:
+    write_bytes(path, json_bytes(value))
+
+
+def torn(path: Path, whole: bytes) -> bool:
+    """Whether a file is what a power cut may leave of some content: a part of its beginning, then zeros or nothing."""
+    with open(path, "rb") as file:
+        found = file.read(len(whole) + 1)
+    return len(found) <= len(whole) and found != whole and whole.startswith(found.rstrip(b"\0"))
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file. Raises InputError for anything else, and for one of more than 64 MiB or 32 levels."""
+    try:
+        return parse_json(read_bounded(path, MAX_JSON).decode())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {getattr(error, 'strerror', None) or error}") from error
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text. Raises ValueError for anything else, and for one nested deeper than 32 levels."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    # What parses may still be too deep to compare or to show.
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inside = (v.values() if isinstance(v, dict) else v for v in level if isinstance(v, (dict, list)))
+        level = [child for children in inside for child in children]
+    if level:
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
+    return value

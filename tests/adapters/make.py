@@ -16,12 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from comodulation.attach import comodulate
-from comodulation.comodulated import Comodulated
-from comodulation.head import ComodulatedHead
-from comodulation.methods import Method, make_method
-from comodulation.store import save_adapter
-from comodulation.task_pairs import all_tasks
+from comodulation.networks import ComodulatedHead, save_adapter
+from comodulation.networks.attached import Comodulated, comodulate
+from comodulation.networks.methods import Method, all_tasks, make_method
 from comodulation.tasks import TaskFamily
 
 HERE = Path(__file__).parent

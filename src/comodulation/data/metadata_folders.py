@@ -14,9 +14,9 @@ from typing import Any
 
 from ..errors import InputError, brief
 from .folder_files import SUFFIXES, split_of
-from .label_table import check_text
 from .source import Split
 from .table_files import load_tables
+from .tables import check_text
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME, IMAGE = "file_name", "image"

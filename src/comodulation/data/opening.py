@@ -9,9 +9,9 @@ from typing import Any
 
 from ..errors import InputError, choose
 from ..files import user_path
-from ..hub import hub_or_offline
 from .folder_files import folder_files
-from .image_folders import sorted_images
+from .folders import sorted_images
+from .hub import hub_or_offline
 from .metadata_folders import metadata_splits
 from .source import Split
 from .table_files import first_line, load_tables, split_files

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln, xlogy
 
 from ..errors import InputError, brief
-from .population import Floats, Integers
+from .checks import Floats, Integers
 
 MIN_TRIALS = 10  # of a condition: with n, a rate estimated from the same trials hides 1/n of the variance around it
 MIN_SPIKES = 25  # of a neuron: with s, a coupling has a standard error of at least 1 / sqrt(s)

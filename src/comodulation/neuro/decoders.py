@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError, choose
-from .population import Floats, Integers, Population, Trials, summed_gain
+from .checks import Floats, Integers
+from .population import Population, Trials, summed_gain
 
 PENALTIES = np.logspace(-2, 6, 17)  # of ridge regression, in squared counts
 NORMALIZERS = ("relative", "covariance")

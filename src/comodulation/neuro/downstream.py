@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from .checks import Floats
 from .counts import Groups
 from .latent import LARGEST_COUPLING, ModulatorFit
-from .population import Floats
 
 NEWTON_STEPS = 50
 

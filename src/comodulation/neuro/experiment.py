@@ -10,17 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, RunError
-from ..statistics import PairedDifference, as_family, paired_difference
+from ..evaluation import PairedDifference, as_family, paired_difference
+from .checks import Floats, check_positive, check_whole
 from .decoders import LEARNED, MAXIMUM_LIKELIHOOD, accuracy, log_likelihood_ratio
-from .population import (
-    Floats,
-    Population,
-    check_positive,
-    check_whole,
-    draw_population,
-    simulate,
-    simulate_totals,
-)
+from .population import Population, draw_population, simulate, simulate_totals
 
 DECODERS = (MAXIMUM_LIKELIHOOD, *LEARNED)
 MOST_COUNTS = 2**28  # simulated at once: 2 GiB, and a few times that while they are made

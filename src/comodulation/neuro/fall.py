@@ -18,11 +18,11 @@ import numpy as np
 from scipy.stats import t
 
 from ..errors import InputError
+from .associations import BLOCKS, MIN_CORRELATED
+from .checks import Floats
 from .counts import Groups
 from .downstream import follow_groups
 from .latent import fit_groups
-from .population import Floats
-from .statistics import BLOCKS, MIN_CORRELATED
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..report.drawing import SUBDUED, add_legend, finished, new_figure
-from ..report.page import INK
-from .cortex import AreaStatistics, RecordingStatistics
+from ..report import INK, SUBDUED, add_legend, finished, new_figure
+from .analysis import AreaStatistics, RecordingStatistics
 from .decoders import MAXIMUM_LIKELIHOOD
 from .experiment import PopulationStudy
 

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from ..errors import InputError, choose
+from .checks import Floats, Integers
 from .counts import Groups
-from .population import Floats, Integers
 
 REACH = 8.0  # the grid's, in standard deviations of the prior
 COARSEST, FINEST = 0.25, 0.004  # spacing of the grid

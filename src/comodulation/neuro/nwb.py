@@ -10,21 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, choose
+from .checks import Floats
 from .flags import concerns, flagged, means, tells
 from .hdf5 import opened, unreadable
 from .nwb_tables import column_of, electrodes_of, intervals_in, ragged_of, spans_of
-from .observed import (
-    Mask,
-    check_apart,
-    check_rates,
-    check_span,
-    check_spikes,
-    intervals_of,
-    touched,
-    within,
-)
-from .population import Floats
-from .recordings import Recording, count_spikes, label_of, seconds
+from .observed import Mask, check_apart, check_rates, check_span, check_spikes, intervals_of, touched, within
+from .recording import Recording, count_spikes, label_of, seconds
 
 AREA_COLUMNS = ("area", "brain_area", "location", "region")  # of the units table, where no column is named
 MOST_BINS = 10_000

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
-from .population import Floats, Integers
+from .checks import Floats, Integers
 
 Mask = NDArray[np.bool_]
 TOLERANCE = 1e-6  # seconds: below one sample of any recording, above what floating point does to times of a day

@@ -16,15 +16,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Integral, Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+from .checks import Floats, Integers, check_positive, check_whole
 
 MOST_SPIKES = 1e9  # expected in one bin: beyond, neither a neuron nor a Poisson sampler follows
 
@@ -166,20 +163,6 @@ def summed_gain(coupling: Floats, modulator: Floats, std: float) -> Floats:
     coupled = coupling != 0  # few are, and an exponential is what this costs
     total[:, coupled] = gain(coupling[coupled], modulator, std).sum(1)
     return total
-
-
-def check_whole(value: object, least: int, name: str) -> int:
-    """``value`` as an int. Raises InputError unless it is a whole number of at least ``least``."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return int(value)
-
-
-def check_positive(value: object, name: str) -> float:
-    """``value`` as a float. Raises InputError unless it is a positive finite number."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
-        raise InputError(f"{name} must be a positive finite number, got {value!r}")
-    return float(value)
 
 
 def _draw(stimulus: ArrayLike, bins: int, std: float, rng: np.random.Generator) -> tuple[Integers, Floats]:

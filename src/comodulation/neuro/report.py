@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import PARTIAL
-from ..report.figures import svg
-from ..report.page import FAILS, HOLDS, UNKNOWN, Figure, Section, Table, Text, Verdict, render
-from ..statistics import PairedDifference
-from ..store import read_json, writable, write_bytes, write_json
-from ..studies.report import finite, source_commit
-from .cortex import RecordingStatistics, comparison_table
+from ..evaluation import PairedDifference
+from ..files import PARTIAL, read_json, writable, write_bytes, write_json
+from ..report import FAILS, HOLDS, UNKNOWN, Figure, Section, Table, Text, Verdict, finite, render, source_commit, svg
+from .analysis import RecordingStatistics, comparison_table
 from .experiment import PopulationStudy
 from .figures import comparison_figure, population_figure, recording_figure
 

@@ -1,22 +1,5 @@
-"""Figures and the self-contained HTML page of a run."""
+"""Pages and figures. Nothing here knows what a run is."""
 
-from .figures import gains_figure, svg
-from .page import INK, Cell, Code, Details, Figure, Section, Table, Text, Verdict, render, themed
-from .run import run_report
+import lazy_loader
 
-__all__ = [
-    "INK",
-    "Cell",
-    "Code",
-    "Details",
-    "Figure",
-    "Section",
-    "Table",
-    "Text",
-    "Verdict",
-    "gains_figure",
-    "render",
-    "run_report",
-    "svg",
-    "themed",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

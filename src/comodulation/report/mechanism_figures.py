@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ..analysis.sparsity import THRESHOLDS, log2_histogram
+from ..evaluation import THRESHOLDS, log2_histogram
 from .drawing import STYLES, SUBDUED, add_legend, as_array, finished, new_figure, spaced, styles_of
 from .page import INK
 

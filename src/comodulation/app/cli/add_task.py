@@ -1,0 +1,63 @@
+"""`comodulate add-task`: more tasks for a finished run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .shared import CacheOption, JsonFlag, table
+
+EXAMPLE = "comodulate add-task runs/faces --data FOLDER --task hat --out runs/faces-hat"
+
+
+def add_task(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder; not changed.")],
+    data: Annotated[str, typer.Option(help="Folder or dataset id with images and labels of the new tasks.")],
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    task: Annotated[
+        list[str] | None, typer.Option(help="Label column that is a new task, binary or of classes; repeat.")
+    ] = None,
+    attribute: Annotated[list[str] | None, typer.Option(help="Binary column that is a new task; repeat.")] = None,
+    group: Annotated[
+        list[str] | None, typer.Option(help="NAME=CLASS: a class of a new group of known classes; repeat for each.")
+    ] = None,
+    labels: Annotated[str | None, typer.Option(help="Table of labels, if the run has one [the run's].")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count unreadable images and go on.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue what was interrupted in OUT.")] = False,
+    cache: CacheOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Add tasks to a finished run; what it answers to the others keeps its bits."""
+    from ...data.features import cache_folder
+    from ...errors import InputError, RunError
+    from ...runs import Run, grow_run
+    from .console import ConsoleProgress
+
+    if bool(task or attribute) == bool(group):
+        raise InputError(
+            "give either --task or --attribute (label columns) or --group NAME=CLASS (a run of groups of classes)"
+        )
+    groups: dict[str, list[str]] = {}
+    for pair in group or []:
+        name, equals, member = pair.partition("=")
+        if not (name and equals and member):
+            raise InputError(f"--group {pair!r} is not NAME=CLASS")
+        groups.setdefault(name, []).append(member)
+    try:
+        with ConsoleProgress() as progress:
+            result = grow_run(
+                Run.open(folder), groups or attribute or [], data, out, cache_folder(cache), columns=task or [],
+                labels=labels, skip_bad=skip_bad, resume=resume, progress=progress,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        raise RunError("interrupted; what is finished is kept, the same command with --resume continues") from None
+    if as_json:
+        print(json.dumps({"run": str(result.folder), **result.metrics}))
+        return
+    entry = result.metrics["added"][-1]
+    split = "test" if "test" in entry else "validation"
+    table(f"{split} split, added", list(entry[split]["tasks"].items()))
+    print(f"run folder: {result.folder}")

@@ -1,0 +1,33 @@
+"""`comodulate export`: a run as one graph."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .shared import JsonFlag, with_seed
+
+EXAMPLE = "comodulate export runs/c100 --out trees.onnx --task trees"
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    out: Annotated[Path, typer.Option(help="File to write: *.onnx, or *.pt2 for torch.export.load.")],
+    task: Annotated[str | None, typer.Option(help="The one task it answers [the task is an input].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the modulator's noise [the run's].")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """The network with its tasks as one graph, for ONNX or torch.export: uint8 images (and task ids) in, probabilities out."""
+    from ...runs import Run, export_run
+
+    about = export_run(with_seed(Run.open(folder), seed), out, task)
+    if as_json:
+        print(json.dumps({"run": str(folder), "file": str(out), **about}))
+        return
+    inputs = f"images (B, 3, {about['image_size']}, {about['image_size']}) uint8" + (
+        "" if task else ", tasks (B,) int64"
+    )
+    print(f"{out}: {inputs} -> probabilities (B, {len(about['answers'])})")

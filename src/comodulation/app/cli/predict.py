@@ -1,0 +1,72 @@
+"""`comodulate predict`: answers for image files and folders of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .exits import say
+from .shared import JsonFlag, with_seed
+
+EXAMPLE = "comodulate predict runs/c100 photo.png --task trees --json"
+
+
+def predict(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Image files, and folders: all images in them.")
+    ],
+    task: Annotated[list[str] | None, typer.Option(help="Task to answer; repeat for more [all].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Table to write instead, a row an image and task: *.csv or *.parquet.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the modulator's noise [the run's].")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Answers to named tasks for image files, with the confidence that the run was evaluated with."""
+    from ...errors import InputError
+    from ...runs import PredictionsTable, Run, images_in
+
+    paths = images_in(images)
+    run = with_seed(Run.open(folder), seed)
+    table = None if out is None else PredictionsTable(out)
+    bad: list[dict[str, str]] = []
+
+    def note(path: Path, error: InputError) -> None:
+        bad.append({"image": str(path), "error": str(error)})
+
+    results: list[dict[str, Any]] = []
+    number = 0
+    for result in run.answers(paths, task or [], note):
+        number += 1
+        if table is not None:
+            table.add(result)
+        elif as_json:
+            results.append(result)
+        else:
+            _show(result)
+    if not number:
+        raise InputError(bad[0]["error"] + (f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""))
+    if table is not None:
+        table.write(bad)
+    if as_json:
+        told = {"images": results, "bad": bad} if out is None else {"file": str(out), "answered": number, "bad": bad}
+        print(json.dumps({"run": str(folder), "temperature": run.temperature, **told}))
+    elif out is not None:
+        print(f"{out}: {number} images answered")
+    for each in bad:
+        say(f"error: {each['error']}")
+    if bad:
+        raise InputError(f"{len(bad)} of {len(paths)} images cannot be read; the others are answered")
+
+
+def _show(result: dict[str, Any]) -> None:
+    from ...errors import printable
+
+    print(printable(result["image"]))
+    for name, answer in result["tasks"].items():
+        shown, prediction = printable(name), printable(answer["prediction"])
+        print(f"  {shown:32s} {prediction:24s} {100 * answer['confidence']:5.1f}%")

@@ -1,0 +1,77 @@
+"""`comodulate reproduce`: the paper's claims, tested."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .shared import CacheOption, JsonFlag, checked_seeds, training_settings
+
+EXAMPLE = "comodulate reproduce cifar100 --data FOLDER --seeds 10 --out runs/cifar100   (again: goes on)"
+
+
+def reproduce(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="cifar100, celeba or attributes.")],
+    data: Annotated[str, typer.Option(help="Folder, or Hugging Face dataset id.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; one of the same study is continued.")],
+    seeds: Annotated[int, typer.Option(help="Seeds of the core; the rest takes the first three.")] = 10,
+    seed: Annotated[int, typer.Option(help="First seed.")] = 0,
+    trials: Annotated[int, typer.Option(help="Of each search (0: the methods' defaults).")] = 16,
+    method: Annotated[list[str] | None, typer.Option(help="Only these methods; repeat [all].")] = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only these parts: core, others, restricted, regimes, options, layers, aggregation; repeat [all but the last]."
+        ),
+    ] = None,
+    backbone: Annotated[str, typer.Option(help="timm model name, or efficientnet-lite0.")] = "efficientnet-lite0",
+    weights: Annotated[str, typer.Option(help="pretrained, random, or a safetensors file.")] = "pretrained",
+    image_size: Annotated[int, typer.Option(help="Side of the backbone's input, pixels.")] = 128,
+    split_seed: Annotated[int | None, typer.Option(help="Draws the halves [the seed].")] = None,
+    channels: Annotated[int, typer.Option(help="Encoder and decoder neurons.")] = 256,
+    epochs: Annotated[int | None, typer.Option(help="Of fine-tuning [6].")] = None,
+    pretraining_epochs: Annotated[int | None, typer.Option(help="Of pretraining [10].")] = None,
+    devices: Annotated[int | None, typer.Option(help="Processes [GPUs, or CPU cores].")] = None,
+    cache: CacheOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Test the paper's claims on real data: every method, seeds, searches, statistics, mechanism, one report."""
+    from ...data.features import BackboneSettings, cache_folder
+    from ...errors import InputError, RunError
+    from ...runs import RunConfig
+    from ...studies.cells import study_config, usable_devices
+    from ...studies.paper import Study, write_report
+    from ...studies.paper import reproduce as run_study
+    from .console import ConsoleProgress
+
+    if not 2 <= seeds <= 1000:
+        raise InputError(f"--seeds must be 2 to 1000, got {seeds}: a paired test needs at least 2")
+    checked_seeds(seed, seeds)
+    if not 0 <= trials <= 1000:
+        raise InputError(f"--trials must be 0 to 1000, got {trials}")
+    if devices is not None and not 1 <= devices <= 256:
+        raise InputError(f"--devices must be 1 to 256, got {devices}")
+    defaults = {name: field.default for name, field in RunConfig.model_fields.items()}
+    changes: dict[str, Any] = {
+        "backbone": BackboneSettings(backbone, weights, image_size),
+        "head": {"encoder_channels": channels, "decoder_channels": channels},
+        "split_seed": split_seed,
+        "pretraining": training_settings("pretraining", defaults["pretraining"], epochs=pretraining_epochs),
+    }
+    if epochs is not None:
+        changes["tuning"] = training_settings("fine-tuning", defaults["tuning"], epochs=epochs)
+    config = study_config(study, data, **changes)
+    planned = Study(study, config, tuple(range(seed, seed + seeds)), trials, tuple(method or ()), tuple(part or ()))
+    try:
+        with ConsoleProgress() as progress:
+            run_study(
+                planned, out, cache_folder(cache), devices=devices or usable_devices(), progress=progress,
+                say=progress.message,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        raise RunError("interrupted; what is finished is kept, the same command goes on") from None
+    result = write_report(out)
+    print(json.dumps(result) if as_json else result["text"])

@@ -1,0 +1,105 @@
+"""What several verbs share: options, and how their values are read and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache", help="Folder of features and pretrained layers [$COMODULATION_CACHE, ~/.cache/comodulation]."
+    ),
+]
+
+
+def method_options(pairs: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs; values are numbers where they can be."""
+    from ...errors import InputError
+
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not (name and equals and text):
+            raise InputError(f"--option {pair!r} is not NAME=VALUE")
+        for kind in (int, float, str):
+            try:
+                found[name] = kind(text)
+                break
+            except ValueError:
+                continue
+    return found
+
+
+def training_settings(step: str, settings: Any, **changes: Any) -> Any:
+    """Training settings with the options that were given; errors say of which step they are."""
+    from dataclasses import replace
+
+    from ...errors import InputError
+
+    try:
+        return replace(settings, **{name: value for name, value in changes.items() if value is not None})
+    except InputError as error:
+        raise InputError(f"{step}: {error}") from error
+
+
+def modulation_options(given: dict[str, Any], make: Callable[..., Any]) -> Any:
+    """Modulation options, with the normaliser and strength that go with a link where they are not given."""
+    from ...errors import InputError
+
+    try:
+        return make(**given)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(str(error).replace("std must", "sigma must")) from error
+
+
+def with_seed(finished: Any, seed: int | None) -> Any:
+    if seed is not None:
+        finished.method.head.seed = checked_seed(seed)
+    return finished
+
+
+def checked_seed(seed: int) -> int:
+    from ...errors import InputError
+    from ...runs import MAX_SEED
+
+    if not 0 <= seed <= MAX_SEED:
+        raise InputError(f"seed {seed} is out of range, expected 0 to {MAX_SEED}")
+    return seed
+
+
+def checked_seeds(first: int, number: int) -> None:
+    """Seeds to compare on, ``first`` to ``first + number - 1``: not among them the one that learning rates are chosen on."""
+    from ...errors import InputError
+    from ...studies.cells import SEARCH_SEED
+
+    last = checked_seed(first) + number - 1
+    checked_seed(last)
+    if first <= SEARCH_SEED <= last:
+        raise InputError(
+            f"seeds {first} to {last} hold {SEARCH_SEED}, on whose validation images settings are chosen; take others with --seed"
+        )
+
+
+def table(title: str, rows: list[tuple[str, dict[str, Any]]]) -> None:
+    """Metrics by task as text: balanced accuracy first, which equals accuracy where the classes are equally frequent."""
+    from ...errors import printable
+
+    title, rows = printable(title), [(printable(name), values) for name, values in rows]  # names are data
+    width = max(len(name) for name, _ in (*rows, (title, {})))
+    print(f"{title:{width}s}  balanced  accuracy  majority     NLL   Brier     ECE   count")
+    for name, values in rows:
+        balanced, majority = (
+            values.get(key, values.get("macro", {}).get(key)) for key in ("balanced_accuracy", "majority")
+        )
+        shown = ["" if value is None else f"{100 * value:7.2f}%" for value in (balanced, values["accuracy"], majority)]
+        print(
+            f"{name:{width}s}  {'  '.join(f'{text:>8s}' for text in shown)}  {values['nll']:6.3f}"
+            f"  {values['brier']:6.3f}  {100 * values['ece']:5.2f}%  {values['count']:6d}"
+        )

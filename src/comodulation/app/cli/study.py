@@ -1,0 +1,76 @@
+"""`comodulate study`: the paper's open questions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .shared import CacheOption, JsonFlag, checked_seeds, training_settings
+
+EXAMPLE = "comodulate study controller --data FOLDER --hours 0.4 --out runs/controller   (again: goes on)"
+
+
+def study(
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="controller, training, residual or location.")],
+    data: Annotated[str, typer.Option(help="Folder of CIFAR-100, or Hugging Face dataset id; location: also digits.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; one of the same study is continued.")],
+    hours: Annotated[
+        float | None, typer.Option(help="Time for cells, of this call; 0 only reports what is there [no end].")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Seeds; by them everything is paired.")] = 3,
+    seed: Annotated[int, typer.Option(help="First seed.")] = 0,
+    trials: Annotated[
+        int | None, typer.Option(help="Of each row's search for its learning rate (0: no search) [the question's].")
+    ] = None,
+    backbone: Annotated[str, typer.Option(help="timm model name, or efficientnet-lite0.")] = "efficientnet-lite0",
+    weights: Annotated[str, typer.Option(help="pretrained, random, or a safetensors file.")] = "pretrained",
+    image_size: Annotated[int, typer.Option(help="Side of the backbone's input, pixels.")] = 128,
+    channels: Annotated[int, typer.Option(help="Encoder and decoder neurons.")] = 256,
+    epochs: Annotated[int | None, typer.Option(help="Of fine-tuning on all images [6].")] = None,
+    pretraining_epochs: Annotated[int | None, typer.Option(help="Of pretraining [10].")] = None,
+    devices: Annotated[int | None, typer.Option(help="Processes [GPUs, or CPU cores].")] = None,
+    cache: CacheOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Answer one of the paper's open questions on real data: cells in the order of their worth, verdict, figure, table."""
+    from ...data.features import BackboneSettings, cache_folder
+    from ...errors import InputError, RunError, choose
+    from ...runs import RunConfig
+    from ...studies.cells import Inquiry, investigate, study_config, usable_devices, write_answer
+    from ...studies.questions import QUESTIONS
+    from .console import ConsoleProgress
+
+    asked = QUESTIONS[choose(question, QUESTIONS, "question")]
+    if not 2 <= seeds <= 1000:
+        raise InputError(f"--seeds must be 2 to 1000, got {seeds}: a paired test needs at least 2")
+    checked_seeds(seed, seeds)
+    trials = asked.trials if trials is None else trials
+    if not 0 <= trials <= 100:
+        raise InputError(f"--trials must be 0 to 100, got {trials}")
+    if devices is not None and not 1 <= devices <= 256:
+        raise InputError(f"--devices must be 1 to 256, got {devices}")
+    if hours is not None and not 0 <= hours <= 10_000:
+        raise InputError(f"--hours must be 0 to 10000, got {hours}")
+    defaults = {name: field.default for name, field in RunConfig.model_fields.items()}
+    changes: dict[str, Any] = {
+        "backbone": BackboneSettings(backbone, weights, image_size),
+        "head": {"encoder_channels": channels, "decoder_channels": channels},
+        "pretraining": training_settings("pretraining", defaults["pretraining"], epochs=pretraining_epochs),
+    }
+    if epochs is not None:
+        changes["tuning"] = training_settings("fine-tuning", defaults["tuning"], epochs=epochs)
+    config = study_config("cifar100", data, **changes)
+    inquiry = Inquiry(asked.name, config, tuple(range(seed, seed + seeds)), trials)
+    try:
+        with ConsoleProgress() as progress:
+            investigate(
+                asked, inquiry, out, cache_folder(cache), hours=hours, devices=devices or usable_devices(),
+                progress=progress, say=progress.message,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        raise RunError("interrupted; what is finished is kept, the same command goes on") from None
+    result = write_answer(asked, inquiry, out)
+    print(json.dumps(result) if as_json else result["text"])

@@ -1,0 +1,254 @@
+"""The image of a request, raw or as a multipart field, read into memory within limits. Nothing is spooled to disk.
+
+A framework's own form parser writes uploads above some size to a temporary file; here the body stays in memory, which the
+limit on its size makes affordable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import math
+import time
+from collections.abc import AsyncIterator
+
+import anyio.to_thread
+from fastapi import Request
+from PIL import Image
+from python_multipart import MultipartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+from starlette.requests import ClientDisconnect
+
+from ...data import decode_image
+from ...errors import InputError, brief
+
+MAX_BYTES = 20 * 2**20
+MAX_PIXELS = 50_000_000  # 150 MB once decoded
+LARGE_PIXELS = 8_000_000  # images above it are decoded one at a time
+DECODERS = 2  # the others: so many
+READ_SECONDS, GRACE_SECONDS = 60, 5
+PACE = 2**15  # bytes a second; a body that comes slower is given up after the grace
+ROOM = 256 * 2**20  # bytes of bodies that are held at once
+DRAINED = 512 * 2**20  # of a body that is too large, read and thrown away so that the sender gets to read the answer
+FIELD = "image"
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+
+
+class UploadError(InputError):
+    """A request that carries no usable image; ``status`` is the HTTP status that says so."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Upload:
+    """The body of one request while it is held.
+
+    Attributes:
+        received: bytes that have come. held: of them, in memory.
+        deadline: of reading; None before and after. ended: whether it had to make room.
+    """
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.received = self.held = 0
+        self.deadline: asyncio.Timeout | None = None
+        self.ended = False
+
+    @property
+    def pace(self) -> float:
+        """Bytes a second so far."""
+        return self.received / max(time.monotonic() - self.began, 1e-3)
+
+    def end(self) -> None:
+        """Stop reading it."""
+        if self.deadline is not None and not self.ended:
+            self.ended = True
+            self.deadline.reschedule(-math.inf)
+
+
+class Uploads:
+    """Bodies that are read and images that are decoded at once, within bounds of memory.
+
+    Where the room for bodies is used up, the slowest of them is given up. Reading takes no turn of its own, so that clients who
+    send slowly, or not at all, keep nobody waiting.
+    """
+
+    def __init__(self, room: int = ROOM) -> None:
+        self.room = room
+        self.active: set[Upload] = set()
+        self._decoders, self._large = anyio.CapacityLimiter(DECODERS), anyio.CapacityLimiter(1)
+
+    @contextlib.asynccontextmanager
+    async def image(self, request: Request) -> AsyncIterator[Image.Image]:
+        """The RGB image that a request carries; what is done with it within the context counts as decoding.
+
+        Raises:
+            UploadError: it carries none.
+        """
+        kind = request.headers.get("content-type", "")
+        upload = Upload()
+        self.active.add(upload)
+        try:
+            body = await read_body(request, upload=upload, uploads=self)
+            if kind.partition(";")[0].strip().lower() == "multipart/form-data":
+                body = multipart_image(body, kind)
+            width, height = await anyio.to_thread.run_sync(image_size, body, limiter=self._decoders)
+            async with self._large if width * height > LARGE_PIXELS else self._decoders:
+                yield await asyncio.to_thread(open_image, body)
+        finally:
+            self.active.discard(upload)
+
+    def make_room(self) -> None:
+        """Give up the slowest bodies that are being read, until what is held fits."""
+        while sum(upload.held for upload in self.active) > self.room:
+            reading = [one for one in self.active if one.held and one.deadline is not None and not one.ended]
+            if not reading:
+                return
+            slowest = min(reading, key=lambda one: one.pace)
+            slowest.end()
+            slowest.held = 0  # it goes before anything else is read
+
+    def end(self) -> None:
+        """Give up all bodies that are still being read."""
+        for upload in self.active:
+            upload.end()
+
+
+async def read_body(
+    request: Request,
+    limit: int = MAX_BYTES,
+    seconds: float = READ_SECONDS,
+    *,
+    upload: Upload | None = None,
+    uploads: Uploads | None = None,
+) -> bytes:
+    """The body of a request, of which no more than ``limit`` bytes are ever held.
+
+    Args:
+        request: whose body it is.
+        limit: bytes.
+        seconds: in which it must have come; also, after a grace, it must keep a pace of 32 KiB a second.
+        upload, uploads: where what is held is counted.
+
+    Raises:
+        UploadError: a body that is empty, too large, too slow or cut off, or that had to make room for others.
+    """
+    too_large = UploadError(413, f"the upload is larger than {limit:,} bytes, which is the limit")
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit and request.headers.get("expect"):
+        raise too_large  # the sender waits for leave to send
+    body, upload = bytearray(), upload or Upload()
+    begins = asyncio.get_running_loop().time()
+    try:
+        async with asyncio.timeout(min(seconds, GRACE_SECONDS)) as upload.deadline:
+            async for chunk in request.stream():
+                upload.received += len(chunk)
+                if upload.received > limit:
+                    body.clear()
+                else:
+                    body += chunk
+                if upload.received > DRAINED:
+                    break
+                upload.held = len(body)
+                if not upload.ended:
+                    upload.deadline.reschedule(begins + min(seconds, GRACE_SECONDS + upload.received / PACE))
+                if uploads is not None:
+                    uploads.make_room()
+    except TimeoutError:
+        if upload.ended:
+            raise UploadError(503, "the server has too many uploads at hand, or is ending; try again later") from None
+        if time.monotonic() - upload.began < seconds:
+            raise UploadError(408, f"the upload came at less than {PACE:,} bytes a second") from None
+        raise UploadError(408, f"the upload took longer than {seconds:g} seconds") from None
+    except ClientDisconnect:
+        raise UploadError(400, "the upload was cut off") from None
+    finally:
+        upload.deadline = None
+    if upload.received > limit:
+        raise too_large
+    if not body:
+        raise UploadError(400, "no image: the request has an empty body; send the bytes of an image file")
+    return bytes(body)
+
+
+def multipart_image(body: bytes, content_type: str) -> bytes:
+    """The one field of a multipart form, which must be named ``image``. Raises UploadError for any other form."""
+    boundary = parse_options_header(content_type)[1].get(b"boundary")
+    if not boundary:
+        raise UploadError(400, "a multipart form without a boundary in its Content-Type")
+    parts: list[tuple[bytearray, bytearray]] = []  # headers and content of each
+    whole: list[bool] = []
+
+    def begin() -> None:
+        parts.append((bytearray(), bytearray()))
+
+    def header(data: bytes, start: int, end: int) -> None:
+        parts[-1][0].extend(data[start:end])
+
+    def content(data: bytes, start: int, end: int) -> None:
+        parts[-1][1].extend(data[start:end])
+
+    try:
+        MultipartParser(
+            boundary,
+            {
+                "on_part_begin": begin,
+                "on_header_value": header,
+                "on_header_end": lambda: parts[-1][0].extend(b"\n"),
+                "on_part_data": content,
+                "on_end": lambda: whole.append(True),
+            },
+        ).write(body)
+    except FormParserError as error:
+        raise UploadError(400, f"not a multipart form: {str(error).splitlines()[0]}") from error
+    if not whole:
+        raise UploadError(400, "the multipart form is cut off: it has no closing boundary")
+    names = [_field_name(bytes(headers)) for headers, _ in parts]
+    if names != [FIELD]:
+        found = ", ".join(map(brief, names[:5])) or "none"
+        raise UploadError(
+            400,
+            f"a form must have one field, {FIELD!r}, got {found}; tasks and values go into the address, as ?task=NAME",
+        )
+    if not parts[0][1]:
+        raise UploadError(400, f"no image: the form's field {FIELD!r} is empty")
+    return bytes(parts[0][1])
+
+
+def _field_name(headers: bytes) -> str:
+    for value in headers.splitlines():
+        kind, options = parse_options_header(value)
+        if kind == b"form-data":
+            return options.get(b"name", b"").decode("utf-8", "replace")
+    return ""
+
+
+def image_size(content: bytes) -> tuple[int, int]:
+    """Width and height of an uploaded image by its header, before anything is decoded.
+
+    Raises:
+        UploadError: not an image of the known formats, or too many pixels.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            width, height = image.size
+    except Image.DecompressionBombError:
+        raise UploadError(413, f"the image has too many pixels; {MAX_PIXELS:,} is the limit") from None
+    except Exception as error:  # Pillow's readers raise whatever a damaged file leads them into
+        raise UploadError(415, f"not an image that can be read; expected {', '.join(FORMATS)}") from error
+    if width * height > MAX_PIXELS:
+        raise UploadError(413, f"the image has {width:,} x {height:,} pixels; {MAX_PIXELS:,} is the limit")
+    return width, height
+
+
+def open_image(content: bytes) -> Image.Image:
+    """Decode an uploaded file to RGB. Raises UploadError as ``image_size``, and for a file that is damaged."""
+    image_size(content)
+    try:
+        return decode_image(content, "the upload")
+    except InputError as error:
+        raise UploadError(400, str(error)) from error

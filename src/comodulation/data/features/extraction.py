@@ -1,0 +1,289 @@
+"""Features of a frozen backbone: extracted once, stored in a memory-mapped file, never used when in doubt.
+
+A cache is a folder named by its key, the hash of everything the features depend on (backbone weights, preprocessing,
+layer, precision, images). Extraction goes by blocks of rows; after a block has reached the disk, one line of a journal
+records its rows and checksum (feature_store.py). Any number of processes, also of several hosts on a shared folder, extract
+one cache together, each of them blocks that no other has. A cache is verified block by block before use; what is missing
+or does not verify is extracted, and nothing else. docs/features.md is the user's side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import InputError, RunError, choose
+from ..pictures import BadImageError
+from ..source import Split
+from .allocator import large_blocks_kept
+from .backbone import Backbone
+from .store import FeatureStore
+
+VERSION = 1
+BLOCK = 512  # rows per journal line
+BATCH = 64  # rows per backbone pass
+DECODERS = 8  # threads that decode, at most
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_LARGEST_HALF = 65504.0
+
+Report = Callable[[int, int], None]  # rows done, rows in all
+Batch = tuple[Tensor, list[int]]  # decoded images, and the rows among them that are bad
+
+# Locks of the store are the process's, not a thread's.
+_one_at_a_time = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of one split.
+
+    Attributes:
+        array: ``(N, C, s, s)``, float16, memory-mapped, read-only.
+        bad_rows: rows whose image could not be read; their features are zero and belong to no example.
+        key: identity of the features and of the list of bad rows.
+        extracted_rows: how many rows were computed in this call (0: all came from the cache).
+    """
+
+    array: np.ndarray
+    bad_rows: tuple[int, ...]
+    key: str
+    extracted_rows: int = 0
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image's features."""
+        return self.array.shape[1:]
+
+    def rows(self, rows: Tensor | slice) -> Tensor:
+        """Features of some rows, float32 ``(len(rows), C, s, s)``; float64 where the array is."""
+        index = rows.cpu().numpy() if isinstance(rows, Tensor) else rows
+        return torch.from_numpy(self.array[index].astype(np.promote_types(self.array.dtype, np.float32)))
+
+
+def cache_folder(chosen: str | Path | None = None) -> Path:
+    """Where caches live: ``chosen``, else $COMODULATION_CACHE, else the user's cache folder.
+
+    Raises:
+        InputError: there is no home folder to have it in.
+    """
+    if chosen is not None:
+        return Path(chosen)
+    if configured := os.environ.get("COMODULATION_CACHE"):
+        return Path(configured)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "comodulation"
+    except RuntimeError as error:  # a user of a container
+        raise InputError(
+            "this user has no home folder for the cache; name a folder with --cache or $COMODULATION_CACHE"
+        ) from error
+
+
+def extract(
+    backbone: Backbone,
+    split: Split,
+    cache: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    precision: str = "float32",
+    skip_bad: bool = False,
+    report: Report | None = None,
+    rank: int = 0,
+    world: int = 1,
+) -> Features:
+    """Features of every image of a split, from the cache or computed now.
+
+    Other processes may call it at the same time with the same arguments, whatever their rank: each extracts blocks that no
+    other works on, and returns when all blocks are there. A block whose process has died is free at once.
+
+    Args:
+        backbone: frozen backbone.
+        split: N images.
+        cache: cache folder; made if it is not there.
+        device: where the backbone runs.
+        precision: of the backbone's forward pass, ``float32`` or ``bfloat16``. Stored as float16.
+        skip_bad: go on when an image cannot be read, and list it in ``bad_rows``. Each call reads such images again: one that can
+            be read now gets its features.
+        report: called with (rows done, rows in all); rows of other processes count.
+        rank: this process's number among ``world``: where in the split it begins, so that each reads a part of its own.
+        world: how many processes are expected. Nothing depends on it but ``rank``'s meaning; more or fewer may come.
+
+    Raises:
+        BadImageError: an unreadable image, unless ``skip_bad``.
+        InputError: a rank that is not one of ``world``, an unknown precision.
+        RunError: the disk is full, features that float16 cannot hold, or an image's file that the system cannot read (a
+            permission, a failing disk), whatever ``skip_bad``.
+    """
+    cache = Path(cache)
+    choose(precision, PRECISIONS, "precision")
+    if not 0 <= rank < world:
+        raise InputError(f"rank {rank} is not one of {world} processes, expected 0 to {world - 1}")
+    identity = {
+        "version": VERSION,
+        "backbone": backbone.fingerprint(),
+        "precision": precision,
+        "images": split.fingerprint,
+        "shape": [len(split), *backbone.feature_shape],
+    }
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+    folder = cache / "features" / key
+    store = FeatureStore(folder, identity, BLOCK)
+    first = rank * len(store.done) // world
+    extracted = 0
+    try:
+        store.refresh()
+        store.forget(_readable_again(store, split, skip_bad))
+        if not store.complete:
+            if not folder.exists():
+                # Before anything is written, so that a data set of unreadable images leaves no trace.
+                start, stop = store.rows(first)
+                _load(backbone, split, start, min(start + BATCH, stop), skip_bad)
+            with _one_at_a_time, store, large_blocks_kept():
+                extracted = _fill(store, backbone.to(device), split, first, device, precision, skip_bad, report)
+                store.merge()
+            store = FeatureStore(folder, identity, BLOCK)
+            store.refresh()  # what is handed out has been verified as it lies there, whoever wrote it
+            if not store.complete:
+                raise RunError(f"the feature cache {folder} was damaged while it was filled; run the command again")
+        elif not store.merged:
+            # Their process was killed in between. The cache is complete without it, also where nothing can be written.
+            with contextlib.suppress(OSError), _one_at_a_time, store:
+                store.merge()
+        if report and not extracted:
+            report(len(split), len(split))
+        return Features(store.array(), store.bad_rows, _key(key, store.bad_rows), extracted)
+    except OSError as error:
+        raise RunError(f"cannot write the feature cache {folder}: {error.strerror or error}") from error
+
+
+def _key(key: str, bad_rows: tuple[int, ...]) -> str:
+    """A cache's key, or another one where rows are bad: what is learned without them is not what is learned with them."""
+    return hashlib.sha256(json.dumps([key, bad_rows]).encode()).hexdigest()[:32] if bad_rows else key
+
+
+def _readable_again(store: FeatureStore, split: Split, skip_bad: bool) -> list[int]:
+    """Blocks with rows that could not be read when they were extracted and can be now.
+
+    Raises:
+        BadImageError: a row that still cannot, unless ``skip_bad``: a cache filled with --skip-bad must not hide it.
+    """
+    blocks = []
+    for row in store.bad_rows:
+        try:
+            split.image(row)
+        except BadImageError:
+            if not skip_bad:
+                raise
+        else:
+            blocks.append(row // store.block)
+    return blocks
+
+
+def features_of_images(backbone: Backbone, images: Tensor, precision: str = "float32") -> Tensor:
+    """Features of preprocessed images, uint8 ``(B, 3, S, S)``, rounded as the cache rounds them: float32 ``(B, C, s, s)``."""
+    with torch.inference_mode(), torch.autocast(images.device.type, PRECISIONS[precision], precision != "float32"):
+        features = backbone(images).float()
+    largest = features.abs().amax().item() if features.numel() else 0.0
+    if not largest <= _LARGEST_HALF:
+        raise RunError(
+            f"the backbone's features reach {largest:g}, more than float16 holds; its weights may be damaged"
+        )
+    return features.half().float().clone()
+
+
+def _fill(
+    store: FeatureStore,
+    backbone: Backbone,
+    split: Split,
+    first: int,
+    device: torch.device | str,
+    precision: str,
+    skip_bad: bool,
+    report: Report | None,
+) -> int:
+    """Extract blocks from block ``first`` on until all are there; threads decode the next one meanwhile.
+
+    Returns:
+        How many rows this process has extracted.
+    """
+    extracted = 0
+    ahead: deque[tuple[int, list[Future[Batch]]]] = deque()  # claimed blocks, the next one to be extracted first
+    pool = ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1))
+
+    def decode(block: int) -> None:
+        start, stop = store.rows(block)
+        edges = [*range(start, stop, BATCH), stop]
+        ahead.append(
+            (block, [pool.submit(_load, backbone, split, a, b, skip_bad) for a, b in itertools.pairwise(edges)])
+        )
+
+    try:
+        while not store.complete:
+            while len(ahead) < 2 and (claimed := store.claim(first)) is not None:
+                decode(claimed)
+                first = claimed
+            if not ahead:  # others work on all that is missing
+                if (claimed := store.wait()) is not None:
+                    decode(claimed)
+                elif report:
+                    report(store.rows_done, len(split))
+                continue
+            block, batches = ahead.popleft()
+            start, stop = store.rows(block)
+            rows, bad = np.empty((stop - start, *backbone.feature_shape), np.float16), []
+            for place, batch in zip(range(0, stop - start, BATCH), batches, strict=True):
+                images, spoiled = batch.result()
+                rows[place : place + BATCH] = features_of_images(backbone, images.to(device), precision).cpu().numpy()
+                bad += spoiled
+            rows[[row - start for row in bad]] = 0
+            store.write(block, rows, bad)
+            extracted += stop - start
+            if report:
+                report(store.rows_done, len(split))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return extracted
+
+
+def _load(backbone: Backbone, split: Split, start: int, stop: int, skip_bad: bool) -> Batch:
+    """Decode some rows: uint8 ``(n, 3, S, S)``, in memory pixel by pixel, and the rows that are bad."""
+    size = backbone.settings.image_size
+    # Laid out as Pillow and the backbone have them: nothing is transposed on the way.
+    images = torch.zeros(stop - start, size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    bad = []
+    for row in range(start, stop):
+        try:
+            images[row - start] = backbone.preprocess(split.image(row))
+        except BadImageError:
+            if not skip_bad:
+                raise
+            bad.append(row)
+    return images, bad
+
+
+class FeatureRows(Protocol):
+    """Features of the images of a split, by row: ``Features``, or scenes composed of them."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+    def rows(self, rows: Tensor | slice) -> Tensor: ...

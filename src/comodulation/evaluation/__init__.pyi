@@ -1,0 +1,80 @@
+from .binary import BINARY_METRICS, evaluate_binary, relative_improvement
+from .brier import BrierParts, brier_parts
+from .calibration import (
+    apply_temperature,
+    perfect_ece,
+    reliability,
+    scaled,
+    stored_temperature,
+    temperature_note,
+    temperature_of,
+)
+from .comparison import (
+    ALPHA,
+    CrossedDifference,
+    PairedDifference,
+    as_family,
+    crossed_bootstrap,
+    holm,
+    paired_by_task,
+    paired_difference,
+)
+from .fluctuation import fluctuation_covariance, noise_geometry, subspace_share
+from .informative_neurons import informative_auc, informativeness, neuron_dprime
+from .pooled import against_reference, spread_ratio
+from .scores import (
+    BALANCED,
+    MAJORITY,
+    METRICS,
+    Predictions,
+    balanced_accuracy,
+    evaluate_predictions,
+    expected_calibration_error,
+    metrics,
+)
+from .separability import task_separability, task_subspace
+from .sparsity import THRESHOLDS, gain_sparsity, log2_histogram
+
+__all__ = [
+    "ALPHA",
+    "BALANCED",
+    "BINARY_METRICS",
+    "MAJORITY",
+    "METRICS",
+    "THRESHOLDS",
+    "BrierParts",
+    "CrossedDifference",
+    "PairedDifference",
+    "Predictions",
+    "against_reference",
+    "apply_temperature",
+    "as_family",
+    "balanced_accuracy",
+    "brier_parts",
+    "crossed_bootstrap",
+    "evaluate_binary",
+    "evaluate_predictions",
+    "expected_calibration_error",
+    "fluctuation_covariance",
+    "gain_sparsity",
+    "holm",
+    "informative_auc",
+    "informativeness",
+    "log2_histogram",
+    "metrics",
+    "neuron_dprime",
+    "noise_geometry",
+    "paired_by_task",
+    "paired_difference",
+    "perfect_ece",
+    "relative_improvement",
+    "reliability",
+    "scaled",
+    "spread_ratio",
+    "stored_temperature",
+    "subspace_share",
+    "task_separability",
+    "task_subspace",
+    "temperature_note",
+    "temperature_of",
+]

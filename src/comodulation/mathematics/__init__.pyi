@@ -1,0 +1,49 @@
+from .convolution import convolve, dense_matrix, is_small
+from .estimators import (
+    ESTIMATORS,
+    Decode,
+    DecoderStatistics,
+    average_over_tasks,
+    decoder_statistics,
+    gauss_hermite,
+    spatial_mean,
+    statistics_at_nodes,
+    zero_where,
+)
+from .forward_mode import directional_derivative
+from .gains import LINKS, NORMALIZERS, decoder_gains, gains_from_statistics
+from .modulator import modulate, modulation_factor
+from .options import Modulation
+from .precision import autocasts, outside_autocast, widened
+from .randomness import derived_seed, modulator_noise
+from .response import TaskResponse, task_response
+
+__all__ = [
+    "ESTIMATORS",
+    "LINKS",
+    "NORMALIZERS",
+    "Decode",
+    "DecoderStatistics",
+    "Modulation",
+    "TaskResponse",
+    "autocasts",
+    "average_over_tasks",
+    "convolve",
+    "decoder_gains",
+    "decoder_statistics",
+    "dense_matrix",
+    "derived_seed",
+    "directional_derivative",
+    "gains_from_statistics",
+    "gauss_hermite",
+    "is_small",
+    "modulate",
+    "modulation_factor",
+    "modulator_noise",
+    "outside_autocast",
+    "spatial_mean",
+    "statistics_at_nodes",
+    "task_response",
+    "widened",
+    "zero_where",
+]

@@ -1,0 +1,53 @@
+"""The options of the mechanism, checked when they are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import choose
+from .gains import check_options
+from .modulator import check_std
+
+ENCODERS = ("gain", "none", "stochastic")
+LEVELS = ("task", "input")
+
+
+@dataclass(frozen=True)
+class Modulation:
+    """How a task modulates the head. Names as in ``comodulation.decoder_gains``.
+
+    Attributes:
+        std: standard deviation sigma of the modulator.
+        estimator, normalizer, link, beta, num_nodes, num_samples: as in ``decoder_gains``.
+        level: `task` (one gain per task, from statistics averaged over its inputs) or `input` (one per input).
+        encoder: what the encoder does while the decoder has its gains: `gain` (multiplied by exp(u)), `none`
+            (unmodulated), or `stochastic` (modulated by ``num_samples`` draws; probabilities are averaged).
+        training_encoder: the same while training; None means as ``encoder``.
+        after_gain: take the decoder's statistics at the encoder activity after its task gain exp(u), not before it.
+
+    Raises:
+        ValueError: unknown names, combinations that are not offered, numbers out of range.
+    """
+
+    std: float = 0.3
+    estimator: str = "derivative"
+    normalizer: str = "relative"
+    link: str = "exponential"
+    level: str = "task"
+    beta: float = 1.0
+    encoder: str = "gain"
+    training_encoder: str | None = None
+    after_gain: bool = False
+    num_nodes: int = 5
+    num_samples: int = 16
+
+    def __post_init__(self) -> None:
+        check_std(self.std)
+        check_options(self.estimator, self.normalizer, self.link, self.beta, self.num_nodes, self.num_samples)
+        choose(self.level, LEVELS, "level")
+        choose(self.encoder, ENCODERS, "encoder")
+        choose(self.encoder_in(training=True), ENCODERS, "training_encoder")
+
+    def encoder_in(self, training: bool) -> str:
+        """What the encoder does, in training or in evaluation."""
+        return (self.training_encoder or self.encoder) if training else self.encoder

@@ -1,0 +1,201 @@
+"""Modulation between named layers of any network, which stays as it is.
+
+    net = comodulation.comodulate(model, encoder="layer3", decoder="layer4", num_tasks=20)
+    logits = net(images, task_ids)                     # train net.controller with it, then
+    net.store_task_gains(batches)                      # fix the gains: one plain pass from now on
+    with net.disabled(): base = net(images)            # the model's own output, bit for bit
+
+A neuron is a channel of a map, an embedding dimension of tokens, a unit of a vector; its activity is averaged over positions
+before any statistic, as in the paper's head (head.py); with ``neurons="position"`` it is a channel at a position. While the model
+runs, the encoder layer's output is multiplied by the task's gain exp(u) and the decoder layer's output by the decoder gains; the
+rest of the model runs on. The gains come from further passes through the part between the two layers only (replay.py): one
+forward-mode derivative with respect to the modulator at m = 0, or one pass for each Gauss-Hermite node.
+
+Source: arXiv 2311.15053 (2023) for the mechanism; putting it between any two layers is this library's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import InputError, choose
+from ...mathematics import Modulation
+from ..controller import Controller
+from .comodulated import Comodulated, arguments
+from .dimensions import look
+from .neurons import KINDS, Neurons, infer_width
+from .padding import AUTO
+from .replay import Layer
+
+ESTIMATORS = ("auto", "derivative", "quadrature")
+
+
+def comodulate(
+    model: nn.Module,
+    *,
+    encoder: str | Sequence[str],
+    decoder: str,
+    num_tasks: int,
+    example: Any = None,
+    estimator: str = "auto",
+    encoder_gain: bool = True,
+    unrectified: str = "refuse",
+    encoder_width: int | Sequence[int] | None = None,
+    neuron_dim: int | None = None,
+    batch_dim: int = 0,
+    neurons: str = "channel",
+    mask: str | None = AUTO,
+    controller: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Comodulated:
+    """Put task modulation between named layers of a model, whose parameters are frozen and which stays in evaluation mode.
+
+    Args:
+        model: any module; used, not copied: what it learned stays bit for bit, and called by itself it is what it was.
+        encoder: name of the layer whose neurons are coupled to the modulator, as in ``model.named_modules()``; or several.
+        decoder: name of the layer that gets the computed gains; it must run after the encoder.
+        num_tasks: number K of tasks.
+        example: one batch of inputs (a tensor, a tuple of positional or a dict of keyword arguments). With it everything that
+            can be wrong is found now; without it, at the first call.
+        estimator: ``derivative``, ``quadrature``, or ``auto``: derivative where every layer between has a forward mode that can be
+            trained, which is tried once, else quadrature, with a warning that says so.
+        encoder_gain: multiply the encoder's activity by exp(u) while the decoder has its gains; False leaves it unmodulated.
+        unrectified: what to do where an activity has negative values: ``refuse``; or scale the encoder's signed activity as it is,
+            and take a decoder neuron's statistics from the absolute value of its activity (``magnitude``), or from its power
+            after LayerNorm, invariant to sign, shift and scale (``layer_norm``; channels alone).
+        encoder_width: number of encoder neurons, of each encoder layer; None reads it off ``example``, else off the layer's
+            parameters.
+        neuron_dim: dimension of the neurons in encoder and decoder activity; None takes the one in which the layers before have
+            theirs (1 behind convolutions, the last behind linear layers); where none says it, the one that has the layer's
+            width, in doubt 1, for activity of three dimensions the last.
+        batch_dim: dimension of the inputs in them; 1 for a recurrent layer without ``batch_first``.
+        neurons: what a neuron is: a ``channel``, averaged over positions, or each ``position`` of each channel, so that tasks can
+            name places (couplings ``(C H W,)`` of maps of the example's size, which is then needed, without ``neuron_dim``).
+        mask: name of the model's argument that says which positions count ``(B, L)``, so that padding is in no statistic: not 0
+            where one counts, or, where the name ends in ``padding_mask``, where it does not. ``auto``: ``attention_mask``,
+            ``src_key_padding_mask``, ``key_padding_mask`` or ``padding_mask``, where the model is given one. None: all count.
+        controller: options of ``Controller``.
+        **options: std, link, normalizer, beta, level, num_nodes, after_gain, as in ``Modulation``.
+
+    Returns:
+        Comodulated: a module that is called like the model, with task ids.
+
+    Raises:
+        InputError: unknown layers (with the nearest name), a compiled or scripted model, a number of neurons that cannot be told,
+            options out of range; with ``example``: activity that is not rectified, layers in the wrong order, that run twice, or
+            whose output is no tensor.
+
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 6), torch.nn.ReLU())
+    >>> net = comodulate(model, encoder="1", decoder="3", num_tasks=2, example=torch.ones(1, 4))
+    >>> x = torch.ones(3, 4)
+    >>> bool((net(x, torch.tensor([0, 1, 1])) == model(x)).all())  # before training, the model itself
+    True
+    """
+    _refuse_compiled(model)
+    choose(estimator, ESTIMATORS, "estimator")
+    choose(neurons, KINDS, "kind of neuron")
+    if neurons == "position":
+        if neuron_dim is not None:
+            raise InputError(
+                f"neurons='position' takes every dimension but the inputs'; expected no neuron_dim, got {neuron_dim}"
+            )
+        if example is None:
+            raise InputError(
+                "neurons='position': pass example= (one batch of inputs), whose maps say which place a coupling belongs to"
+            )
+    known = ("std", "link", "normalizer", "beta", "level", "num_nodes", "after_gain")
+    for name in options:
+        choose(name, known, "option of comodulate;")
+    modulation = Modulation(
+        estimator="derivative" if estimator == "auto" else estimator,
+        encoder="gain" if encoder_gain else "none",
+        **options,
+    )
+    if not isinstance(num_tasks, int) or num_tasks < 1:
+        raise InputError(f"num_tasks must be a positive integer, got {num_tasks!r}")
+    names = [encoder] if isinstance(encoder, str) else list(encoder)
+    encoders = [_layer(model, name, "encoder layer") for name in names]
+    last = _layer(model, decoder, "decoder layer")
+    if not encoders or len({layer.module for layer in (*encoders, last)}) <= len(encoders):
+        raise InputError(f"encoder {names} and decoder {decoder!r} must be different layers")
+    if encoder_width is None or isinstance(encoder_width, int):
+        encoder_width = [encoder_width or 0] * len(encoders)
+    with _as_it_was_if_refused(model):
+        model.requires_grad_(False).eval()
+        args, kwargs = arguments(example)
+        shapes = {} if example is None else look(model, args, kwargs, [*encoders, last], batch_dim)
+        sites = []
+        for layer, given in zip([*encoders, last], [*encoder_width, 0], strict=True):
+            inferred = None if neurons == "position" else infer_width(layer.module)
+            site = Neurons(layer.name, given or inferred, neuron_dim, batch_dim, neurons)
+            if layer in shapes:
+                shape, dim = shapes[layer]
+                seen = torch.empty(shape, device="meta")
+                if not given:
+                    site = replace(site, width=None) if not _fits(site, seen) else site
+                site = site.at(dim, shape).as_in(seen)
+            if site.width is None and layer is not last:
+                raise InputError(
+                    f"cannot tell the number of neurons of layer {layer.name!r} from its parameters; pass example= (one batch of "
+                    "inputs) or encoder_width="
+                )
+            sites.append(site)
+        num_channels = sum(site.width or 0 for site in sites[:-1])
+        net = Comodulated(
+            model, encoders, last, sites, Controller(num_tasks, num_channels, **(controller or {})), modulation,
+            unrectified=unrectified, may_fall_back=estimator == "auto", mask=mask,
+        )  # fmt: skip
+        if example is not None:
+            net.check(example)
+    return net
+
+
+@contextmanager
+def _as_it_was_if_refused(model: nn.Module) -> Iterator[None]:
+    """What is refused leaves a model in the mode, and with the learnable parameters, that it had."""
+    modes = {module: module.training for module in model.modules()}
+    learnable = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    try:
+        yield
+    except BaseException:
+        for module, training in modes.items():
+            module.training = training
+        for parameter, requires_grad in learnable.items():
+            parameter.requires_grad_(requires_grad)
+        raise
+
+
+def _layer(model: nn.Module, name: str, what: str) -> Layer:
+    modules = dict(model.named_modules(remove_duplicate=False))
+    modules.pop("", None)
+    return Layer(name, modules[choose(name, modules, what)])
+
+
+def _refuse_compiled(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    for name, module in model.named_modules():
+        what = "scripted" if isinstance(module, torch.jit.ScriptModule) else None
+        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+            what = "compiled"
+        if what:
+            where = f" (its part {name!r})" if name else ""
+            raise InputError(
+                f"the model is {what}{where}, so that its layers cannot be reached; give the model itself, and for a graph "
+                "export what comodulate returns (comodulation.runs.export.export_program)"
+            )
+
+
+def _fits(site: Neurons, activity: Tensor) -> bool:
+    try:
+        site.of(activity)
+    except InputError:
+        return False
+    return True

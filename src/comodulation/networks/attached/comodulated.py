@@ -1,0 +1,693 @@
+"""A model with task modulation between some of its layers: what ``comodulate`` (attach.py) makes.
+
+A call without stored gains is: run up to the encoder once; from there to the decoder for the statistics, once for a derivative or
+once a node for quadrature; from there to the end, encoder and decoder multiplied by their gains. With stored gains it is one plain
+call with two products.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+
+from ...errors import InputError, brief, choose, first_difference
+from ...mathematics import (
+    DecoderStatistics,
+    Modulation,
+    autocasts,
+    average_over_tasks,
+    directional_derivative,
+    gains_from_statistics,
+    gauss_hermite,
+    modulation_factor,
+    outside_autocast,
+    statistics_at_nodes,
+    zero_where,
+)
+from ...tensors import copy_checked, hash_tensors
+from ..controller import Controller, checked_task_ids, coupling
+from ..stored_gains import Origin, check_all, check_origin, follow_state_dicts
+from ..task_averages import TaskAverages
+from .call_state import copied
+from .dimensions import look
+from .neurons import Neurons
+from .padding import AUTO, is_cached, mask_at, positions_that_count
+from .rectified import NotRectified, nearest_rectified
+from .replay import Call, Edit, Layer, Recording, edited
+
+# Networks that are switched off, in this thread (or asynchronous task) alone.
+_DISABLED: ContextVar[frozenset[int]] = ContextVar("disabled networks", default=frozenset())
+# Networks whose gains stay in place (``under``), likewise.
+_PLACED: ContextVar[frozenset[int]] = ContextVar("networks with gains in place", default=frozenset())
+
+MODES = ("base", "attention", "comodulation")
+UNRECTIFIED = ("refuse", "magnitude", "layer_norm")
+
+
+class Comodulated(nn.Module):
+    """A frozen model with task modulation between some of its layers; made by ``comodulate``.
+
+    Called like the model, with task ids, and from any thread: a call changes nothing for what runs in others, be it this network,
+    another one on the same model, or the model itself.
+
+    Attributes:
+        model: the model itself.
+        controller: task -> u, for all encoder layers in one row ``(K, E)``, E their neurons in all. The only learnable part.
+        modulation: options of the mechanism; ``modulation.estimator`` is the one in use.
+        task_gains: decoder gains stored for evaluation, ``(K, D)``, or None.
+    """
+
+    task_gains: Tensor | None
+
+    def __init__(
+        self,
+        model: nn.Module,
+        encoders: Sequence[Layer],
+        decoder: Layer,
+        sites: Sequence[Neurons],
+        controller: Controller,
+        modulation: Modulation,
+        *,
+        unrectified: str,
+        may_fall_back: bool,
+        mask: str | None = AUTO,
+    ) -> None:
+        super().__init__()
+        self.model, self.controller, self.modulation = model, controller, modulation
+        self.encoders, self.decoder = tuple(encoders), decoder
+        self.encoder_sites, self.decoder_site = tuple(sites[:-1]), sites[-1]
+        self.unrectified = choose(unrectified, UNRECTIFIED, "way to treat unrectified activity;")
+        if self.unrectified == "layer_norm" and self.decoder_site.kind == "position":
+            raise InputError(
+                "unrectified='layer_norm' needs neurons='channel': LayerNorm's mean is over channels, at each position"
+            )
+        self.may_fall_back, self.mask = may_fall_back, mask
+        self._looked = self._learns = False  # whether neurons have been found in activity, and gradients on their way
+        self.num_arguments: int | None = None  # positional ones of the model, as an example had them
+        self.register_buffer("task_gains", None)
+        like = next((value for value in model.parameters() if value.is_floating_point()), torch.empty(0))
+        controller.to(like.device)
+        self._tried = False  # whether the derivative has been tried
+        self._changed: set[nn.Module] = set()
+        self.origin = Origin()
+        follow_state_dicts(self, "_decoder_width")
+
+    @property
+    def num_tasks(self) -> int:
+        return self.controller.num_tasks
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "task_gains":  # gains that are put in place belong to the couplings of that moment
+            self.origin.forget() if value is None else self.origin.note(self.controller)
+
+    # ---- calls ------------------------------------------------------------------------------------------------------
+
+    @torch.compiler.disable(
+        reason="comodulate changes the outputs of a model's layers by hooks that it sets in each call, so "
+        "that it is not compiled; for a graph, export the network (comodulation.runs.export.export_program)"
+    )
+    def forward(self, *args: Any, task_ids: Tensor | None = None, mode: str = "comodulation", **kwargs: Any) -> Any:
+        """What the model returns for its arguments, under tasks.
+
+        Args:
+            *args, **kwargs: of the model.
+            task_ids: task of each input, integers ``(B,)``, mixed freely. Also taken from the last positional argument, if
+                that is a one-dimensional integer tensor, and one more than the model's own: more than in the example that the
+                network was made with; without one, more than its ``forward`` takes.
+            mode: ``comodulation``, ``attention`` (encoder gains alone) or ``base`` (as in ``disabled()``).
+
+        Raises:
+            ValueError, IndexError: task ids that are missing, of wrong shape or type, out of range.
+            InputError: what ``comodulate`` had no example to find; a last argument that may be the model's or the tasks.
+        """
+        if task_ids is None:
+            args, task_ids = self._split(args, kwargs)
+        self._refuse_placed()
+        self._hold_still()
+        if id(self) in _DISABLED.get() or choose(mode, MODES, "mode") == "base":
+            return self.model(*args, **kwargs)
+        tasks = self._checked(task_ids)
+        # One pass will do where no gain has to be computed from this input: nothing to keep then.
+        if mode == "attention" or self._stored():
+            self._look(args, kwargs)
+            return self._answer(Call(self.model, args, kwargs), tasks, mode)
+        with self._recording(args, kwargs) as call:
+            return self._answer(call, tasks, mode)
+
+    @contextmanager
+    def disabled(self) -> Iterator[Comodulated]:
+        """While it lasts, the model itself answers in this thread, with task ids or without."""
+        token = _DISABLED.set(_DISABLED.get() | {id(self)})
+        try:
+            yield self
+        finally:
+            _DISABLED.reset(token)
+
+    def all_tasks(self, *args: Any, tasks: Tensor | None = None, mode: str = "comodulation", **kwargs: Any) -> Any:
+        """What the model returns for its arguments under each of some tasks; all before the encoder is computed once.
+
+        Args:
+            *args, **kwargs: of the model, B inputs.
+            tasks: task numbers ``(k,)``; None takes all.
+            mode: as in a call.
+
+        Returns:
+            As the model, its tensors for each task one after the other along their inputs: all inputs under the first task, then
+            under the second, ... ``(k B, ...)``. A number (a loss) becomes ``(k,)``, an object that differs between tasks a list.
+        """
+        tasks = torch.arange(self.num_tasks, device=self._device) if tasks is None else self._checked(tasks)
+        with self._recording(args, kwargs) as call:
+            batch_dim = self.decoder_site.batch_dim
+            rows = call.activity.shape[batch_dim]
+            call.given = False  # each task begins with what was given
+            answers = [self._answer(call, task.repeat(rows), mode) for task in tasks]
+        return joined_answers(answers, batch_dim, rows)
+
+    @contextmanager
+    def under(self, task: int | Tensor) -> Iterator[nn.Module]:
+        """The model with a task's stored gains in place: while it lasts, every call of the model and of its own methods has them.
+
+            with net.under(2) as model:
+                text = model.generate(**prompt)
+
+        Layers may run any number of times then. Calls from other threads go on without these gains.
+
+        Args:
+            task: of all inputs, or of each, integers ``(B,)``, where every run of the two layers has these B inputs. Methods that
+                repeat inputs (beams, several answers to one prompt) need one task.
+
+        Raises:
+            InputError: no stored gains (level `task`, ``store_task_gains``), or loaded ones of a network that has seen no inputs;
+                this network itself called, which has the gains twice.
+            ValueError, IndexError: as in a call.
+        """
+        alone = isinstance(task, int)
+        tasks = self._checked(torch.tensor([task], device=self._device) if isinstance(task, int) else task)
+        if id(self) in _PLACED.get():
+            raise InputError("gains of this network are in place; leave the `under` that it is in")
+        if self.training or not self._stored():
+            raise InputError("gains that stay in place are stored ones; eval() and store_task_gains(batches) first")
+        sites = (*self.encoder_sites, self.decoder_site)
+        if not self._looked and any(site.neuron_dim is None for site in sites):
+            raise InputError(
+                "the dimensions of the neurons are not known yet; give comodulate(...) an example, or call the network once"
+            )
+        with torch.no_grad():
+            u = self.controller(tasks)
+            gains = self._gains_stored(u, tasks)
+        factors = list(self._by_layer(u.exp())) if self._encoder == "gain" else []
+        self._hold_still()
+        token = _PLACED.set(_PLACED.get() | {id(self)})
+        try:
+            everything = [*factors, (self.decoder, self.decoder_site, gains)]
+            with edited({layer: _times(site, factor, alone=alone) for layer, site, factor in everything}):
+                yield self.model
+        finally:
+            _PLACED.reset(token)
+
+    @torch.no_grad()
+    def store_task_gains(self, batches: Iterable[tuple[Any, Tensor]]) -> None:
+        """Estimate task gains at the present coupling, and keep them for evaluation (level `task` only).
+
+        Args:
+            batches: of (inputs, task ids ``(B,)``), such as the controller's training data; inputs are a tensor, a tuple of
+                positional or a dict of keyword arguments. Tasks that do not occur keep the gains they have, at first 1. Batches
+                that can be read more than once (a list, a DataLoader) are referred to: where the controller's weights are later
+                changed outside training (an earlier epoch's are loaded), the next call estimates the gains from them again.
+
+        Raises:
+            InputError: level `input`, which has no gains to store; no batches.
+        """
+        if self.modulation.level != "task":
+            raise InputError("level 'input' computes a gain for each input; there are no task gains to store")
+        averages = TaskAverages(self.num_tasks)
+        for inputs, task_ids in batches:
+            args, kwargs = arguments(inputs)
+            tasks = self._checked(task_ids)
+            with self._recording(args, kwargs) as call:
+                found = self._statistics(call, self.controller(tasks))
+            averages.add(found, tasks)
+        if averages.empty:
+            raise InputError("no batches to estimate task gains from")
+        with torch.inference_mode(False):
+            statistics, counts = averages.result()
+            gains, seen = self._link(statistics), counts > 0
+            before = torch.ones_like(gains) if self.task_gains is None else self.task_gains
+            origin, known = self.origin, self.origin.couplings
+            self.task_gains = torch.where(seen[:, None], gains, before)
+            origin.couplings = known
+            origin.note(self.controller, batches, seen)
+
+    def renew_task_gains(self) -> None:
+        """Store task gains at the present coupling, from the batches that they were last stored from."""
+        assert self.origin.batches is not None
+        self.store_task_gains(self.origin.batches)
+
+    def learnable(self) -> list[nn.Parameter]:
+        """What training trains: the controller."""
+        return list(self.controller.parameters())
+
+    def train(self, mode: bool = True) -> Comodulated:
+        """Training mode of the controller: gains of a task from the batch's own inputs. The model stays in evaluation mode."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    @torch.no_grad()
+    def check(self, example: Any) -> None:
+        """Try one batch of inputs. Raises InputError for whatever a call would; settles the estimator."""
+        args, kwargs = arguments(example)
+        self.num_arguments, self._looked = len(args), True
+        with self._recording(args, kwargs) as call:
+            rows = call.activity.shape[self.decoder_site.batch_dim]
+            u = self.controller(torch.zeros(rows, dtype=torch.int64, device=self._device))
+            self._statistics(call, u)
+            call.run({**self._encoder_gains(u), self.decoder: lambda activity: activity})
+
+    # ---- adapters ------------------------------------------------------------------------------------------------------
+
+    def adapter_identity(self) -> dict[str, Any]:
+        """What an adapter and the network it is loaded into must agree in."""
+        options = vars(self.modulation)
+        sizes = [site.sizes for site in (*self.encoder_sites, self.decoder_site)]
+        return {
+            "method": "comodulate",
+            "encoder": [layer.name for layer in self.encoders],
+            "decoder": self.decoder.name,
+            "neurons": [site.width for site in self.encoder_sites],
+            "num_tasks": self.num_tasks,
+            # Only where it is not the usual kind: adapters written before there were two load for ever.
+            **({"neuron": self.decoder_site.kind, "sizes": sizes} if self.decoder_site.kind != "channel" else {}),
+            "unrectified": self.unrectified,
+            "model": hash_tensors(self.model.state_dict()),
+            # With `auto`, the estimator is the network's to choose.
+            "modulation": {
+                name: value for name, value in options.items() if name != "estimator" or not self.may_fall_back
+            },
+        }
+
+    def adapter_tensors(self) -> dict[str, Tensor]:
+        """Controller and stored task gains, by name."""
+        check_all(self)
+        tensors = {f"controller.{name}": value for name, value in self.controller.state_dict().items()}
+        return tensors if self.task_gains is None else {**tensors, "task_gains": self.task_gains}
+
+    def load_adapter_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of ``adapter_tensors``. Raises InputError for tensors that do not fit; nothing is changed then."""
+        own = {f"controller.{name}": value for name, value in self.controller.state_dict().items()}
+        gains = tensors.get("task_gains")
+        if gains is not None:
+            width = self.decoder_site.width or (gains.shape[1] if gains.ndim == 2 else 0)
+            gains = own["task_gains"] = next(self.controller.parameters()).new_ones(self.num_tasks, width)
+        copy_checked(own, tensors, "this network")
+        self.task_gains = gains
+        if gains is not None:
+            self.decoder_site = replace(self.decoder_site, width=gains.shape[1])
+
+    def joined(self, learned: Comodulated) -> Comodulated:
+        """A network with the tasks of another one, on the same layers of the same model, added to its own.
+
+        New tasks are learned by themselves, with ``comodulate(model, ..., num_tasks=n)``; the answers for the first K tasks keep
+        their bits.
+
+        Raises:
+            InputError: another model, layers or options; a controller whose weights its tasks share; gains stored on one side
+                alone.
+        """
+        ours, theirs = self.adapter_identity(), learned.adapter_identity()
+        del ours["num_tasks"], theirs["num_tasks"]
+        if differing := first_difference(ours, theirs):
+            raise InputError(
+                f"the tasks were learned with another {differing[0]}: {brief(differing[2])}, here {brief(differing[1])}"
+            )
+        for net in (self, learned):
+            if net.controller.mlp is not None:
+                raise InputError("tasks cannot be added: the controller's hidden layers are shared by all tasks")
+        if (self.task_gains is None) != (learned.task_gains is None):
+            raise InputError(
+                "one of the two has stored task gains and the other has not; store them in both, or in none"
+            )
+        like = next(self.controller.parameters())
+        controller = Controller(self.num_tasks + learned.num_tasks, self.controller.num_channels).to(like)
+        net = Comodulated(
+            self.model, self.encoders, self.decoder, [*self.encoder_sites, self.decoder_site], controller, self.modulation,
+            unrectified=self.unrectified, may_fall_back=self.may_fall_back, mask=self.mask,
+        )  # fmt: skip
+        net.num_arguments, net._looked, net._learns = self.num_arguments, self._looked, self._learns
+        a, b = self.adapter_tensors(), learned.adapter_tensors()
+        net.load_adapter_tensors({name: torch.cat([a[name], b[name]]) for name in a})
+        return net.train(self.training)
+
+    # ---- parts of a call ----------------------------------------------------------------------------------------------
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.controller.parameters()).device
+
+    @property
+    def _encoder(self) -> str:
+        return self.modulation.encoder_in(self.training)
+
+    @contextmanager
+    def _recording(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Recording]:
+        """A recorded call, outside inference mode.
+
+        In inference mode torch has no forward-mode derivative (it would be zero, silently) and tensors do not count
+        their changes in place.
+        """
+        self._refuse_placed()
+        inference = torch.is_inference_mode_enabled()
+        outside = torch.inference_mode(False) if inference else nullcontext()
+        self._hold_still()
+        with outside, torch.no_grad() if inference else nullcontext():
+            if inference:
+                args, kwargs = tree_map_only(Tensor, torch.clone, (tuple(args), dict(kwargs)))
+            self._look(args, kwargs)
+            try:
+                yield Recording(self.model, args, kwargs, self.encoders, self._changed)
+            except NotRectified as refused:
+                call = Call(self.model, *copied((tuple(args), dict(kwargs))))
+                found = nearest_rectified(call, refused, self.encoders, self.decoder, self.decoder_site.batch_dim)
+                raise refused.with_choice(found) from None
+
+    def _refuse_placed(self) -> None:
+        if id(self) in _PLACED.get():
+            raise InputError("the model has gains in place (`under`): call the model that it yields, or this after it")
+
+    def _stored(self) -> bool:
+        if self.training:
+            self.task_gains = None  # stored gains belong to a coupling that training is about to change
+        return self.task_gains is not None and self.modulation.level == "task"
+
+    def _hold_still(self) -> None:
+        """The frozen model stays in evaluation mode, whatever has put it, or a module that holds it, into training mode."""
+        if any(module.training for module in self.model.modules()):
+            self.model.eval()
+
+    def _look(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """At the first call, without an example: which dimensions the neurons are in."""
+        sites = (*self.encoder_sites, self.decoder_site)
+        if not self._looked and not torch.compiler.is_compiling() and any(site.neuron_dim is None for site in sites):
+            layers = [*self.encoders, self.decoder]
+            own, named = copied((tuple(args), dict(kwargs)))
+            found = look(self.model, own, named, layers, self.decoder_site.batch_dim)
+            *encoders, self.decoder_site = (
+                site.at(found[layer][1], found[layer][0]) for site, layer in zip(sites, layers, strict=True)
+            )
+            self.encoder_sites = tuple(encoders)
+        self._looked = True
+
+    def _decoder_width(self) -> int | None:
+        return self.decoder_site.width
+
+    def _split(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], Tensor | None]:
+        """The model's own positional arguments, and the task ids behind them, if there are any."""
+        if len(args) < 2 or not _looks_like_tasks(args[-1]):
+            return args, None
+        if self.num_arguments is not None:
+            return (args[:-1], args[-1]) if len(args) > self.num_arguments else (args, None)
+        with_it, without_it = _takes(self.model, args, kwargs), _takes(self.model, args[:-1], kwargs)
+        if with_it and without_it:
+            raise InputError(
+                f"the last of {len(args)} arguments, integers {tuple(args[-1].shape)}, may be the model's own or the tasks; pass "
+                "task_ids= by name, or give comodulate(...) an example"
+            )
+        return (args, None) if with_it else (args[:-1], args[-1])
+
+    def _checked(self, task_ids: Tensor | None) -> Tensor:
+        if not isinstance(task_ids, Tensor):
+            raise ValueError(
+                "task_ids is missing: net(inputs, task_ids=...), or `with net.disabled():` for the model itself"
+            )
+        return checked_task_ids(task_ids, self.num_tasks)
+
+    def _by_layer(self, values: Tensor) -> Iterable[tuple[Layer, Neurons, Tensor]]:
+        """Encoder layers with their part of ``(B, E)``."""
+        parts = values.split([site.width or 0 for site in self.encoder_sites], 1)
+        return zip(self.encoders, self.encoder_sites, parts, strict=True)
+
+    def _encoder_gains(self, u: Tensor) -> dict[Layer, Edit]:
+        return {layer: _times(site, part) for layer, site, part in self._by_layer(u.exp())}
+
+    def _answer(self, call: Call, tasks: Tensor, mode: str = "comodulation") -> Any:
+        """What the model returns from the encoder on."""
+        u = self.controller(tasks)
+        edits = self._encoder_gains(u) if mode == "attention" or self._encoder == "gain" else {}
+        if mode == "attention":
+            return call.run(edits)
+        gains = self._gains(call, tasks, u)
+        return call.run({**edits, self.decoder: _times(self.decoder_site, gains)})
+
+    def _gains(self, call: Call, tasks: Tensor, u: Tensor) -> Tensor:
+        """Gains ``(B, D)``: stored ones; else by task from the batch in training at level `task`, else one for each input."""
+        if self._stored():
+            return self._gains_stored(u, tasks)
+        statistics = self._statistics(call, u)
+        if self.training and self.modulation.level == "task":
+            averaged = average_over_tasks(statistics, tasks, self.num_tasks)
+            return self._link(averaged).index_select(0, tasks)
+        return self._link(statistics)
+
+    def _gains_stored(self, u: Tensor, tasks: Tensor) -> Tensor:
+        check_origin(self, u, tasks)
+        assert self.task_gains is not None
+        return self.task_gains.index_select(0, tasks)
+
+    def _link(self, statistics: DecoderStatistics) -> Tensor:
+        m = self.modulation
+        return gains_from_statistics(statistics, normalizer=m.normalizer, link=m.link, beta=m.beta)
+
+    def _statistics(self, call: Call, u: Tensor) -> DecoderStatistics:
+        """Statistics ``(B, D)`` of the decoder layer."""
+        if autocasts(u.device):
+            with outside_autocast(u.device):
+                return self._statistics(call.widened(), u)
+        self._check_learnable(call, u)
+        m, w = self.modulation, coupling(u, self.modulation.link)
+        if m.estimator == "derivative":
+            try:
+                if not self._tried and not torch.compiler.is_compiling():
+                    self._try_derivative(call, u)
+                statistics = self._derivative(call, u)
+            except NotImplementedError as error:
+                # Torch's own word for an operation without a forward mode. One that a layer raises for another reason comes again
+                # in the quadrature's passes, and is not caught there.
+                self._fall_back(error)
+                return self._statistics(call, u)
+        else:
+            zero = torch.zeros(u.shape[0], dtype=u.dtype, device=u.device)
+            nodes, weights = gauss_hermite(m.num_nodes, u.dtype, u.device)
+            respond = self._response(call, u)
+            samples = torch.stack([respond(modulation_factor(w, zero + m.std * node, m.std)) for node in nodes])
+            statistics = statistics_at_nodes(samples, nodes.to(samples.dtype), weights.to(samples.dtype), m.std)
+        if self.unrectified == "layer_norm":  # the slope of the root of the power, relative to it, is half the power's
+            statistics = statistics._replace(slope=statistics.slope / 2, deviation=statistics.deviation / 2)
+        uncoupled = (w == 0).all(1, keepdim=True)
+        return statistics._replace(slope=zero_where(uncoupled, statistics.slope))
+
+    def _response(self, call: Call, u: Tensor) -> Callable[[Tensor], Tensor]:
+        """Function of what the modulator multiplies encoder activity by, ``(B, E)``: what counts as the decoder's activity then,
+        positions averaged, ``(B, D)``."""
+        before = self._encoder_gains(u) if self.modulation.after_gain else {}
+        counts = positions_that_count(self.model, call.args, call.kwargs, self.mask)
+        cached = counts is not None and is_cached(call.args, call.kwargs)
+        first = True
+
+        def respond(factor: Tensor) -> Tensor:
+            nonlocal first
+            found: list[Tensor] = []
+
+            def modulated(layer: Layer, site: Neurons, part: Tensor) -> Edit:
+                def edit(activity: Tensor) -> Tensor:
+                    if first:  # the encoder's activity is the same in every pass
+                        self._check_rectified(activity, layer)
+                    return site.scaled(before[layer](activity) if before else activity, part)
+
+                return edit
+
+            def decoded(activity: Tensor) -> Tensor:
+                self._check_rectified(activity, self.decoder)
+                self._check_reached(activity, factor)
+                mask = mask_at(self.decoder_site, activity, counts, cached=cached)
+                found.append(self.decoder_site.averaged(self._counted(activity), mask))
+                return activity
+
+            edits = {layer: modulated(layer, site, part) for layer, site, part in self._by_layer(factor)}
+            call.run({**edits, self.decoder: decoded}, until=self.decoder)
+            first = False
+            return found[-1]
+
+        return respond
+
+    def _counted(self, activity: Tensor) -> Tensor:
+        """What counts as the activity of decoder neurons whose activity may be negative."""
+        if self.unrectified == "magnitude":
+            return activity.abs()
+        if self.unrectified == "layer_norm":
+            return self.decoder_site.normalised(activity).square()
+        return activity
+
+    def _derivative(self, call: Call, u: Tensor) -> DecoderStatistics:
+        """In the small-noise limit. The modulator's factor exp(m w) has the value 1 at m = 0 and the derivative w. The value is a
+        constant, so that the derivative's own derivative does not run through that of the value, which is 0."""
+        w = coupling(u, self.modulation.link)
+        mean, slope = directional_derivative(self._response(call, u), torch.ones_like(w), w)
+        return DecoderStatistics(slope, mean, slope.abs())
+
+    def _try_derivative(self, call: Call, u: Tensor) -> None:
+        """Raises NotImplementedError where the derivative does not exist, or cannot be differentiated once more to be trained."""
+        with torch.enable_grad():
+            u = torch.ones_like(u, requires_grad=True)
+            slope = self._derivative(call, u).slope
+            try:
+                if slope.requires_grad:
+                    torch.autograd.grad(slope.sum(), u)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:  # torch has no other word for it
+                raise NotImplementedError(f"none that can be trained: {error}") from error
+        self._tried = True
+
+    def _check_learnable(self, call: Call, u: Tensor) -> None:
+        """At the first statistics. Raises InputError where the decoder's activity has no gradient: nothing could be learned."""
+        if self._learns or torch.compiler.is_compiling():
+            return
+
+        def decoded(source: Tensor) -> Tensor:
+            found: list[Tensor] = []
+
+            def keep(activity: Tensor) -> Tensor:
+                self._check_reached(activity, source)
+                found.append(activity.clone())
+                return activity
+
+            edits = {layer: _times(site, part) for layer, site, part in self._by_layer(source)}
+            call.run({**edits, self.decoder: keep}, until=self.decoder)
+            return found[0]
+
+        with torch.enable_grad():
+            source = torch.ones_like(u, requires_grad=True)
+            activity = decoded(source)
+            # Weights that differ: the plain sum of what a softmax or a LayerNorm returns is constant.
+            weights = torch.linspace(1, 2, activity.numel(), device=activity.device).reshape(activity.shape)
+            try:
+                (gradient,) = torch.autograd.grad((activity * weights).sum(), source, allow_unused=True)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:  # an operation without a derivative, or one whose input was changed in place
+                if "use_reentrant" not in str(error):  # such a checkpoint has gradients for `backward` alone
+                    raise self._no_gradient(f" ({str(error).splitlines()[0]})") from error
+            else:
+                if gradient is None:
+                    raise self._no_gradient()
+                if not bool(gradient.any()) and not torch.equal(activity, decoded(torch.full_like(u, 1.5))):
+                    raise self._no_gradient(" (it is 0 where the activity changes)")
+        self._learns = True
+
+    def _check_reached(self, activity: Tensor, source: Tensor) -> None:
+        """Whether the decoder's activity follows what the encoder was multiplied by, which came from ``source`` ``(B, ...)``."""
+        rows = activity.shape[self.decoder_site.batch_dim]
+        if rows != source.shape[0]:
+            raise InputError(
+                f"{rows} inputs arrive at layer {self.decoder.name!r} for {source.shape[0]} in layer {self.encoders[0].name!r}: "
+                "what lies between repeats, drops or regroups them, so that no input has a gain; name layers with equally many"
+            )
+        if torch.compiler.is_compiling():
+            return
+        if forward_ad.unpack_dual(source).tangent is not None and forward_ad.unpack_dual(activity).tangent is None:
+            raise NotImplementedError("the derivative does not arrive")
+        if torch.is_grad_enabled() and source.requires_grad and not activity.requires_grad:
+            raise self._no_gradient()
+
+    def _no_gradient(self, reason: str = "") -> InputError:
+        return InputError(
+            f"no gradient passes between layers {self.encoders[0].name!r} and {self.decoder.name!r}{reason}: what lies between is "
+            "detached, quantised, rounded or changed in place, or the second does not depend on the first; couplings could not be "
+            "learned, and gains would be those of rounding. Name layers with no such part between them, or adapt the network "
+            "before it is quantised"
+        )
+
+    def _fall_back(self, error: RuntimeError) -> None:
+        reason = str(error).splitlines()[0]
+        if not self.may_fall_back:
+            raise RuntimeError(
+                f"a layer between {self.encoders[0].name!r} and {self.decoder.name!r} has no forward-mode derivative, which "
+                f"estimator 'derivative' needs; use estimator 'quadrature' ({reason})"
+            ) from error
+        warnings.warn(
+            f"comodulate: gains by quadrature ({self.modulation.num_nodes} passes): a layer between "
+            f"{self.encoders[0].name!r} and {self.decoder.name!r} has no forward-mode derivative ({reason})",
+            stacklevel=2,
+        )
+        self.modulation = replace(self.modulation, estimator="quadrature")
+
+    def _check_rectified(self, activity: Tensor, layer: Layer) -> None:
+        if self.unrectified != "refuse" or torch.compiler.is_compiling() or not bool((activity < 0).any()):
+            return
+        raise NotRectified(layer, activity)
+
+
+def _times(site: Neurons, factor: Tensor, *, alone: bool = False) -> Edit:
+    """Multiplies activity by a factor ``(B, N)``; ``alone``: by its one row, whatever the number of inputs."""
+
+    def times(activity: Tensor) -> Tensor:
+        return site.scaled(activity, factor.expand(activity.shape[site.batch_dim], -1) if alone else factor)
+
+    return times
+
+
+def _takes(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a model's ``forward`` can be called with such arguments."""
+    try:
+        inspect.signature(model.forward).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+def _looks_like_tasks(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 1 and not value.is_floating_point() and value.dtype != torch.bool
+
+
+def joined_answers(answers: Sequence[Any], batch_dim: int, rows: int) -> Any:
+    """Answers of one structure as one: tensors one after the other along their inputs, numbers ``(k,)``; anything else is kept
+    where all have the same, else a list."""
+    parts, structure = zip(*(tree_flatten(answer) for answer in answers), strict=True)
+
+    def join(leaves: Sequence[Any]) -> Any:
+        first = leaves[0]
+        if isinstance(first, Tensor):
+            if not first.ndim:
+                return torch.stack(list(leaves))
+            along = batch_dim if batch_dim < first.ndim and first.shape[batch_dim] == rows else 0
+            return torch.cat(list(leaves), along)
+        if dataclasses.is_dataclass(first) and not isinstance(first, type):
+            names = [field.name for field in dataclasses.fields(first)]
+            values = {name: joined_answers([getattr(leaf, name) for leaf in leaves], batch_dim, rows) for name in names}
+            return dataclasses.replace(first, **values)
+        return first if all(leaf is first or _equal(leaf, first) for leaf in leaves) else list(leaves)
+
+    return tree_unflatten([join(leaves) for leaves in zip(*parts, strict=True)], structure[0])
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return isinstance(a, (str, int, float)) and type(a) is type(b) and a == b
+
+
+def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments from one batch of inputs."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return (tuple(inputs), {}) if isinstance(inputs, (tuple, list)) else ((inputs,), {})

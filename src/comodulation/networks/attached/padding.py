@@ -1,0 +1,91 @@
+"""Which positions of a call's inputs count, and which are padding.
+
+Statistics average activity over positions. Padding is no part of an input: how much of it there is depends on what else is in the
+batch, and a gain must not.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import InputError
+from .call_state import objects_in
+from .neurons import Neurons
+
+AUTO = "auto"
+NAMES = ("attention_mask", "src_key_padding_mask", "key_padding_mask", "padding_mask")
+
+
+def positions_that_count(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], name: str | None
+) -> Tensor | None:
+    """Where the mask among a call's arguments lets positions count.
+
+    Args:
+        model, args, kwargs: the call. name: of the argument that is the mask ``(B, L)``: not 0 where a position counts; or, if the
+            name ends in ``padding_mask`` (PyTorch's own convention), true or not 0 where it does not. ``auto``: the first of
+            ``attention_mask``, ``src_key_padding_mask``, ``key_padding_mask``, ``padding_mask`` that is given. None: all count.
+
+    Returns:
+        Boolean ``(B, L)``, or None where all positions count.
+
+    Raises:
+        InputError: a mask of another shape, which does not say what is padding.
+    """
+    if name is None:
+        return None
+    given = _by_name(model, args, kwargs)
+    mask = next((given[each] for each in (NAMES if name == AUTO else (name,)) if given.get(each) is not None), None)
+    if mask is None:
+        return None
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        what = f"of shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
+        raise InputError(
+            f"the mask among the arguments is {what}, which does not say which positions are padding and must not count in "
+            "statistics; give one (inputs, positions), or mask=None to comodulate(...) where nothing is padded"
+        )
+    named = next(each for each in (NAMES if name == AUTO else (name,)) if given.get(each) is mask)
+    counts = mask == 0 if named.endswith("padding_mask") else mask != 0
+    return None if not torch.compiler.is_compiling() and bool(counts.all()) else counts
+
+
+def mask_at(site: Neurons, activity: Tensor, counts: Tensor | None, *, cached: bool) -> Tensor | None:
+    """The part of a mask ``(B, L)`` that belongs to the positions of a layer's activity, ``(B, P)``; None where all count.
+
+    Args:
+        cached: earlier positions are in a cache: the activity has the last ones.
+
+    Raises:
+        InputError: the layer's positions are not those of the mask.
+    """
+    if counts is None or activity.ndim < 3:
+        return None
+    places = site.positions(activity)
+    rows = activity.shape[site.batch_dim]
+    if cached and len(places) == 1 and places[0] < counts.shape[1]:
+        counts = counts[:, -places[0] :]
+    if len(places) != 1 or counts.shape != (rows, places[0]):
+        raise InputError(
+            f"the mask {tuple(counts.shape)} says that some positions are padding, but the activity {tuple(activity.shape)} of "
+            f"layer {site.layer!r} has {places} positions, so that it cannot be told which do not count; give inputs without "
+            "padding, a layer with the positions of the mask, or mask=None to comodulate(...) to count all of them"
+        )
+    return counts
+
+
+def is_cached(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call is given a cache of earlier positions: ``past_key_values``, or an object of another kind than tensors."""
+    return kwargs.get("past_key_values") is not None or objects_in((args, kwargs))
+
+
+def _by_name(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        bound = inspect.signature(model.forward).bind_partial(*args, **kwargs).arguments
+    except TypeError:  # not what the model takes; it says so itself
+        return dict(kwargs)
+    return {**bound, **kwargs}

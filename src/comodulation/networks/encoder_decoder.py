@@ -1,0 +1,199 @@
+"""The frozen network of a head: encoder layer, decoder layer and readout, without a task; base and residual variants.
+
+features -> 1x1 projection, ReLU -> encoder 3x3 -> decoder 3x3 -> pooling -> MLP -> logits
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from ..mathematics import convolve, dense_matrix, is_small
+from .layers import ChannelDropout, Dropout, RectifiedLayer, normalisation_scale, normalised_bias
+
+
+class EncoderDecoder(nn.Module):
+    """Encoder layer, decoder layer and readout on a backbone's features; ``ComodulatedHead`` says what the arguments mean."""
+
+    feature_mean: Tensor
+    feature_std: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_outputs: int,
+        *,
+        encoder_channels: int,
+        decoder_channels: int,
+        residual: bool,
+        kernel_size: int,
+        hidden: int,
+        dropout: float,
+        feature_dropout: float,
+        encoder_skip: float,
+        decoder_skip: float,
+        batch_norm: bool,
+        depth: int,
+    ) -> None:
+        super().__init__()
+        sizes = {
+            "in_channels": in_channels,
+            "num_outputs": num_outputs,
+            "encoder_channels": encoder_channels,
+            "decoder_channels": decoder_channels,
+            "hidden": hidden,
+            "depth": depth,
+        }
+        for name, size in sizes.items():
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"{name} must be a positive integer, got {size!r}")
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
+        for name, factor in (("encoder_skip", encoder_skip), ("decoder_skip", decoder_skip)):
+            if not 0 <= factor <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {factor!r}")
+        self.num_outputs, self.residual = num_outputs, residual
+        self.in_channels, self.encoder_channels, self.decoder_channels = in_channels, encoder_channels, decoder_channels
+        padding = kernel_size // 2
+        self.register_buffer("feature_mean", torch.zeros(in_channels))
+        self.register_buffer("feature_std", torch.ones(in_channels))
+        self.feature_dropout = ChannelDropout(feature_dropout)
+        self.projection = nn.Conv2d(in_channels, encoder_channels, 1)
+        self.encoder = nn.Conv2d(encoder_channels, encoder_channels, kernel_size, padding=padding)
+        self.decoder = nn.Conv2d(encoder_channels, decoder_channels, kernel_size, padding=padding)
+        self.decoder_skip: nn.Module | None = None
+        if residual:
+            same = encoder_channels == decoder_channels
+            self.decoder_skip = nn.Identity() if same else nn.Conv2d(encoder_channels, decoder_channels, 1, bias=False)
+        self.skips = (encoder_skip, decoder_skip) if residual else (0.0, 0.0)
+        self.encoder_normalisation = nn.BatchNorm2d(encoder_channels) if batch_norm else None
+        self.decoder_normalisation = nn.BatchNorm2d(decoder_channels) if batch_norm else None
+        self.deeper = nn.ModuleList(
+            RectifiedLayer(encoder_channels, kernel_size, skip=self.skips[1], batch_norm=batch_norm)
+            for _ in range(depth - 1)
+        )
+        self.readout: nn.Module = nn.Sequential(
+            Dropout(dropout),
+            nn.Linear(decoder_channels, hidden),
+            nn.ReLU(),
+            Dropout(dropout),
+            nn.Linear(hidden, num_outputs),
+        )
+        self._matrices: dict[nn.Module, tuple[tuple[Any, ...], Tensor]] = {}
+        self.frozen = False
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """What pretraining trains and freezing freezes: everything but the controller."""
+        parts: list[nn.Module] = [self.feature_dropout, self.projection, self.encoder, self.decoder, self.readout]
+        optional = (self.decoder_skip, self.encoder_normalisation, self.decoder_normalisation)
+        return [*parts, *(part for part in optional if part is not None), *self.deeper]
+
+    def layer_buffers(self) -> dict[str, Tensor]:
+        """What training the layers moves without learning it, by name: the running statistics of batch normalisation."""
+        own = {id(buffer) for layer in self.layers for buffer in layer.buffers()}
+        return {name: buffer for name, buffer in self.named_buffers() if id(buffer) in own}
+
+    def freeze(self) -> Self:
+        """Freeze every layer but the controller, and keep dropout off from now on."""
+        for layer in self.layers:
+            layer.requires_grad_(False)
+        self.frozen = True
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.frozen:
+            for layer in self.layers:
+                layer.eval()
+        return self
+
+    def standardize(self, mean: Tensor, std: Tensor) -> None:
+        """Set the per-channel mean and standard deviation, each ``(in_channels,)``, that features are scaled by."""
+        self.feature_mean.copy_(mean)
+        self.feature_std.copy_(torch.where(std > 0, std, 1))
+
+    def encode(self, features: Tensor) -> Tensor:
+        """Features ``(B, in_channels, H, W)`` or ``(B, in_channels)`` -> encoder activity h >= 0, ``(B, E, H, W)``."""
+        if features.ndim == 2:
+            features = features[:, :, None, None]
+        if features.ndim != 4 or features.shape[1] != self.in_channels:
+            raise ValueError(
+                f"features must be (B, {self.in_channels}, H, W) or (B, {self.in_channels}), got {tuple(features.shape)}"
+            )
+        scaled = (features - self.feature_mean[:, None, None]) / self.feature_std[:, None, None]
+        projected = self.projection(self.feature_dropout(scaled)).relu()
+        assert self.encoder.bias is not None
+        encoded = self._convolve(projected, self.encoder) + self.encoder.bias[:, None, None]
+        if self.encoder_normalisation is not None:
+            encoded = self.encoder_normalisation(encoded)
+        return (encoded + self._scaled(projected, self.skips[0]) if self.residual else encoded).relu()
+
+    def drive(self, activity: Tensor) -> Tensor:
+        """The linear part of the last decoder layer, K h + skip(h) without bias: ``(N, E, H, W) -> (N, D, H, W)``."""
+        drive = self._convolve(activity, self.decoder)
+        if self.decoder_normalisation is not None:
+            drive = drive * normalisation_scale(self.decoder_normalisation)[:, None, None]
+        return self._with_skip(drive, activity)
+
+    @property
+    def decoder_bias(self) -> Tensor:
+        """What the last decoder layer adds to ``drive`` before its ReLU, ``(D,)``."""
+        bias, normalisation = self.decoder.bias, self.decoder_normalisation
+        assert bias is not None
+        return bias if normalisation is None else normalised_bias(bias, normalisation)
+
+    def _with_skip(self, drive: Tensor, activity: Tensor) -> Tensor:
+        return drive if self.decoder_skip is None else drive + self._scaled(self.decoder_skip(activity), self.skips[1])
+
+    @staticmethod
+    def _scaled(activity: Tensor, factor: float) -> Tensor:
+        return activity if factor == 1 else factor * activity
+
+    def _convolve(self, activity: Tensor, layer: nn.Conv2d) -> Tensor:
+        """A layer's convolution without bias; a frozen layer's matrix for small maps is built once."""
+        weight, (height, width) = layer.weight, activity.shape[2:]
+        if (
+            torch.compiler.is_compiling()
+        ):  # a graph is for one convolution and any number of inputs; it keeps no matrices
+            return nn.functional.conv2d(activity, weight, padding=weight.shape[-1] // 2)
+        if weight.requires_grad or not is_small(height, width, weight.shape[-1]):
+            return convolve(activity, weight)
+        key = (weight.data_ptr(), weight._version, weight.dtype, height, width)
+        if layer not in self._matrices or self._matrices[layer][0] != key:
+            with torch.no_grad():
+                self._matrices[layer] = (key, dense_matrix(weight, height, width))
+        return convolve(activity, weight, self._matrices[layer][1])
+
+    def decode(self, activity: Tensor) -> Tensor:
+        """Encoder activity ``(N, E, H, W)`` -> rectified decoder activity ``(N, D, H, W)``."""
+        activity = self.deepen(activity)
+        if self.decoder_normalisation is not None and self.decoder_normalisation.training:
+            assert self.decoder.bias is not None
+            block = self._convolve(activity, self.decoder) + self.decoder.bias[:, None, None]
+            return self._with_skip(self.decoder_normalisation(block), activity).relu()
+        return (self.drive(activity) + self.decoder_bias[:, None, None]).relu()
+
+    def deepen(self, activity: Tensor) -> Tensor:
+        """Encoder activity -> what the last decoder layer reads, both ``(N, E, H, W)``; the same where it is the only one."""
+        for layer in self.deeper:
+            activity = layer(activity)
+        return activity
+
+    def read(self, activity: Tensor, gains: Tensor | None = None) -> Tensor:
+        """Decoder activity ``(..., D, H, W)`` -> logits ``(..., C)``, by global pooling and the MLP.
+
+        With ``gains`` ``(B, D)``, of neurons whose gain they are: after pooling, where it is the same and costs less.
+        """
+        pooled = activity.mean((-2, -1))
+        return self.readout(pooled if gains is None else pooled * gains)
+
+    def _skip_matrix(self) -> Tensor | None:
+        if isinstance(self.decoder_skip, nn.Conv2d):
+            return self._scaled(self.decoder_skip.weight[:, :, 0, 0], self.skips[1])
+        if self.decoder_skip is None:
+            return None
+        like = self.decoder.weight
+        return self._scaled(torch.eye(self.encoder_channels, device=like.device, dtype=like.dtype), self.skips[1])

@@ -1,0 +1,401 @@
+"""The paper's network behind a frozen backbone: encoder layer, decoder layer, readout; base and residual variants.
+
+    features -> 1x1 projection, ReLU -> encoder 3x3 -> [modulation] -> decoder 3x3 -> [gains] -> pooling -> MLP -> logits
+
+With h the encoder's activity after its ReLU and d = relu(K h + skip(h)) the decoder's, comodulation computes the gain
+of each decoder neuron from Cov_m(m, d_j(m)) (gains.py). With estimator `derivative` this fuses into one more
+convolution: the derivative of d at m = 0 is [K h + skip(h) > 0] * (K (h w) + skip(h w)).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import choose
+from ..mathematics import (
+    DecoderStatistics,
+    TaskResponse,
+    autocasts,
+    average_over_tasks,
+    decoder_statistics,
+    gains_from_statistics,
+    modulate,
+    modulator_noise,
+    outside_autocast,
+    task_response,
+)
+from ..mathematics import Modulation as Modulation
+from ..processes import ALONE, Processes
+from ..tensors import copy_checked, hash_tensors
+from .controller import Controller, checked_task_ids, coupling
+from .encoder_decoder import EncoderDecoder
+from .layers import RectifiedLayer, normalisation_scale
+from .stored_gains import Origin, check_origin, follow_state_dicts
+from .task_averages import TaskAverages
+
+MODES = ("base", "attention", "comodulation")
+DECODER_NOISE = 1  # the noise layer of monte_carlo gains; 0 is the encoder's
+ADDED_OUTPUTS = "readout.added."  # names of what growing.py adds to the readout
+MAX_RESPONSE = 2**28  # numbers in a stored response (1 GiB in float32)
+
+
+class ComodulatedHead(EncoderDecoder):
+    """Encoder layer, decoder layer and readout, with a controller that adapts them to tasks once they are frozen.
+
+    Args:
+        in_channels: channels of the backbone's features.
+        num_outputs: number C of outputs, shared by all tasks.
+        num_tasks: number K of tasks.
+        encoder_channels: number E of encoder neurons.
+        decoder_channels: number D of decoder neurons.
+        residual: whether encoder and decoder layer each have a skip connection (identity; a 1x1 projection where E != D).
+        kernel_size: odd; 1 makes the layers fully connected on pooled features.
+        hidden: width of the readout's hidden layer.
+        dropout: in the readout, while the layers are being pretrained.
+        feature_dropout: of whole feature channels, likewise.
+        encoder_skip, decoder_skip: factors of the two skip connections, in [0, 1].
+        batch_norm: normalise what encoder and decoder layers add to their skip connections, over the batch in pretraining, by
+            fixed statistics once frozen.
+        depth: number of decoder layers; the last one has the gains. With more than one, task gains are estimated from batches.
+        controller: options of ``Controller`` (hidden, embedding_size, activation, task_vectors).
+        modulation: options of the mechanism; see ``Modulation``.
+        seed: of the modulator's noise, in [0, 2^32).
+        **options: fields of ``Modulation`` given one by one, in place of ``modulation``.
+
+    Raises:
+        ValueError: sizes that are not positive, an even kernel size, options out of range.
+        TypeError: an option that does not exist.
+    """
+
+    task_gains: Tensor | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_outputs: int,
+        num_tasks: int,
+        *,
+        encoder_channels: int = 256,
+        decoder_channels: int = 256,
+        residual: bool = True,
+        kernel_size: int = 3,
+        hidden: int = 256,
+        dropout: float = 0.2,
+        feature_dropout: float = 0.3,
+        encoder_skip: float = 1.0,
+        decoder_skip: float = 1.0,
+        batch_norm: bool = False,
+        depth: int = 1,
+        controller: dict[str, Any] | None = None,
+        modulation: Modulation | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            in_channels, num_outputs, encoder_channels=encoder_channels, decoder_channels=decoder_channels, residual=residual,
+            kernel_size=kernel_size, hidden=hidden, dropout=dropout, feature_dropout=feature_dropout,
+            encoder_skip=encoder_skip, decoder_skip=decoder_skip, batch_norm=batch_norm, depth=depth,
+        )  # fmt: skip
+        if not isinstance(num_tasks, int) or num_tasks < 1:
+            raise ValueError(f"num_tasks must be a positive integer, got {num_tasks!r}")
+        if modulation is not None and options:
+            raise ValueError(f"give modulation or its fields, not both; got {', '.join(options)}")
+        self.modulation = modulation or Modulation(**options)
+        self.num_tasks, self.seed = num_tasks, seed
+        self.controller = Controller(num_tasks, encoder_channels, **(controller or {}))
+        self.register_buffer("task_gains", None)
+        self.origin = Origin()
+        follow_state_dicts(self, "_decoder_width")
+        self.response: TaskResponse | None = None
+        self.processes = ALONE
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "task_gains":  # gains that are put in place belong to the couplings of that moment
+            self.origin.forget() if value is None else self.origin.note(self.controller)
+
+    # ---- with a task ----------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        features: Tensor,
+        task_ids: Tensor | None = None,
+        mode: str = "comodulation",
+        *,
+        sample_ids: Tensor | None = None,
+        step: int = 0,
+    ) -> Tensor:
+        """Logits of each input under its task.
+
+        Args:
+            features: ``(B, in_channels, H, W)``, or ``(B, in_channels)`` if already pooled.
+            task_ids: task of each input, integers ``(B,)``, mixed freely; or task vectors ``(B, V)`` if the controller
+                has them. Not used by mode `base`.
+            mode: `base` (no task signal), `attention` (encoder gains) or `comodulation` (encoder and decoder gains).
+            sample_ids: identity of each input, integers ``(B,)``; needed where the encoder is stochastic.
+            step: pass over the data; new noise for each.
+
+        Returns:
+            ``(B, C)``. With a stochastic encoder, log of the mean probability over modulator samples.
+
+        Raises:
+            ValueError: task_ids of wrong shape or type, an unknown mode, sample_ids missing.
+            IndexError: task_ids out of range, with the value and the range.
+        """
+        return self.over_samples(self.logits(self.encode(features), task_ids, mode, sample_ids=sample_ids, step=step))
+
+    @staticmethod
+    def over_samples(logits: Tensor) -> Tensor:
+        """Logits of T modulator samples ``(T, B, C)`` -> ``(B, C)``: as they are for T = 1, else log of the mean probability."""
+        return logits[0] if len(logits) == 1 else logits.log_softmax(-1).logsumexp(0) - torch.tensor(len(logits)).log()
+
+    def logits(
+        self,
+        activity: Tensor,
+        task_ids: Tensor | None,
+        mode: str,
+        *,
+        sample_ids: Tensor | None = None,
+        step: int = 0,
+    ) -> Tensor:
+        """Logits from encoder activity ``(B, E, H, W)``, one set per modulator sample: ``(T, B, C)``, T = 1 unless stochastic."""
+        choose(mode, MODES, "mode")
+        if mode == "base":
+            return self.read(self.decode(activity))[None]
+        tasks = self.check_tasks(task_ids, activity.shape[0])
+        u = self.controller(tasks)
+        encoder_gain = u.exp()[:, :, None, None]
+        if mode == "attention":
+            return self.read(self.decode(activity * encoder_gain))[None]
+        gains = self.gains(activity, u, tasks)
+        encoder = self.modulation.encoder_in(self.training)
+        if encoder == "stochastic":
+            modulated = self._modulated(activity, u, tasks, sample_ids, step)
+            decoded = self.decode(modulated.flatten(0, 1)).unflatten(0, modulated.shape[:2])
+            return self.read(decoded, gains)
+        return self.read(self.decode(activity * encoder_gain if encoder == "gain" else activity), gains)[None]
+
+    def check_tasks(self, task_ids: Tensor | None, batch: int) -> Tensor:
+        """``task_ids`` as int64, or task vectors as they are; see ``forward`` for what is raised."""
+        if task_ids is None or not isinstance(task_ids, Tensor):
+            raise ValueError(f"task_ids must be an integer tensor of shape ({batch},), got {type(task_ids).__name__}")
+        if task_ids.is_floating_point() and self.controller.task_vectors is not None:
+            if task_ids.shape[0] != batch:
+                raise ValueError(f"task vectors must be ({batch}, V), got {tuple(task_ids.shape)}")
+            return task_ids
+        return checked_task_ids(task_ids, self.num_tasks, batch)
+
+    def gains(self, activity: Tensor, u: Tensor, tasks: Tensor) -> Tensor:
+        """Decoder gains ``(B, D)`` of a batch.
+
+        Level `task`, in training: from the observed response (``observe``) if there is one, else from the statistics of
+        the batch's own inputs of each task. Level `task`, in evaluation: the stored gains. Otherwise, and as long as no
+        gains are stored, one gain per input: no prediction ever depends on the rest of its batch.
+        """
+        by_task = self.modulation.level == "task" and not tasks.is_floating_point()
+        if by_task and not self.training and self.task_gains is not None:
+            check_origin(self, u, tasks)
+            return self.task_gains.index_select(0, tasks)
+        if by_task and self.training:
+            self.task_gains = None  # stored gains belong to a coupling that training is about to change
+            if self.response is not None:
+                return self._exact_gains(self.response, tasks)
+            statistics = self._statistics_at(activity, u)
+            if self.processes.several:
+                averaged, _ = TaskAverages(self.num_tasks).add(statistics, tasks).result(self.processes)
+            else:
+                averaged = average_over_tasks(statistics, tasks, self.num_tasks)
+            return self._link(averaged).index_select(0, tasks)
+        return self._link(self._statistics_at(activity, u))
+
+    def observe(self, batches: Iterable[tuple[Tensor, Tensor]], *, shared: bool = False) -> bool:
+        """See the inputs of every task once, so that training uses exact task gains (level `task`, `derivative` only).
+
+        Args:
+            batches: of (encoder activity ``(B, E, H, W)``, task ids ``(B,)``), such as the controller's training images.
+            shared: every task has the very images of the batches (binary tasks without missing labels): their task ids
+                are not read, and the response, which depends on the images alone, is computed once for all tasks.
+
+        Returns:
+            Whether the response is used: False for other levels and estimators, statistics after the task gain, more than one
+            decoder layer, or where K D E numbers are too many (more than 2^28); training then estimates task gains from each
+            batch.
+        """
+        self.response = None
+        size = self.num_tasks * self.decoder_channels * self.encoder_channels
+        m = self.modulation
+        if m.level != "task" or m.estimator != "derivative" or m.after_gain or len(self.deeper) or size > MAX_RESPONSE:
+            return False
+        kernel = self.decoder.weight
+        precise = ((h.to(kernel.dtype), tasks) for h, tasks in batches)
+        seen = ((h, self.decode(h), torch.zeros_like(tasks) if shared else tasks) for h, tasks in precise)
+        outside = outside_autocast(kernel.device) if autocasts(kernel.device) else contextlib.nullcontext()
+        with torch.no_grad(), outside:
+            if self.decoder_normalisation is not None:
+                kernel = kernel * normalisation_scale(self.decoder_normalisation)[:, None, None, None]
+            response = task_response(seen, 1 if shared else self.num_tasks, kernel, self._skip_matrix(), self.processes)
+        self.response = response.expand(self.num_tasks) if shared else response
+        return True
+
+    @torch.no_grad()
+    def store_task_gains(self, batches: Iterable[tuple[Tensor, Tensor]] = ()) -> None:
+        """Compute and store the gains ``(K, D)`` of every task at the present coupling, for evaluation.
+
+        Args:
+            batches: as in ``observe``; not needed after it. Those that can be read again are referred to: where the controller's
+                weights are later changed outside training, the next prediction computes the gains again.
+        """
+        if self.modulation.level != "task":
+            return
+        if self.response is not None:
+            self.task_gains = self._link(self.response.statistics(self._all_couplings()))
+            self.origin.note(self.controller, ())
+            return
+        averages = TaskAverages(self.num_tasks)
+        for activity, tasks in batches:
+            averages.add(self._statistics_at(activity, self.controller(tasks)), tasks)
+        statistics, counts = averages.result(self.processes)
+        if not bool(counts.any()):
+            raise ValueError("no inputs to estimate task gains from")
+        self.task_gains = self._link(statistics)
+        # Several processes would have to read them together, and one of them alone may be asked for an answer.
+        self.origin.note(self.controller, None if self.processes.several else batches)
+
+    def renew_task_gains(self) -> None:
+        """Store task gains at the present coupling, from what they were last stored from."""
+        assert self.origin.batches is not None
+        self.store_task_gains(self.origin.batches)
+
+    def _decoder_width(self) -> int:
+        return self.decoder_channels
+
+    # ---- as an adapter ----------------------------------------------------------------------------------------------
+
+    def added_outputs(self) -> list[nn.Parameter]:
+        """Parameters of outputs that came with tasks added later (growing.py); none in a head as it is built."""
+        return [value for name, value in self.named_parameters() if name.startswith(ADDED_OUTPUTS)]
+
+    def added_output_sizes(self) -> tuple[int, ...]:
+        """Number of outputs of each block that was added later."""
+        return tuple(len(value) for value in self.added_outputs() if value.ndim == 1)
+
+    def paired_outputs(self) -> int:
+        """Number of outputs, from the first, that are binary tasks' logits of yes in a family of columns (growing.py)."""
+        return getattr(self.readout, "paired", 0)
+
+    def fingerprint(self) -> str:
+        """Identity of the pretrained layers that an adapter belongs to."""
+        return hash_tensors(self.pretrained_tensors())
+
+    def pretrained_tensors(self) -> dict[str, Tensor]:
+        """The pretrained part by name: layers and feature scaling, without controller, gains and outputs added later."""
+        skipped = ("controller.", "task_gains", ADDED_OUTPUTS)
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(skipped)}
+
+    def adapter_identity(self) -> dict[str, Any]:
+        """What an adapter and the head it is loaded into must agree in."""
+        return {
+            "method": "head",
+            "num_tasks": self.num_tasks,
+            "residual": self.residual,
+            **({"skips": list(self.skips)} if self.residual and self.skips != (1.0, 1.0) else {}),
+            "head": self.fingerprint(),
+            "modulation": vars(self.modulation),
+            **({"added_outputs": list(added)} if (added := self.added_output_sizes()) else {}),
+            **({"paired_outputs": paired} if (paired := self.paired_outputs()) else {}),
+        }
+
+    def adapter_tensors(self) -> dict[str, Tensor]:
+        """Controller, stored task gains and outputs added later, by name."""
+        own = ("controller.", "task_gains", ADDED_OUTPUTS)
+        return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(own)}
+
+    def load_adapter_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of ``adapter_tensors``. Raises InputError for missing, unknown, misshapen or non-finite tensors."""
+        own, gains = self.adapter_tensors(), None
+        own.pop("task_gains", None)
+        if "task_gains" in tensors:
+            like = self.decoder.weight
+            gains = torch.ones(self.num_tasks, self.decoder_channels, device=like.device, dtype=like.dtype)
+            own["task_gains"] = gains
+        copy_checked(own, tensors, "this head")
+        self.task_gains = gains  # only now: tensors that do not fit change nothing
+
+    @contextlib.contextmanager
+    def among(self, processes: Processes) -> Iterator[None]:
+        """While it is open, batches and data are those processes' together, of which this one has its share."""
+        before, self.processes = self.processes, processes
+        try:
+            yield
+        finally:
+            self.processes = before
+
+    def _exact_gains(self, response: TaskResponse, tasks: Tensor) -> Tensor:
+        """Gains ``(B, D)`` under tasks ``(B,)``: computed for all K tasks, or for those that occur where K is above B."""
+        if len(tasks) >= self.num_tasks:
+            gains = self._link(response.statistics(self._all_couplings()))
+        else:
+            present, tasks = tasks.unique(return_inverse=True)
+            gains = self._link(response.of(present).statistics(self._couplings(present)))
+        # Not gains[tasks]: its gradient adds up in the order in which threads arrive, another one each run.
+        return gains.index_select(0, tasks)
+
+    def _all_couplings(self) -> Tensor:
+        return self._couplings(torch.arange(self.num_tasks, device=self.decoder.weight.device))
+
+    def _couplings(self, tasks: Tensor) -> Tensor:
+        return coupling(self.controller(tasks), self.modulation.link)
+
+    def _statistics_at(self, activity: Tensor, u: Tensor) -> DecoderStatistics:
+        """Statistics ``(B, D)`` at the encoder activity before its task gain, or after it (option ``after_gain``)."""
+        at = activity * u.exp()[:, :, None, None] if self.modulation.after_gain else activity
+        return self.statistics(at, coupling(u, self.modulation.link))
+
+    def statistics(self, activity: Tensor, coupling: Tensor) -> DecoderStatistics:
+        """Decoder statistics ``(B, D)`` at given encoder activity; the derivative is fused."""
+        if autocasts(activity.device):  # what is asked for is a difference between nearly equal numbers
+            with outside_autocast(activity.device):
+                return self.statistics(activity.to(self.decoder.weight.dtype), coupling)
+        m = self.modulation
+        if m.estimator != "derivative":
+            draws = None
+            if m.estimator == "monte_carlo":
+                # The same draws for every input: a gain then depends on its input alone, not on its place in a batch.
+                one = torch.zeros(1, dtype=torch.int64, device=activity.device)
+                draws = modulator_noise(one, one, m.num_samples, seed=self.seed, layer=DECODER_NOISE)
+                draws = draws.expand(-1, activity.shape[0])
+            return decoder_statistics(
+                self.decode, activity.to(self.decoder.weight.dtype), coupling.to(self.decoder.weight.dtype), m.std,
+                estimator=m.estimator, num_nodes=m.num_nodes, draws=draws,
+            )  # fmt: skip
+        tangent, reached = activity * coupling[:, :, None, None], activity
+        for layer in self.deeper:
+            assert isinstance(layer, RectifiedLayer)
+            reached = layer(reached)
+            tangent = layer.tangent(reached, tangent)
+        decoded = (self.drive(reached) + self.decoder_bias[:, None, None]).relu()
+        slope = torch.where(decoded > 0, self.drive(tangent), 0).mean((-2, -1))
+        return DecoderStatistics(slope, decoded.mean((-2, -1)), slope.abs())
+
+    def _link(self, statistics: DecoderStatistics) -> Tensor:
+        m = self.modulation
+        return gains_from_statistics(statistics, normalizer=m.normalizer, link=m.link, beta=m.beta)
+
+    def _modulated(self, activity: Tensor, u: Tensor, tasks: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
+        """Encoder activity under T modulator samples, ``(T, B, E, H, W)``."""
+        if sample_ids is None:
+            raise ValueError(
+                "a stochastic encoder needs sample_ids (B,), so that noise belongs to the input and not to its place "
+                "in the batch"
+            )
+        m = self.modulation
+        ids = (
+            tasks if not tasks.is_floating_point() else torch.zeros(len(tasks), dtype=torch.int64, device=tasks.device)
+        )
+        noise = modulator_noise(sample_ids, ids, m.num_samples, seed=self.seed, step=step)
+        return modulate(activity, coupling(u, m.link), m.std * noise.to(activity.dtype), m.std)

@@ -1,0 +1,87 @@
+"""What is compared, one file each, behind one interface (base.py)."""
+
+from typing import Any
+
+from ...errors import choose
+from ...tasks import TaskFamily
+from ..head import ComodulatedHead
+from .attention import Attention
+from .base import Method
+from .class_mask import ClassMask
+from .comodulation import Comodulation
+from .decoder_gains import DecoderGains
+from .film import FiLM
+from .fine_tuning import FineTuning
+from .gradient_aggregation import GradientAggregation
+from .hard_sharing import HardSharing
+from .ia3 import IA3
+from .local_mask import LocalMask
+from .maximum_roaming import MaximumRoaming
+from .no_task import NoTask
+from .task_bias import TaskBias
+from .task_routing import TaskRouting
+
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (
+        NoTask,
+        HardSharing,
+        GradientAggregation,
+        TaskRouting,
+        MaximumRoaming,
+        FineTuning,
+        ClassMask,
+        LocalMask,
+        TaskBias,
+        Attention,
+        DecoderGains,
+        IA3,
+        FiLM,
+        Comodulation,
+    )
+}
+
+
+def make_method(
+    name: str,
+    head: ComodulatedHead,
+    family: TaskFamily,
+    readout: str = "open",
+    *,
+    task_bias: bool = False,
+    **options: Any,
+) -> Method:
+    """Build a method by name on a pretrained head.
+
+    Args:
+        name, head, family, readout, task_bias: as in ``Method``.
+        **options: the method's own; see ``Method.options``.
+
+    Raises:
+        InputError: an unknown name or option, with the nearest one; an option out of range.
+    """
+    kind = METHODS[choose(name, METHODS, "method")]
+    for option in options:
+        choose(option, kind.options, f"option of method {name!r};")
+    return kind(head, family, readout, task_bias=task_bias, **options)
+
+
+__all__ = [
+    "IA3",
+    "METHODS",
+    "Attention",
+    "ClassMask",
+    "Comodulation",
+    "DecoderGains",
+    "FiLM",
+    "FineTuning",
+    "GradientAggregation",
+    "HardSharing",
+    "LocalMask",
+    "MaximumRoaming",
+    "Method",
+    "NoTask",
+    "TaskBias",
+    "TaskRouting",
+    "make_method",
+]

@@ -1,0 +1,59 @@
+from .added_tasks import grow_run
+from .config import (
+    MAX_SEED,
+    ControllerSettings,
+    HeadSettings,
+    RunConfig,
+    make_config,
+    parse_yaml,
+    read_config,
+    write_config,
+    written_in_full,
+)
+from .dataset import Labelled, deal_images, open_splits, read_family, read_labels
+from .export import Answers, export_run
+from .fitting import fit
+from .folder import ADAPTER, HEAD, head_tensors, load_head
+from .page import run_report
+from .predictions_table import PredictionsTable, images_in
+from .records import Written, checked
+from .run import Run, content_id, describe
+from .session import Adapted, Session, TuningData, build_head, config_method
+
+__all__ = [
+    "ADAPTER",
+    "HEAD",
+    "MAX_SEED",
+    "Adapted",
+    "Answers",
+    "ControllerSettings",
+    "HeadSettings",
+    "Labelled",
+    "PredictionsTable",
+    "Run",
+    "RunConfig",
+    "Session",
+    "TuningData",
+    "Written",
+    "build_head",
+    "checked",
+    "config_method",
+    "content_id",
+    "deal_images",
+    "describe",
+    "export_run",
+    "fit",
+    "grow_run",
+    "head_tensors",
+    "images_in",
+    "load_head",
+    "make_config",
+    "open_splits",
+    "parse_yaml",
+    "read_config",
+    "read_family",
+    "read_labels",
+    "run_report",
+    "write_config",
+    "written_in_full",
+]

@@ -1,0 +1,259 @@
+"""A finished run with tasks added: learned from a table as `fit` learns, written to a run folder of its own.
+
+The layers are the run's and keep their bits, and so do the rows of the tasks that are there; see growing.py. New tasks are
+learned with the run's own settings. The pretrained layers may have seen the images given, so that validation looks better than
+new images would; the test split, where there is one, does not.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data import Split, class_column, partition
+from ..data.features import Features, extract
+from ..errors import InputError
+from ..evaluation import evaluate_predictions, scaled
+from ..files import json_bytes, read_json, writable, write_bytes, write_json
+from ..mathematics import derived_seed
+from ..networks import save_adapter
+from ..networks.methods import Added, Method, add_tasks, begin_tasks
+from ..tasks import NO_YES, Examples, TaskFamily, first_rows
+from ..training import Inputs, Progress, Silent, predict, tune
+from .claiming import ADDED, CHECKPOINT, Claim, claimed, finished, sources
+from .config import RunConfig, write_config
+from .dataset import Labelled, family_of_columns, open_splits, read_labels, without_labels
+from .fitting import FitResult
+from .folder import ADAPTER, CONFIG, HEAD, METRICS, PREDICTIONS, REPORT, write_predictions
+from .run import Run
+
+
+def grow_run(
+    run: Run,
+    added: Added,
+    data: str,
+    out: Path,
+    cache: Path,
+    *,
+    columns: Sequence[str] = (),
+    labels: str | None = None,
+    skip_bad: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> FitResult:
+    """Learn new tasks on a run's layers, and write a run with all of them. The run itself is not changed.
+
+    Args:
+        run: finished.
+        added: as for ``begin_tasks``: names of binary columns, or, for a run of groups, the classes of each new group by its name.
+        data: folder or data set id with the images and labels of the new tasks, in the run's splits.
+        out: run folder to write, new or empty, or with ``resume`` what an earlier call has left there.
+        cache: folder of features.
+        columns: names of further columns that are new tasks, each binary or with classes of its own, as they are.
+        labels: table of labels, if the run was made from one.
+        skip_bad: go on when an image cannot be read.
+        resume: continue what an earlier call with the same arguments has left in ``out``.
+        progress: told what happens.
+
+    Returns:
+        The new run's folder and metrics: the run's own, and under ``added`` those of the new tasks.
+
+    Raises:
+        InputError: names that are taken or not there, a method whose tasks share what is learned; ``out`` is in use, or holds
+            something else.
+        RunError: something failed on the way; what is there can be resumed.
+    """
+    from lightning_fabric import Fabric
+
+    tell, config = progress or Silent(), run.config
+    binary = () if isinstance(added, Mapping) else added
+    names = (*binary, *columns)
+    if bool(names) == (run.family.kind == "classes"):
+        given = (
+            "groups of classes: --group NAME=CLASS adds one"
+            if names
+            else "label columns: --task or --attribute adds one"
+        )
+        raise InputError(f"this run's tasks are {given}")
+    changed = config.model_copy(
+        update={"data": data, "skip_bad": skip_bad, **({} if labels is None else {"labels": labels})}
+    )
+    splits = open_splits(changed, [config.train_split], [config.test_split], tasks=names)
+    for name in names:
+        splits[config.train_split].feature(name)
+    answers = _answers(splits[config.train_split], binary, columns) if names else added
+    fresh = begin_tasks(run.method, answers)
+    labelled = _labelled(fresh.family, changed, splits)
+    train = labelled[config.train_split]
+    _check_all_there(fresh.family, train.examples, data)
+    made_from = sources(fresh.family, labelled, run.backbone.fingerprint())
+    claim = _claim(run, fresh.family, changed)
+    with writable(cache), claimed(out, claim, resume=resume, made_from=made_from, tell=tell):
+        if finished(out):
+            return FitResult(out, read_json(out / METRICS))
+        for warning in (
+            without_labels(fresh.family, labelled[config.test_split]) if config.test_split in labelled else []
+        ):
+            tell.message(f"warning: {warning}")
+        fabric = Fabric(accelerator="auto", devices=1)
+        features = {
+            name: extract(
+                run.backbone, split, cache, device=fabric.device, precision=config.precision, skip_bad=skip_bad,
+                report=partial(tell.extraction, name),
+            )
+            for name, split in splits.items() if name in labelled
+        }  # fmt: skip
+        began = time.perf_counter()
+        fresh = fresh.to(fabric.device)
+        usable = {name: _readable(own.examples, features[name]) for name, own in labelled.items()}
+        identity = hashlib.sha256(claim.content + json_bytes(made_from)).hexdigest()
+        entry, predictions = _learn(
+            fresh, config, features, usable, fabric, out / CHECKPOINT, identity, tell, run.temperature
+        )
+        entry["made_from"] = made_from
+        entry["seconds"] = round(time.perf_counter() - began, 2)
+        grown = add_tasks(run.method, fresh.cpu())
+        metrics = {
+            **run.metrics,
+            "learnable_parameters": grown.num_learnable(),
+            "finished": datetime.date.today().isoformat(),
+        }
+        metrics["added"] = [*metrics.get("added", []), entry]
+        tested = "test" in entry
+        files = splits[config.test_split if tested else config.train_split].names(data)
+        _write(run, grown, _config_of(config, grown.family), metrics, predictions, fresh.family, files, out)
+    return FitResult(out, metrics)
+
+
+def _claim(run: Run, family: TaskFamily, config: RunConfig) -> Claim:
+    """What the new run's folder says before anything is learned: which tasks are added to which run, from which data."""
+    digest = hashlib.sha256()
+    for name in (HEAD, ADAPTER):
+        digest.update((run.folder / name).read_bytes())
+    value = {
+        "run": digest.hexdigest(),
+        "tasks": json.loads(json.dumps(family.to_json())),
+        "data": config.data,
+        "labels": config.labels,
+    }
+    return Claim(ADDED, json_bytes(value), value, read_json, "a folder of add-task")
+
+
+def _answers(split: Split, binary: Sequence[str], columns: Sequence[str]) -> dict[str, Sequence[str]]:
+    """The answers of each new task, in the order of their names."""
+    found: dict[str, Sequence[str]] = dict.fromkeys(binary, NO_YES)
+    if len(found) < len(binary) or len({*binary, *columns}) < len(binary) + len(columns):
+        raise InputError(f"a new task is given twice: {', '.join((*binary, *columns))}")
+    for name in columns:
+        family = family_of_columns(split, [name])
+        found[name] = family.answers(0)
+    return found
+
+
+def _learn(
+    fresh: Method,
+    config: RunConfig,
+    features: Mapping[str, Features],
+    examples: dict[str, Examples],
+    fabric: Any,
+    checkpoint: Path,
+    identity: str,
+    tell: Progress,
+    temperature: float | None,
+) -> tuple[dict[str, Any], Any]:
+    """Fine-tune the new tasks; what metrics.json says of them, and predictions of the test split, or else validation.
+
+    Both at the run's temperature, at which it answers all of its tasks.
+    """
+    train = examples[config.train_split]
+    first, images = first_rows(train.image)
+    parts = partition(
+        images, train.target[first], seed=derived_seed(config.seed, "added tasks", *fresh.family.tasks),
+        validation_fraction=config.validation_fraction, disjoint=False,
+    )  # fmt: skip
+    tuning, validation = train.of_images(parts.tuning), train.of_images(parts.tuning_validation)
+    inputs = Inputs(fresh, features[config.train_split], images)
+    history = tune(fresh, inputs, tuning, validation, config, fabric, checkpoint, identity, tell)
+    predictions = scaled(predict(fresh, inputs, validation), temperature)
+    entry: dict[str, Any] = {
+        "tasks": list(fresh.family.tasks),
+        "validation": evaluate_predictions(predictions, fresh.family.tasks),
+    }
+    test = examples.get(config.test_split)
+    if test is not None and len(test):
+        found = predict(fresh, Inputs(fresh, features[config.test_split], test.image.unique()), test)
+        predictions = scaled(found, temperature)
+        entry["test"] = evaluate_predictions(predictions, fresh.family.tasks)
+    return {**entry, "history": history}, predictions
+
+
+def _labelled(family: TaskFamily, config: RunConfig, splits: Mapping[str, Split]) -> dict[str, Labelled]:
+    """Labels of the new tasks: cells of their columns, or of images whose class belongs to a new group. The test split may have
+    none; it is then left out."""
+    found = {}
+    for name, split in splits.items():
+        if family.kind != "classes":
+            found[name] = read_labels(config, split, family, needed=name == config.train_split)
+        else:
+            assert config.label is not None
+            labels = class_column(split, config.label, family.outputs)
+            known = torch.from_numpy(labels)
+            image, task = (family.member_mask().T[known] & (known >= 0)[:, None]).nonzero(as_tuple=True)
+            found[name] = Labelled(split, Examples(image, task, known[image]), [labels])
+    return {name: own for name, own in found.items() if len(own.examples) or name == config.train_split}
+
+
+def _check_all_there(family: TaskFamily, examples: Examples, data: str) -> None:
+    for task, name in enumerate(family.tasks):
+        number = len(examples.target[examples.task == task].unique())
+        if number < 2:
+            raise InputError(
+                f"new task {name!r} has labels of {number} kinds in {data!r}; at least 2 are needed to learn it"
+            )
+
+
+def _readable(examples: Examples, features: Features) -> Examples:
+    bad = torch.tensor(features.bad_rows, dtype=torch.int64)
+    return examples.take((~torch.isin(examples.image, bad)).nonzero()[:, 0])
+
+
+def _config_of(config: RunConfig, family: TaskFamily) -> RunConfig:
+    """The run's configuration with the new tasks' columns; groups of classes have none."""
+    if family.kind == "classes":
+        return config
+    if family.kind == "binary" and config.attributes:
+        return config.model_copy(update={"attributes": family.tasks})
+    return config.model_copy(update={"attributes": (), "tasks": family.tasks, "ignore": (), "readout": "restricted"})
+
+
+def _write(
+    run: Run,
+    grown: Method,
+    config: RunConfig,
+    metrics: dict[str, Any],
+    predictions: Any,
+    added: TaskFamily,
+    files: list[str | None],
+    out: Path,
+) -> None:
+    """The new run folder; metrics.json last."""
+    from .page import run_report
+
+    split = "test" if "test" in metrics else "validation"
+    new = metrics["added"][-1].get(split, metrics["added"][-1]["validation"])
+    shown = {**metrics, split: {**metrics[split], "tasks": {**metrics[split]["tasks"], **new["tasks"]}}}
+    write_bytes(out / CONFIG, write_config(config).encode())
+    write_bytes(out / HEAD, (run.folder / HEAD).read_bytes())
+    save_adapter(grown, out / ADAPTER, backbone=run.backbone.fingerprint())
+    write_predictions(out / PREDICTIONS, predictions, added, files)
+    write_bytes(out / REPORT, run_report(config, grown.family, grown, shown, out.resolve().name).encode())
+    write_json(out / METRICS, metrics)
+    (out / CHECKPOINT).unlink(missing_ok=True)

@@ -1,0 +1,260 @@
+"""Everything a run needs to be run again, checked before anything heavy starts."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ..data.features import PRECISIONS, BackboneSettings
+from ..errors import InputError, brief, choose
+from ..files import read_bounded
+from ..mathematics import Modulation
+from ..networks import ACTIVATIONS
+from ..networks.methods import METHODS
+from ..tasks import READOUTS
+from ..training import TrainingSettings
+
+MAX_SEED = 2**32 - 1
+MAX_CONFIG, MAX_DEPTH, MAX_EVENTS, MAX_SCALAR = 2**22, 32, 2**18, 2**13  # bytes, levels, parts, characters of one value
+# Both make plain values only; libyaml's takes a tenth of the time.
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+BALANCES = ("none", "classes")
+WHICH_TASKS = (
+    "give either --group and --label (classes within groups) or --attribute (binary tasks), or label columns by --labels "
+    "or --task"
+)
+
+
+class HeadSettings(BaseModel):
+    """Sizes of the added layers; see ``ComodulatedHead``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    encoder_channels: int = Field(256, ge=1, le=65536)
+    decoder_channels: int = Field(256, ge=1, le=65536)
+    residual: bool = True
+    kernel_size: int = Field(3, ge=1, le=31)
+    hidden: int = Field(256, ge=1, le=65536)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    feature_dropout: float = Field(0.3, ge=0, lt=1)
+    encoder_skip: float = Field(1.0, ge=0, le=1)
+    decoder_skip: float = Field(1.0, ge=0, le=1)
+    batch_norm: bool = False
+    depth: int = Field(1, ge=1, le=64)
+
+    def identity(self) -> dict[str, Any]:
+        """Fields by name; the later ones only where they are used, so that layers keep the key they were stored under."""
+        later = ("encoder_skip", "decoder_skip", "batch_norm", "depth")
+        usual = HeadSettings()
+        return {n: v for n, v in self.model_dump().items() if n not in later or v != getattr(usual, n)}
+
+    @field_validator("kernel_size")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise InputError(f"must be odd, got {value}")
+        return value
+
+
+class ControllerSettings(BaseModel):
+    """Task -> coupling; see ``Controller``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = ()
+    embedding_size: int = Field(32, ge=1, le=65536)
+    activation: str = "relu"
+    rank: int | None = Field(None, ge=1, le=65536)
+    task_vectors: tuple[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], ...] | None = None
+
+    @field_validator("activation")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return choose(value, ACTIVATIONS, "activation")
+
+    @field_validator("task_vectors")
+    @classmethod
+    def _even(cls, value: tuple[tuple[float, ...], ...] | None) -> tuple[tuple[float, ...], ...] | None:
+        if value is not None and (not value or len({len(row) for row in value}) > 1):
+            raise InputError("must be one vector of numbers a task, all of one length")
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> ControllerSettings:
+        if self.rank is not None and (self.hidden or self.task_vectors is not None):
+            raise InputError("rank is not for a controller with hidden layers or task vectors")
+        return self
+
+
+class RunConfig(BaseModel):
+    """One method on one family of tasks, one seed.
+
+    Attributes:
+        data: folder of parquet files, or Hugging Face dataset id; with `labels`, or where they are sorted in folders, the folder
+            of the images.
+        group, label: columns of a family of kind `classes`.
+        attributes: columns of a family of kind `binary`, instead of group and label.
+        labels: a table (csv, tsv, parquet) of image paths and label columns, each column a task.
+        tasks: columns that are tasks, binary or categorical; none takes all columns of `labels`, the one label column of
+            other data, or the folders that images are sorted in.
+        ignore: label columns that are no tasks, where `tasks` names none.
+        readout: `open` or `restricted`; columns are always `restricted`.
+        balance: `none`, or `classes`: fine-tuning weights examples by the inverse frequency of their class; see ``class_weights``.
+        task_bias: learn a bias per task and output besides what the method learns.
+        options: of the method itself; see ``Method.options``.
+        split_seed: draws the halves; None takes the seed. A backbone that was itself trained on a primary half needs it.
+        validation_fraction: share of each half that is kept for validation.
+        disjoint_halves: pretraining and fine-tuning use disjoint halves of the training split.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: str
+    train_split: str = "train"
+    test_split: str = "test"
+    image_column: str | None = None
+    group: str | None = None
+    label: str | None = None
+    attributes: tuple[str, ...] = ()
+    labels: str | None = None
+    tasks: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    balance: str = "none"
+    readout: str = "open"
+    method: str = "comodulation"
+    task_bias: bool = False
+    options: dict[str, int | float | str] = {}
+    seed: int = Field(0, ge=0, le=MAX_SEED)
+    split_seed: int | None = Field(None, ge=0, le=MAX_SEED)
+    precision: str = "float32"
+    skip_bad: bool = False
+    validation_fraction: float = Field(0.1, gt=0, lt=0.5)
+    disjoint_halves: bool = True
+    backbone: BackboneSettings = BackboneSettings()
+    head: HeadSettings = HeadSettings()
+    controller: ControllerSettings = ControllerSettings()
+    modulation: Modulation = Modulation()
+    pretraining: TrainingSettings = TrainingSettings(learning_rate=1.5e-3, weight_decay=0.1)
+    tuning: TrainingSettings = TrainingSettings(learning_rate=0.06)
+
+    @property
+    def columns(self) -> bool:
+        """Whether the tasks are label columns found in the data, rather than `group` and `label` or `attributes`."""
+        return not (self.group or self.label or self.attributes)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _readout_of_columns(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not any(values.get(name) for name in ("group", "label", "attributes")):
+            return {"readout": "restricted", **values}
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        choose(self.readout, READOUTS, "readout")
+        known = METHODS[choose(self.method, METHODS, "method")].options
+        for name in self.options:
+            choose(name, known, f"option of method {self.method!r};")
+        choose(self.precision, PRECISIONS, "precision")
+        choose(self.balance, BALANCES, "balance")
+        if bool(self.attributes) + bool(self.group or self.label) + bool(self.labels or self.tasks) > 1:
+            raise InputError(WHICH_TASKS)
+        if (self.group or self.label) and not (self.group and self.label):
+            raise InputError("classes within groups need both --group and --label")
+        for what, names in (("an attribute", self.attributes), ("a task", self.tasks)):
+            if len(set(names)) < len(names):
+                raise InputError(f"{what} is given twice: {', '.join(names)}")
+        if self.ignore and (self.tasks or not self.columns):
+            raise InputError(
+                "--ignore leaves label columns out where all of them are tasks; --task, --attribute and --group name the tasks"
+            )
+        if self.columns and self.readout == "open":
+            raise InputError(
+                "the open readout is not for label columns: each task has classes of its own; leave --readout out"
+            )
+        if self.train_split == self.test_split:
+            raise InputError(f"the test split must be another than the training split {self.train_split!r}")
+        kind = "binary" if self.attributes else "columns" if self.columns else "classes"
+        if kind not in METHODS[self.method].kinds:
+            raise InputError(f"method {self.method!r} is for tasks of kind {', '.join(METHODS[self.method].kinds)}")
+        return self
+
+
+def make_config(values: dict[str, Any]) -> RunConfig:
+    """A checked configuration. Raises InputError: one line, naming field, value and what was expected."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            *section, name = (str(part) for part in first["loc"])
+            choose(name, _fields(section), " ".join(["option of", *section]) if section else "option")
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        given = "" if not where or first["type"] == "value_error" else f" (given: {brief(first['input'])})"
+        raise InputError(f"{where}: {message}{given}" if where else message) from error
+
+
+def written_in_full(values: Any) -> Any:
+    """A configuration read from a file, with the defaults of fields that did not exist when it was written; else as it is."""
+    if isinstance(values, dict):
+        with contextlib.suppress(InputError):
+            return make_config(values).model_dump(mode="json")
+    return values
+
+
+def _fields(section: list[str]) -> list[str]:
+    """Names of the options of a section of the configuration."""
+    owner: Any = RunConfig
+    for name in section:
+        owner = owner.model_fields[name].annotation
+    return list(owner.model_fields if issubclass(owner, BaseModel) else owner.__dataclass_fields__)
+
+
+def write_config(config: RunConfig) -> str:
+    """The configuration as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML text, plain values only. Raises ValueError, or what PyYAML raises, for anything else.
+
+    Its parts are looked at before anything is made of them. A few aliases of aliases stand for more than memory holds; a deep
+    value overflows libyaml's stack, which ends the process; a number to base 60, and a list of directives, take the square of
+    their length.
+    """
+    if text.startswith("%") or "\n%" in text:
+        raise ValueError("it holds a directive")
+    depth = 0
+    for number, event in enumerate(yaml.parse(text, Loader=_LOADER)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it holds an alias")
+        if number > MAX_EVENTS or (isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_SCALAR):
+            raise ValueError(f"it holds more than {MAX_EVENTS} values, or one of more than {MAX_SCALAR} characters")
+    loader = _LOADER(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
+def read_config(path: Path) -> RunConfig:
+    """The inverse of ``write_config``. Raises InputError for a file that is missing or is not one."""
+    try:
+        values = parse_yaml(read_bounded(path, MAX_CONFIG).decode())
+    except Exception as error:  # PyYAML lets through what its constructors raise: ValueError, KeyError, RecursionError
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path} cannot be read as YAML: {reason}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} is not a configuration: it holds {brief(values)}")
+    try:
+        return make_config(values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error

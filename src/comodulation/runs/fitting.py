@@ -1,0 +1,192 @@
+"""From configurations to finished run folders: claim them, extract features, fit and evaluate what is not finished."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data import refuse_unlearnable, summarize, summary_table, warnings_of
+from ..data.features import TRAINED_COPIES, WEIGHTS, Backbone, check_fits, extract, placed
+from ..errors import InputError
+from ..files import writable
+from ..networks.methods import METHODS as ALL_METHODS
+from ..processes import Processes
+from ..training import Company, Place, Progress, Silent, company
+from .claiming import Claim, claimed, sources
+from .config import RunConfig, read_config, write_config
+from .dataset import deal_images, learnable_columns, open_splits, read_family, read_labels, without_labels
+from .folder import CONFIG, METRICS
+from .records import read_metrics
+from .session import Session, build_head
+
+_DEFAULT_TEST_SPLIT = RunConfig.model_fields["test_split"].default
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A finished run: its folder, and the content of its metrics.json."""
+
+    folder: Path
+    metrics: dict[str, Any]
+
+
+def fit(
+    configs: list[RunConfig],
+    out: str | Path,
+    cache: str | Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> list[FitResult]:
+    """Fit one or several methods that share everything else, and write a run folder for each.
+
+    In processes that were started together (``launch``, torchrun) all of them call this; the first writes, reports and returns.
+
+    Args:
+        configs: configurations that differ in ``method`` and ``tuning`` only.
+        out: the run folder; with several configurations, the folder of run folders, one named after each method.
+        cache: folder of features and pretrained layers.
+        resume: continue what an earlier call left in ``out``; finished runs are not repeated.
+        progress: told what happens.
+
+    Raises:
+        InputError: bad input, found before features are extracted; ``out`` is in use, not a run folder, or of another
+            configuration.
+        RunError: something failed on the way; what is there can be resumed.
+
+    Returns:
+        The runs; none in a process that is not the first.
+    """
+    out, cache = Path(out), Path(cache)
+    configs = [_placed(config) for config in configs]
+    if Place.of_environment().number > 1:
+        _check_several(configs)
+    with company([_settings(config) for config in configs]) as others:
+        return _fit(configs, out, cache, others, resume=resume, progress=progress)
+
+
+def _fit(
+    configs: list[RunConfig], out: Path, cache: Path, others: Company | None, *, resume: bool, progress: Progress | None
+) -> list[FitResult]:
+    first = Place.of_environment().rank == 0
+    tell = progress if progress and first else Silent()
+    folders = [out / config.method if len(configs) > 1 else out for config in configs]
+    if len(configs) > 1 and (out / CONFIG).exists():
+        raise InputError(f"{out} is the run folder of one method; choose another --out for several")
+    shared = configs[0]
+    asked = shared.test_split != _DEFAULT_TEST_SPLIT  # the usual one may be absent, one that was asked for may not
+    needed, wanted = [shared.train_split], [shared.test_split]
+    splits = open_splits(shared, needed + wanted if asked else needed, wanted)
+    names: tuple[str, ...] = ()
+    left_out: dict[str, str] = {}
+    if shared.labels and not shared.tasks:
+        names, left_out = learnable_columns(shared, splits[shared.train_split])
+    family = read_family(shared, splits[shared.train_split], names)
+    labelled = {
+        name: read_labels(shared, split, family, needed=asked or name == shared.train_split)
+        for name, split in splits.items()
+    }
+    if unlabelled := [name for name, own in labelled.items() if not len(own.examples)]:
+        tell.message(f"warning: split {unlabelled[0]!r} has no labels: nothing is tested on it")
+        del labelled[unlabelled[0]]
+    train = labelled[shared.train_split]
+    found = summarize(family, train.examples, len(train.split))
+    if family.kind != "classes":
+        refuse_unlearnable(found, named=bool(names or shared.tasks or shared.attributes))
+    deal_images(shared, family, train.examples)
+    backbone = Backbone(shared.backbone)
+    with torch.device("meta"):
+        head = build_head(shared, family, backbone.feature_shape[0])
+    check_fits(head, "the head (--channels, --kernel-size)", TRAINED_COPIES)
+    if others is not None:
+        others.same("data", _contents(labelled, family, backbone))
+    with ExitStack() as stack:
+        made_from: dict[str, Any] = {}
+        if first:
+            made_from = sources(family, labelled, backbone.fingerprint())
+            stack.enter_context(writable(cache))
+            for config, folder in zip(configs, folders, strict=True):
+                stack.enter_context(claimed(folder, _claim(config), resume=resume, made_from=made_from, tell=tell))
+        from ..training import joined
+
+        fabric = stack.enter_context(joined(others))
+        processes = Processes.of(fabric)
+        finished = processes.agree([(folder / METRICS).exists() for folder in folders])
+        unfinished = [run for run, done in zip(zip(configs, folders, strict=True), finished, strict=True) if not done]
+        if unfinished:
+            tell.message(summary_table(found, {name: len(split) for name, split in splits.items()}))
+            for note in dict.fromkeys(note for split in splits.values() for note in split.notes):
+                tell.message(f"warning: {note}")
+            for name, reason in left_out.items():
+                tell.message(
+                    f"left out column {name!r}: {reason}; --task {name} takes it, --ignore {name} ends this line"
+                )
+            warnings = warnings_of(found)
+            if shared.test_split in labelled:
+                warnings += without_labels(family, labelled[shared.test_split])
+            for warning in warnings:
+                tell.message(f"warning: {warning}")
+            features, seconds = {}, {}
+            for name, data in labelled.items():
+                began = time.perf_counter()
+                features[name] = extract(
+                    backbone, data.split, cache, device=fabric.device, precision=shared.precision,
+                    skip_bad=shared.skip_bad, report=partial(tell.extraction, name), rank=processes.rank,
+                    world=processes.number,
+                )  # fmt: skip
+                seconds[f"features_{name}"] = round(time.perf_counter() - began, 2)
+                if features[name].bad_rows:
+                    tell.message(f"skipped {len(features[name].bad_rows)} unreadable images of split {name!r}")
+            session = Session(shared, family, labelled, features, backbone.fingerprint(), cache, fabric, tell)
+            for config, folder in unfinished:
+                session.run(config, folder, dict(seconds), made_from)
+        return [FitResult(folder, read_metrics(folder / METRICS)) for folder in folders] if first else []
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """A configuration without places, which may be others on other machines: what is there is compared instead."""
+    values = config.model_dump(mode="json", exclude={"data", "labels"})
+    if config.backbone.weights not in WEIGHTS:
+        del values["backbone"]["weights"]
+    return values
+
+
+def _contents(labelled: dict[str, Any], family: Any, backbone: Backbone) -> dict[str, Any]:
+    """What must be the same in all processes of the data that they have read, and of their backbones."""
+    digests = {}
+    for name, data in labelled.items():
+        digest = hashlib.sha256()
+        for part in (data.examples.image, data.examples.task, data.examples.target):
+            digest.update(part.numpy().tobytes())
+        digests[name] = {"number of images": len(data.split), "labels": digest.hexdigest()[:16]}
+    return {"splits": digests, "tasks": family.to_json(), "weights of the backbone": backbone.fingerprint()[:16]}
+
+
+def _placed(config: RunConfig) -> RunConfig:
+    return config.model_copy(update={"backbone": placed(config.backbone)})
+
+
+def _claim(config: RunConfig) -> Claim:
+    def read(path: Path) -> dict[str, Any]:
+        return _placed(read_config(path)).model_dump()
+
+    return Claim(CONFIG, write_config(config).encode(), config.model_dump(), read, "a run folder")
+
+
+def _check_several(configs: list[RunConfig]) -> None:
+    """Raise InputError for what several processes cannot train."""
+    for config in configs:
+        if reason := ALL_METHODS[config.method].one_process:
+            raise InputError(f"method {config.method!r} trains in one process: {reason}; leave --devices out")
+        if config.head.batch_norm:
+            raise InputError(
+                "batch normalisation trains in one process: its statistics would be those of a share of the batch; leave "
+                "--devices or --batch-norm out"
+            )

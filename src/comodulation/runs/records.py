@@ -1,0 +1,61 @@
+"""What files of metrics must hold before anything is read off them: a file of JSON from elsewhere can hold anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..errors import InputError, brief
+from ..files import read_json
+
+
+class Written(BaseModel):
+    """Numbers are numbers, not texts of them; what is not named may be anything."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class Measured(Written):
+    """Metrics of some predictions."""
+
+    accuracy: float
+    nll: float
+    brier: float
+    ece: float
+    count: int
+
+
+class Evaluated(Measured):
+    """Metrics overall, by task, and their means over tasks; see ``evaluate_predictions``."""
+
+    tasks: dict[str, Measured]
+    macro: dict[str, float] = {}
+
+
+class RunMetrics(Written):
+    """metrics.json of a run."""
+
+    method: str
+    validation: Evaluated
+    test: Evaluated | None = None
+    temperature: float | None = None
+    unscaled: dict[str, Measured] = {}
+    added: list[dict[str, Any]] = []
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """The content of a run's metrics.json. Raises InputError for a file that is none: what is wrong, and where."""
+    return checked(read_json(path), RunMetrics, path)
+
+
+def checked(value: Any, expected: type[Written], path: Path) -> dict[str, Any]:
+    """The value itself, if it holds what is expected. Raises InputError: one line, with the place and what was found."""
+    try:
+        expected.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "it"
+        raise InputError(f"{path} is damaged: {where}: {first['msg']} (found: {brief(first['input'])})") from error
+    return value

@@ -1,0 +1,313 @@
+"""A finished run, loaded again: evaluate it on a data set, or predict images."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data import decode_image
+from ..data.features import BATCH, Backbone, Features, extract, features_of_images
+from ..errors import InputError, brief
+from ..evaluation import apply_temperature, evaluate_predictions, scaled, stored_temperature
+from ..files import writable
+from ..networks import load_adapter
+from ..networks.methods import Method, extend_head, first_family, task_chunks
+from ..tasks import Examples, TaskFamily
+from ..tensors import WithoutValues, read_metadata
+from ..training import Inputs, Progress, Silent, predict
+from .claiming import ADDED
+from .config import RunConfig, read_config
+from .dataset import open_splits, read_labels, without_labels
+from .folder import ADAPTER, CONFIG, HEAD, METRICS, feature_channels, load_head
+from .records import read_metrics
+from .session import build_head, config_method
+from .shared_folder import check_shared, with_weights
+from .sharing import download, push_to_hub, save_pretrained
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run folder.
+
+    Attributes:
+        folder: where it is.
+        config: how it was made.
+        family: its tasks.
+        added_outputs: number of outputs that came with each addition of tasks from label columns (growing.py).
+        paired_outputs: number of binary tasks that a column of classes was added to.
+    """
+
+    folder: Path
+    config: RunConfig
+    family: TaskFamily
+    added_outputs: tuple[int, ...] = ()
+    paired_outputs: int = 0
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """Open a run folder. Raises InputError for a folder that is not one, or is not finished."""
+        folder = Path(folder)
+        if (folder / ADDED).exists() and not (folder / METRICS).exists():
+            raise InputError(f"the run in {folder} is not finished; continue it with add-task --resume")
+        if not folder.is_dir() or not (folder / CONFIG).exists():
+            inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}")) if folder.is_dir() else []
+            hint = f"; it holds the runs {', '.join(inside)}: name one of them" if inside else ""
+            raise InputError(f"{folder} is not a run folder: it has no {CONFIG}{hint}")
+        if not (folder / METRICS).exists():
+            raise InputError(f"the run in {folder} is not finished; continue it with fit --resume")
+        metadata = read_metadata(folder / ADAPTER)
+        if not isinstance(metadata.get("family"), dict):
+            raise InputError(f"{folder / ADAPTER} is not an adapter: its header names no tasks")
+        family = TaskFamily.from_json(metadata["family"])
+        added, paired = metadata.get("added_outputs", []), metadata.get("paired_outputs", 0)
+        fine = isinstance(added, list) and all(type(number) is int and number > 0 for number in added)
+        fine = fine and type(paired) is int and 0 <= paired <= family.num_tasks
+        if not fine or (added and (family.kind == "classes" or sum(added) >= family.num_outputs - paired)):
+            raise InputError(
+                f"{folder / ADAPTER} is damaged: added_outputs {brief(added)}, paired_outputs {brief(paired)} do not fit its tasks"
+            )
+        return cls(folder, with_weights(read_config(folder / CONFIG), folder), family, tuple(added), paired)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        cache: str | Path | None = None,
+        endpoint: str | None = None,
+    ) -> Run:
+        """Open a run that someone shared: a folder of ``save_pretrained``, or a repository of the Hugging Face hub.
+
+        Args:
+            name: path of a folder, or "owner/name".
+            revision: branch, tag or commit of a repository.
+            token: of the hub; None takes the one that is logged in.
+            cache: folder of downloads; None takes the hub's own.
+            endpoint: address of the hub, if it is another one.
+
+        Raises:
+            InputError: no such folder or repository; files that are missing, damaged, too large or lead outside.
+        """
+        folder, root = Path(name), None
+        if not folder.is_dir():
+            folder = download(
+                str(name),
+                revision=revision,
+                token=token,
+                cache=None if cache is None else Path(cache),
+                endpoint=endpoint,
+            )
+            root = folder.parents[1]  # the cache keeps files beside the folder and links to them
+        check_shared(folder, root)
+        return cls.open(folder)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write what predicting needs, and a model card, to a new folder; see ``sharing.save_pretrained``."""
+        return save_pretrained(self, folder)
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, token: str | None = None, endpoint: str | None = None
+    ) -> str:
+        """Upload it with a model card to the Hugging Face hub; see ``sharing.push_to_hub``."""
+        return push_to_hub(self, repo_id, private=private, token=token, endpoint=endpoint)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The content of metrics.json. Raises InputError for a file that is damaged."""
+        return read_metrics(self.folder / METRICS)
+
+    @cached_property
+    def temperature(self) -> float | None:
+        """What every answer of the run is given at, fitted on validation images; None: as the network gives it."""
+        return stored_temperature(self.metrics)
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        return Backbone(self.config.backbone, feature_channels(self.folder / HEAD))
+
+    @cached_property
+    def method(self) -> Method:
+        """The adapted network. Raises InputError if head or adapter do not belong to this backbone and configuration."""
+        first = first_family(self.family, self.added_outputs, self.paired_outputs)
+        channels = self.backbone.feature_shape[0]
+        with torch.device("meta"), WithoutValues():  # a configuration can describe more than there is memory for
+            load_head(build_head(self.config, first, channels), self.folder / HEAD)
+        head = build_head(self.config, first, channels)
+        load_head(head, self.folder / HEAD)
+        if self.added_outputs:
+            extend_head(head, self.family.num_tasks, self.added_outputs, self.paired_outputs)
+        method = config_method(self.config, head, self.family)
+        load_adapter(method, self.folder / ADAPTER, backbone=self.backbone.fingerprint())
+        return method.eval()
+
+    def evaluate(
+        self,
+        data: str,
+        split: str | None,
+        cache: str | Path,
+        *,
+        labels: str | None = None,
+        skip_bad: bool = False,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Metrics on a split, overall and per task, of the answers that ``predict`` gives.
+
+        Args:
+            data: folder or data set id with the run's columns; it may hold only the split asked for.
+            split: None takes the run's test split.
+            cache: folder of features.
+            labels: table of labels; None takes the run's, if it has one.
+
+        Raises:
+            InputError: as for fit.
+        """
+        features, examples = self.examples(data, split, cache, labels=labels, skip_bad=skip_bad, progress=progress)
+        found = predict(self.method, Inputs(self.method, features, examples.image.unique()), examples)
+        result = evaluate_predictions(scaled(found, self.temperature), self.family.tasks)
+        name, skipped = split or self.config.test_split, len(features.bad_rows)
+        return {
+            "run": str(self.folder),
+            "method": self.config.method,
+            "split": name,
+            "skipped": skipped,
+            "temperature": self.temperature,
+            **result,
+        }
+
+    def examples(
+        self,
+        data: str,
+        split: str | None,
+        cache: str | Path,
+        *,
+        labels: str | None = None,
+        skip_bad: bool = False,
+        progress: Progress | None = None,
+    ) -> tuple[Features, Examples]:
+        """Features of a split, and its pairs of image and task whose label and image can be read. Arguments as in ``evaluate``."""
+        tell = progress or Silent()
+        name = split or self.config.test_split
+        if labels is not None and self.config.group:
+            raise InputError("a table of labels has a column for each task; this run's tasks are groups of classes")
+        changed: dict[str, Any] = {
+            "data": data, "skip_bad": skip_bad, **({} if labels is None else {"labels": labels})
+        }  # fmt: skip
+        answers = {task: self.family.answers(number) for number, task in enumerate(self.family.tasks)}
+        opened = open_splits(self.config.model_copy(update=changed), [name], answers=answers)[name]
+        labelled = read_labels(self.config, opened, self.family)
+        for warning in (*opened.notes, *without_labels(self.family, labelled)):
+            tell.message(f"warning: {warning}")
+        self.method.eval()  # a damaged run shows before anything is extracted
+        with writable(Path(cache)):
+            features = extract(
+                self.backbone, opened, cache, precision=self.config.precision, skip_bad=skip_bad,
+                report=partial(tell.extraction, name),
+            )  # fmt: skip
+        bad = torch.tensor(features.bad_rows, dtype=torch.int64)
+        examples = labelled.examples.take((~torch.isin(labelled.examples.image, bad)).nonzero()[:, 0])
+        if not len(examples):
+            raise InputError(f"split {name!r} of {data!r} has no labelled image that can be read")
+        return features, examples
+
+    def predict(self, images: Sequence[str | Path], tasks: Sequence[str]) -> list[dict[str, Any]]:
+        """Predictions for image files under named tasks (none: all of them), at the run's temperature.
+
+        Returns:
+            One dict per image: ``image``, and under ``tasks`` by name ``prediction``, ``confidence`` (a probability) and
+            ``probabilities`` of the task's own classes (or yes and no), in falling order.
+
+        Raises:
+            InputError: an unknown task; BadImageError: an image that cannot be read.
+        """
+        return list(self.answers(images, tasks))
+
+    def answers(
+        self, images: Iterable[str | Path], tasks: Sequence[str], bad: Callable[[Path, InputError], None] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """As ``predict``, image by image, in memory that does not grow with their number.
+
+        Args:
+            images, tasks: as for ``predict``.
+            bad: called for each image that cannot be read, which is then left out; None raises.
+        """
+        ids, backbone, remaining = self.task_ids(tasks), self.backbone, iter(images)
+        _ = self.method  # a damaged run shows before any image does
+        while paths := list(map(Path, itertools.islice(remaining, BATCH))):
+            read: dict[Path, Tensor] = {}
+            for path in paths:
+                try:
+                    read[path] = backbone.preprocess(decode_image(_file(path), str(path)))
+                except InputError as error:
+                    if bad is None:
+                        raise
+                    bad(path, error)
+            if read:
+                yield from self._answered([path for path in paths if path in read], read, ids)
+
+    def _answered(self, paths: list[Path], read: Mapping[Path, Tensor], ids: list[int]) -> list[dict[str, Any]]:
+        """Answers to tasks, by number, for at most ``BATCH`` images."""
+        pixels = torch.stack([read[path] for path in paths])
+        features = features_of_images(self.backbone, pixels, self.config.precision)
+        # Noise belongs to an image's content, not to its place among the images asked about.
+        sample_ids = torch.tensor([content_id(image) for image in pixels])
+        results: list[dict[str, Any]] = [{"image": str(path), "tasks": {}} for path in paths]
+        for pairs, logs in task_chunks(self.method, features, torch.tensor(ids), sample_ids=sample_ids):
+            given = logs if self.temperature is None else apply_temperature(logs, self.temperature)
+            for pair, log in zip(pairs.tolist(), given.exp(), strict=True):
+                place, task = divmod(pair, len(ids))
+                results[place]["tasks"][self.family.tasks[ids[task]]] = describe(self.family, ids[task], log)
+        return results
+
+    def task_ids(self, tasks: Sequence[str]) -> list[int]:
+        """Numbers of named tasks (none: all of them). Raises InputError for an unknown task, with the nearest name."""
+        found = [self._places.get(name) for name in tasks]
+        missing = [name for name, place in zip(tasks, found, strict=True) if place is None]
+        if missing:
+            self.family.task_id(missing[0])
+        return [place for place in found if place is not None] or list(range(self.family.num_tasks))
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: task for task, name in enumerate(self.family.tasks)}
+
+
+def describe(family: TaskFamily, task: int, probabilities: torch.Tensor) -> dict[str, Any]:
+    """An answer in words.
+
+    Args:
+        family: of the task. task: its number. probabilities: ``(C,)``, or ``(2,)`` of no and yes.
+
+    Returns:
+        ``prediction``, ``confidence``, and ``probabilities`` of the task's own classes (or no and yes), in falling order.
+    """
+    names = family.targets
+    own = (0, 1) if family.kind == "binary" else family.members[task]
+    best = int(probabilities.argmax())
+    listed = sorted(((float(probabilities[place]), names[place]) for place in own), reverse=True)
+    return {
+        "prediction": names[best],
+        "confidence": float(probabilities[best]),
+        "probabilities": {name: value for value, name in listed},
+    }
+
+
+def content_id(pixels: torch.Tensor) -> int:
+    """A number of 56 bits that stands for an image, uint8 ``(3, S, S)``."""
+    return int.from_bytes(hashlib.sha256(pixels.numpy().tobytes()).digest()[:7], "little")
+
+
+def _file(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no such image: {path}")
+    return path

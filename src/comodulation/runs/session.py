@@ -1,0 +1,298 @@
+"""One seed: its labels, partition and pretrained layers, and the methods fine-tuned on them.
+
+The pretrained layers depend on data, backbone, head, pretraining settings and seed, not on the method. They are kept in
+the cache under that key, so that all methods of a seed share them, whether fitted together or one by one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data.features import FeatureRows, Features
+from ..errors import InputError, RunError
+from ..evaluation import Predictions, evaluate_predictions, metrics, scaled, temperature_of
+from ..files import locked, read_json, remove_partials, write_bytes, write_json
+from ..mathematics import derived_seed
+from ..networks import ComodulatedHead, save_adapter
+from ..networks.methods import Method, make_method
+from ..processes import Processes
+from ..tasks import Examples, TaskFamily
+from ..tensors import hash_tensors, read_tensors, write_tensors
+from ..training import Inputs, Progress, predict, pretrain, pretraining_targets, tune
+from .claiming import CHECKPOINT
+from .config import RunConfig
+from .dataset import Labelled, deal_images
+from .folder import (
+    ADAPTER,
+    HEAD,
+    METRICS,
+    PREDICTIONS,
+    REPORT,
+    head_fingerprint,
+    head_tensors,
+    load_head,
+    write_predictions,
+)
+
+KEPT_INPUTS = 8  # what methods read of a split, kept for the next method; at most 1 GiB each
+HISTORY = "history.json"
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A fine-tuned method: its validation predictions, the layers it started from (and their key), and how it came about."""
+
+    method: Method
+    layers: str
+    validation: Predictions
+    pretrained: dict[str, Tensor]
+    pretraining: list[dict[str, float]]
+    history: list[dict[str, float]]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class TuningData:
+    """What a method is fine-tuned on: features, and the (image, task) pairs to train and to validate on."""
+
+    features: FeatureRows
+    tuning: Examples
+    validation: Examples
+
+
+class Session:
+    """What the runs of one seed share: features, partition, pretrained layers."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        family: TaskFamily,
+        labelled: dict[str, Labelled],
+        features: dict[str, Features],
+        backbone_fingerprint: str,
+        cache: Path,
+        fabric: Any,
+        tell: Progress,
+    ) -> None:
+        self.config, self.family, self.labelled, self.features = config, family, labelled, features
+        self.backbone_fingerprint, self.cache, self.fabric, self.tell = backbone_fingerprint, cache, fabric, tell
+        bad = {name: torch.tensor(features[name].bad_rows, dtype=torch.int64) for name in features}
+        usable = {
+            name: data.examples.take((~torch.isin(data.examples.image, bad[name])).nonzero()[:, 0])
+            for name, data in labelled.items()
+        }
+        for name, examples in usable.items():
+            if not len(examples):
+                raise InputError(f"split {name!r} of {config.data!r} has no labelled image that can be read")
+        self.train_examples = usable[config.train_split]
+        self.test_examples = usable.get(config.test_split)
+        self.parts = deal_images(config, family, self.train_examples)
+        self.processes = Processes.of(fabric)
+        self._prepared: dict[tuple[str, ...], Tensor] = {}
+
+    @property
+    def train_features(self) -> Features:
+        return self.features[self.config.train_split]
+
+    def tuning_data(self) -> TuningData:
+        """The family's half of the training split."""
+        return TuningData(
+            self.train_features,
+            self.train_examples.of_images(self.parts.tuning),
+            self.train_examples.of_images(self.parts.tuning_validation),
+        )
+
+    def adapt(
+        self,
+        config: RunConfig,
+        checkpoint: Path | None = None,
+        data: TuningData | None = None,
+        training_seed: int | None = None,
+    ) -> Adapted:
+        """Fine-tune one method on this seed's pretrained layers, on the family's half unless told otherwise.
+
+        Args:
+            config: of the method. checkpoint: file to go on from. data: to train and validate on.
+            training_seed: of the order of the data and of the modulator's noise, in [0, 2^32); None takes the configuration's.
+        """
+        head = build_head(config, self.family, self.train_features.shape[0]).to(self.fabric.device)
+        began = time.perf_counter()
+        key, pretraining = self._pretrained(head)
+        trained = time.perf_counter()
+        if training_seed is not None:  # not before: the layers belong to the seed of the configuration
+            config, head.seed = config.model_copy(update={"seed": training_seed}), training_seed
+        pretrained = {name: tensor.clone() for name, tensor in head_tensors(head).items()}
+        method = config_method(config, head, self.family).to(self.fabric.device)
+        data = data or self.tuning_data()
+        images = torch.cat([data.tuning.image, data.validation.image]).unique()
+        inputs = self._inputs(method, data.features, images, key)
+        history = tune(method, inputs, data.tuning, data.validation, config, self.fabric, checkpoint, key, self.tell)
+        seconds = {
+            "pretraining": round(trained - began, 2),
+            "tuning": round(time.perf_counter() - trained, 2),
+        }
+        found = predict(method, inputs, data.validation, self.processes)
+        return Adapted(method, key, found, pretrained, pretraining, history, seconds)
+
+    def test(self, adapted: Adapted) -> Predictions | None:
+        """Predictions on the test split, if there is one."""
+        if self.test_examples is None:
+            return None
+        return self.answer(adapted, self.features[self.config.test_split], self.test_examples)
+
+    def answer(self, adapted: Adapted, features: FeatureRows, examples: Examples) -> Predictions:
+        """Predictions for examples of some features."""
+        return predict(
+            adapted.method, self.inputs(adapted, features, examples.image.unique()), examples, self.processes
+        )
+
+    def inputs(self, adapted: Adapted, features: FeatureRows, images: Tensor) -> Inputs:
+        """What an adapted method reads of some images (sorted row numbers)."""
+        return self._inputs(adapted.method, features, images, adapted.layers)
+
+    def _inputs(self, method: Method, features: FeatureRows, images: Tensor, layers: str) -> Inputs:
+        """What a method reads of some images; kept, so that the next method on the same layers finds it."""
+        place = (layers, method.reads, features.key, hash_tensors({"images": images}))
+        inputs = Inputs(method, features, images, self._prepared.get(place), self.processes)
+        if inputs.prepared is not None:
+            self._prepared[place] = inputs.prepared
+            while len(self._prepared) > KEPT_INPUTS:
+                self._prepared.pop(next(iter(self._prepared)))
+        return inputs
+
+    def run(self, config: RunConfig, folder: Path, seconds: dict[str, float], made_from: dict[str, Any]) -> None:
+        """Fit and evaluate one method, and write its run folder; of several processes, the first writes.
+
+        Args:
+            config: of the method. folder: to write. seconds: spent before, by what for. made_from: see ``claiming.sources``.
+        """
+        adapted = self.adapt(config, folder / CHECKPOINT)
+        method = adapted.method
+        began = time.perf_counter()
+        tested = self.test(adapted)
+        if not self.processes.first:
+            return
+        result: dict[str, Any] = {
+            "schema": 1,
+            "method": config.method,
+            "seed": config.seed,
+            "made_from": made_from,
+            "readout": config.readout,
+            "residual": config.head.residual,
+            "learnable_parameters": method.num_learnable(),
+            "finished": datetime.date.today().isoformat(),
+        }
+        temperature = temperature_of(adapted.validation)
+        if temperature is not None:
+            result.update(temperature=temperature, unscaled={})
+        predictions = {"validation": adapted.validation, **({} if tested is None else {"test": tested})}
+        for name, found in predictions.items():
+            result[name] = evaluate_predictions(scaled(found, temperature), self.family.tasks)
+            if temperature is not None:
+                result["unscaled"][name] = metrics(found.log_probabilities, found.target)
+        if any(features.bad_rows for features in self.features.values()):
+            result["skipped_images"] = {name: len(features.bad_rows) for name, features in self.features.items()}
+        evaluation = {"evaluation": round(time.perf_counter() - began, 2)}
+        result["seconds"] = {**seconds, **adapted.seconds, **evaluation}
+        result.update(pretraining=adapted.pretraining, history=adapted.history)
+        write_tensors(folder / HEAD, adapted.pretrained)
+        save_adapter(method, folder / ADAPTER, backbone=self.backbone_fingerprint)
+        split = self.config.train_split if tested is None else self.config.test_split
+        files = self.labelled[split].split.names(config.data)
+        write_predictions(folder / PREDICTIONS, scaled(tested or adapted.validation, temperature), self.family, files)
+        from .page import run_report
+
+        write_bytes(folder / REPORT, run_report(config, self.family, method, result, folder.resolve().name).encode())
+        write_json(folder / METRICS, result)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+
+    def _pretrained(self, head: ComodulatedHead) -> tuple[str, list[dict[str, float]]]:
+        """Fill the head with the pretrained layers of this seed, from the cache or by pretraining now."""
+        config, data = self.config, self.labelled[self.config.train_split]
+        described = {
+            "features": self.train_features.key,
+            "labels": hashlib.sha256(b"".join(column.tobytes() for column in data.columns)).hexdigest(),
+            "family": self.family.to_json(),
+            "head": config.head.identity(),
+            "pretraining": vars(config.pretraining),
+            "split": [config.seed, config.validation_fraction, config.disjoint_halves],
+            **({} if config.split_seed is None else {"split_seed": config.split_seed}),
+        }
+        key = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:32]
+        if self.processes.agree(key) != key:
+            raise InputError(f"process {self.processes.rank} was given other data or settings than the first process")
+        with self._layers_folder(key) if self.processes.first else contextlib.nullcontext() as folder:
+            found = self.processes.agree(None if folder is None else _stored_head(head, folder))
+            if found is not None:
+                for tensor in head_tensors(head).values():
+                    self.processes.follow(tensor)
+                self.tell.message(f"pretrained layers of seed {config.seed} found in the cache")
+                if folder is not None:
+                    (folder / CHECKPOINT).unlink(missing_ok=True)  # of a process that was killed before it could
+                return key, found
+            history = pretrain(
+                head, self.train_features, pretraining_targets(self.family, data.columns), self.parts, config,
+                self.fabric, None if folder is None else folder / CHECKPOINT, key, self.tell, self.family,
+            )  # fmt: skip
+            if folder is not None:
+                write_tensors(folder / HEAD, head_tensors(head))
+                write_json(folder / HISTORY, {"head": head_fingerprint(head), "history": history})
+                (folder / CHECKPOINT).unlink(missing_ok=True)
+        return key, history
+
+    @contextlib.contextmanager
+    def _layers_folder(self, key: str) -> Iterator[Path]:
+        """The folder of the pretrained layers of a key, which no other run has at the same time."""
+        folder = self.cache / "heads" / key
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = folder / "lock"
+            lock.touch()
+        except OSError as error:
+            raise RunError(f"cannot write the cache {folder}: {error.strerror or error}") from error
+        with locked(lock):
+            remove_partials(folder)
+            yield folder
+
+
+def _stored_head(head: ComodulatedHead, folder: Path) -> list[dict[str, float]] | None:
+    """Fill the head from the cache and return its history; None, and nothing changed, where that is absent or damaged."""
+    try:
+        stored, (tensors, _) = read_json(folder / HISTORY), read_tensors(folder / HEAD)
+        if not isinstance(stored, dict) or stored.get("head") != hash_tensors(tensors):
+            return None
+        load_head(head, folder / HEAD)
+    except InputError:
+        return None
+    return stored.get("history", [])
+
+
+def config_method(config: RunConfig, head: ComodulatedHead, family: TaskFamily) -> Method:
+    """The method a configuration describes, on a head."""
+    return make_method(config.method, head, family, config.readout, task_bias=config.task_bias, **config.options)
+
+
+def build_head(config: RunConfig, family: TaskFamily, in_channels: int) -> ComodulatedHead:
+    """The head a configuration describes, initialised from its seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(config.seed, "initialisation"))
+        return ComodulatedHead(
+            in_channels,
+            family.num_outputs,
+            family.num_tasks,
+            controller=config.controller.model_dump(),
+            modulation=config.modulation,
+            seed=config.seed,
+            **config.head.model_dump(),
+        )

@@ -1,0 +1,91 @@
+"""What a folder that is handed on may hold, checked before anything of it is used."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..data.features import WEIGHTS
+from ..errors import InputError, brief
+from ..files import MAX_TENSORS
+from .config import MAX_CONFIG, RunConfig, read_config
+from .folder import ADAPTER, CONFIG, HEAD, METRICS
+
+if TYPE_CHECKING:
+    pass
+
+
+CARD, BACKBONE = "README.md", "backbone.safetensors"
+FILES = (CONFIG, HEAD, ADAPTER, METRICS)
+OPTIONAL = (BACKBONE, CARD)
+MAX_TEXT = 2**24
+LIMITS = {CONFIG: MAX_CONFIG, HEAD: MAX_TENSORS, ADAPTER: MAX_TENSORS, BACKBONE: MAX_TENSORS}
+
+
+def portable(config: RunConfig) -> RunConfig:
+    """A configuration without paths of the machine it was made on: data by its last name, own weights by a fixed one."""
+    weights = config.backbone.weights
+    backbone = {**vars(config.backbone), "weights": weights if weights in WEIGHTS else BACKBONE}
+    data = Path(config.data).name if Path(config.data).exists() or _leads_away(config.data) else config.data
+    labels = None if config.labels is None else Path(config.labels).name
+    values = {**config.model_dump(), "data": data or "data", "labels": labels, "backbone": backbone}
+    return RunConfig.model_validate(values)
+
+
+def _leads_away(path: str) -> bool:
+    """Whether a path may lead out of the folder it starts from."""
+    return Path(path).is_absolute() or ".." in Path(path).parts or path.startswith("~")
+
+
+def check_shared(folder: Path, root: Path | None = None) -> None:
+    """Check a folder from elsewhere before anything in it is used.
+
+    Args:
+        folder: of ``save_pretrained``.
+        root: what its files may lie in where they are links (the hub's cache); the folder itself by default.
+
+    Raises:
+        InputError: a file is missing, too large, or leads outside the folder; the configuration names a file elsewhere.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder of a shared run")
+    bounds = os.path.realpath(root or folder)
+    for name in (*FILES, *OPTIONAL):
+        path = folder / name
+        if path.is_symlink() or path.exists():
+            if not Path(os.path.realpath(path)).is_relative_to(bounds):
+                raise InputError(f"{path} leads outside its folder; refused")
+            if not path.is_file():
+                raise InputError(f"{path} is not a file")
+            check_size(name, path.stat().st_size)
+        elif name in FILES:
+            raise InputError(f"{folder} is not a shared run: it has no {name}")
+    config = read_config(folder / CONFIG)
+    weights = config.backbone.weights
+    for field, value in (("data", config.data), ("labels", config.labels)):
+        if value is not None and _leads_away(value):
+            raise InputError(
+                f"{folder / CONFIG} names {field} {brief(value)}; a shared run names no place outside its folder"
+            )
+    if weights not in (*WEIGHTS, BACKBONE):
+        raise InputError(f"{folder / CONFIG} names weights {brief(weights)}; a shared run may name {BACKBONE!r} alone")
+    if weights == BACKBONE and not (folder / BACKBONE).is_file():
+        raise InputError(f"{folder} is not a shared run: it has no {BACKBONE}")
+
+
+def with_weights(config: RunConfig, folder: Path) -> RunConfig:
+    """A run's configuration, its backbone's weights found in the run's folder where they are kept there."""
+    if config.backbone.weights != BACKBONE or not (folder / BACKBONE).is_file():
+        return config
+    backbone = {**vars(config.backbone), "weights": str(folder / BACKBONE)}
+    return RunConfig.model_validate({**config.model_dump(), "backbone": backbone})
+
+
+def check_size(name: str, size: int | None) -> None:
+    """Raise InputError for a file that is larger than one of its name may be, or of unknown size."""
+    limit = LIMITS.get(name, MAX_TEXT)
+    if size is None or size > limit:
+        raise InputError(
+            f"{name} has {'an unknown number of' if size is None else size} bytes, at most {limit} are read"
+        )

@@ -1,0 +1,263 @@
+"""Where cells are trained: one process's data, features and sessions, shared by all cells that it is given.
+
+A cell's outcome is three things on disk: numbers (JSON, written last), scores of every test prediction, and the learned gains
+(safetensors). A cell whose numbers are there is not trained again.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...data.features import Backbone, extract
+from ...data.sets import make_scenes
+from ...errors import InputError, choose
+from ...evaluation import (
+    METRICS,
+    Predictions,
+    apply_temperature,
+    evaluate_binary,
+    evaluate_predictions,
+    metrics,
+    temperature_of,
+)
+from ...files import write_json
+from ...mathematics import derived_seed
+from ...networks.methods import gains_of
+from ...runs import Adapted, ControllerSettings, HeadSettings, Session, TuningData
+from ...tasks import Examples, TaskFamily
+from ...tensors import write_tensors
+from ...training import Progress, Silent
+from .material import Material
+from .mechanism import measure_mechanism
+from .rows import Cell, Row
+
+VALIDATION_PAIRS = 20_000  # of binary tasks
+MEASURED = ("base", "attention", "decoder-gains", "ia3", "comodulation")  # rows whose mechanism is analysed
+
+
+class Laboratory:
+    """Trains cells.
+
+    Args:
+        material: data and configuration.
+        tell: told of extraction and pretraining.
+    """
+
+    def __init__(self, material: Material, tell: Progress | None = None) -> None:
+        from lightning_fabric import Fabric
+
+        self.material, self.tell = material, tell or Silent()
+        # The process's own GPU: with devices=1, Fabric would put every process on the first.
+        own = [torch.cuda.current_device()] if torch.cuda.is_available() else 1
+        self.fabric = Fabric(accelerator="auto", devices=own)
+        self._session: tuple[tuple[str, int, HeadSettings], Session] | None = None
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        return Backbone(self.material.config.backbone)
+
+    @cached_property
+    def features(self) -> dict[str, Any]:
+        """Features of every split, from the cache or extracted now."""
+        return {
+            name: extract(
+                self.backbone, data.split, self.material.cache, device=self.fabric.device,
+                precision=self.material.config.precision, skip_bad=self.material.config.skip_bad,
+                report=partial(self.tell.extraction, name),
+            )
+            for name, data in self.material.labelled.items()
+        }  # fmt: skip
+
+    def session(self, variant: str, seed: int, row: Row | None = None) -> Session:
+        """Partition and pretrained layers of a seed, and of a row whose layers are its own; the last one is kept."""
+        shared = self.material.config
+        head = shared.head.model_copy(update={"residual": variant == "residual"})
+        head = head if row is None else row.layers(head)
+        if self._session is None or self._session[0] != (variant, seed, head):
+            config = shared.model_copy(update={"seed": seed, "head": head})
+            fingerprint = self.backbone.fingerprint()
+            session = Session(
+                config, self.material.family, self.material.labelled, self.features, fingerprint, self.material.cache,
+                self.fabric, self.tell,
+            )  # fmt: skip
+            self._session = ((variant, seed, head), session)
+        return self._session[1]
+
+    def adapt(self, cell: Cell, settings: dict[str, Any], tell: Progress | None = None) -> tuple[Session, Adapted]:
+        """Train a cell's network."""
+        session = self.session(cell.variant, cell.seed, cell.row)
+        config = cell.row.configure(session.config.model_copy(update={"readout": cell.readout}), settings)
+        if kind := cell.row.get("task_vectors"):
+            vectors = task_vectors(kind, session)
+            controller = ControllerSettings(**{**config.controller.model_dump(), "task_vectors": vectors})
+            config = config.model_copy(update={"controller": controller})
+        session.tell = tell or self.tell
+        draw = cell.row.get("draw")
+        seed = None if draw is None else derived_seed(cell.seed, "draw", draw) % 2**32
+        return session, session.adapt(config, data=self.training_data(session, cell), training_seed=seed)
+
+    def training_data(self, session: Session, cell: Cell) -> TuningData:
+        """The family's half, or as much or whatever is made of it as the row's data options say."""
+        data = session.tuning_data()
+        if session.family.kind == "binary":  # every image has a label for every task: a sample of the pairs will do
+            kept = few_per_task(
+                data.validation, VALIDATION_PAIRS // session.family.num_tasks, derived_seed(cell.seed, "validation")
+            )
+            data = TuningData(data.features, data.tuning, data.validation.take(kept))
+        if classes := cell.row.get("classes"):
+            kept = classes_kept(session.family, classes, cell.seed)
+            tuning, validation = (
+                part.take(kept[part.target].nonzero()[:, 0]) for part in (data.tuning, data.validation)
+            )
+            data = TuningData(data.features, tuning, validation)
+        draw = cell.row.get("draw")
+        if number := cell.row.get("images"):
+            drawn = () if draw is None else (draw,)
+            rows = few_per_task(data.tuning, number, derived_seed(cell.seed, "few images", *drawn))
+            data = TuningData(data.features, data.tuning.take(rows), data.validation)
+            if draw is not None:
+                kept = few_per_task(data.validation, number, derived_seed(cell.seed, "few validate", draw))
+                data = TuningData(data.features, data.tuning, data.validation.take(kept))
+        if distractors := cell.row.get("distractors"):
+            features, (tuning, validation) = make_scenes(
+                data.features, [data.tuning, data.validation], distractors, derived_seed(cell.seed, "scenes")
+            )
+            data = TuningData(features, tuning, validation)
+        return data
+
+    def test_data(self, session: Session, cell: Cell) -> tuple[Any, Examples]:
+        """Features and examples to test on; where there is no test split, the validation examples."""
+        if session.test_examples is None:
+            data = self.training_data(session, cell)
+            return data.features, data.validation
+        features, examples = session.features[session.config.test_split], session.test_examples
+        if classes := cell.row.get("classes"):
+            kept = classes_kept(session.family, classes, cell.seed)
+            examples = examples.take(kept[examples.target].nonzero()[:, 0])
+        if distractors := cell.row.get("distractors"):
+            scenes, (examples,) = make_scenes(features, [examples], distractors, derived_seed(cell.seed, "test scenes"))
+            return scenes, examples
+        return features, examples
+
+    def run(self, cell: Cell, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+        """Train, test and measure a cell, and write its files. Returns its numbers."""
+        began = time.perf_counter()
+        session, adapted = self.adapt(cell, settings)
+        features, examples = self.test_data(session, cell)
+        tested = session.answer(adapted, features, examples)
+        # As the cell's cost: what training it takes where the layers are there.
+        seconds = adapted.seconds["tuning"]
+        temperature = temperature_of(adapted.validation) or 1.0
+        scaled = apply_temperature(tested.log_probabilities, temperature)
+        whole = evaluate_predictions(tested, self.material.family.tasks)
+        numbers: dict[str, Any] = {
+            "variant": cell.variant,
+            "readout": cell.readout,
+            "method": cell.row.method,
+            "options": cell.row.described,
+            "seed": cell.seed,
+            **{name: whole[name] for name in METRICS},
+            "outputs": self.material.family.num_outputs,
+            "tuning_images": len(self.training_data(session, cell).tuning.image.unique()),
+            "learnable_parameters": adapted.method.num_learnable(),
+            "seconds": seconds,
+            "settings": settings,
+            "temperature": temperature,
+            "scaled": metrics(scaled, tested.target),
+            "validation": metrics(adapted.validation.log_probabilities, adapted.validation.target),
+            "tasks": whole["tasks"],
+            "macro": whole["macro"],
+            "history": adapted.history,
+            "pretraining": adapted.pretraining[-1] if adapted.pretraining else {},
+        }
+        if self.material.family.kind == "binary":
+            numbers["binary"] = evaluate_binary(tested, self.material.family.tasks, self.material.groups)
+        if cell.row.method in MEASURED and not cell.row.get("distractors"):
+            numbers["mechanism"] = measure_mechanism(session, adapted, features, examples)
+        numbers["seconds_in_all"] = round(time.perf_counter() - began, 2)
+        tensors = scores(tested, scaled)
+        write_tensors(folder / f"{cell.key}.scores.safetensors", tensors)
+        if gains := gains_of(adapted.method):
+            write_tensors(folder / f"{cell.key}.gains.safetensors", gains)
+        write_json(folder / f"{cell.key}.json", numbers)
+        return numbers
+
+
+def classes_kept(family: TaskFamily, number: int, seed: int) -> Tensor:
+    """Which of the outputs are left where each task keeps at most ``number`` of its classes, drawn at random: bool ``(C,)``."""
+    if family.kind != "classes" or number < 2:
+        raise InputError(
+            f"fewer classes a task, at least 2, are for tasks of kind classes; got {number} and {family.kind}"
+        )
+    generator = torch.Generator().manual_seed(derived_seed(seed, "classes"))
+    kept = torch.zeros(family.num_outputs, dtype=torch.bool)
+    for members in family.members:
+        order = torch.randperm(len(members), generator=generator)[:number]
+        kept[torch.tensor(members)[order]] = True
+    return kept
+
+
+def task_vectors(kind: str, session: Session) -> list[list[float]]:
+    """A description of each task, K vectors, to be read by a controller in place of a learned embedding.
+
+    ``onehot``: K numbers, of which the task's own is 1. ``prototypes``: the mean feature of the task's images in the *other* half
+    of the training split, without what all tasks have in common, rotated to its at most K - 1 principal axes, mean square 1.
+    """
+    number = session.family.num_tasks
+    if choose(kind, ("onehot", "prototypes"), "task vectors") == "onehot":
+        return torch.eye(number).tolist()
+    examples = session.train_examples.of_images(session.parts.pretraining)
+    means = []
+    for task in range(number):
+        images = examples.image[examples.task == task].unique()
+        if not len(images):
+            raise InputError(f"task {session.family.tasks[task]!r} has no image to take a prototype from")
+        means.append(session.train_features.rows(images).float().mean((0, 2, 3)))
+    centred = torch.stack(means).double()
+    centred -= centred.mean(0)
+    u, s, _ = torch.linalg.svd(centred, full_matrices=False)
+    axes = int((s > 1e-9 * s[0]).sum()) if s[0] else 0
+    if not axes:
+        raise InputError("all tasks have the same mean feature: prototypes do not tell them apart")
+    vectors = u[:, :axes] * s[:axes]
+    return (vectors / vectors.square().mean().sqrt()).tolist()
+
+
+def few_per_task(examples: Examples, number: int, seed: int) -> Tensor:
+    """Rows of at most ``number`` examples of each task, drawn at random."""
+    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))
+    kept = []
+    for task in examples.task.unique():
+        kept.append(order[examples.task[order] == task][:number])
+    return torch.cat(kept).sort().values
+
+
+def scores(tested: Predictions, scaled: Tensor) -> dict[str, Tensor]:
+    """What is kept of each test prediction: enough for every metric, paired test and reliability diagram.
+
+    Args:
+        tested: M predictions.
+        scaled: their log-probabilities after temperature scaling, ``(M, C)``.
+    """
+    logs = tested.log_probabilities
+    hits = torch.nn.functional.one_hot(tested.target, logs.shape[1])
+
+    def nll(values: Tensor) -> Tensor:
+        return -values.gather(1, tested.target[:, None])[:, 0].clamp(min=-100)
+
+    return {
+        "image": tested.image.int(),
+        "task": tested.task.short(),
+        "hit": (logs.argmax(1) == tested.target).to(torch.uint8),
+        "nll": nll(logs),
+        "brier": (logs.exp() - hits).square().sum(1),
+        "confidence": logs.max(1).values.exp(),
+        "scaled_nll": nll(scaled),
+        "scaled_confidence": scaled.max(1).values.exp(),
+    }

@@ -1,0 +1,292 @@
+"""Cells on disk, the two tables for machines, and the paired comparisons between rows.
+
+cells.csv has one row a trained network, comparisons.csv one a pair of rows, metric, variant and readout; anyone can recompute the
+second from the first. A row's name in the second is its method with its options.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import InputError
+from ...evaluation import METRICS, PairedDifference, as_family, paired_difference
+from ...files import MAX_JSON, read_bounded, read_json
+from ...tensors import read_arrays
+from .numbers import checked_scores
+from .rows import DATA_OPTIONS, Cell, Row
+
+CELL_COLUMNS = (
+    "variant", "readout", "method", "options", "seed", "accuracy", "nll", "ece", "brier", "learnable_parameters",
+    "seconds",
+)  # fmt: skip
+COMPARISON_COLUMNS = (
+    "variant", "readout", "metric", "a", "b", "n", "difference", "low", "high", "p_t", "p_wilcoxon", "p_holm", "family",
+    "low_family", "high_family",
+)  # fmt: skip
+# Against what comodulation is compared, everywhere; the first is the primary comparison's.
+REFERENCES = (
+    "attention",
+    "class-mask",
+    "local-mask",
+    "task-bias",
+    "decoder-gains",
+    "ia3",
+    "film",
+    "hard-sharing",
+    "base",
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished cell: what it is, and its numbers."""
+
+    cell: Cell
+    numbers: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.cell.row.label
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A paired comparison of two rows over seeds.
+
+    Attributes:
+        variant, readout, metric: where.
+        a, b: names of rows; the difference is a - b.
+        seeds: the seeds both have.
+        difference: alone; None with fewer than two seeds: said, not computed.
+        judged: the same as one of its table's family, which decides; the primary comparison's as it stands. None as
+            ``difference``, or where it has not been put into a table (``as_table``).
+    """
+
+    variant: str
+    readout: str
+    metric: str
+    a: str
+    b: str
+    seeds: tuple[int, ...]
+    difference: PairedDifference | None
+    judged: PairedDifference | None = None
+
+    @property
+    def primary(self) -> bool:
+        return (self.variant, self.readout, self.metric, self.a, self.b) == PRIMARY
+
+    @property
+    def p_holm(self) -> float:
+        """Adjusted over the table's secondary comparisons; nan for the primary one."""
+        return math.nan if self.primary or self.judged is None else self.judged.p
+
+
+def read_results(folder: Path, cells: Iterable[Cell]) -> list[Result]:
+    """Numbers of the cells that are finished, in the order given. Raises InputError for a damaged file."""
+    found = []
+    for cell in cells:
+        path = folder / f"{cell.key}.json"
+        if path.exists():
+            found.append(Result(cell, read_json(path)))
+    return found
+
+
+def read_scores(folder: Path, result: Result) -> dict[str, np.ndarray]:
+    """Scores of every test prediction of a cell, by name, each ``(M,)``."""
+    path = folder / f"{result.cell.key}.scores.safetensors"
+    return checked_scores(read_arrays(path)[0], path)
+
+
+def scores_by_seed(
+    folder: Path, results: Sequence[Result], variant: str, readout: str, name: str, score: str
+) -> dict[int, np.ndarray]:
+    """One score of every test prediction of a row, by seed."""
+    return {
+        result.cell.seed: read_scores(folder, result)[score]
+        for result in results
+        if (result.cell.variant, result.cell.readout, result.name) == (variant, readout, name)
+    }
+
+
+@dataclass(frozen=True)
+class PrimaryScores:
+    """What the two rows of the primary comparison did on every test prediction.
+
+    Attributes:
+        seeds: the S seeds both have.
+        a, b: hits of either row, ``(S, M)``.
+        image, task: of the predictions, ``(M,)``.
+    """
+
+    seeds: tuple[int, ...]
+    a: np.ndarray
+    b: np.ndarray
+    image: np.ndarray
+    task: np.ndarray
+
+
+def primary_scores(folder: Path, results: Sequence[Result]) -> PrimaryScores | None:
+    """Hits of the primary comparison's rows, by seed; None with fewer than two seeds.
+
+    Raises:
+        InputError: damaged scores, or scores of other test predictions than another cell's.
+    """
+    variant, readout, _, a, b = PRIMARY
+    mine = {
+        (result.name, result.cell.seed): result
+        for result in results
+        if (result.cell.variant, result.cell.readout) == (variant, readout) and result.name in (a, b)
+    }
+    seeds = tuple(sorted(seed for name, seed in mine if name == a and (b, seed) in mine))
+    if len(seeds) < 2:
+        return None
+    first = read_scores(folder, mine[a, seeds[0]])
+    hits: dict[str, list[np.ndarray]] = {a: [], b: []}
+    for name, found in hits.items():
+        for seed in seeds:
+            scores = read_scores(folder, mine[name, seed])
+            for field in ("image", "task"):
+                if not np.array_equal(scores[field], first[field]):
+                    key, other = mine[name, seed].cell.key, mine[a, seeds[0]].cell.key
+                    raise InputError(
+                        f"{folder / key}.scores.safetensors has other test predictions than {other}: {field}"
+                    )
+            found.append(scores["hit"])
+    return PrimaryScores(seeds, np.stack(hits[a]), np.stack(hits[b]), first["image"], first["task"])
+
+
+def read_gains(folder: Path, result: Result) -> dict[str, np.ndarray]:
+    """Learned and computed gains of a cell; {} where it has none."""
+    path = folder / f"{result.cell.key}.gains.safetensors"
+    return read_arrays(path)[0] if path.exists() else {}
+
+
+def values(results: Sequence[Result], variant: str, readout: str, name: str, metric: str) -> dict[int, float]:
+    """A metric of a row by seed; metrics of a section of the numbers as ``section.metric``."""
+    found = {}
+    for result in results:
+        if (result.cell.variant, result.cell.readout, result.name) == (variant, readout, name):
+            value: Any = result.numbers
+            for part in metric.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if value is not None and math.isfinite(value):
+                found[result.cell.seed] = float(value)
+    return found
+
+
+def compare(results: Sequence[Result], variant: str, readout: str, metric: str, a: str, b: str) -> Comparison:
+    """Paired comparison of two rows over the seeds that both have."""
+    left, right = values(results, variant, readout, a, metric), values(results, variant, readout, b, metric)
+    seeds = tuple(sorted(left.keys() & right.keys()))
+    difference = paired_difference([left[s] for s in seeds], [right[s] for s in seeds]) if len(seeds) > 1 else None
+    return Comparison(variant, readout, metric, a, b, seeds, difference)
+
+
+def as_table(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Comparisons that are shown together, judged as one family; the primary one, named beforehand, is read as it stands."""
+    members = as_family([None if item.primary else item.difference for item in comparisons])
+    return [
+        replace(item, judged=item.difference if item.primary else member)
+        for item, member in zip(comparisons, members, strict=True)
+    ]
+
+
+def all_comparisons(results: Sequence[Result]) -> list[Comparison]:
+    """Every comparison of the study: comodulation with its rivals, and options and combinations with their method.
+
+    Those of one variant, readout and metric are a table, and judged together.
+    """
+    found = []
+    names: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        place = names.setdefault((result.cell.variant, result.cell.readout), [])
+        if result.name not in place:
+            place.append(result.name)
+    for (variant, readout), present in names.items():
+        for metric in METRICS:
+            found += as_table([compare(results, variant, readout, metric, a, b) for a, b in pairs(present)])
+    return found
+
+
+def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Which rows are compared, as (a, b)."""
+    found = []
+    for name in names:
+        row = Row.parse(name)
+        regime = {option: row.get(option) for option in DATA_OPTIONS if row.get(option) is not None}
+        if row.without(*DATA_OPTIONS) == Row("comodulation"):
+            rivals = [Row(method).adding(**regime).label for method in REFERENCES]
+            found += [(name, rival) for rival in rivals if rival in names]
+        elif not regime and row.options:
+            plain = Row(row.method).label
+            found += [(name, other) for other in dict.fromkeys((plain, "attention")) if other in names]
+            if row.get("task_bias") and row.method == "comodulation":
+                others = ("task-bias", "attention task_bias=True", "ia3 task_bias=True")
+                found += [(name, other) for other in others if other in names]
+    return found
+
+
+def cells_csv(results: Sequence[Result], more: Sequence[str] = ()) -> str:
+    """One row a trained network; ``more`` names further columns, empty where a network lacks the number."""
+    columns = (*CELL_COLUMNS, *more)
+    return _csv(columns, ([result.numbers.get(column, math.nan) for column in columns] for result in results))
+
+
+def comparisons_csv(comparisons: Sequence[Comparison]) -> str:
+    """One row a comparison. Those with fewer than two seeds have n and no numbers.
+
+    The interval ``low, high`` and ``p_t`` are of the comparison alone; ``p_holm``, ``low_family`` and ``high_family`` are adjusted
+    for the ``family`` comparisons of its table.
+    """
+    rows = []
+    for item in comparisons:
+        d, own = item.difference, item.judged
+        numbers: list[float] = [d.mean, d.low, d.high, d.p, d.p_wilcoxon, item.p_holm] if d else [math.nan] * 6
+        numbers += [own.family, own.low, own.high] if own else [math.nan] * 3
+        rows.append([item.variant, item.readout, item.metric, item.a, item.b, len(item.seeds), *numbers])
+    return _csv(COMPARISON_COLUMNS, rows)
+
+
+def read_cells_csv(path: Path) -> list[Result]:
+    """The cells of a table, without what only the cells' own files hold. Raises InputError for another file."""
+    try:
+        text = read_bounded(path, MAX_JSON).decode()
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    results = []
+    for number, row in enumerate(rows, 2):
+        try:
+            label = f"{row['method']} {row['options']}".strip()
+            cell = Cell(row["variant"], row["readout"], Row.parse(label), int(row["seed"]))
+            numeric: dict[str, float] = {name: float(row[name]) for name in (*METRICS, "seconds")}
+            numeric["learnable_parameters"] = int(row["learnable_parameters"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}, line {number}: not a row of cells.csv: {error}") from error
+        results.append(Result(cell, {**row, **numeric, "seed": cell.seed}))
+    return results
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_shown(value) for value in row] for row in rows)
+    return sink.getvalue()
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else repr(float(value))  # all digits: what follows from it must follow exactly
+    return value
+
+
+PRIMARY = ("residual", "open", "accuracy", "comodulation", "attention")  # variant, readout, metric, a, b

@@ -1,0 +1,208 @@
+"""A study's figures: every one that its finished cells allow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...evaluation import reliability
+from ...report import (
+    Calibration,
+    Curve,
+    Figure,
+    ForestRow,
+    accuracy_figure,
+    confidence_figure,
+    forest_figure,
+    gain_histogram_figure,
+    gains_figure,
+    informativeness_figure,
+    learning_curves_figure,
+    noise_figure,
+    one_image_figure,
+    reliability_figure,
+    separability_figure,
+    svg,
+)
+from ..cells import VARIANTS, Comparison, Result, as_table, read_gains, scores_by_seed, values
+from .illustration import read_illustration
+from .reproduction import CELLS, ILLUSTRATION, Study
+from .words import shown_name
+
+SHOWN = ("comodulation", "attention", "ia3", "class-mask", "task-bias", "base")  # in figures that cannot hold all
+
+
+def draw_figures(
+    folder: Path, study: Study, results: Sequence[Result], comparisons: Sequence[Comparison]
+) -> dict[str, Figure]:
+    """Every figure that the finished cells allow, by name."""
+    found: dict[str, Figure] = {}
+    core = [row.label for row in study.plan().core]
+
+    def add(name: str, figure: Any, title: str, caption: str) -> None:
+        found[name] = Figure(svg(figure), caption, title)
+
+    groups: dict[str, dict[str, list[float]]] = {}
+    for variant in VARIANTS:
+        rows = {name: values(results, variant, "open", name, "accuracy") for name in core if name != "base"}
+        groups[variant] = {shown_name(name): [100 * v for v in row.values()] for name, row in rows.items() if row}
+    if groups := {variant: rows for variant, rows in groups.items() if rows}:
+        add(
+            "accuracy", accuracy_figure(groups), "Accuracy of every seed",
+            "How to read it: a dot is a seed, the mark its mean. The network without a task is left out: it lies "
+            "far below.",
+        )  # fmt: skip
+    for variant in VARIANTS:
+        shown_pairs = [
+            c
+            for c in comparisons
+            if (c.variant, c.readout, c.metric, c.a) == (variant, "open", "accuracy", "comodulation")
+            and c.b not in ("base", "hard-sharing")
+        ]
+        rows_of = [
+            ForestRow(f"comodulation − {shown_name(c.b)}", 100 * d.mean, 100 * d.low, 100 * d.high, d.decided)
+            for c in as_table(shown_pairs)
+            if (d := c.judged) is not None
+        ]
+        if rows_of:
+            add(
+                f"differences_{variant}", forest_figure(rows_of, xlabel="difference in accuracy (points)"),
+                f"Comodulation against its rivals, {variant} variant",
+                "How to read it: to the right of the line, comodulation is more accurate. Bars are 95% t intervals "
+                "over seeds, simultaneous for all but the primary comparison; filled where they exclude 0.",
+            )  # fmt: skip
+    shown = [name for name in SHOWN if values(results, "residual", "open", name, "accuracy")]
+    bins = {shown_name(name): _calibration(folder, results, name) for name in shown if name != "base"}
+    if bins:
+        add(
+            "reliability", reliability_figure(bins), "Reliability, residual variant",
+            "How to read it: on the diagonal, answers given with 80% confidence are right 80% of the time; below "
+            "it, too sure. "
+            "All seeds together, 15 bins.",
+        )  # fmt: skip
+        add(
+            "confidence", confidence_figure(bins), "How sure the answers are",
+            "How to read it: share of test predictions by confidence. A sharp method has most at the right.",
+        )  # fmt: skip
+    if curves := _curves(results, shown):
+        add(
+            "learning", learning_curves_figure(curves), "Learning curves, residual variant",
+            "How to read it: validation NLL and accuracy against images seen; the band spans the seeds.",
+        )  # fmt: skip
+    measures = {}
+    for metric, label in (("dprime", "d' between the task's classes"), ("fisher", "Fisher ratio")):
+        measured = {n: list(values(results, "residual", "open", n, f"mechanism.{metric}").values()) for n in core}
+        separated = {shown_name(n): numbers for n, numbers in measured.items() if numbers}
+        if len({len(numbers) for numbers in separated.values()}) == 1 and len(separated) > 1:
+            measures[label] = separated
+    if measures:
+        add(
+            "separability", separability_figure(measures), "Separation of a task's classes in the decoder, residual variant",
+            "How to read it: higher is better separated. Lines join the methods of one seed. Subspaces are fitted "
+            "on validation "
+            "images and measured on test images.",
+        )  # fmt: skip
+    histograms = {}
+    for result in results:
+        wanted = result.cell.readout == "open" and result.name in ("comodulation", "comodulation link=rectified")
+        if wanted and result.cell.seed == min(study.seeds):
+            gains = read_gains(folder / CELLS, result)
+            link = "rectified" if result.cell.row.get("link") else "exponential"
+            if "decoder" in gains:
+                histograms[f"{link}, {result.cell.variant}"] = gains["decoder"]
+    if histograms:
+        add(
+            "gains", gain_histogram_figure(histograms), "Decoder gains, base against residual",
+            "How to read it: all tasks and neurons of the first seed. Left of a dotted line, neurons are turned "
+            "down below "
+            "that gain; 1 is unchanged.",
+        )  # fmt: skip
+    if (known := read_illustration(folder / ILLUSTRATION)) is not None:
+        found |= _illustrated(*known)
+    return found
+
+
+def _illustrated(arrays: dict[str, np.ndarray], names: dict[str, Any]) -> dict[str, Figure]:
+    found = {}
+    noise = noise_figure(
+        {"before the gains": arrays["spectrum_before"], "after them": arrays["spectrum_after"]},
+        {"before the gains": arrays["share_before"], "after them": arrays["share_after"]},
+        {"before the gains": arrays["share_chance"], "after them": arrays["share_chance"]},
+        {"before the gains": arrays["share_control"], "after them": arrays["share_control"]},
+    )
+    found["noise"] = Figure(
+        svg(noise),
+        "How to read it: left, how few dimensions of the decoder the modulator's fluctuation fills. Right, how "
+        "much of it lies in the "
+        "task's own subspace, a dot a task; beside it the share in other tasks' subspaces and the share of a "
+        "random subspace.",
+        "The modulator's fluctuation in the decoder",
+    )
+    informed = informativeness_figure(
+        {"comodulation": (arrays["encoder_dprime"].ravel(), arrays["coupling"].ravel())},
+        {"comodulation": (arrays["decoder_dprime"].ravel(), arrays["decoder"].ravel())},
+    )
+    found["informativeness"] = Figure(
+        svg(informed),
+        "How to read it: neurons of all tasks in bins of informativeness (d' between the task's classes, "
+        "unmodulated). A rising line "
+        "means that informative neurons are coupled to the modulator (left) and turned up (right).",
+        "Informative neurons and their gains",
+    )
+    task = int(arrays["image_task"])
+    outputs = ("no", "yes") if names["kind"] == "binary" else names["outputs"]
+    shown = np.argsort(-arrays["after"])[:5]
+    other = (task + 1) % len(names["tasks"])
+    one = one_image_figure(
+        arrays["image"],
+        {names["tasks"][k].replace("_", " "): arrays["coupling"][k] for k in (task, other)},
+        arrays["modulator"], arrays["trace"], arrays["decoder"][task],
+        {outputs[c].replace("_", " "): float(arrays["before"][c]) for c in shown},
+        {outputs[c].replace("_", " "): float(arrays["after"][c]) for c in shown},
+        outputs[int(arrays["image_target"])].replace("_", " "),
+    )  # fmt: skip
+    found["one_image"] = Figure(
+        svg(one),
+        "How to read it, from the top: the image and what the network answers without and with the task; the "
+        "couplings that the task "
+        "sets, beside those of another task; the modulator's fluctuation; decoder neurons under it, of the tenths with the "
+        "highest and the lowest gains those that move most in this image; the gains, which are the task's.",
+        "One image followed through",
+    )
+    found["gain_map"] = Figure(
+        svg(gains_figure(arrays["encoder"], arrays["decoder"], [n.replace("_", " ") for n in names["tasks"]])),
+        "How to read it: a row is a task, a column a neuron. White: gain 1. Purple: turned up; orange: turned down.",
+        "Gains of every task",
+    )
+    return found
+
+
+def _calibration(folder: Path, results: Sequence[Result], name: str) -> Calibration:
+    confidence, hit = (
+        np.concatenate(list(scores_by_seed(folder / CELLS, results, "residual", "open", name, score).values()))
+        for score in ("confidence", "hit")
+    )
+    found = reliability(as_logs(confidence), torch.from_numpy(1 - hit.astype(np.int64)))
+    return Calibration(found.confidence, found.accuracy, found.count)
+
+
+def as_logs(confidence: np.ndarray) -> torch.Tensor:
+    """Confidences as the largest of two log-probabilities: class 0 is the answer that was given."""
+    top = torch.from_numpy(confidence.astype(np.float64)).clamp(1e-12, 1)
+    return top.log()[:, None]
+
+
+def _curves(results: Sequence[Result], names: Sequence[str]) -> dict[str, Curve]:
+    found = {}
+    for name in names:
+        mine = [r for r in results if (r.cell.variant, r.cell.readout, r.name) == ("residual", "open", name)]
+        histories = [r.numbers["history"] for r in mine if r.numbers["history"]]
+        if histories and len({len(history) for history in histories}) == 1:
+            images = [entry["epoch"] * mine[0].numbers.get("tuning_images", 22_500) for entry in histories[0]]
+            nll, accuracy = ([[entry[m] for entry in history] for history in histories] for m in ("nll", "accuracy"))
+            found[shown_name(name)] = Curve(images, np.array(nll), np.array(accuracy))
+    return found

@@ -1,0 +1,174 @@
+"""What a study runs: its rows, in the order in which they are worth having, and the comparison named beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ...errors import InputError, choose
+from ...networks.methods import METHODS
+from ..cells import FREE, LAYERS, VARIANTS, Cell, Row
+
+CORE = ("base", "class-mask", "task-bias", "attention", "decoder-gains", "ia3", "comodulation")
+OWN_SETTINGS = ("task_bias", "link", "hidden", "aggregator")  # options that make a search of their own
+PARTS = ("core", "others", "restricted", "regimes", "options", "layers", "aggregation")
+REST_SEEDS = 3
+
+# Rows beyond the core, open readout.
+OTHERS = (
+    "comodulation beta=1.0",  # equal strength in both variants, which claims about sparsity need
+    "comodulation link=rectified",
+    "film",
+    "attention task_bias=True",
+    "decoder-gains task_bias=True",
+    "ia3 task_bias=True",
+    "comodulation task_bias=True",
+)
+# With the class mask every method is what it is in the restricted readout, so that these rows are the combination with it.
+RESTRICTED = ("base", "attention", "decoder-gains", "ia3", "film", "comodulation", "comodulation link=rectified")
+# The mechanism's options, and stochasticity in training and in evaluation.
+TRAINING = (
+    "comodulation encoder=none",
+    "comodulation level=input",
+    "comodulation encoder=gain training_encoder=stochastic num_samples=4",
+    "comodulation encoder=stochastic training_encoder=gain num_samples=16",
+    "comodulation encoder=stochastic num_samples=4",
+    "comodulation hidden=64",
+    "attention hidden=64",
+)
+# One change at a time from comodulation's default: the evidence for it, on validation images. Quadrature estimates task gains
+# from each batch, so that its first row is to be compared with `level=task` gains of batches, not with exact ones.
+ABLATION = (
+    "comodulation",
+    *(f"comodulation beta={beta}" for beta in (0.0, 0.5, 0.7, 1.0, 1.4)),
+    "comodulation encoder=none",
+    "comodulation after_gain=True",
+    "comodulation level=input",
+    "comodulation link=rectified",
+    "comodulation link=rectified normalizer=covariance",
+    "comodulation estimator=quadrature std=0.1",
+    "comodulation estimator=quadrature std=0.3",
+    "comodulation estimator=quadrature std=0.6",
+    "comodulation link=rectified estimator=quadrature normalizer=correlation",
+    "comodulation encoder=gain training_encoder=stochastic num_samples=4",
+    "comodulation encoder=stochastic training_encoder=gain num_samples=16",
+    "attention",
+)
+TRAINING_LAYERS = ("hard-sharing", "fine-tuning", "task-routing", "maximum-roaming")
+AGGREGATION = ("gradient-aggregation aggregator=upgrad", "gradient-aggregation aggregator=mgda")
+REGIME_ROWS = ("class-mask", "task-bias", "attention", "ia3", "film", "comodulation")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study runs.
+
+    Attributes:
+        core: rows of all seeds, both variants, open readout.
+        others: rows of the first seeds, both variants, open readout.
+        restricted: rows of the first seeds, both variants, restricted readout.
+        regimes, options: rows of the first seeds, residual variant, open readout: of what the data are made to be, and of
+            comodulation's options.
+        layers: rows of the first seeds, both variants, open readout, that train the layers.
+        aggregation: the same in the residual variant, of methods that need an extra package and more time.
+        ablation: rows tried on validation images of the search's seed only.
+    """
+
+    core: tuple[Row, ...]
+    others: tuple[Row, ...] = ()
+    restricted: tuple[Row, ...] = ()
+    regimes: tuple[Row, ...] = ()
+    options: tuple[Row, ...] = ()
+    layers: tuple[Row, ...] = ()
+    aggregation: tuple[Row, ...] = ()
+    ablation: tuple[Row, ...] = ()
+
+    def stages(self, seeds: Sequence[int], rest_seeds: int = REST_SEEDS) -> list[tuple[str, list[Cell]]]:
+        """Named stages of cells, in order: the core is complete before the rest begins."""
+        few = list(seeds)[:rest_seeds]
+        stages = {
+            "core": [Cell(v, "open", row, s) for s in seeds for v in VARIANTS for row in self.core],
+            "others": [Cell(v, "open", row, s) for s in few for v in VARIANTS for row in self.others],
+            "restricted": [Cell(v, "restricted", row, s) for s in few for v in VARIANTS for row in self.restricted],
+            "regimes": [Cell("residual", "open", row, s) for s in few for row in self.regimes],
+            "options": [Cell("residual", "open", row, s) for s in few for row in self.options],
+            "layers": [Cell(v, "open", row, s) for s in few for v in VARIANTS for row in self.layers],
+            "aggregation": [Cell("residual", "open", row, s) for s in few for row in self.aggregation],
+        }
+        return [(name, cells) for name, cells in stages.items() if cells]
+
+    def searches(self, cells: Iterable[Cell] | None = None) -> list[Cell]:
+        """The searches whose settings cells take (by default all of the plan's), each once, in the order of the cells."""
+        if cells is None:
+            cells = [cell for _, stage in self.stages((0,)) for cell in stage]
+        needed = (self.searched_for(cell) for cell in cells if cell.row.method not in FREE)
+        return list(dict.fromkeys(needed))
+
+    def searched_for(self, cell: Cell) -> Cell:
+        """The search whose settings a cell takes."""
+        row = settings_row(cell.row)
+        variants = self._searched_in(row)
+        return Cell(cell.variant if cell.variant in variants else variants[0], "open", row, 0)
+
+    def _searched_in(self, row: Row) -> tuple[str, ...]:
+        """Both variants for rows of the core that learn gains or biases, the residual one for all others."""
+        return VARIANTS if row in self.core and row.method not in LAYERS else VARIANTS[:1]
+
+
+def settings_row(row: Row) -> Row:
+    """The row whose settings a row takes: its method, with those of ``OWN_SETTINGS`` that it has."""
+    kept = tuple(item for item in row.options if item[0] in OWN_SETTINGS)
+    return Row(row.method, kept)
+
+
+def cifar100_plan() -> Plan:
+    """Everything the paper compares on CIFAR-100, and what it left out."""
+    regimes = [f"{name} images=25" for name in REGIME_ROWS]
+    regimes += [f"{name} distractors=1" for name in ("base", "local-mask", *REGIME_ROWS)]
+    return Plan(
+        core=_rows(CORE), others=_rows(OTHERS), restricted=_rows(RESTRICTED), regimes=_rows(regimes), options=_rows(TRAINING),
+        layers=_rows(TRAINING_LAYERS), aggregation=_rows(AGGREGATION), ablation=_rows(ABLATION),
+    )  # fmt: skip
+
+
+def attributes_plan() -> Plan:
+    """Binary attributes: CIFAR-100's or CelebA's. There is no class mask, and no restricted readout."""
+    core = ("base", "hard-sharing", "task-bias", "attention", "decoder-gains", "ia3", "comodulation")
+    others = (
+        "comodulation link=rectified",
+        "film",
+        "comodulation task_bias=True",
+        "attention task_bias=True",
+    )
+    regimes = [f"{name} images=25" for name in ("task-bias", "attention", "ia3", "film", "comodulation")]
+    return Plan(core=_rows(core), others=_rows(others), regimes=_rows(regimes), layers=_rows(TRAINING_LAYERS[1:]))
+
+
+def narrowed(plan: Plan, methods: Sequence[str], parts: Sequence[str]) -> Plan:
+    """A plan of some methods and some parts of it.
+
+    Args:
+        plan: whole.
+        methods: names; none means all. Attention and comodulation, which the primary comparison needs, are kept.
+        parts: of ``PARTS``; none means all but gradient aggregation, which must be asked for.
+
+    Raises:
+        InputError: an unknown method or part, with the nearest name.
+    """
+    for name in methods:
+        choose(name, METHODS, "method")
+    for name in parts:
+        choose(name, PARTS, "part")
+    if parts and "core" not in parts:
+        raise InputError("the core is part of every study; name it too: --part core")
+    wanted = {*methods, "attention", "comodulation"} if methods else set(METHODS)
+
+    def keep(rows: tuple[Row, ...], part: str) -> tuple[Row, ...]:
+        asked = part in parts if parts else part != "aggregation"
+        return tuple(row for row in rows if row.method in wanted) if asked else ()
+
+    return Plan(**{part: keep(getattr(plan, part), part) for part in PARTS}, ablation=keep(plan.ablation, "options"))
+
+
+def _rows(labels: Sequence[str]) -> tuple[Row, ...]:
+    return tuple(Row.parse(label) for label in labels)

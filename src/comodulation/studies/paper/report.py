@@ -1,0 +1,303 @@
+"""A study's tables, figures and report, from the files of its finished cells."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...errors import InputError
+from ...evaluation import CrossedDifference, crossed_bootstrap
+from ...files import read_json, write_bytes, write_json
+from ...report import Block, Details, Figure, Section, Text, Verdict, finite, render, source_commit
+from ..cells import (
+    PRIMARY,
+    VARIANTS,
+    Comparison,
+    Result,
+    all_comparisons,
+    cells_csv,
+    check_alike,
+    checked_numbers,
+    compare,
+    comparisons_csv,
+    family_words,
+    primary_scores,
+    read_results,
+    shown_p,
+    strength,
+    study_config,
+    values,
+)
+from .claims import judge_claims
+from .diagnosis import Diagnosis, diagnose
+from .figures import draw_figures
+from .reproduction import CELLS, STUDY, Study
+from .tables import (
+    ablation_table,
+    bias_table,
+    binary_table,
+    calibration_csv,
+    calibration_rows,
+    calibration_table,
+    comparisons_tables,
+    diagnosis_table,
+    group_table,
+    judged_together,
+    main_table,
+    mechanism_table,
+    methods_table,
+    options_table,
+    others_table,
+    search_table,
+    short_table,
+    task_table,
+)
+from .words import interval, mean, shown_name, subtitle_of, title_of
+
+REPORT, RESULTS = "report.html", "results.json"
+
+
+def write_report(folder: Path, also: Sequence[Path] = ()) -> dict[str, Any]:
+    """Write cells.csv, comparisons.csv, results.json, figures/ and report.html of a study.
+
+    Args:
+        folder: of the study. also: folders of the same study with another backbone or image size.
+
+    Returns:
+        What --json prints: verdicts, the primary comparison, diagnoses, files; ``text`` for the terminal.
+
+    Raises:
+        InputError: a folder that is not a study, or one without finished cells.
+    """
+    study, results = open_study(folder)
+    others = {str(path): open_study(path) for path in also}
+    for path, (other, _) in others.items():
+        if other.name != study.name:
+            raise InputError(f"{path} is a study of {other.name}, expected one of {study.name} as {folder}")
+    comparisons = all_comparisons(results)
+    binary = study.name != "cifar100"
+    verdicts = judge_claims(results, binary)
+    chance = 0.5 if binary else 1 / max(1, results[0].numbers.get("outputs", 100))
+    diagnoses = diagnose(results, chance)
+    crossed = crossed_primary(folder, results)
+    calibration = calibration_rows(folder, results)
+    figures = draw_figures(folder, study, results, comparisons)
+    page = render(
+        title_of(study), subtitle_of(study, results), _facts(folder, study),
+        verdicts, _sections(folder, study, results, comparisons, diagnoses, crossed, calibration, figures, others),
+    )  # fmt: skip
+    (folder / "figures").mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        write_bytes(folder / "figures" / f"{name}.svg", figure.svg.encode())
+    write_bytes(folder / "cells.csv", cells_csv(results).encode())
+    write_bytes(folder / "comparisons.csv", comparisons_csv(comparisons).encode())
+    write_bytes(folder / "calibration.csv", calibration_csv(calibration).encode())
+    result = {
+        "study": {key: value for key, value in study.to_json().items() if key != "config"},  # which holds local paths
+        "command": _facts(folder, study)["command"],
+        "commit": source_commit(),
+        "verdicts": [vars(verdict) for verdict in verdicts],
+        "primary": {name: finite(value) for name, value in _primary_json(results, crossed).items()},
+        "diagnoses": [vars(diagnosis) for diagnosis in diagnoses],
+        "cells": len(results),
+        "report": str(folder / REPORT),
+    }
+    write_json(folder / RESULTS, result)
+    write_bytes(folder / REPORT, page.encode())
+    return {**result, "text": describe(folder, study, results, verdicts, diagnoses)}
+
+
+def open_study(folder: Path) -> tuple[Study, list[Result]]:
+    """A study and its finished cells. Raises InputError where there is no study or nothing finished."""
+    if not (folder / STUDY).is_file():
+        raise InputError(f"{folder} is not a study: it has no {STUDY}; `comodulate reproduce` makes one")
+    value = read_json(folder / STUDY)
+    try:
+        study = Study.from_json(value)
+    except InputError as error:
+        raise InputError(f"{folder / STUDY}: {error}") from error
+    results = read_results(folder / CELLS, [cell for _, cells in study.stages() for cell in cells])
+    numbers = {folder / CELLS / f"{result.cell.key}.json": result for result in results}
+    check_alike({path: checked_numbers(found.cell, found.numbers, path) for path, found in numbers.items()})
+    if not results:
+        raise InputError(f"{folder} has no finished cell yet; run `comodulate reproduce` again")
+    return study, results
+
+
+def crossed_primary(folder: Path, results: Sequence[Result]) -> CrossedDifference | None:
+    """The primary comparison with seeds and test images both resampled; None with fewer than two seeds."""
+    found = primary_scores(folder / CELLS, results)
+    if found is None:
+        return None
+    left, right = (np.stack([by_image(hits, found.image) for hits in side]) for side in (found.a, found.b))
+    return crossed_bootstrap(left, right)
+
+
+def by_image(scores: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Mean score of each image over its predictions (binary tasks ask several of one image), in order of images."""
+    _, place = np.unique(images, return_inverse=True)
+    return np.bincount(place, scores.astype(float)) / np.bincount(place)
+
+
+def _sections(
+    folder: Path,
+    study: Study,
+    results: Sequence[Result],
+    comparisons: Sequence[Comparison],
+    diagnoses: Sequence[Diagnosis],
+    crossed: CrossedDifference | None,
+    calibration: Sequence[Sequence[Any]],
+    figures: Mapping[str, Figure],
+    others: Mapping[str, tuple[Study, list[Result]]],
+) -> list[Section]:
+    def drawn(*names: str) -> list[Block]:
+        return [figures[name] for name in names if name in figures]
+
+    sections = [
+        Section("The comparison named beforehand", _primary_blocks(results, crossed)),
+        Section(
+            "All methods, open readout",
+            [main_table(study, results, variant) for variant in VARIANTS]
+            + drawn("accuracy", "differences_residual", "differences_base"),
+        ),
+    ]
+    binary: list[Block] = [
+        found for v in VARIANTS for make in (binary_table, group_table) if (found := make(results, v))
+    ]
+    if binary:
+        sections.append(Section("Binary tasks", binary))
+    beyond: list[Block] = [table for v in VARIANTS if (table := short_table(results, v, "restricted")).rows]
+    beyond += [biased for v in VARIANTS if (biased := bias_table(results, v)) is not None]
+    if beyond:
+        text = (
+            "Most of what the open readout rewards is knowing which classes belong to the task. With the class mask every "
+            "method is what it is in the **restricted** readout: the task's classes are given, and what is left is what the "
+            "features add (the row **no task** is the class mask itself). Beside a learned **task bias** the same question is "
+            "asked in the open readout."
+        )
+        sections.append(Section("What routing adds beyond mask and bias", [Text(text), *beyond]))
+    if options := options_table(results):
+        sections.append(Section("Options, and other regimes", options))
+    sections.append(Section("Calibration", [calibration_table(calibration), *drawn("reliability", "confidence")]))
+    if mechanism := mechanism_table(results):
+        sections.append(
+            Section(
+                "Mechanism",
+                [mechanism, *drawn("one_image", "gain_map", "informativeness", "separability", "noise", "gains")],
+            )
+        )
+    if by_task := task_table(folder, study, results):
+        sections.append(Section("By task", [by_task]))
+    if drawn("learning"):
+        sections.append(Section("Learning", drawn("learning")))
+    sections.append(Section("Failure signatures", [diagnosis_table(diagnoses)]))
+    if others:
+        sections.append(Section("Over what it holds", [others_table(folder, study, results, others)]))
+    sections += [
+        Section(
+            "Searches and defaults", [block for block in (search_table(folder, study), ablation_table(folder)) if block]
+        ),
+        Section("Methods", [methods_table(results)]),
+        Section(
+            "All comparisons", [Details("Every pair, metric, variant and readout", comparisons_tables(comparisons))]
+        ),
+    ]
+    return sections
+
+
+def _primary_blocks(results: Sequence[Result], crossed: CrossedDifference | None) -> list[Block]:
+    variant, readout, metric, a, b = PRIMARY
+    d = compare(results, variant, readout, metric, a, b).difference
+    if d is None:
+        return [Text("Fewer than two seeds have both methods: there is nothing to compare yet.")]
+    lines = [
+        f"**{shown_name(a)} minus {shown_name(b)}**, {metric}, {variant} variant, {readout} readout: "
+        f"**{100 * d.mean:+.2f} points**, "
+        f"95% t interval over {d.n} seeds [{100 * d.low:+.2f}, {100 * d.high:+.2f}], "
+        f"paired t-test p {shown_p(d.p) or 'not computed: all differences are equal'}, "
+        f"Wilcoxon p {shown_p(d.p_wilcoxon) or 'not computed: ' + (d.note or 'all differences are 0')}.",
+    ]
+    if effect := strength(d, 100, "points"):
+        lines.append(effect)
+    if crossed is not None:
+        lines.append(
+            f"Over other test images as well (bootstrap crossed over {crossed.seeds} seeds and {crossed.images:,} "
+            "test images): "
+            f"[{100 * crossed.low:+.2f}, {100 * crossed.high:+.2f}]. {crossed.note}"
+        )
+    return [Text("\n\n".join(lines))]
+
+
+def describe(
+    folder: Path, study: Study, results: Sequence[Result], verdicts: Sequence[Verdict], diagnoses: Sequence[Diagnosis]
+) -> str:
+    """What the terminal shows at the end."""
+    lines = [f"{title_of(study)}: {len(results)} cells, {len(study.seeds)} seeds", ""]
+    for variant in VARIANTS:
+        names = [row.label for row in study.plan().core if values(results, variant, "open", row.label, "accuracy")]
+        judged = judged_together(results, [(variant, "open", "accuracy", name, "attention") for name in names])
+        if names:
+            lines.append(
+                f"{variant:30s} accuracy      NLL    ECE   accuracy − attention, {family_words(judged.values())}"
+            )
+        for name in names:
+            accuracy, nll, ece = (
+                mean(values(results, variant, "open", name, m).values()) for m in ("accuracy", "nll", "ece")
+            )
+            d = judged.get((variant, "open", "accuracy", name, "attention"))
+            against = "" if d is None else f"   {interval(d, 100, 2).text}"
+            lines.append(f"  {shown_name(name):28s} {100 * accuracy:7.2f}%  {nll:7.3f}  {100 * ece:4.1f}%{against}")
+    lines.append("")
+    for v in verdicts:
+        numbers = ", ".join(part for part in (v.effect, v.interval, v.p and f"p {v.p}", v.n) if part)
+        lines.append(f"{v.claim}: {v.verdict}{f' ({numbers})' if numbers else ''}")
+    for signature in diagnoses:
+        if signature.found:
+            where = f"{signature.name} ({signature.variant})"
+            lines.append(f"failure signature: {where}: {signature.evidence}. Try {signature.advice}.")
+    lines += ["", f"{folder}: {REPORT}, cells.csv, comparisons.csv, calibration.csv, {RESULTS}, figures/"]
+    return "\n".join(lines)
+
+
+def _facts(folder: Path, study: Study) -> dict[str, str]:
+    return {
+        "command": command_of(study, folder.name),
+        "commit": source_commit(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "data": Path(study.config.data).name,
+    }
+
+
+def command_of(study: Study, out: str) -> str:
+    """The command that runs a study; of folders and files, their names alone."""
+    config, backbone = study.config, study.config.backbone
+    usual = study_config(study.name, config.data)
+    words = f"comodulate reproduce {study.name} --data {Path(config.data).name} --seeds {len(study.seeds)}"
+    words += f" --seed {min(study.seeds)} --trials {study.trials} --backbone {backbone.name}"
+    words += f" --image-size {backbone.image_size}"
+    for option, value, default in (
+        ("weights", Path(backbone.weights).name, usual.backbone.weights),
+        ("split-seed", config.split_seed, usual.split_seed),
+        ("channels", config.head.encoder_channels, usual.head.encoder_channels),
+        ("epochs", config.tuning.epochs, usual.tuning.epochs),
+        ("pretraining-epochs", config.pretraining.epochs, usual.pretraining.epochs),
+    ):
+        words += f" --{option} {value}" if value != default else ""
+    words += "".join(f" --method {name}" for name in study.methods) + "".join(f" --part {name}" for name in study.parts)
+    return f"{words} --out {out}"
+
+
+def _primary_json(results: Sequence[Result], crossed: CrossedDifference | None) -> dict[str, Any]:
+    variant, readout, metric, a, b = PRIMARY
+    d = compare(results, variant, readout, metric, a, b).difference
+    found: dict[str, Any] = {"variant": variant, "readout": readout, "metric": metric, "a": a, "b": b}
+    if d is not None:
+        found |= {**vars(d), "hedges_gz": d.hedges_gz, "detectable": d.detectable}
+    return found | ({"crossed": vars(crossed)} if crossed is not None else {})

@@ -1,0 +1,507 @@
+"""A study's tables, as the report shows them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+from ...evaluation import BINARY_METRICS, METRICS, PairedDifference, as_family, paired_by_task, perfect_ece
+from ...networks.methods import METHODS
+from ...report import Block, Table
+from ..cells import (
+    PRIMARY,
+    VARIANTS,
+    Comparison,
+    Result,
+    as_table,
+    best_settings,
+    compare,
+    family_words,
+    params_at_an_end,
+    primary_scores,
+    read_trials,
+    scores_by_seed,
+    values,
+)
+from .claims import relative_to_hard_sharing
+from .diagnosis import Diagnosis
+from .figures import as_logs
+from .reproduction import CELLS, Study, ablated, search_path
+from .words import interval, mean, parameters, shown_name, spread
+
+PRIMARY_APART = " (the primary comparison, comodulation's accuracy minus attention's, stands alone)"
+Compared = tuple[str, str, str, str, str]  # variant, readout, metric, a, b
+
+
+def judged_together(results: Sequence[Result], wanted: Iterable[Compared]) -> dict[Compared, PairedDifference | None]:
+    """The differences that one table shows, judged as one family.
+
+    A row is not compared with itself, and a difference that is shown both ways round is one comparison.
+    """
+    keys = [key for key in dict.fromkeys(wanted) if key[3] != key[4]]
+    single = [key for place, key in enumerate(keys) if _reversed(key) not in keys[:place]]
+    found = dict(zip(single, as_table([compare(results, *key) for key in single]), strict=True))
+    judged = {key: item.judged for key, item in found.items()}
+    for key in keys:
+        if key not in judged:
+            d = judged[_reversed(key)]
+            judged[key] = None if d is None else replace(d, mean=-d.mean, low=-d.high, high=-d.low)
+    return judged
+
+
+def _reversed(key: Compared) -> Compared:
+    variant, readout, metric, a, b = key
+    return variant, readout, metric, b, a
+
+
+def main_table(study: Study, results: Sequence[Result], variant: str) -> Table:
+    """Every method in the open readout, and its differences from attention."""
+    plan = study.plan()
+    names = [row.label for row in (*plan.core, *plan.others, *plan.layers, *plan.aggregation)]
+    names = [name for name in names if values(results, variant, "open", name, "accuracy")]
+    judged = judged_together(
+        results, [(variant, "open", m, name, "attention") for name in names for m in ("accuracy", "nll", "ece")]
+    )
+    rows = []
+    for name in names:
+        found = {m: values(results, variant, "open", name, m) for m in (*METRICS, "scaled.ece", "seconds")}
+        against = {m: judged.get((variant, "open", m, name, "attention")) for m in ("accuracy", "nll", "ece")}
+        rows.append(
+            [
+                shown_name(name),
+                len(found["accuracy"]),
+                spread(found["accuracy"], 100, 2),
+                interval(against["accuracy"], 100, 2),
+                spread(found["nll"], 1, 3, with_sd=False),
+                interval(against["nll"], 1, 3),
+                spread(found["ece"], 100, 2, with_sd=False),
+                interval(against["ece"], 100, 2),
+                spread(found["scaled.ece"], 100, 2, with_sd=False),
+                spread(found["brier"], 1, 3, with_sd=False),
+                parameters(results, variant, name),
+                spread(found["seconds"], 1, 0, with_sd=False),
+            ]
+        )
+    columns = (
+        "method", "seeds", "accuracy, %", "− attention", "NLL", "− attention, NLL", "ECE, %", "− attention, ECE", "ECE scaled, %",
+        "Brier", "learned", "seconds",
+    )  # fmt: skip
+    caption = (
+        f"**{variant.capitalize()} variant.** Test split, mean (± sd) over seeds; differences from attention with "
+        f"{family_words(judged.values())}{PRIMARY_APART if variant == PRIMARY[0] else ''}. ECE scaled: after temperature scaling "
+        "on validation data. Seconds: of training, in one process of several."
+    )
+    return Table(columns, rows, caption, {"learned": ","})
+
+
+def bias_table(results: Sequence[Result], variant: str) -> Table | None:
+    """Methods beside a task bias, and what they add to it."""
+    names = [
+        "task-bias",
+        *(f"{method} task_bias=True" for method in ("attention", "decoder-gains", "ia3", "comodulation")),
+    ]
+    names = [name for name in names if values(results, variant, "open", name, "accuracy")]
+    pairs = [("accuracy", "task-bias"), ("accuracy", "attention task_bias=True"), ("nll", "task-bias")]
+    judged = judged_together(results, [(variant, "open", m, name, other) for name in names for m, other in pairs])
+    rows = []
+    for name in names:
+        against = [judged.get((variant, "open", m, name, other)) for m, other in pairs]
+        accuracy = values(results, variant, "open", name, "accuracy")
+        row: list[object] = [shown_name(name), len(accuracy), spread(accuracy, 100, 2)]
+        row += [interval(d, 100, 2) for d in against[:2]]
+        row.append(spread(values(results, variant, "open", name, "nll"), 1, 3, with_sd=False))
+        row.append(interval(against[2], 1, 3))
+        rows.append(row)
+    columns = ("method", "seeds", "accuracy, %", "− task bias", "− attention with it", "NLL", "− task bias, NLL")
+    caption = f"**{variant.capitalize()} variant, open readout, beside a task bias.** Differences with "
+    caption += f"{family_words(judged.values())}."
+    return Table(columns, rows, caption) if len(rows) > 1 else None
+
+
+def short_table(results: Sequence[Result], variant: str, readout: str) -> Table:
+    names = list(dict.fromkeys(r.name for r in results if (r.cell.variant, r.cell.readout) == (variant, readout)))
+    judged = judged_together(
+        results, [(variant, readout, "accuracy", name, other) for name in names for other in ("base", "attention")]
+    )
+    rows = []
+    for name in names:
+        accuracy = values(results, variant, readout, name, "accuracy")
+        row: list[object] = [shown_name(name), len(accuracy), spread(accuracy, 100, 2)]
+        row += [
+            spread(values(results, variant, readout, name, m), s, d, with_sd=False)
+            for m, s, d in (("nll", 1, 3), ("ece", 100, 2))
+        ]
+        row += [
+            interval(judged.get((variant, readout, "accuracy", name, other)), 100, 2) for other in ("base", "attention")
+        ]
+        rows.append(row)
+    columns = ("method", "seeds", "accuracy, %", "NLL", "ECE, %", "accuracy − base", "accuracy − attention")
+    return Table(
+        columns,
+        rows,
+        f"**{variant.capitalize()} variant, {readout} readout.** Differences with {family_words(judged.values())}.",
+    )
+
+
+def binary_table(results: Sequence[Result], variant: str) -> Table | None:
+    """Metrics of binary tasks, macro over tasks, and the relative improvement over hard sharing."""
+    names = dict.fromkeys(r.name for r in results if r.cell.variant == variant and "binary" in r.numbers)
+    keys = [(name, m) for name in names if name != "hard-sharing" for m in ("accuracy", "balanced_accuracy", "f1")]
+    relative = as_family([relative_to_hard_sharing(results, variant, *key) for key in keys])
+    judged = dict(zip(keys, relative, strict=True))
+    rows = []
+    for name in names:
+        row: list[object] = [shown_name(name), len(values(results, variant, "open", name, "accuracy"))]
+        for metric in BINARY_METRICS:
+            row.append(spread(values(results, variant, "open", name, f"binary.macro.{metric}"), 100, 2, with_sd=False))
+        for metric in ("accuracy", "balanced_accuracy", "f1"):
+            row.append(interval(judged.get((name, metric)), 100, 2))
+        rows.append(row)
+    shown = [f"{metric.replace('_', ' ')}, %" for metric in BINARY_METRICS]
+    columns = ("method", "seeds", *shown, "accuracy, relative %", "balanced, relative %", "F1, relative %")
+    caption = (
+        f"**{variant.capitalize()} variant.** Means over tasks. Relative: improvement over hard sharing, task by task, in per "
+        f"cent of its value, with {family_words(relative)}."
+    )
+    return Table(columns, rows, caption) if rows else None
+
+
+def group_table(results: Sequence[Result], variant: str) -> Table | None:
+    """Balanced accuracy by group of binary tasks, a column a method."""
+    mine = [r for r in results if r.cell.variant == variant and not r.cell.row.options and "binary" in r.numbers]
+    names = list(dict.fromkeys(r.name for r in mine))
+    groups = list(mine[0].numbers["binary"]["groups"]) if mine else []
+    rows = []
+    for group in groups:
+        row: list[object] = [group.replace("_", " ")]
+        for name in names:
+            found = [r.numbers["binary"]["groups"][group]["balanced_accuracy"] for r in mine if r.name == name]
+            row.append(_or_none(100 * mean(found)))
+        rows.append(row)
+    columns = ("group", *(shown_name(name) for name in names))
+    caption = f"**{variant.capitalize()} variant.** Balanced accuracy by group of tasks, %, mean over seeds."
+    return Table(columns, rows, caption, {column: ".2f" for column in columns[1:]}) if rows else None
+
+
+def options_table(results: Sequence[Result]) -> list[Block]:
+    blocks: list[Block] = []
+    mine = [r for r in results if r.cell.variant == "residual" and r.cell.readout == "open" and r.cell.row.options]
+    regimes = {
+        "images=25": "**Few images**: 25 a task in fine-tuning.",
+        "distractors=1": "**Distractors**: every scene holds a second image of another task, which the network "
+        "must not answer about.",
+    }
+    for mark, caption in regimes.items():
+        names = list(dict.fromkeys(r.name for r in mine if mark in r.cell.row.described))
+        reference = f"attention {mark}"
+        if names:
+            text = f"{caption} Residual variant; differences from attention there."
+            blocks.append(
+                _rows_against(results, names, reference, text, lambda n, m=mark: shown_name(n.replace(f" {m}", "")))
+            )
+    names = list(
+        dict.fromkeys(
+            r.name for r in mine if r.cell.row.method == "comodulation" and not any(m in r.name for m in regimes)
+        )
+    )
+    names = [name for name in names if "task_bias" not in name]
+    if names:
+        text = "**Options of comodulation.** Residual variant; differences from its default on the same seeds."
+        blocks.append(_rows_against(results, names, "comodulation", text, shown_name))
+    return blocks
+
+
+def _rows_against(results: Sequence[Result], names: Sequence[str], reference: str, caption: str, shown: Any) -> Table:
+    pairs = (("accuracy", 100, 2), ("nll", 1, 3))
+    judged = judged_together(results, [("residual", "open", m, name, reference) for name in names for m, *_ in pairs])
+    rows = []
+    for name in names:
+        row: list[object] = [shown(name), len(values(results, "residual", "open", name, "accuracy"))]
+        for metric, scale, digits in (("accuracy", 100, 2), ("nll", 1, 3), ("ece", 100, 2)):
+            row.append(
+                spread(values(results, "residual", "open", name, metric), scale, digits, with_sd=metric == "accuracy")
+            )
+        for metric, scale, digits in pairs:
+            row.append(interval(judged.get(("residual", "open", metric, name, reference)), scale, digits))
+        rows.append(row)
+    columns = ("method", "seeds", "accuracy, %", "NLL", "ECE, %", "Δ accuracy", "Δ NLL")
+    return Table(columns, rows, f"{caption} Δ with {family_words(judged.values())}.")
+
+
+def calibration_rows(folder: Path, results: Sequence[Result]) -> list[list[Any]]:
+    """Variant, name, seeds, ECE, its value under perfect calibration and that one's 95% quantile, and after scaling."""
+    rows = []
+    for variant in VARIANTS:
+        for name in dict.fromkeys(r.name for r in results if (r.cell.variant, r.cell.readout) == (variant, "open")):
+            confidence = scores_by_seed(folder / CELLS, results, variant, "open", name, "confidence")
+            perfect = [perfect_ece(as_logs(seen), draws=200) for seen in confidence.values()]
+            row = [variant, name, len(confidence)]
+            row += [mean(values(results, variant, "open", name, "ece").values())]
+            row += [mean(p.mean for p in perfect), mean(p.high for p in perfect)]
+            row += [
+                mean(values(results, variant, "open", name, m).values())
+                for m in ("scaled.ece", "nll", "scaled.nll", "temperature")
+            ]
+            rows.append(row)
+    return rows
+
+
+def calibration_table(found: Sequence[Sequence[Any]]) -> Table:
+    """Calibration as ``calibration_rows`` found it."""
+    rows = []
+    for variant, name, seeds, ece, perfect, high, scaled, nll, scaled_nll, temperature in found:
+        percents = [100 * value for value in (ece, perfect, high, scaled)]
+        rows.append([f"{shown_name(name)}, {variant}", seeds, *percents, nll, scaled_nll, temperature])
+    columns = (
+        "method", "seeds", "ECE, %", "ECE if perfect, %", "its 95% quantile", "ECE scaled, %", "NLL", "NLL "
+        "scaled", "temperature",
+    )  # fmt: skip
+    caption = (
+        "How to read it: an ECE at or below its value under perfect calibration cannot be told from perfect with "
+        "so many predictions. "
+        "Scaled: after one temperature, fitted on validation data; above 1, the method was too sure."
+    )
+    formats = {c: ".2f" for c in columns[3:6]} | {
+        "ECE, %": ".2f",
+        "NLL": ".3f",
+        "NLL scaled": ".3f",
+        "temperature": ".2f",
+    }
+    return Table(columns, rows, caption, formats)
+
+
+def calibration_csv(found: Sequence[Sequence[Any]]) -> str:
+    """The same for machines."""
+    head = "variant,method,seeds,ece,ece_perfect,ece_perfect_95,ece_scaled,nll,nll_scaled,temperature"
+    lines = [",".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in row) for row in found]
+    return "\n".join([head, *lines]) + "\n"
+
+
+def mechanism_table(results: Sequence[Result]) -> Table | None:
+    rows = []
+    measures = (
+        "dprime", "fisher", "encoder.auc", "decoder.auc", "decoder.movement", "noise.participation_ratio", "noise.share",
+        "noise.share_after_gains", "noise.chance",
+    )  # fmt: skip
+    for variant in VARIANTS:
+        for name in dict.fromkeys(r.name for r in results if (r.cell.variant, r.cell.readout) == (variant, "open")):
+            found = [values(results, variant, "open", name, f"mechanism.{m}") for m in measures]
+            if found[0] and " images=" not in name:
+                below = _below(results, variant, name)
+                means = [_or_none(mean(f.values())) for f in found]
+                rows.append([f"{shown_name(name)}, {variant}", len(found[0]), *means, *map(_or_none, below)])
+    columns = (
+        "network", "seeds", "d'", "Fisher", "AUC encoder", "AUC decoder", "gain moved", "noise dims", "noise in "
+        "task", "after gains",
+        "chance", "< 0.01", "< 0.03", "< 0.1", "< 0.3",
+    )  # fmt: skip
+    caption = (
+        "**d', Fisher**: separation of the task's classes where the readout sees them. **AUC**: how well the gain "
+        "tells the quarter of "
+        "most informative neurons from the others (0.5: not at all). **Gain moved**: mean |ln gain| of the "
+        "decoder. **Noise**: "
+        "dimensions that the modulator's fluctuation fills in the decoder, its share in the task's subspace before "
+        "and after the gains, "
+        "and the share of a random subspace. **<**: share of decoder gains below a threshold."
+    )
+    formats = {column: ".3f" for column in columns[2:]}
+    return Table(columns, rows, caption, formats) if rows else None
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _below(results: Sequence[Result], variant: str, name: str) -> list[float]:
+    mine = [r for r in results if (r.cell.variant, r.cell.readout, r.name) == (variant, "open", name)]
+    found = [r.numbers["mechanism"]["decoder"]["below"] for r in mine if "decoder" in r.numbers.get("mechanism", {})]
+    return [mean(entry[t] for entry in found) for t in ("0.01", "0.03", "0.1", "0.3")]
+
+
+def task_table(folder: Path, study: Study, results: Sequence[Result]) -> Table | None:
+    variant, readout, _, a, _ = PRIMARY
+    found = primary_scores(folder / CELLS, results)
+    if found is None:
+        return None
+    first = next(
+        r
+        for r in results
+        if (r.cell.variant, r.cell.readout, r.name, r.cell.seed) == (variant, readout, a, found.seeds[0])
+    )
+    left, right, task = found.a.astype(float), found.b.astype(float), found.task
+    names, numbers = list(first.numbers["tasks"]), sorted(set(task.tolist()))
+    if len(names) != len(numbers):
+        raise InputError(
+            f"{folder / CELLS / first.cell.key}.json names {len(names)} tasks, its scores are of {len(numbers)} tasks"
+        )
+    rows = []
+    entries = paired_by_task(left, right, task)
+    judged = as_family([entry.difference for entry in entries])
+    for entry, d in zip(entries, judged, strict=True):
+        assert d is not None
+        name, mine = names[numbers.index(int(entry.task))], left[:, task == entry.task].mean()
+        rows.append(
+            [
+                name.replace("_", " "),
+                entry.images,
+                100 * mine,
+                100 * (mine - d.mean),
+                interval(d, 100, 2),
+                entry.difference.p,
+                d.p,
+            ]
+        )
+    columns = ("task", "predictions", "comodulation, %", "attention, %", "difference", "p", "p, Holm")
+    shown = f"{variant} variant, open readout, {len(found.seeds)} seeds"
+    caption = f"Accuracy by task, {shown}; {family_words(judged)}, Holm's correction over the tasks."
+    return Table(
+        columns, rows, caption, {"comodulation, %": ".1f", "attention, %": ".1f", "p": ".3g", "p, Holm": ".3g"}
+    )
+
+
+def diagnosis_table(diagnoses: Sequence[Diagnosis]) -> Table:
+    rows = [
+        [d.name, d.variant, "found" if d.found else "not found", d.evidence, d.advice if d.found else ""]
+        for d in diagnoses
+    ]
+    return Table(
+        ("signature", "variant", "", "evidence", "what to try"), rows, "Known ways in which comodulation fails."
+    )
+
+
+def others_table(
+    folder: Path, study: Study, results: Sequence[Result], others: Mapping[str, tuple[Study, list[Result]]]
+) -> Table:
+    pairs = (
+        ("accuracy", "attention"),
+        ("accuracy", "ia3"),
+        ("accuracy", "class-mask"),
+        ("nll", "attention"),
+        ("ece", "attention"),
+    )
+    places = [(own, found, v) for own, found in ((study, results), *others.values()) for v in VARIANTS]
+    compared = [
+        (own, compare(found, variant, "open", metric, "comodulation", rival))
+        for own, found, variant in places
+        for metric, rival in pairs
+    ]
+    # This study's primary comparison stands alone; another's is one of the rows here.
+    judged = as_family([None if own is study and c.primary else c.difference for own, c in compared])
+    shown = iter([c.difference if d is None else d for (_, c), d in zip(compared, judged, strict=True)])
+    rows = []
+    for own, found, variant in places:
+        row: list[object] = [f"{own.config.backbone.name}, {own.config.backbone.image_size} px", variant]
+        row += [interval(next(shown), *((1, 3) if metric == "nll" else (100, 2))) for metric, _ in pairs]
+        row.append(len(values(found, variant, "open", "comodulation", "accuracy")))
+        rows.append(row)
+    columns = (
+        "backbone", "variant", "accuracy − attention", "accuracy − IA3 style", "accuracy − class mask", "NLL − "
+        "attention",
+        "ECE − attention", "seeds",
+    )  # fmt: skip
+    caption = f"Comodulation minus its rivals on every backbone tried, with {family_words(judged)}{PRIMARY_APART}."
+    return Table(columns, rows, caption)
+
+
+def search_table(folder: Path, study: Study) -> Table:
+    rows = []
+    for cell in study.plan().searches():
+        path = search_path(folder, cell)
+        trials = read_trials(path)
+        complete = [t for t in trials if not t["diverged"]]
+        if complete:
+            best = best_settings(path)
+            chosen = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in best.items())
+            nll = min(t["nll"] for t in complete)
+            rows.append(
+                [
+                    shown_name(cell.row.label),
+                    cell.variant,
+                    len(trials),
+                    len(complete),
+                    nll,
+                    chosen,
+                    ", ".join(params_at_an_end(cell.row, best)),
+                ]
+            )
+    caption = (
+        f"{study.trials} trials for each method on a seed that is not compared; lowest validation NLL. The last column names "
+        "a parameter whose best value lies at an end of its range."
+    )
+    return Table(
+        ("method", "variant", "trials", "finished", "validation NLL", "chosen", "at an end"),
+        rows,
+        caption,
+        {"validation NLL": ".4f"},
+    )
+
+
+def ablation_table(folder: Path) -> Table | None:
+    """Single changes of the defaults, on validation images."""
+    found = ablated(folder)
+    rows = [
+        [shown_name(label), 100 * line["accuracy"], line["nll"], 100 * line["ece"], line["seconds"]]
+        for label, line in sorted(found.items(), key=lambda item: float(item[1].get("nll", math.inf)))
+        if "failed" not in line
+    ]
+    caption = (
+        "One change at a time from the settings that the search chose: validation images of the search's seed, residual "
+        "variant, one network each, so that differences below about half a point mean nothing."
+    )
+    columns = ("row", "accuracy, %", "NLL", "ECE, %", "seconds")
+    formats = {"accuracy, %": ".2f", "NLL": ".4f", "ECE, %": ".2f", "seconds": ".0f"}
+    return Table(columns, rows, caption, formats) if rows else None
+
+
+def methods_table(results: Sequence[Result]) -> Table:
+    rows = []
+    for name in dict.fromkeys(r.cell.row.method for r in results):
+        mine = [r for r in results if r.cell.row.method == name]
+        plain = [r for r in mine if not r.cell.row.get("task_bias")]
+        learned = (plain or mine)[0].numbers["learnable_parameters"]
+        rows.append(
+            [shown_name(name), int(learned), METHODS[name].paper, (METHODS[name].__doc__ or "").strip().splitlines()[0]]
+        )
+    return Table(
+        ("method", "learned", "source", "what it does"),
+        rows,
+        "Learnable parameters in the residual variant.",
+        {"learned": ","},
+    )
+
+
+def comparisons_tables(comparisons: Sequence[Comparison]) -> list[Block]:
+    """A table for each variant, readout and metric: what is judged together is shown together."""
+    found: dict[tuple[str, str, str], list[Comparison]] = {}
+    for c in comparisons:
+        found.setdefault((c.variant, c.readout, c.metric), []).append(c)
+    return [_comparisons_table(*place, own) for place, own in found.items()]
+
+
+def _comparisons_table(variant: str, readout: str, metric: str, comparisons: Sequence[Comparison]) -> Table:
+    scale, digits = (100, 2) if metric in ("accuracy", "ece") else (1, 3)
+    rows = []
+    for c in comparisons:
+        numbers = [c.difference.p, c.difference.p_wilcoxon, c.p_holm] if c.difference else [None] * 3
+        rows.append(
+            [
+                f"{shown_name(c.a)} − {shown_name(c.b)}",
+                len(c.seeds),
+                interval(c.judged, scale, digits),
+                interval(c.difference, scale, digits),
+                *numbers,
+            ]
+        )
+    columns = ("pair", "seeds", "difference", "alone", "p, t-test", "p, Wilcoxon", "p, Holm")
+    unit = " (points)" if scale == 100 else ""
+    apart = PRIMARY_APART if (variant, readout, metric) == PRIMARY[:3] else ""
+    caption = (
+        f"**{variant.capitalize()} variant, {readout} readout, {metric}{unit}.** Differences with "
+        f"{family_words(c.judged for c in comparisons)}{apart}. Alone: the 95% interval of one difference, which describes and "
+        "does not decide."
+    )
+    return Table(columns, rows, caption, {name: ".3g" for name in columns[-3:]})

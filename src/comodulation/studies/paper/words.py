@@ -1,0 +1,75 @@
+"""How names and numbers of a study are shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...report import Cell as Shown
+from ..cells import Result, Row, values
+from .reproduction import Study
+
+NAMES = {
+    "base": "no task",
+    "class-mask": "class mask",
+    "local-mask": "mask at each column",
+    "task-bias": "task bias",
+    "decoder-gains": "decoder gains, learned",
+    "ia3": "IA3 style",
+    "film": "FiLM",
+}
+
+
+def title_of(study: Study) -> str:
+    return {
+        "cifar100": "Comodulation on CIFAR-100",
+        "attributes": "Comodulation on attributes of CIFAR-100",
+        "celeba": "Comodulation on CelebA",
+    }[study.name]
+
+
+def subtitle_of(study: Study, results: Sequence[Result]) -> str:
+    backbone = study.config.backbone
+    return (
+        f"The claims of arXiv 2311.15053, tested with {len(study.seeds)} seeds on a frozen {backbone.name} at "
+        f"{backbone.image_size} px; "
+        f"{len(results)} networks trained."
+    )
+
+
+def shown_name(label: str) -> str:
+    """A row as readers see it: spaces for hyphens, options in brackets."""
+    row = Row.parse(label)
+    method = NAMES.get(row.method, row.method.replace("-", " "))
+    words = {"task_bias=True": "with task bias", "link=rectified": "rectified link"}
+    options = [words.get(pair, pair.replace("_", " ").replace("=", " ")) for pair in row.described.split()]
+    return f"{method} ({', '.join(options)})" if options else method
+
+
+def parameters(results: Sequence[Result], variant: str, name: str) -> int:
+    return int(next(iter(values(results, variant, "open", name, "learnable_parameters").values())))
+
+
+def spread(by_seed: Mapping[int, float], scale: float, digits: int, *, with_sd: bool = True) -> Shown:
+    numbers = [scale * value for value in by_seed.values()]
+    if not numbers:
+        return Shown("", None)
+    middle = mean(numbers)
+    sd = f" ± {np.std(numbers, ddof=1):.{digits}f}" if with_sd and len(numbers) > 1 else ""
+    return Shown(f"{middle:.{digits}f}{sd}", middle)
+
+
+def interval(d: Any, scale: float, digits: int) -> Shown:
+    if d is None or (d.mean == 0 and d.low == d.high):
+        return Shown("", None)
+    return Shown(
+        f"{scale * d.mean:+.{digits}f} [{scale * d.low:+.{digits}f}, {scale * d.high:+.{digits}f}]", scale * d.mean
+    )
+
+
+def mean(numbers: Any) -> float:
+    listed = list(numbers)
+    return sum(listed) / len(listed) if listed else math.nan

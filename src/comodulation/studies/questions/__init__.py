@@ -1,0 +1,5 @@
+"""The paper's open questions as studies: cells in the order of their worth, a verdict with an interval, a figure, a table."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

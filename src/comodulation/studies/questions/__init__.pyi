@@ -1,0 +1,3 @@
+from .registry import QUESTIONS
+
+__all__ = ["QUESTIONS"]

@@ -1,0 +1,5 @@
+"""Where in a network should a task act?"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

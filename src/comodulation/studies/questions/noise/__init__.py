@@ -1,0 +1,5 @@
+"""When does training under the modulator's noise pay?"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

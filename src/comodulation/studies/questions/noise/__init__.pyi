@@ -1,0 +1,3 @@
+from .study import TRAINING
+
+__all__ = ["TRAINING"]

@@ -1,0 +1,35 @@
+from .fabric import joined
+from .inputs import EVALUATION_BATCH, Inputs, filled
+from .launching import LOST, PLACE, Place, follow_launcher, launch, launched, leave_lost, safe_children
+from .loop import TrainingSettings, one_cycle, train
+from .meeting import Company, company
+from .pretraining import pretrain, pretraining_targets
+from .progress import Epoch, Progress, Silent
+from .tuning import predict, tune
+
+__all__ = [
+    "EVALUATION_BATCH",
+    "LOST",
+    "PLACE",
+    "Company",
+    "Epoch",
+    "Inputs",
+    "Place",
+    "Progress",
+    "Silent",
+    "TrainingSettings",
+    "company",
+    "filled",
+    "follow_launcher",
+    "joined",
+    "launch",
+    "launched",
+    "leave_lost",
+    "one_cycle",
+    "predict",
+    "pretrain",
+    "pretraining_targets",
+    "safe_children",
+    "train",
+    "tune",
+]

@@ -1,0 +1,187 @@
+"""Opening data by name: every row of a folder is read, by the split that it belongs to, or the folder is refused."""
+
+import json
+import socket
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from comodulation.data.labels import label_names
+from comodulation.data.opening import available_splits, find_splits, open_split
+from comodulation.errors import InputError
+from support.synthetic import encode, picture
+
+NAMES = ["cat.png", "a train.png", "test tubes.png", "boat.png"]
+
+
+def save(folder, names, kind="red"):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(kind, number, 8).save(folder / name)
+
+
+def metadata(folder, names, kind="csv", column="file_name"):
+    rows = [{column: name, "size": ("small", "large")[number % 2]} for number, name in enumerate(names)]
+    path = folder / f"metadata.{kind}"
+    if kind == "csv":
+        path.write_text(f"{column},size\n" + "".join(f"{row[column]},{row['size']}\n" for row in rows))
+    elif kind == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def parquet(path, count=4, **columns):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = [encode(picture("red", number, 8)) for number in range(count)]
+    columns = columns or {"bright": [number % 2 for number in range(count)]}
+    pq.write_table(pa.table({"image": images, **columns}), path)
+
+
+def sizes(folder):
+    return {name: len(opened()) for name, opened in find_splits(folder).items()}
+
+
+# ---- images with metadata ----
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_metadata_in_the_folders_of_the_splits(kind, tmp_path):
+    for split in ("train", "test"):
+        save(tmp_path / split, NAMES)
+        metadata(tmp_path / split, NAMES, kind)
+    assert sizes(tmp_path) == {"train": 4, "test": 4}
+    train = open_split(tmp_path, "train")
+    assert (train.image_column, train.label_columns) == ("image", ["size"])
+    assert train.column("size") == ["small", "large", "small", "large"]
+    assert train.image(3).size == (8, 8)
+
+
+def test_words_of_splits_in_names_of_images_lose_no_row(tmp_path):
+    save(tmp_path, NAMES)
+    metadata(tmp_path, NAMES)
+    assert sizes(tmp_path) == {"train": 4}
+
+
+def test_the_folders_that_metadata_names_are_splits(tmp_path):
+    names = ["train/a.png", "train/b.png", "test/a.png"]
+    save(tmp_path, names)
+    metadata(tmp_path, names)
+    assert sizes(tmp_path) == {"train": 2, "test": 1}
+
+
+def test_images_that_metadata_does_not_name_are_said(tmp_path):
+    save(tmp_path, NAMES)
+    metadata(tmp_path, NAMES[:3])
+    (note,) = open_split(tmp_path, "train").notes
+    assert "left out: 1 images" in note
+    assert "boat.png" in note
+
+
+def test_metadata_that_cannot_be_used(tmp_path):
+    save(tmp_path, ["train/a.png", "b.png"])
+    path = metadata(tmp_path, ["train/a.png", "b.png"])
+    with pytest.raises(InputError, match="1 of 2 rows are in no folder of a split"):
+        available_splits(tmp_path)
+    metadata(tmp_path, ["a.png"], column="name")
+    with pytest.raises(InputError, match="has no column 'file_name'"):
+        available_splits(tmp_path)
+    metadata(tmp_path, ["../secret.png"])
+    with pytest.raises(InputError, match=r"'\.\./secret\.png' is outside the folder"):
+        available_splits(tmp_path)
+    metadata(tmp_path, ["gone.png"])
+    with pytest.raises(InputError, match=r"none of the 1 images .* first 'gone\.png'"):
+        available_splits(tmp_path)
+    path.unlink()
+    metadata(tmp_path / "train", ["a.png"])
+    metadata(tmp_path, ["train/a.png"])
+    with pytest.raises(InputError, match="both describe the images of one folder"):
+        available_splits(tmp_path)
+
+
+# ---- tables ----
+
+
+def test_files_of_a_table_are_of_the_splits_that_they_say(tmp_path):
+    for name in ("train-00000-of-00002", "train-00001-of-00002", "val", "my_test"):
+        parquet(tmp_path / f"{name}.parquet")
+    assert sizes(tmp_path) == {"train": 8, "validation": 4, "test": 4}
+    parquet(tmp_path / "more.parquet")
+    with pytest.raises(InputError, match=r"more\.parquet does not say which split it is of"):
+        available_splits(tmp_path)
+
+
+def test_parts_of_splits_with_names_of_their_own(tmp_path):
+    """As the hub's repositories have them."""
+    for name in ("train", "extra"):
+        parquet(tmp_path / "data" / f"{name}-00000-of-00001.parquet")
+    assert sizes(tmp_path) == {"train": 4, "extra": 4}
+
+
+def test_folders_of_splits_of_tables(tmp_path):
+    for split in ("train", "test"):
+        parquet(tmp_path / split / "0.parquet")
+        parquet(tmp_path / split / "1.parquet")
+    assert sizes(tmp_path) == {"train": 8, "test": 8}
+
+
+def test_outputs_inside_the_data_are_no_data(tmp_path):
+    """A run and a cache that were written into the folder, and the page of a study."""
+    parquet(tmp_path / "data.parquet")
+    for name, files in {
+        "run": ("config.yaml", ".lock", "predictions.parquet"),
+        "runs/first": ("config.yaml", "adapter.safetensors", "predictions.parquet"),
+    }.items():
+        (tmp_path / name).mkdir(parents=True)
+        for file in files:
+            (tmp_path / name / file).write_text("")
+        pq.write_table(pa.table({"image": [0, 1], "task": ["a", "a"]}), tmp_path / name / "predictions.parquet")
+    assert sizes(tmp_path) == {"train": 4}
+
+
+def test_a_readme_is_not_followed(tmp_path, monkeypatch):
+    """`datasets` fetches the addresses that a README.md of a folder lists."""
+    parquet(tmp_path / "train.parquet")
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: http://127.0.0.1:9/x.parquet\n---\n"
+    )
+
+    def refuse(*arguments):
+        pytest.fail("an address was asked for")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    assert sizes(tmp_path) == {"train": 4}
+
+
+def test_a_table_in_the_folder_of_a_class_is_not_the_data(tmp_path):
+    for name in ("cat", "dog"):
+        save(tmp_path / name, [f"{number}.png" for number in range(10)])
+    parquet(tmp_path / "cat" / "features.parquet")
+    assert label_names(open_split(tmp_path, "train"), "label") == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("values", [[[0.5] * 320] * 4, [0.5, 1.5, 2.5, 3.5], [1, 2, 3, 4], [[[0.5, 1.0]] * 2] * 4])
+def test_numbers_are_no_images(values, tmp_path):
+    """An embedding would be a picture that is one pixel high."""
+    parquet(tmp_path / "train.parquet", embedding=values)
+    with pytest.raises(InputError, match=r"'embedding' .* does not hold images: it holds (List|float|int)"):
+        open_split(tmp_path, "train", image_column="embedding")
+
+
+def test_paths_are_relative_to_the_folder(tmp_path, monkeypatch):
+    for name, side in (("mine", 8), ("other", 12)):
+        (tmp_path / name / "img").mkdir(parents=True)
+        for number in range(4):
+            picture("red", number, side).save(tmp_path / name / "img" / f"{number}.png")
+    pq.write_table(
+        pa.table({"image": [f"img/{number}.png" for number in range(4)]}), tmp_path / "mine" / "train.parquet"
+    )
+    monkeypatch.chdir(tmp_path / "other")
+    split = open_split("../mine", "train")
+    assert split.image(0).size == (8, 8)
+    before = split.fingerprint
+    monkeypatch.chdir(tmp_path)
+    assert open_split("mine", "train").fingerprint == before
