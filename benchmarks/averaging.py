@@ -81,7 +81,7 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     study, results = open_study(arguments.study)
-    laboratory = Laboratory(read_material(study, cache_folder()))
+    laboratory = Laboratory(read_material(study.name, study.config, cache_folder()))
     for variant in ("residual", "base"):
         mine = [r for r in results if (r.cell.variant, r.cell.readout, r.name) == (variant, "open", "comodulation")]
         found = [measure(laboratory, arguments.study, result) for result in mine[: arguments.seeds]]

@@ -130,7 +130,7 @@ def test_metrics_of_any_kind(cases, run, photo, tmp_path):
     def check(value):
         (folder / "metrics.json").write_text(json.dumps(value))
         refused_or(lambda: json.dumps(Service(opened).describe()))
-        refused_or(lambda: model_card(opened).encode())
+        refused_or(lambda: model_card(opened.config, opened.family, opened.metrics).encode())
 
     hunt(cases, check, changed(read_json(folder / "metrics.json")))
 

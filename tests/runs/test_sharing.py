@@ -143,20 +143,18 @@ def test_names_cannot_break_the_card(run):
     family = type(opened.family)(opened.family.kind, odd, opened.family.outputs, opened.family.members)
 
     metrics = {"test": {"accuracy": 0.5, "tasks": {name: {"accuracy": float("nan")} for name in odd}}}
-    card = model_card(type("Odd", (Run,), {"metrics": metrics})(opened.folder, opened.config, family))
+    card = model_card(opened.config, family, metrics)
     rows = [line for line in card.splitlines() if line.startswith("| ")]
     assert len(rows) == 3 + len(odd)
     assert "<script>" not in card
     assert card.count("```") == 2
-    assert "Not stored" in model_card(type("Bare", (Run,), {"metrics": []})(opened.folder, opened.config, family))
+    assert "Not stored" in model_card(opened.config, family, [])
 
 
 def test_a_card_of_many_tasks_stays_short(run):
     opened = Run.open(run)
     tasks = {f"task {number}": {"accuracy": 0.5} for number in range(10_000)}
-    card = model_card(
-        type("Many", (Run,), {"metrics": {"test": {"tasks": tasks}}})(opened.folder, opened.config, opened.family)
-    )
+    card = model_card(opened.config, opened.family, {"test": {"tasks": tasks}})
     assert "and 9950 more tasks" in card
     assert len(card) < 10_000
 

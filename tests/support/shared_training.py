@@ -110,7 +110,19 @@ def tuned(
     )  # fmt: skip
     inputs = Inputs(adapted, Rows(kind), examples.image.unique(), processes=Processes.of(fabric))
     tell = Silent() if checkpoint is None else Keep(checkpoint)
-    history = tune(adapted, inputs, examples, examples, config, fabric, checkpoint, "tuned", tell)
+    history = tune(
+        adapted,
+        inputs,
+        examples,
+        examples,
+        config.tuning,
+        fabric,
+        checkpoint,
+        "tuned",
+        tell,
+        seed=config.seed,
+        balance=config.balance,
+    )
     losses = torch.tensor([[entry["loss"], entry["nll"], entry["ece"]] for entry in history], dtype=torch.float64)
     return {**adapted.adapter_tensors(), "losses": losses}
 
@@ -121,7 +133,9 @@ def pretrained(fabric: Any, family: TaskFamily, kind: torch.dtype = torch.float6
     parts = partition(torch.arange(IMAGES), torch.zeros(IMAGES), seed=0, validation_fraction=0.3)
     config = RunConfig(data="d", tasks=("p",), pretraining=TrainingSettings(epochs=3, batch_size=4, weight_decay=0.1))
     targets = pretraining_targets(family, columns(family))
-    history = pretrain(head, Rows(kind), targets, parts, config, fabric, None, "", Silent(), family)  # type: ignore[arg-type]
+    history = pretrain(
+        head, Rows(kind), targets, parts, config.pretraining, fabric, None, "", Silent(), family, seed=config.seed
+    )  # type: ignore[arg-type]
     losses = torch.tensor([[entry["loss"], entry["nll"]] for entry in history], dtype=torch.float64)
     return {**head.pretrained_tensors(), "losses": losses}
 

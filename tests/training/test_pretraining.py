@@ -109,7 +109,18 @@ def pretrained(checkpoint=None, stop_after=None, **options):
     )  # fmt: skip
     parts, targets = Partition(rows[:80], rows[80:], rows[:0], rows[:0]), torch.from_numpy(labels)
     fabric = Fabric(accelerator="cpu", devices=1)
-    history = pretrain(head, features, targets, parts, config, fabric, checkpoint, "made", Stopping(stop_after))
+    history = pretrain(
+        head,
+        features,
+        targets,
+        parts,
+        config.pretraining,
+        fabric,
+        checkpoint,
+        "made",
+        Stopping(stop_after),
+        seed=config.seed,
+    )
     return head.eval(), history, (features.rows(rows[80:]), targets[80:])
 
 

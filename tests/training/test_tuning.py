@@ -36,7 +36,19 @@ def test_images_with_all_labels_are_seen_once(missing):
     features = Features(rng.random((12, 4, 2, 2)).astype(np.float16), (), "test")
     inputs = Inputs(method, features, examples.image.unique())
     config = RunConfig(data="d", attributes=FAMILY.tasks, tuning=TrainingSettings(epochs=1))
-    tune(method, inputs, examples, examples, config, Fabric(accelerator="cpu", devices=1), None, "", Silent())
+    tune(
+        method,
+        inputs,
+        examples,
+        examples,
+        config.tuning,
+        Fabric(accelerator="cpu", devices=1),
+        None,
+        "",
+        Silent(),
+        seed=config.seed,
+        balance=config.balance,
+    )
     found = head.response
     head.observe([(inputs.rows(examples.image), examples.task)])
     torch.testing.assert_close(found.jacobian, head.response.jacobian)
@@ -84,7 +96,19 @@ def fitted_bias(balance, targets, readings):
         data="d", tasks=("size",), balance=balance,
         tuning=TrainingSettings(epochs=300, learning_rate=0.2, batch_size=len(targets)),
     )  # fmt: skip
-    history = tune(method, inputs, examples, examples, config, Fabric(accelerator="cpu", devices=1), None, "", Silent())
+    history = tune(
+        method,
+        inputs,
+        examples,
+        examples,
+        config.tuning,
+        Fabric(accelerator="cpu", devices=1),
+        None,
+        "",
+        Silent(),
+        seed=config.seed,
+        balance=config.balance,
+    )
     readings.append(history[-1]["nll"])
     return predict(method, inputs, examples).log_probabilities[0].exp(), class_weights(family, examples)[0]
 
@@ -125,7 +149,19 @@ def test_balance_finds_the_rare_class():
             data="d", attributes=("rare",), balance=balance,
             tuning=TrainingSettings(epochs=15, learning_rate=3e-3, batch_size=100),
         )  # fmt: skip
-        tune(method, inputs, examples, examples, config, Fabric(accelerator="cpu", devices=1), None, "", Silent())
+        tune(
+            method,
+            inputs,
+            examples,
+            examples,
+            config.tuning,
+            Fabric(accelerator="cpu", devices=1),
+            None,
+            "",
+            Silent(),
+            seed=config.seed,
+            balance=config.balance,
+        )
         found = predict(method, inputs, examples)
         said = found.log_probabilities.argmax(1).sum()
         results[balance] = int(said), balanced_accuracy(found.log_probabilities, found.target)

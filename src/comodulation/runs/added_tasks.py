@@ -181,7 +181,10 @@ def _learn(
     )  # fmt: skip
     tuning, validation = train.of_images(parts.tuning), train.of_images(parts.tuning_validation)
     inputs = Inputs(fresh, features[config.train_split], images)
-    history = tune(fresh, inputs, tuning, validation, config, fabric, checkpoint, identity, tell)
+    history = tune(
+        fresh, inputs, tuning, validation, config.tuning, fabric, checkpoint, identity, tell,
+        seed=config.seed, balance=config.balance,
+    )  # fmt: skip
     predictions = scaled(predict(fresh, inputs, validation), temperature)
     entry: dict[str, Any] = {
         "tasks": list(fresh.family.tasks),

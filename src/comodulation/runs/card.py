@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from ..data.features import WEIGHTS
 from ..evaluation import temperature_note
+from ..tasks import TaskFamily
+from .config import RunConfig
 from .folder import METRICS
-
-if TYPE_CHECKING:
-    from .run import Run
 from .shared_folder import BACKBONE, portable
 
 MAX_TASKS_SHOWN = 50
 
 
-def model_card(run: Run) -> str:
-    """A model card (README.md) from a run and its metrics: what it answers, how well, how to use it.
+def model_card(config: RunConfig, family: TaskFamily, metrics: Any) -> str:
+    """A model card (README.md) of a run: what it answers, how well (the content of metrics.json), how to use it.
 
     The licence is left to the user: the card says that none has been chosen.
     """
-    config, family, metrics = run.config, run.family, run.metrics
     split = "test" if isinstance(metrics, dict) and "test" in metrics else "validation"
     result = metrics.get(split) if isinstance(metrics, dict) else None
     header = yaml.safe_dump(

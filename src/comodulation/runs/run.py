@@ -23,6 +23,7 @@ from ..networks.methods import Method, extend_head, first_family, task_chunks
 from ..tasks import Examples, TaskFamily
 from ..tensors import WithoutValues, read_metadata
 from ..training import Inputs, Progress, Silent, predict
+from .card import model_card
 from .claiming import ADDED
 from .config import RunConfig, read_config
 from .dataset import open_splits, read_labels, without_labels
@@ -113,13 +114,20 @@ class Run:
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write what predicting needs, and a model card, to a new folder; see ``sharing.save_pretrained``."""
-        return save_pretrained(self, folder)
+        return save_pretrained(self.folder, self.config, self._card(), folder)
 
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, token: str | None = None, endpoint: str | None = None
     ) -> str:
         """Upload it with a model card to the Hugging Face hub; see ``sharing.push_to_hub``."""
-        return push_to_hub(self, repo_id, private=private, token=token, endpoint=endpoint)
+        return push_to_hub(
+            self.folder, self.config, self._card(), repo_id, private=private, token=token, endpoint=endpoint
+        )
+
+    def _card(self) -> str:
+        """The model card; the method is loaded first, so that what cannot be loaded is not handed on."""
+        _ = self.method
+        return model_card(self.config, self.family, self.metrics)
 
     @property
     def metrics(self) -> dict[str, Any]:

@@ -137,7 +137,19 @@ class Session:
         data = data or self.tuning_data()
         images = torch.cat([data.tuning.image, data.validation.image]).unique()
         inputs = self._inputs(method, data.features, images, key)
-        history = tune(method, inputs, data.tuning, data.validation, config, self.fabric, checkpoint, key, self.tell)
+        history = tune(
+            method,
+            inputs,
+            data.tuning,
+            data.validation,
+            config.tuning,
+            self.fabric,
+            checkpoint,
+            key,
+            self.tell,
+            seed=config.seed,
+            balance=config.balance,
+        )
         seconds = {
             "pretraining": round(trained - began, 2),
             "tuning": round(time.perf_counter() - trained, 2),
@@ -242,8 +254,9 @@ class Session:
                     (folder / CHECKPOINT).unlink(missing_ok=True)  # of a process that was killed before it could
                 return key, found
             history = pretrain(
-                head, self.train_features, pretraining_targets(self.family, data.columns), self.parts, config,
-                self.fabric, None if folder is None else folder / CHECKPOINT, key, self.tell, self.family,
+                head, self.train_features, pretraining_targets(self.family, data.columns), self.parts,
+                config.pretraining, self.fabric, None if folder is None else folder / CHECKPOINT, key, self.tell,
+                self.family, seed=config.seed,
             )  # fmt: skip
             if folder is not None:
                 write_tensors(folder / HEAD, head_tensors(head))

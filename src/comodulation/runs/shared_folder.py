@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..data.features import WEIGHTS
 from ..errors import InputError, brief
 from ..files import MAX_TENSORS
 from .config import MAX_CONFIG, RunConfig, read_config
 from .folder import ADAPTER, CONFIG, HEAD, METRICS
-
-if TYPE_CHECKING:
-    pass
-
 
 CARD, BACKBONE = "README.md", "backbone.safetensors"
 FILES = (CONFIG, HEAD, ADAPTER, METRICS)

@@ -12,25 +12,21 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..data import REACHING, hub_errors
 from ..errors import InputError, RunError, brief
 from ..files import writable, write_bytes
-from .card import model_card
-from .config import write_config
+from .config import RunConfig, write_config
 from .folder import ADAPTER, CONFIG, HEAD, METRICS
 from .shared_folder import BACKBONE, CARD, FILES, OPTIONAL, check_size, portable
 
-if TYPE_CHECKING:
-    from .run import Run
 
-
-def save_pretrained(run: Run, folder: str | Path) -> Path:
+def save_pretrained(source: Path, config: RunConfig, card: str, folder: str | Path) -> Path:
     """Write a run to a folder that holds everything needed to predict, and a model card.
 
     Args:
-        run: a finished run; it is loaded first, so that what cannot be loaded is not handed on.
+        source: folder of a finished run, which the caller has loaded: what cannot be loaded is not handed on.
+        config: of the run. card: its model card.
         folder: new or empty.
 
     Returns:
@@ -40,20 +36,19 @@ def save_pretrained(run: Run, folder: str | Path) -> Path:
         InputError: the run is damaged, or the folder is not empty. RunError: it cannot be written.
     """
     target = Path(folder)
-    config = portable(run.config)
-    _ = run.method
+    handed_on = portable(config)
     with writable(target):
         if found := sorted(path.name for path in target.iterdir()):
             raise InputError(f"{target} is not empty (it holds {brief(found[0])}); choose another folder")
         try:
             for name in (HEAD, ADAPTER, METRICS):
-                write_bytes(target / name, (run.folder / name).read_bytes())
-            if config.backbone.weights == BACKBONE:
-                shutil.copyfile(run.config.backbone.weights, target / BACKBONE)
+                write_bytes(target / name, (source / name).read_bytes())
+            if handed_on.backbone.weights == BACKBONE:
+                shutil.copyfile(config.backbone.weights, target / BACKBONE)
         except OSError as error:
-            raise RunError(f"cannot copy {run.folder} to {target}: {error.strerror or error}") from error
-        write_bytes(target / CARD, model_card(run).encode())
-        write_bytes(target / CONFIG, write_config(config).encode())
+            raise RunError(f"cannot copy {source} to {target}: {error.strerror or error}") from error
+        write_bytes(target / CARD, card.encode())
+        write_bytes(target / CONFIG, write_config(handed_on).encode())
     return target
 
 
@@ -90,7 +85,9 @@ def download(
 
 
 def push_to_hub(
-    run: Run,
+    source: Path,
+    config: RunConfig,
+    card: str,
     repo_id: str,
     *,
     private: bool | None = None,
@@ -101,7 +98,7 @@ def push_to_hub(
     """Upload a run with its model card, in one commit; the repository is made if it is not there.
 
     Args:
-        run: finished.
+        source, config, card: as in ``save_pretrained``.
         repo_id: "name" or "owner/name".
         private: of a repository that is made; None takes the owner's default.
         token: of the hub; None takes the one that is logged in.
@@ -119,7 +116,7 @@ def push_to_hub(
     from huggingface_hub import HfApi
 
     with tempfile.TemporaryDirectory() as place:
-        folder = save_pretrained(run, Path(place) / "run")
+        folder = save_pretrained(source, config, card, Path(place) / "run")
         with hub_errors(repo_id):
             api = HfApi(endpoint=endpoint, token=token)
             full_name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id

@@ -148,7 +148,7 @@ def fit_seed(seed: int, rates: dict[str, float] | None = None) -> dict[str, tupl
         head.load_state_dict(layers, strict=False)
         method = make_method(name, head, PARITY)
         inputs = Inputs(method, _features(train_scenes), rows)
-        tune(method, inputs, tuned, held, own, fabric, None, "", Silent())
+        tune(method, inputs, tuned, held, own.tuning, fabric, None, "", Silent(), seed=own.seed, balance=own.balance)
         predictions = predict(method, Inputs(method, _features(final_scenes), final.image), final)
         numbers = metrics(predictions.log_probabilities, predictions.target)
         results[name] = (method, {metric: numbers[metric] for metric in METRICS})
@@ -226,7 +226,18 @@ def _pretrain(head: ComodulatedHead, digits: Digits, config: RunConfig, fabric: 
     scenes = digit_scenes(digits, sum(counts), derived_seed(config.seed, "single digits"), distractor=False)
     pretraining, validation = torch.arange(sum(counts)).split(counts)
     parts = Partition(pretraining, validation, pretraining, validation)
-    pretrain(head, _features(scenes), scenes.examples.target, parts, config, fabric, None, "", Silent())
+    pretrain(
+        head,
+        _features(scenes),
+        scenes.examples.target,
+        parts,
+        config.pretraining,
+        fabric,
+        None,
+        "",
+        Silent(),
+        seed=config.seed,
+    )
 
 
 def _features(scenes: Scenes) -> Features:

@@ -17,9 +17,8 @@ from ..evaluation import METRICS, metrics
 from ..mathematics import derived_seed
 from ..networks import ComodulatedHead, taking
 from ..processes import ALONE, Processes, Share
-from ..runs import RunConfig
 from ..tasks import TaskFamily, task_logits
-from .loop import train
+from .loop import TrainingSettings, train
 from .progress import Progress
 
 EVALUATION_BATCH = 1024
@@ -76,15 +75,17 @@ def pretrain(
     features: Features,
     targets: Tensor,
     parts: Partition,
-    config: RunConfig,
+    settings: TrainingSettings,
     fabric: Any,
     checkpoint: Path | None,
     identity: str,
     tell: Progress,
     family: TaskFamily | None = None,
+    *,
+    seed: int,
 ) -> list[dict[str, float]]:
     """Train all layers of the head on the primary task, on the pretraining half; ``family`` as in ``Pretraining``."""
-    settings, device, processes = config.pretraining, fabric.device, Processes.of(fabric)
+    device, processes = fabric.device, Processes.of(fabric)
     head.standardize(*channel_moments(features, parts.pretraining, processes))
     head.to(device)
     module = Pretraining(head, family)
@@ -119,7 +120,7 @@ def pretrain(
         -(-len(parts.pretraining) // settings.batch_size),
         validate,
         settings,
-        seed=derived_seed(config.seed, "pretraining"),
+        seed=derived_seed(seed, "pretraining"),
         fabric=fabric,
         checkpoint=checkpoint,
         identity=identity,

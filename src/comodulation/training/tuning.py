@@ -14,10 +14,9 @@ from ..evaluation import METRICS, Predictions, metrics
 from ..mathematics import derived_seed
 from ..networks.methods import Method
 from ..processes import ALONE, Processes
-from ..runs import RunConfig
 from ..tasks import Examples, TaskFamily, first_rows
 from .inputs import EVALUATION_BATCH, Inputs, filled
-from .loop import train
+from .loop import TrainingSettings, train
 from .progress import Progress
 
 
@@ -26,19 +25,22 @@ def tune(
     inputs: Inputs,
     examples: Examples,
     validation: Examples,
-    config: RunConfig,
+    settings: TrainingSettings,
     fabric: Any,
     checkpoint: Path | None,
     identity: str,
     tell: Progress,
+    *,
+    seed: int,
+    balance: str = "none",
 ) -> list[dict[str, float]]:
     """Train what the method learns, on the family's half; [] for a method that learns nothing.
 
-    With ``config.balance`` `classes` the loss, and the validation NLL that chooses the epoch, are weighted by ``class_weights``.
+    With ``balance`` `classes` the loss, and the validation NLL that chooses the epoch, are weighted by ``class_weights``.
     Where ``fabric`` has several processes, all of them call this with the same arguments and end with the same method.
     """
     with method.head.among(Processes.of(fabric)):
-        return _tune(method, inputs, examples, validation, config, fabric, checkpoint, identity, tell)
+        return _tune(method, inputs, examples, validation, settings, fabric, checkpoint, identity, tell, seed, balance)
 
 
 def _tune(
@@ -46,14 +48,16 @@ def _tune(
     inputs: Inputs,
     examples: Examples,
     validation: Examples,
-    config: RunConfig,
+    settings: TrainingSettings,
     fabric: Any,
     checkpoint: Path | None,
     identity: str,
     tell: Progress,
+    seed: int,
+    balance: str,
 ) -> list[dict[str, float]]:
-    settings, device, processes = config.tuning, inputs.device, Processes.of(fabric)
-    weights = class_weights(method.family, examples) if config.balance == "classes" else None
+    device, processes = inputs.device, Processes.of(fabric)
+    weights = class_weights(method.family, examples) if balance == "classes" else None
 
     def seen() -> Iterable[tuple[Tensor, Tensor]]:
         for rows in own.split(EVALUATION_BATCH):
@@ -101,7 +105,7 @@ def _tune(
             steps_per_epoch,
             validate,
             settings,
-            seed=derived_seed(config.seed, "tuning"),
+            seed=derived_seed(seed, "tuning"),
             fabric=fabric,
             checkpoint=checkpoint,
             identity=identity,

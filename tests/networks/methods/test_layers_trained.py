@@ -182,7 +182,19 @@ def tuned(method, checkpoint=None, *, stop_after=None, epochs=6):
     )  # fmt: skip
     given = Inputs(method, Rows(features), images)
     fabric = Fabric(accelerator="cpu", devices=1)
-    history = tune(method, given, examples, validation, config, fabric, checkpoint, "made", Stopping(stop_after))
+    history = tune(
+        method,
+        given,
+        examples,
+        validation,
+        config.tuning,
+        fabric,
+        checkpoint,
+        "made",
+        Stopping(stop_after),
+        seed=config.seed,
+        balance=config.balance,
+    )
     return history, predict(method, given, validation).log_probabilities
 
 

@@ -16,7 +16,7 @@ from support.small_study import small_study
 @pytest.fixture(scope="module")
 def laboratory():
     small = small_study()
-    return Laboratory(read_material(small.study, small.cache))
+    return Laboratory(read_material(small.study.name, small.study.config, small.cache))
 
 
 def scores_of(variant, readout, label, seed=0):

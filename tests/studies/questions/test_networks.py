@@ -14,7 +14,6 @@ from comodulation.networks import Controller
 from comodulation.networks.methods import make_method
 from comodulation.runs import ControllerSettings, HeadSettings, make_config
 from comodulation.studies.cells import Cell, Laboratory, Row, classes_kept, read_material, study_config
-from comodulation.studies.paper import Study
 from comodulation.studies.questions.residual import influence, skip_shares
 from comodulation.tasks import TaskFamily
 from comodulation.tensors import copy_checked
@@ -233,7 +232,7 @@ def laboratory(data, cache):
         "cifar100", str(data), backbone=BackboneSettings("test_resnet", "random", 32), pretraining={"epochs": 2},
         head={"encoder_channels": 16, "decoder_channels": 16}, tuning={"epochs": 2, "batch_size": 16},
     )  # fmt: skip
-    return Laboratory(read_material(Study("cifar100", config, (0,)), cache))
+    return Laboratory(read_material("cifar100", config, cache))
 
 
 def cell(label, seed=0):

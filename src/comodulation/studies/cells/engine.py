@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import DivergedError, InputError, choose
+from ...errors import DivergedError, InputError
 from ...files import json_bytes, locked, read_json, remove_partials, writable, write_bytes, write_json
 from ...runs import deal_images
 from ...training import Progress, Silent
-from ..paper import Study
 from .folder import (
     LOCK,
     QUESTION,
@@ -117,7 +116,7 @@ def investigate(
         del laboratory, material
         budget = Budget(deadline, _seconds_known(out, [cell for stage in stages for cell in stage.cells]))
         for stage in stages:
-            arguments = (question.name, inquiry, str(out), str(cache), budget)
+            arguments = (question, inquiry, str(out), str(cache), budget)
             _search(question, inquiry, stage.name, stage.cells, out, arguments, devices, say)
             _train(question, inquiry, stage.name, stage.cells, out, arguments, devices, say)
     everything = [cell for stage in stages for cell in stage.cells]
@@ -141,7 +140,7 @@ def laboratory_of(question: Question, inquiry: Inquiry, cache: Path, tell: Progr
         laboratory = question.make_laboratory(inquiry, cache)
         laboratory.tell = tell or laboratory.tell
     else:
-        laboratory = Laboratory(read_material(Study("cifar100", inquiry.config, inquiry.seeds), cache), tell)
+        laboratory = Laboratory(read_material("cifar100", inquiry.config, cache), tell)
     config = inquiry.config
     if config.test_split not in laboratory.material.labelled:
         raise InputError(f"{config.data!r} has no split {config.test_split!r}, whose images a study is tested on")
@@ -240,12 +239,10 @@ def _train(
 
 
 def _worker(
-    name: str, inquiry: Inquiry, out: str, cache: str, budget: Budget
+    question: Question, inquiry: Inquiry, out: str, cache: str, budget: Budget
 ) -> Callable[[Any, Callable[[Any], None]], None]:
     """What a process does with a job: as much of it as the time allows."""
-    from ..questions import QUESTIONS
-
-    question, folder = QUESTIONS[choose(name, QUESTIONS, "question")], Path(out)
+    folder = Path(out)
     laboratory = laboratory_of(question, inquiry, Path(cache))
 
     def work(job: Any, send: Callable[[Any], None]) -> None:

@@ -25,7 +25,6 @@ from ...runs import (
     read_labels,
 )
 from ...tasks import TaskFamily
-from ..paper import Study
 
 
 @dataclass(frozen=True)
@@ -68,10 +67,9 @@ def study_config(name: str, data: str, **changes: Any) -> RunConfig:
     return make_config(values)
 
 
-def read_material(study: Study, cache: Path) -> Material:
+def read_material(study: str, config: RunConfig, cache: Path) -> Material:
     """Labels of a study's splits. Raises InputError for data that are not there or not what the study needs."""
-    config = study.config
-    if study.name == "celeba":
+    if study == "celeba":
         family = TaskFamily.from_attributes(CELEBA_ATTRIBUTES)
         splits = open_celeba(config.data)
         labelled = {}
@@ -83,7 +81,7 @@ def read_material(study: Study, cache: Path) -> Material:
     opened = {name: open_split(config.data, name, image_column=config.image_column) for name in names}
     if config.train_split not in opened:
         choose(config.train_split, names, f"split of {config.data}")
-    if study.name == "cifar100":
+    if study == "cifar100":
         family = read_family(config, opened[config.train_split])
         return Material(
             config, family, {name: read_labels(config, split, family) for name, split in opened.items()}, cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +89,7 @@ class Question:
         make_laboratory: what trains the cells, from the inquiry and the cache; None for the usual one.
         network: what is frozen, in words, where it is not the configuration's backbone.
         rates: where the learning rates are from that a row has without a search.
+        place: "module:NAME" of the question, where a process of the study finds it: its functions cannot be sent.
     """
 
     name: str
@@ -104,7 +106,16 @@ class Question:
     columns: tuple[str, ...] = ()
     make_laboratory: Callable[[Inquiry, Path], Laboratory] | None = None
     network: str = ""
+    place: str = ""
     rates: str = "Learning rates are those that another study's searches chose for attention and comodulation."
+
+    def __reduce__(self) -> tuple[Callable[[str], Question], tuple[str]]:
+        return _at, (self.place,)
+
+
+def _at(place: str) -> Question:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def stage(name: str, labels: Sequence[str], seeds: Sequence[int], variant: str = "residual") -> Stage:

@@ -139,7 +139,7 @@ def reproduce(
         claim(study, out)  # again: another process may have begun a study before the lock was ours
         for folder in (out, out / CELLS, out / SEARCH, out / FIGURES):
             remove_partials(folder)
-        material = read_material(study, cache)
+        material = read_material(study.name, study.config, cache)
         deal_images(study.config, material.family, material.labelled[study.config.train_split].examples)
         laboratory = Laboratory(material, tell)
         laboratory.backbone  # noqa: B018 (refused before anything is written)
@@ -319,12 +319,17 @@ def _illustrate(study: Study, out: Path, cache: Path, say: Callable[[str], None]
     if not (out / CELLS / f"{cell.key}.json").exists():
         return
     say("one network followed through")
-    illustrate(Laboratory(read_material(study, cache)), cell, settings_of(study, out, cell), out / ILLUSTRATION)
+    illustrate(
+        Laboratory(read_material(study.name, study.config, cache)),
+        cell,
+        settings_of(study, out, cell),
+        out / ILLUSTRATION,
+    )
 
 
 def _worker(study: Study, out: str, cache: str) -> Callable[[Any, Callable[[Any], None]], None]:
     """What a process of a study does with a job."""
-    laboratory = Laboratory(read_material(study, Path(cache)))
+    laboratory = Laboratory(read_material(study.name, study.config, Path(cache)))
     folder = Path(out)
 
     def work(job: Any, send: Callable[[Any], None]) -> None:

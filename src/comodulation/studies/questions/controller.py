@@ -311,6 +311,7 @@ def _text(results: Sequence[Result], names: Sequence[str], differences: Compared
 
 
 CONTROLLER = Question(
+    place=f"{__name__}:CONTROLLER",
     name="controller",
     title="Does the controller matter?",
     asks="How sensitive are accuracy and calibration to how a task becomes couplings?",

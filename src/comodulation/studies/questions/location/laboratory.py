@@ -26,7 +26,6 @@ from ....tasks import Examples
 from ....tensors import read_tensors, write_tensors
 from ....training import Progress, TrainingSettings, train
 from ...cells import Cell, Inquiry, Laboratory, Material, read_material
-from ...paper import Study
 from .network import LOCATIONS, WIDTHS, LocationNetwork, arranged, augmented, frozen, modulated
 
 VERSION = 1
@@ -269,7 +268,7 @@ def make_laboratory(inquiry: Inquiry, cache: Path) -> LocationLaboratory:
         family = read_family(config, splits["train"])
         material = Material(config, family, {n: read_labels(config, s, family) for n, s in splits.items()}, cache)
     else:
-        material = read_material(Study("cifar100", config, inquiry.seeds), cache)
+        material = read_material("cifar100", config, cache)
     return LocationLaboratory(material)
 
 

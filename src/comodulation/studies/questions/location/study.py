@@ -124,6 +124,7 @@ def label_quality(laboratory: LocationLaboratory, cell: Cell, net: Comodulated) 
 
 
 LOCATION = Question(
+    place=f"{__name__}:LOCATION",
     name="location",
     title="Where should a task act?",
     asks="At which stage should the encoder be, for tasks that name a category, a place or a moment, and what must a neuron be?",

@@ -87,6 +87,7 @@ def measure(laboratory: Laboratory, cell: Cell, settings: dict[str, Any], folder
 
 
 TRAINING = Question(
+    place=f"{__name__}:TRAINING",
     name="training",
     title="Does it pay to train under the modulator's noise?",
     asks="Where does stochastic training of the controller pay: by images a task, classes a task, depth of the decoder?",

@@ -68,6 +68,7 @@ def measure(laboratory: Laboratory, cell: Cell, settings: dict[str, Any], folder
 
 
 RESIDUAL = Question(
+    place=f"{__name__}:RESIDUAL",
     name="residual",
     title="What do residual connections do for comodulation?",
     asks="Which predicts the advantage: a skip's strength, place or flow, the couplings' influence, the gains' sparsity?",
