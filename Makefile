@@ -22,14 +22,11 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
-# Two processes with one thread each, half of the files each. The first one's output follows the second's.
+# A process a core with one thread each. The doctests of the package come with them.
 test: lint
-	mkdir -p build
-	export OMP_NUM_THREADS=1; \
-	$(BIN)/python -m pytest -o cache_dir=build/cache-first tests/test_[a-o]*.py src > build/test-first.log 2>&1 & first=$$!; \
-	$(BIN)/python -m pytest -o cache_dir=build/cache-second tests/test_[p-z]*.py; second=$$?; \
-	wait $$first; first=$$?; cat build/test-first.log; test $$first -eq 0 -a $$second -eq 0
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
@@ -60,10 +57,8 @@ audit: install
 
 # Branch coverage of the mathematics, of training and of the store, by their own tests. Fails below 90% in all.
 coverage: install
-	$(BIN)/python -m pytest --cov --cov-report= tests/test_modulation.py tests/test_noise.py tests/test_gains_*.py tests/test_response.py \
-	  tests/test_properties_*.py tests/test_statistics.py tests/test_analysis_*.py tests/test_calibration.py \
-	  tests/test_attach*.py tests/test_tangents.py tests/test_training.py tests/test_tuning.py tests/test_pretraining.py tests/test_processes.py \
-	  tests/test_resume.py tests/test_store.py tests/test_adapters_hostile.py
+	$(BIN)/python -m pytest --cov --cov-report= tests/mathematics tests/evaluation tests/training tests/networks/attached tests/test_processes.py \
+	  tests/runs/test_resume.py tests/test_files_and_tensors.py tests/networks/test_adapters_hostile.py
 	$(BIN)/coverage report --show-missing --fail-under=90
 
 # Mutants of the mathematics that no test notices; an hour or more. docs/testing.md judges them.

@@ -27,4 +27,4 @@ if __name__ == "__main__":
     print(f"import torch                          {torch_alone:.2f} s")
     print(f"import comodulation after it          {both - torch_alone:+.3f} s")
     print(f"... and decoder_gains, ComodulatedHead {function - torch_alone:+.3f} s")
-    print(f"comodulate --help                     {fastest(['-m', 'comodulation.app.cli.entry', '--help']):.2f} s")
+    print(f"comodulate --help                     {fastest(['-m', 'comodulation', '--help']):.2f} s")

@@ -357,7 +357,7 @@ def test_a_process_that_is_late_but_alive_is_waited_for():
 def command(data, out, cache, *options):
     words = [
         "-m",
-        "comodulation.app.cli.entry",
+        "comodulation",
         "fit",
         "--data",
         data,

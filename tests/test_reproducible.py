@@ -142,7 +142,7 @@ def words(data, place):
 
 def fit_on(threads, data, place):
     """A fit in a process of its own with a number of threads; not a copy of this one, whose threads it would not have."""
-    command = [sys.executable, "-m", "comodulation.app.cli.entry", *map(str, words(data, place))]
+    command = [sys.executable, "-m", "comodulation", *map(str, words(data, place))]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr

@@ -1,4 +1,8 @@
-"""Reading what may be anything: a file from elsewhere is a regular one, and of a size that is known, before it is read."""
+"""Files that may be anything, read within bounds, and files that are never half-written.
+
+A file from elsewhere is a regular one, and of a size that is known, before it is read. Every file is written beside its final name
+and moved there once it is whole, so that a reader finds the old file, the new one, or none. Nothing is unpickled.
+"""
 
 from __future__ import annotations
 

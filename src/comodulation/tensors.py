@@ -1,4 +1,7 @@
-"""Tensors by name: their identity, and copying them after everything about them has been checked."""
+"""Tensors by name: their identity, and safetensors files with a checksum.
+
+Both are read and copied after everything about them has been checked.
+"""
 
 from __future__ import annotations
 

@@ -277,7 +277,7 @@ def test_ctrl_c_in_a_real_process(data, tmp_path):
     command = [
         sys.executable,
         "-m",
-        "comodulation.app.cli.entry",
+        "comodulation",
         "fit",
         "--data",
         data,

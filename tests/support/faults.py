@@ -38,12 +38,12 @@ Launch = Callable[[Path, Sequence[object]], Running]  # (new folder for its stre
 
 
 class Started:
-    """``python -m comodulation.app.cli.entry`` in a process group of its own, on one thread unless told otherwise."""
+    """``python -m comodulation`` in a process group of its own, on one thread unless told otherwise."""
 
     def __init__(self, folder: Path, arguments: Sequence[object], threads: int = 1) -> None:
         folder.mkdir()
         self.streams = folder / "out", folder / "err"
-        words = [sys.executable, "-m", "comodulation.app.cli.entry", *map(str, arguments)]
+        words = [sys.executable, "-m", "comodulation", *map(str, arguments)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         with open(self.streams[0], "wb") as out, open(self.streams[1], "wb") as err:
             self.process = subprocess.Popen(words, stdout=out, stderr=err, env=environment, start_new_session=True)

@@ -1,6 +1,7 @@
-"""Dropout of a batch that several processes have between them: each draws the mask of all rows and takes its own.
+"""What the head's layers are made of beyond one convolution: dropout, batch normalisation, deeper layers.
 
-The masks are then those that one process draws from the same generator: they do not depend on the number of processes.
+Dropout of a batch that several processes have between them: each draws the mask of all rows and takes its own, so that the masks
+are those that one process draws from the same generator. Batch normalisation is linear once it is frozen.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def safe_children() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def launch(number: int, command: Sequence[str] | None = None) -> int:
+def launch(number: int, command: Sequence[str]) -> int:
     """Run a command as several processes on this machine until all have ended.
 
     The first has this process's streams. What another one writes is shown where it is the one that failed. Ctrl-C goes to the
@@ -105,14 +105,12 @@ def launch(number: int, command: Sequence[str] | None = None) -> int:
 
     Args:
         number: of processes.
-        command: program and arguments; by default the command line of this process.
+        command: program and arguments.
 
     Returns:
         0 where all have done their work; else the exit status of the one that failed, 1 where it was killed or interrupted.
     """
-    words = (
-        list(command) if command is not None else [sys.executable, "-m", "comodulation.app.cli.entry", *sys.argv[1:]]
-    )
+    words = list(command)
     end, held = os.pipe()
     shared = {
         "WORLD_SIZE": number, "LOCAL_WORLD_SIZE": number, "GROUP_RANK": 0, "MASTER_ADDR": "127.0.0.1",

@@ -284,7 +284,7 @@ def test_the_real_command_killed(devices, tmp_path):
     small, out = small_study(), tmp_path / "study"
     words = ["reproduce", "cifar100", "--data", small.data, "--out", out, "--cache", tmp_path / "cache", *SMALL, *SHORT]
     words += [*NARROW, "--devices", devices]
-    command = [sys.executable, "-m", "comodulation.app.cli.entry", *map(str, words)]
+    command = [sys.executable, "-m", "comodulation", *map(str, words)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while len(list((out / CELLS).glob("[!.]*.json"))) < 3 and process.poll() is None:
             time.sleep(0.005)

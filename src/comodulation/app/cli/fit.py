@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -107,7 +108,7 @@ def fit(
             expected = "at least 1" if devices < 1 else f"{place.local_number}, as many as were started on this machine"
             raise InputError(f"--devices {devices} is out of range, expected {expected}")
         if devices > 1 and place.number == 1:
-            raise typer.Exit(launch(devices))
+            raise typer.Exit(launch(devices, [sys.executable, "-m", "comodulation", *sys.argv[1:]]))
     follow_launcher()
     from ...data.features import BackboneSettings, cache_folder
     from ...errors import RunError, choose

@@ -162,7 +162,7 @@ def reproduce(
 def check_extras(study: Study) -> None:
     """Raise InputError for unknown methods and parts, and for an extra package that the study would miss later."""
     plan = study.plan()
-    needed = {"statsmodels": "studies"}
+    needed = {}
     if study.trials:
         needed["optuna"] = "studies"
     if plan.aggregation:
