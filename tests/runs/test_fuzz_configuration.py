@@ -10,7 +10,8 @@ import typer
 import yaml
 from hypothesis import strategies as st
 
-from comodulation.app.cli import entry as cli
+from comodulation.app.cli.commands import app
+from comodulation.app.cli.exits import run
 from comodulation.errors import InputError, brief, choose, one_line
 from comodulation.runs.config import MAX_CONFIG, RunConfig, make_config, read_config, write_config
 from support.mutations import ABSURD, bounded, changed, damaged, few_or_many, hunt, is_refusal, refused_or
@@ -100,7 +101,7 @@ def test_messages_are_one_line_of_bounded_length():
 
 def options_of(verb):
     """Names of a verb's options, and whether each takes a value."""
-    command = typer.main.get_command(cli.app).commands[verb]
+    command = typer.main.get_command(app).commands[verb]
     return [(name, not getattr(option, "is_flag", False)) for option in command.params for name in option.opts]
 
 
@@ -120,7 +121,7 @@ def refuse(*given, **options):
 
 
 @pytest.mark.parametrize("cases", [8, pytest.param(500, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("verb", sorted(typer.main.get_command(cli.app).commands))
+@pytest.mark.parametrize("verb", sorted(typer.main.get_command(app).commands))
 def test_any_command_line(verb, cases, tmp_path, monkeypatch):
     """Options in any number and order, with any values; of files that are not there, so that nothing starts to work."""
     monkeypatch.chdir(tmp_path)
@@ -155,7 +156,7 @@ def run(argv):
     """The command with streams that encode as a terminal's do: strictly on standard output."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", errors) for errors in ("strict", "backslashreplace"))
     with patch.object(sys, "argv", argv), patch.object(sys, "stdout", out), patch.object(sys, "stderr", err):
-        status = cli.run(cli.app)
+        status = run(app)
         out.flush()
         err.flush()
     return status, out.buffer.getvalue().decode(), err.buffer.getvalue().decode()

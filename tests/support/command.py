@@ -18,7 +18,8 @@ from unittest.mock import patch
 
 import torch
 
-from comodulation.app.cli import entry as cli
+from comodulation.app.cli.commands import app
+from comodulation.app.cli.exits import run
 
 # A network of 0.4 million parameters with random weights: enough to tell colours apart, quick to build and run.
 SMALL = ["--backbone", "test_resnet", "--weights", "random", "--image-size", "32", "--channels", "16"]
@@ -57,14 +58,14 @@ def comodulate(*arguments: str | Path | int | float) -> Outcome:
     out, err = io.StringIO(), io.StringIO()
     argv = ["comodulate", *(str(argument) for argument in arguments)]
     with patch.object(sys, "argv", argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = cli.run(cli.app)
+        status = run(app)
     return Outcome(status, out.getvalue(), err.getvalue())
 
 
 def comodulate_here(*arguments: object) -> int:
     """The command with this process's own streams, for a process of its own."""
     sys.argv = ["comodulate", *(str(argument) for argument in arguments)]
-    return cli.run(cli.app)
+    return run(app)
 
 
 def fit(data: Path, out: Path, cache: Path, *options: str | int | float, labels: list[str] | None = None) -> Outcome:
