@@ -2,6 +2,7 @@ from .binary import BINARY_METRICS, evaluate_binary, relative_improvement
 from .brier import BrierParts, brier_parts
 from .calibration import (
     apply_temperature,
+    fit_temperature,
     perfect_ece,
     reliability,
     scaled,
@@ -55,6 +56,7 @@ __all__ = [
     "evaluate_binary",
     "evaluate_predictions",
     "expected_calibration_error",
+    "fit_temperature",
     "fluctuation_covariance",
     "gain_sparsity",
     "holm",

@@ -25,9 +25,10 @@ from ..evaluation import evaluate_predictions, scaled
 from ..files import json_bytes, read_json, writable, write_bytes, write_json
 from ..mathematics import derived_seed
 from ..networks import save_adapter
-from ..networks.methods import Added, Method, add_tasks, begin_tasks
+from ..networks.methods import Added, Method, ReadoutMethod, add_tasks, begin_tasks
 from ..tasks import NO_YES, Examples, TaskFamily, first_rows
 from ..training import Inputs, Progress, Silent, predict, tune
+from ..training.readouts import fit_method
 from .claiming import ADDED, CHECKPOINT, Claim, claimed, finished, sources
 from .config import RunConfig, write_config
 from .dataset import Labelled, family_of_columns, open_splits, read_labels, without_labels
@@ -116,7 +117,16 @@ def grow_run(
         usable = {name: _readable(own.examples, features[name]) for name, own in labelled.items()}
         identity = hashlib.sha256(claim.content + json_bytes(made_from)).hexdigest()
         entry, predictions = _learn(
-            fresh, config, features, usable, fabric, out / CHECKPOINT, identity, tell, run.temperature
+            fresh,
+            config,
+            features,
+            usable,
+            fabric,
+            out / CHECKPOINT,
+            identity,
+            tell,
+            run.temperature,
+            getattr(run.backbone, "pooled_width", None),
         )
         entry["made_from"] = made_from
         entry["seconds"] = round(time.perf_counter() - began, 2)
@@ -168,6 +178,7 @@ def _learn(
     identity: str,
     tell: Progress,
     temperature: float | None,
+    pooled: int | None,
 ) -> tuple[dict[str, Any], Any]:
     """Fine-tune the new tasks; what metrics.json says of them, and predictions of the test split, or else validation.
 
@@ -180,13 +191,22 @@ def _learn(
         validation_fraction=config.validation_fraction, disjoint=False,
     )  # fmt: skip
     tuning, validation = train.of_images(parts.tuning), train.of_images(parts.tuning_validation)
-    inputs = Inputs(fresh, features[config.train_split], images)
-    history = tune(
-        fresh, inputs, tuning, validation, config.tuning, fabric, checkpoint, identity, tell,
-        seed=config.seed, balance=config.balance,
-    )  # fmt: skip
-    predictions = scaled(predict(fresh, inputs, validation), temperature)
+    history: list[dict[str, float]] = []
+    if isinstance(fresh, ReadoutMethod):
+        predictions, about = fit_method(
+            fresh, features[config.train_split], train, config.seed, tell,
+            pooled=pooled, quality=config.quality, calibrate=config.calibrate,
+        )  # fmt: skip
+    else:
+        about = {}
+        inputs = Inputs(fresh, features[config.train_split], images)
+        history = tune(
+            fresh, inputs, tuning, validation, config.tuning, fabric, checkpoint, identity, tell,
+            seed=config.seed, balance=config.balance,
+        )  # fmt: skip
+        predictions = scaled(predict(fresh, inputs, validation), temperature)
     entry: dict[str, Any] = {
+        **({"readouts": about} if about else {}),
         "tasks": list(fresh.family.tasks),
         "validation": evaluate_predictions(predictions, fresh.family.tasks),
     }

@@ -17,6 +17,7 @@ from ..networks import ACTIVATIONS
 from ..networks.methods import METHODS
 from ..tasks import READOUTS
 from ..training import TrainingSettings
+from ..training.readouts import QUALITIES
 
 MAX_SEED = 2**32 - 1
 MAX_CONFIG, MAX_DEPTH, MAX_EVENTS, MAX_SCALAR = 2**22, 32, 2**18, 2**13  # bytes, levels, parts, characters of one value
@@ -109,6 +110,8 @@ class RunConfig(BaseModel):
         split_seed: draws the halves; None takes the seed. A backbone that was itself trained on a primary half needs it.
         validation_fraction: share of each half that is kept for validation.
         disjoint_halves: pretraining and fine-tuning use disjoint halves of the training split.
+        quality: `fast`, `default` or `best`: how much a method of readouts tries; see ``training.readouts``.
+        calibrate: fit the temperature of the answers, and answer at it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -134,6 +137,8 @@ class RunConfig(BaseModel):
     skip_bad: bool = False
     validation_fraction: float = Field(0.1, gt=0, lt=0.5)
     disjoint_halves: bool = True
+    quality: str = "default"
+    calibrate: bool = True
     backbone: BackboneSettings = BackboneSettings()
     head: HeadSettings = HeadSettings()
     controller: ControllerSettings = ControllerSettings()
@@ -161,6 +166,7 @@ class RunConfig(BaseModel):
             choose(name, known, f"option of method {self.method!r};")
         choose(self.precision, PRECISIONS, "precision")
         choose(self.balance, BALANCES, "balance")
+        choose(self.quality, QUALITIES, "quality")
         if bool(self.attributes) + bool(self.group or self.label) + bool(self.labels or self.tasks) > 1:
             raise InputError(WHICH_TASKS)
         if (self.group or self.label) and not (self.group and self.label):

@@ -100,7 +100,8 @@ def _fit(
     found = summarize(family, train.examples, len(train.split))
     if family.kind != "classes":
         refuse_unlearnable(found, named=bool(names or shared.tasks or shared.attributes))
-    deal_images(shared, family, train.examples)
+    if not all(ALL_METHODS[config.method].without_layers for config in configs):
+        deal_images(shared, family, train.examples)
     backbone = Backbone(shared.backbone)
     with torch.device("meta"):
         head = build_head(shared, family, backbone.feature_shape[0])
@@ -144,7 +145,10 @@ def _fit(
                 seconds[f"features_{name}"] = round(time.perf_counter() - began, 2)
                 if features[name].bad_rows:
                     tell.message(f"skipped {len(features[name].bad_rows)} unreadable images of split {name!r}")
-            session = Session(shared, family, labelled, features, backbone.fingerprint(), cache, fabric, tell)
+            session = Session(
+                shared, family, labelled, features, backbone.fingerprint(), cache, fabric, tell,
+                getattr(backbone, "pooled_width", None),
+            )  # fmt: skip
             for config, folder in unfinished:
                 session.run(config, folder, dict(seconds), made_from)
         return [FitResult(folder, read_metrics(folder / METRICS)) for folder in folders] if first else []

@@ -12,24 +12,27 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..data import Partition
 from ..data.features import FeatureRows, Features
 from ..errors import InputError, RunError
 from ..evaluation import Predictions, evaluate_predictions, metrics, scaled, temperature_of
 from ..files import locked, read_json, remove_partials, write_bytes, write_json
 from ..mathematics import derived_seed
 from ..networks import ComodulatedHead, save_adapter
-from ..networks.methods import Method, make_method
+from ..networks.methods import METHODS, Method, NoLayers, ReadoutMethod, make_method
 from ..processes import Processes
 from ..tasks import Examples, TaskFamily
 from ..tensors import hash_tensors, read_tensors, write_tensors
 from ..training import Inputs, Progress, predict, pretrain, pretraining_targets, tune
+from ..training.readouts import fit_method
 from .claiming import CHECKPOINT
 from .config import RunConfig
 from .dataset import Labelled, deal_images
@@ -51,7 +54,10 @@ HISTORY = "history.json"
 
 @dataclass(frozen=True)
 class Adapted:
-    """A fine-tuned method: its validation predictions, the layers it started from (and their key), and how it came about."""
+    """A fine-tuned method: its validation predictions, the layers it started from (and their key), and how it came about.
+
+    Of a method of readouts, the validation predictions are those out of fold, and ``about`` says what was weighed.
+    """
 
     method: Method
     layers: str
@@ -60,6 +66,7 @@ class Adapted:
     pretraining: list[dict[str, float]]
     history: list[dict[str, float]]
     seconds: dict[str, float]
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,9 @@ class Session:
         cache: Path,
         fabric: Any,
         tell: Progress,
+        pooled: int | None = None,
     ) -> None:
+        self.pooled = pooled
         self.config, self.family, self.labelled, self.features = config, family, labelled, features
         self.backbone_fingerprint, self.cache, self.fabric, self.tell = backbone_fingerprint, cache, fabric, tell
         bad = {name: torch.tensor(features[name].bad_rows, dtype=torch.int64) for name in features}
@@ -97,13 +106,17 @@ class Session:
                 raise InputError(f"split {name!r} of {config.data!r} has no labelled image that can be read")
         self.train_examples = usable[config.train_split]
         self.test_examples = usable.get(config.test_split)
-        self.parts = deal_images(config, family, self.train_examples)
         self.processes = Processes.of(fabric)
         self._prepared: dict[tuple[str, ...], Tensor] = {}
 
     @property
     def train_features(self) -> Features:
         return self.features[self.config.train_split]
+
+    @cached_property
+    def parts(self) -> Partition:
+        """The images of each step, for methods with layers."""
+        return deal_images(self.config, self.family, self.train_examples)
 
     def tuning_data(self) -> TuningData:
         """The family's half of the training split."""
@@ -128,6 +141,8 @@ class Session:
         """
         head = build_head(config, self.family, self.train_features.shape[0]).to(self.fabric.device)
         began = time.perf_counter()
+        if METHODS[config.method].without_layers:
+            return self._read_out(config, head, data)
         key, pretraining = self._pretrained(head)
         trained = time.perf_counter()
         if training_seed is not None:  # not before: the layers belong to the seed of the configuration
@@ -156,6 +171,21 @@ class Session:
         }
         found = predict(method, inputs, data.validation, self.processes)
         return Adapted(method, key, found, pretrained, pretraining, history, seconds)
+
+    def _read_out(self, config: RunConfig, head: ComodulatedHead, data: TuningData | None) -> Adapted:
+        """Fit a method of readouts: all labelled images teach, unless told otherwise."""
+        began = time.perf_counter()
+        method = config_method(config, head, self.family)
+        assert isinstance(method, ReadoutMethod)
+        features, examples = (
+            (self.train_features, self.train_examples) if data is None else (data.features, data.tuning)
+        )
+        found, about = fit_method(
+            method, features, examples, config.seed, self.tell,
+            pooled=self.pooled, quality=config.quality, calibrate=config.calibrate,
+        )  # fmt: skip
+        seconds = {"pretraining": 0.0, "tuning": round(time.perf_counter() - began, 2)}
+        return Adapted(method.to(self.fabric.device), "", found, {}, [], [], seconds, about)
 
     def test(self, adapted: Adapted) -> Predictions | None:
         """Predictions on the test split, if there is one."""
@@ -205,7 +235,10 @@ class Session:
             "learnable_parameters": method.num_learnable(),
             "finished": datetime.date.today().isoformat(),
         }
-        temperature = temperature_of(adapted.validation)
+        if adapted.about:
+            result["readouts"] = adapted.about
+        own = config.calibrate and not method.without_layers  # readouts hold the temperatures of their tasks
+        temperature = temperature_of(adapted.validation) if own else None
         if temperature is not None:
             result.update(temperature=temperature, unscaled={})
         predictions = {"validation": adapted.validation, **({} if tested is None else {"test": tested})}
@@ -300,6 +333,8 @@ def build_head(config: RunConfig, family: TaskFamily, in_channels: int) -> Comod
     """The head a configuration describes, initialised from its seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(config.seed, "initialisation"))
+        if METHODS[config.method].without_layers:
+            return NoLayers(in_channels, family.num_outputs, family.num_tasks, seed=config.seed)
         return ComodulatedHead(
             in_channels,
             family.num_outputs,

@@ -54,10 +54,15 @@ def fit(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="base, class-mask, local-mask, task-bias, attention, decoder-gains, ia3, film, comodulation; or, training "
-            "the layers, hard-sharing, task-routing, maximum-roaming, fine-tuning, gradient-aggregation; repeat [comodulation]."
+            help="auto (probes and committees, weighed), linear, "
+            " committee, base, class-mask, local-mask, task-bias, attention, decoder-gains, ia3, film, comodulation; or, training "
+            "the layers, hard-sharing, task-routing, maximum-roaming, fine-tuning, gradient-aggregation; repeat [auto]."
         ),
     ] = None,
+    quality: Annotated[str, typer.Option(help="fast, default or best: how much auto tries.")] = "default",
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate/--no-calibrate", help="Fit a temperature, and answer at it.")
+    ] = True,
     task_bias: Annotated[bool, typer.Option("--task-bias", help="Learn a bias per task and output besides.")] = False,
     option: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE of the method's own options, such as sharing=0.8; repeat.")
@@ -119,7 +124,7 @@ def fit(
     from ...runs import fit as fit_runs
     from .console import ConsoleProgress
 
-    names = list(dict.fromkeys(method or ["comodulation"]))
+    names = list(dict.fromkeys(method or ["auto"]))
     for name in names:
         choose(name, METHODS, "method")
     given = dict(
@@ -132,7 +137,7 @@ def fit(
         labels=labels, tasks=tuple(task or ()), ignore=tuple(ignore or ()), balance=balance,
         train_split=train_split, test_split=test_split, seed=seed, precision=precision,
         **({} if readout is None else {"readout": readout}),
-        task_bias=task_bias, options=method_options(option or []),
+        quality=quality, calibrate=calibrate, task_bias=task_bias, options=method_options(option or []),
         skip_bad=skip_bad,
         backbone=BackboneSettings(backbone, weights, image_size, layer, feature_size),
         head=dict(

@@ -4,6 +4,7 @@ from .base import Method
 from .comodulation import Comodulation
 from .inspection import Inspection, answers, inspect
 from .learned_gains import gains_of
+from .readouts import NoLayers, ReadoutMethod, rows_of
 from .registry import METHODS, make_method
 from .task_pairs import all_tasks, task_chunks
 
@@ -14,6 +15,8 @@ __all__ = [
     "Comodulation",
     "Inspection",
     "Method",
+    "NoLayers",
+    "ReadoutMethod",
     "add_tasks",
     "all_tasks",
     "answers",
@@ -23,5 +26,6 @@ __all__ = [
     "gains_of",
     "inspect",
     "make_method",
+    "rows_of",
     "task_chunks",
 ]

@@ -23,6 +23,7 @@ from ...tasks import NO_YES, TaskFamily
 from ..controller import Controller
 from ..head import ComodulatedHead
 from .base import Method
+from .readouts import NoLayers, ReadoutMethod
 from .registry import make_method
 
 Added = Mapping[str, Sequence[str]] | Sequence[str]
@@ -76,6 +77,8 @@ def begin_tasks(method: Method, added: Added) -> Method:
     _check_growable(method)
     family = _family_of(method.family, added)
     joined_family(method.family, family)
+    if isinstance(method, ReadoutMethod):
+        return _readouts(method, family)
     head = _copy(method.head, family.num_tasks)
     if family.kind != "classes":
         with torch.random.fork_rng(devices=[]):
@@ -100,6 +103,8 @@ def add_tasks(method: Method, learned: Method) -> Method:
         InputError: ``learned`` does not stand on the layers and settings of ``method``, or has no stored gains.
     """
     _check_growable(method)
+    if isinstance(method, ReadoutMethod):
+        return _with_parts(method, learned)
     ours, theirs = method.adapter_identity(), learned.adapter_identity()
     for key in ("method", "residual", "modulation"):
         if differing := first_difference(theirs[key], ours[key], key):
@@ -222,6 +227,24 @@ def _check_growable(method: Method) -> None:
             f"tasks cannot be added: the controller's weights are shared by all tasks ({shared[0]}), and learning a new one "
             "would change the others; take a controller without hidden layers"
         )
+
+
+def _readouts(method: ReadoutMethod, family: TaskFamily) -> ReadoutMethod:
+    """A method of the same kind for other tasks: empty, or, for other groups of the same classes, with the same answers."""
+    head = NoLayers(method.head.feature_mean.numel(), family.num_outputs, family.num_tasks, seed=method.head.seed)
+    made = type(method)(head, family, method.readout)
+    if family.kind == "classes":
+        made.parts = method.parts
+    return made
+
+
+def _with_parts(method: ReadoutMethod, learned: Method) -> ReadoutMethod:
+    """A method with the parts of both; of groups of classes the outputs are shared, and there is nothing to join."""
+    assert isinstance(learned, ReadoutMethod)
+    grown = _readouts(method, joined_family(method.family, learned.family))
+    if method.family.kind != "classes":
+        grown.parts = nn.ModuleList([*method.parts, *learned.parts])
+    return grown.eval()
 
 
 def _make(method: Method, head: ComodulatedHead, family: TaskFamily) -> Method:

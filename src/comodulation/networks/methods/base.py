@@ -49,6 +49,7 @@ class Method(nn.Module, ABC):
     kinds: ClassVar[tuple[str, ...]] = ("classes", "binary", "columns")
     options: ClassVar[dict[str, object]] = {}  # the method's own, by name, with their defaults
     default_learning_rate: ClassVar[float] = 0.06
+    without_layers: ClassVar[bool] = False  # whether it answers from the features themselves
     one_process: ClassVar[str] = ""  # why it cannot be trained by several processes
 
     def __init__(

@@ -18,6 +18,7 @@ from .ia3 import IA3
 from .local_mask import LocalMask
 from .maximum_roaming import MaximumRoaming
 from .no_task import NoTask
+from .readouts import Auto, Committee, Linear
 from .task_bias import TaskBias
 from .task_routing import TaskRouting
 
@@ -38,6 +39,9 @@ METHODS: dict[str, type[Method]] = {
         IA3,
         FiLM,
         Comodulation,
+        Linear,
+        Committee,
+        Auto,
     )
 }
 

@@ -1,0 +1,5 @@
+from .bag import Bag
+from .members import Probe, Readouts
+from .questions import Questions
+
+__all__ = ["Bag", "Probe", "Questions", "Readouts"]

@@ -1,0 +1,139 @@
+"""What answers a table's questions: a probe and bags of small networks, weighted question by question, as sure as they may be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import InputError
+from .bag import Bag
+from .questions import Questions
+
+MAX_NUMBERS = 2**28  # in the tensors of one part; more is no readout of ours
+
+
+class Probe(nn.Module):
+    """Logistic regression: logits ``(1, B, C)`` of rows ``(B, V)``."""
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(outputs, width))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return (rows @ self.weight.T + self.bias)[None]
+
+
+class Readouts(nn.Module):
+    """Members that read parts of the same rows, and what each of their answers weighs.
+
+    Args:
+        questions: Q of them, with C outputs.
+        width: number V of features of a row.
+        members: each with the first feature that it reads and the one after the last.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    weights: Tensor
+    temperature: Tensor
+
+    def __init__(self, questions: Questions, width: int, members: Sequence[tuple[Probe | Bag, int, int]]) -> None:
+        super().__init__()
+        self.questions = questions
+        self.members = nn.ModuleList(member for member, _, _ in members)
+        self.places = [(start, stop) for _, start, stop in members]
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("deviation", torch.ones(width))
+        self.register_buffer("weights", torch.full((len(questions.sizes), len(members)), 1 / len(members)))
+        self.register_buffer("temperature", torch.ones(len(questions.sizes)))
+        self.requires_grad_(False)
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows ``(B, V)`` -> logits of every network of every member ``(M, B, C)``, and log weights of each ``(M, Q)``."""
+        standard = (rows - self.mean) / self.deviation
+        logits = [
+            member(standard[:, start:stop]) for member, (start, stop) in zip(self.members, self.places, strict=True)
+        ]
+        return torch.cat(logits), self.log_weights()
+
+    def log_weights(self) -> Tensor:
+        """Logs of what each network's answers weigh, ``(M, Q)``; the networks of a bag share its weight evenly."""
+        sizes = [len(member.first) if isinstance(member, Bag) else 1 for member in self.members]
+        return torch.cat([(self.weights[:, place] / size).log().expand(size, -1) for place, size in enumerate(sizes)])
+
+    def combine(self, logits: Tensor, weights: Tensor) -> Tensor:
+        """The members' answers as one: log of the weighted mean probability, at the temperature of its question.
+
+        Args:
+            logits: ``(M, B, C)``, -inf where an output is not among the answers.
+            weights: logs, ``(M, Q)``.
+
+        Returns:
+            Logits ``(B, C)``: of binary questions of yes, else normalised within each question.
+        """
+        owner = self.questions.question.to(logits.device)
+        shifted = weights[:, None, owner]
+        yes = torch.logsumexp(self.questions.log_softmax(logits) + shifted, 0)
+        temperature = self.temperature[owner]
+        if self.questions.binary:
+            no = torch.logsumexp(self.questions.log_softmax(-logits) + shifted, 0)
+            return (yes - no) / temperature
+        return self.questions.log_softmax(yes / temperature)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it by name; the shapes say what the members are."""
+        found = {name: getattr(self, name) for name in ("mean", "deviation", "weights", "temperature")}
+        for number, (member, place) in enumerate(zip(self.members, self.places, strict=True)):
+            found |= {f"{number}.{name}": value for name, value in member.state_dict().items()}
+            found[f"{number}.features"] = torch.tensor(place)
+        return found
+
+    @classmethod
+    def of_tensors(cls, tensors: dict[str, Tensor], sizes: Sequence[int]) -> Readouts:
+        """The inverse of ``tensors``.
+
+        Args:
+            tensors: by name. sizes: number of answers of the questions that are left, of which these are the first.
+
+        Raises:
+            InputError: tensors that are not those of readouts of such questions.
+        """
+        wrong = InputError("the adapter is damaged: its tensors are not those of readouts of these tasks")
+        mean, weights = tensors.get("mean"), tensors.get("weights")
+        if mean is None or weights is None or mean.ndim != 1 or weights.ndim != 2:
+            raise wrong
+        if sum(value.numel() for value in tensors.values()) > MAX_NUMBERS or not 0 < len(weights) <= len(sizes):
+            raise wrong
+        own = tuple(sizes[: len(weights)])
+        bias = tensors.get("0.bias")
+        binary = bias is not None and bias.ndim > 0 and bias.shape[-1] == len(own) and max(own) <= 2
+        questions = Questions((1,) * len(own), True) if binary else Questions(own)
+        members: list[tuple[Probe | Bag, int, int]] = []
+        while (place := tensors.get(f"{len(members)}.features")) is not None:
+            if tuple(place.shape) != (2,) or place.is_floating_point():
+                raise wrong
+            start, stop = place.tolist()
+            first, outputs = tensors.get(f"{len(members)}.first"), questions.num_outputs
+            if not 0 <= start < stop <= len(mean) or (first is not None and (first.ndim != 3 or 0 in first.shape)):
+                raise wrong
+            member: Probe | Bag
+            if first is None:
+                member = Probe(stop - start, outputs)
+            else:
+                member = Bag(first.shape[0], stop - start, first.shape[2], outputs)
+            members.append((member, start, stop))
+        if not members:
+            raise wrong
+        result = cls(questions, len(mean), members)
+        for name, value in (kept := result.tensors()).items():
+            given = tensors.get(name)
+            if len(kept) != len(tensors) or given is None or given.shape != value.shape:
+                raise wrong
+            if not bool(given.isfinite().all()):
+                raise wrong
+            if not name.endswith("features"):
+                value.copy_(given)
+        return result

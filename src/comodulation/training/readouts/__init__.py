@@ -1,0 +1,5 @@
+"""How readouts of frozen features learn: the probe, bags of small networks, how much each is worth, how sure they may be."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,162 @@
+"""Train a bag: one small network a fold, each on the rows of the other folds, all in the same operations.
+
+Every row has one network that never saw it. Its answers say when to stop, how much the bag is worth beside other members, and how
+sure it may be; no image is kept out of the bag for that. Source: Breiman, "Bagging predictors" (Machine Learning 24, 1996), with
+the folds of cross-validation in place of bootstrap samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...networks.readouts import Bag, Questions
+
+AVERAGED_STEPS = 100  # that the moving average of the weights goes back
+
+
+@dataclass(frozen=True)
+class BagSettings:
+    """How a bag is trained.
+
+    Attributes:
+        hidden: units of each network.
+        input_dropout, hidden_dropout: share of features and of hidden units that a step leaves out.
+        weight_decay: of AdamW. learning_rate: its highest, under one cycle.
+        passes: over the data; more where they are fewer than ``fewest_steps`` steps, fewer where more than ``most_steps``.
+    """
+
+    hidden: int = 256
+    input_dropout: float = 0.5
+    hidden_dropout: float = 0.5
+    weight_decay: float = 0.1
+    learning_rate: float = 1e-3
+    passes: int = 15
+    fewest_steps: int = 300
+    most_steps: int = 20_000
+    looks: int = 10
+
+    def batch_size(self, rows: int) -> int:
+        """Rows in a step: a twentieth of them, from 32 to 256."""
+        return min(256, max(32, rows // 20), rows)
+
+    def steps(self, rows: int) -> int:
+        """Steps for a training on so many rows."""
+        return min(self.most_steps, max(self.fewest_steps, self.passes * rows // self.batch_size(rows)))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A bag at its best, what it says of rows that its network has not seen ``(N, C)``, and how it came there."""
+
+    bag: Bag
+    unseen: Tensor
+    history: list[dict[str, float]]
+
+
+def train_bag(
+    rows: Tensor,
+    answers: Tensor,
+    questions: Questions,
+    fold: Tensor,
+    judge: Callable[[Tensor], float],
+    settings: BagSettings,
+    seed: int,
+) -> Trained:
+    """Train a bag of as many networks as there are folds.
+
+    Args:
+        rows: standardised features ``(N, V)``.
+        answers: int64 ``(N, Q)``, -1 where missing.
+        questions: Q of them, with C outputs.
+        fold: of each row, from 0, ``(N,)``.
+        judge: mean NLL of logits ``(N, C)``: of each row, those of the network that has not seen it.
+        settings: see there.
+        seed: of initial values, order and dropout.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    members, width = int(fold.max()) + 1, rows.shape[1]
+    bag = _initial(members, width, questions, settings, generator)
+    own = [(fold != member).nonzero()[:, 0] for member in range(members)]
+    fewest = min(map(len, own))
+    size, total = settings.batch_size(fewest), settings.steps(fewest)
+    weight = _weights(answers)
+    groups = [
+        {"params": [bag.first, bag.second], "weight_decay": settings.weight_decay},
+        {"params": [bag.first_bias, bag.bias], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total, pct_start=0.2)
+    average = {name: value.detach().clone() for name, value in bag.named_parameters()}
+    unseen = out_of_fold(bag, rows, fold)
+    best = (judge(unseen), {name: value.clone() for name, value in average.items()}, unseen)
+    history = [{"step": 0.0, "nll": best[0]}]
+    order = [_Order(part, generator) for part in own]
+    for step in range(1, total + 1):
+        chosen = torch.stack([one.next(size) for one in order])
+        logits = bag(
+            rows[chosen], input_dropout=settings.input_dropout, hidden_dropout=settings.hidden_dropout,
+            generator=generator,
+        )  # fmt: skip
+        ((questions.losses(logits, answers[chosen]) * weight).sum() / size).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        kept = 1 - 1 / min(AVERAGED_STEPS, 1 + step / 5)
+        with torch.no_grad():
+            for name, value in bag.named_parameters():
+                average[name].lerp_(value, 1 - kept)
+        if step % max(1, total // settings.looks) == 0 or step == total:
+            unseen = out_of_fold(bag, rows, fold, average)
+            nll = judge(unseen)
+            history.append({"step": float(step), "nll": nll})
+            if nll < best[0]:
+                best = (nll, {name: one.clone() for name, one in average.items()}, unseen)
+    bag.load_state_dict(best[1])
+    return Trained(bag.requires_grad_(False), best[2], history)
+
+
+class _Order:
+    """Rows in random order, again and again."""
+
+    def __init__(self, rows: Tensor, generator: torch.Generator) -> None:
+        self.rows, self.generator, self.left = rows, generator, rows[:0]
+
+    def next(self, number: int) -> Tensor:
+        while len(self.left) < number:
+            again = self.rows[torch.randperm(len(self.rows), generator=self.generator)]
+            self.left = torch.cat([self.left, again])
+        taken, self.left = self.left[:number], self.left[number:]
+        return taken
+
+
+def _initial(members: int, width: int, questions: Questions, settings: BagSettings, generator: torch.Generator) -> Bag:
+    bag = Bag(members, width, settings.hidden, questions.num_outputs)
+    with torch.no_grad():
+        for weight, fan in ((bag.first, width), (bag.second, settings.hidden)):
+            weight.uniform_(-1, 1, generator=generator).mul_(1 / math.sqrt(fan))
+    return bag
+
+
+def _weights(answers: Tensor) -> Tensor:
+    """Weight of each question's answers ``(Q,)``: rows for every answer that it has, so that each question weighs the same."""
+    counts = (answers >= 0).sum(0)
+    return len(answers) / counts.clamp(min=1)
+
+
+@torch.no_grad()
+def out_of_fold(bag: Bag, rows: Tensor, fold: Tensor, values: dict[str, Tensor] | None = None) -> Tensor:
+    """Logits ``(N, C)`` of each row by the network of its own fold, which has not seen it; with other parameters if given."""
+    kept = dict(bag.named_parameters()) if values is None else values
+    result = rows.new_empty(len(rows), kept["bias"].shape[-1])
+    for member in range(len(kept["first"])):
+        for part in (fold == member).nonzero()[:, 0].split(8192):
+            one = torch.func.functional_call(
+                bag, {name: value[member : member + 1] for name, value in kept.items()}, rows[part]
+            )
+            result[part] = one[0]
+    return result

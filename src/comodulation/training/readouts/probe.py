@@ -1,0 +1,164 @@
+"""Logistic regression on frozen features: the yardstick. All questions at once, each with an L2 of its own by cross-validation.
+
+For question q with n_q answers, and features x standardised over the training rows, it minimises
+
+    1/n_q sum_i -log p(y_iq | W_q x_i + b_q)  +  l_q/2 |W_q|^2
+
+which is scikit-learn's LogisticRegression with C = 1 / (l_q n_q). Two changes of coordinates leave the minimum where it is and make
+L-BFGS find it in some ten steps. First, rows are turned into the basis of their principal components, which drops the directions
+in which no row differs (n rows have at most n - 1 others). Second, coordinate j of output c is measured in units of
+1 / sqrt(h_c v_j + l_q): v_j is the variance of component j and h_c = pi_c (1 - pi_c), with pi_c the frequency of the output. That
+is the inverse square root of the Hessian's diagonal at the start, where the logits are those of the frequencies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...networks.readouts import Questions
+
+STRENGTHS = tuple(10.0 ** (power / 2) for power in range(2, -11, -1))  # of the L2 that are tried, from strong to weak
+SHARED_ANSWERS = 20.0  # what all questions together say of a strength counts as so many answers of each one
+STEPS = 200  # of L-BFGS, at most
+SEARCH_TOLERANCE = 1e-3  # of the gradient while strengths are compared
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Principal components of some rows.
+
+    Attributes:
+        mean, deviation: of each feature, ``(V,)``; deviation is 1 where a feature is constant.
+        directions: orthonormal, of standardised features, ``(V, R)``.
+        variance: along each of them, ``(R,)``, falling.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    directions: Tensor
+    variance: Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor) -> Basis:
+        """The basis of rows ``(N, V)``, computed in float64 from the smaller of the two matrices of products."""
+        deviation, mean = torch.std_mean(rows, 0, correction=0)
+        deviation = torch.where(deviation > 1e-6 * mean.abs().clamp(min=1e-6), deviation, 1.0)
+        standard = (rows - mean) / deviation
+        number, width = standard.shape
+        if number >= width:
+            values, vectors = torch.linalg.eigh((standard.T @ standard).double() / number)
+        else:
+            values, inner = torch.linalg.eigh((standard @ standard.T).double() / number)
+            values = values.clamp(min=0)
+            vectors = standard.T.double() @ inner / (number * values.clamp(min=1e-30)).sqrt()
+        kept = values > 1e-6 * values.max().clamp(min=1e-30)
+        values, vectors = values[kept].flip(0), vectors[:, kept].flip(1)
+        return cls(mean, deviation, vectors.to(rows.dtype), values.to(rows.dtype))
+
+    def turned(self, rows: Tensor) -> Tensor:
+        """Rows ``(N, V)`` in the basis, ``(N, R)``."""
+        return ((rows - self.mean) / self.deviation) @ self.directions
+
+    def weights(self, turned: Tensor) -> Tensor:
+        """Weights ``(R, C)`` of turned rows as weights of standardised ones, ``(C, V)``."""
+        return (self.directions @ turned).T
+
+
+def logistic_regression(
+    rows: Tensor,
+    answers: Tensor,
+    questions: Questions,
+    strength: Tensor,
+    variance: Tensor,
+    begin: tuple[Tensor, Tensor] | None = None,
+    *,
+    tolerance: float = 1e-5,
+) -> tuple[Tensor, Tensor]:
+    """Weights ``(R, C)`` and biases ``(C,)`` of the minimum that the head of this file defines.
+
+    Args:
+        rows: turned, ``(N, R)``.
+        answers: int64 ``(N, Q)``, -1 where missing.
+        questions: Q of them, with C outputs.
+        strength: l of each question, positive, ``(Q,)``.
+        variance: of each coordinate, ``(R,)``.
+        begin: weights and biases near the minimum, where some are known.
+        tolerance: largest component of the gradient, in the coordinates above, at which it ends.
+    """
+    frequency, counts = _frequencies(answers, questions, rows.dtype)
+    share = (1 / counts.clamp(min=1)).to(rows.dtype)
+    per_output = strength.to(rows.dtype)[questions.question]
+    h = (frequency * (1 - frequency)).clamp(min=1e-4)
+    scale = (h * variance[:, None] + per_output).rsqrt()
+    start = torch.logit(frequency.clamp(1e-4, 1 - 1e-4)) if questions.binary else frequency.clamp(min=1e-6).log()
+    unit = h.rsqrt()
+    moved = torch.zeros(rows.shape[1], questions.num_outputs, dtype=rows.dtype) if begin is None else begin[0] / scale
+    shift = torch.zeros_like(start) if begin is None else (begin[1] - start) / unit
+    moved.requires_grad_()
+    shift.requires_grad_()
+    solver = torch.optim.LBFGS(
+        [moved, shift], max_iter=STEPS, history_size=10, tolerance_grad=tolerance, tolerance_change=1e-9,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip
+
+    def objective() -> Tensor:
+        solver.zero_grad()
+        weights = scale * moved
+        losses = questions.losses(rows @ weights + (start + unit * shift), answers)
+        value = (losses.sum(0) * share).sum() + (weights.square().sum(0) * per_output).sum() / 2
+        value.backward()
+        return value
+
+    solver.step(objective)
+    return (scale * moved).detach(), (start + unit * shift).detach()
+
+
+def _frequencies(answers: Tensor, questions: Questions, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Frequency of each output among the answers to its question ``(C,)``, and number of answers of each question ``(Q,)``."""
+    known = answers >= 0
+    counts = known.sum(0)
+    if questions.binary:
+        hits = (answers == 1).sum(0)
+    else:
+        hits = torch.bincount((answers + questions.first)[known], minlength=questions.num_outputs)
+    return (hits / counts.clamp(min=1)[questions.question]).to(dtype), counts
+
+
+def choose_strength(
+    rows: Tensor, answers: Tensor, questions: Questions, variance: Tensor, folds: Sequence[tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """The strength of L2 with the lowest mean NLL on held-out rows, for each question.
+
+    A question with few answers says little: what all questions say together counts as ``SHARED_ANSWERS`` further ones.
+    Strengths are tried from strong to weak, until no question has improved twice in succession.
+
+    Args:
+        rows, answers, questions, variance: as in ``logistic_regression``.
+        folds: of rows to fit on and rows to judge on.
+
+    Returns:
+        Strengths ``(Q,)``, and the held-out mean NLL of each of those tried ``(S, Q)``.
+    """
+    found: list[Tensor] = []
+    judged = torch.stack([(answers[held] >= 0).sum(0) for _, held in folds]).sum(0)
+    answered = judged > 0
+    begin: list[tuple[Tensor, Tensor] | None] = [None] * len(folds)
+    for strength in STRENGTHS:
+        total = torch.zeros(len(questions.sizes), dtype=torch.float64)
+        level = torch.full((len(questions.sizes),), strength)
+        for number, (fitted, held) in enumerate(folds):
+            weights, bias = begin[number] = logistic_regression(
+                rows[fitted], answers[fitted], questions, level, variance, begin[number], tolerance=SEARCH_TOLERANCE
+            )
+            losses = questions.losses(rows[held] @ weights + bias, answers[held])
+            total += losses.clamp(max=20).double().sum(0)
+        together = (total[answered] / judged[answered]).mean() if bool(answered.any()) else torch.tensor(0.0)
+        found.append((total + SHARED_ANSWERS * together) / (judged + SHARED_ANSWERS))
+        if len(found) > 2 and bool((torch.stack(found[-2:]) > torch.stack(found[:-2]).amin(0)).all()):
+            break
+    table = torch.stack(found)
+    return torch.tensor(STRENGTHS)[table.argmin(0)], table

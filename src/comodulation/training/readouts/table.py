@@ -1,0 +1,209 @@
+"""Fit readouts to a table of labels: every row teaches, and every row is judged by networks that have not seen it.
+
+The rows are dealt to E folds. The probe is fitted on all of them, its strength of L2 chosen on the folds; a bag has a network a
+fold. The weights of the members and the temperatures are fitted to the answers that were given out of fold. Nothing is
+kept out for validation, and nothing that was fitted to an answer judges it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...evaluation import fit_temperature
+from ...mathematics import derived_seed
+from ...networks.readouts import Bag, Probe, Questions, Readouts
+from .bagging import BagSettings, train_bag
+from .mixing import mixture_weights
+from .probe import Basis, choose_strength, logistic_regression
+
+FOLDS = 5
+SEARCHED_ROWS = 10_000  # with more, strengths of L2 are compared on one fold
+PROBE_NUMBERS = 2**28  # in the rows that a probe is fitted on; with more, it is fitted on some of them
+JUDGED_NUMBERS = 2**26  # in the answers out of fold that are kept of a member
+WIDE = 10_000  # rows from which networks of a bag have twice the hidden units
+MOST_TEMPERATURES = 1000  # with more questions, one temperature for all
+CERTAIN = -20.0  # the lowest log-probability that counts
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A member that may answer: its kind, `probe` or `bag`, and the features that it reads."""
+
+    kind: str
+    name: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Readouts, and what is known of them without a test.
+
+    Attributes:
+        readouts: fitted.
+        judged: rows that were judged out of fold, sorted, ``(J,)``.
+        logits: of the judged rows, out of fold, mixed and at their temperature, ``(J, C)``.
+        nll: mean NLL out of fold of each candidate, and of the mixture, by name.
+        weights: mean weight of each candidate, by name.
+        history: of the bags' training, by name.
+    """
+
+    readouts: Readouts
+    judged: Tensor
+    logits: Tensor
+    nll: dict[str, float]
+    weights: dict[str, float]
+    strengths: dict[str, list[float]]
+    history: dict[str, list[dict[str, float]]]
+
+
+def deal_folds(answers: Tensor, number: int, seed: int) -> Tensor:
+    """Fold of each row, ``(N,)``: even in size, and in the answers to the first question that has any.
+
+    Args:
+        answers: int64 ``(N, Q)``, -1 where missing. number: of folds, at most N. seed: of the deal.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(answers), generator=generator)
+    fullest = int((answers >= 0).sum(0).argmax())
+    order = order[answers[order, fullest].argsort(stable=True)]
+    fold = torch.empty(len(answers), dtype=torch.int64)
+    fold[order] = torch.arange(len(answers)) % number
+    return fold
+
+
+def fit_readouts(
+    rows: Tensor,
+    answers: Tensor,
+    questions: Questions,
+    candidates: Sequence[Candidate],
+    allowed: Tensor | None,
+    seed: int,
+    tell: Callable[[str], Any] = lambda message: None,
+    *,
+    calibrate: bool = True,
+    settings: BagSettings | None = None,
+) -> Fitted:
+    """Fit all candidates, and weigh them.
+
+    Args:
+        rows: features ``(N, V)``.
+        answers: int64 ``(N, Q)``, -1 where missing.
+        questions: Q of them, with C outputs.
+        candidates: what may answer.
+        allowed: outputs that are among the answers to each row, bool ``(N, C)``; None: all.
+        seed: of folds, initial values, order and dropout.
+        tell: is told what happens, in one line each.
+        calibrate: whether temperatures are fitted; without, they are 1.
+        settings: of the bags; None chooses by the number of rows.
+    """
+    number = min(FOLDS, len(rows))
+    fold = deal_folds(answers, number, derived_seed(seed, "folds"))
+    generator = torch.Generator().manual_seed(derived_seed(seed, "judged"))
+    judged = torch.randperm(len(rows), generator=generator)[: max(1, JUDGED_NUMBERS // questions.num_outputs)].sort()[0]
+    settings = settings or BagSettings(hidden=256 if len(rows) < WIDE else 512)
+    mean, deviation = _moments(rows)
+    members: list[tuple[Probe | Bag, int, int]] = []
+    unseen: list[Tensor] = []
+    names, strengths, history = [], {}, {}
+
+    def judge(logits: Tensor) -> float:
+        return float(_truth(_limited(logits, allowed), answers, questions)[0].mean().neg())
+
+    for candidate in candidates:
+        columns = slice(candidate.start, candidate.stop)
+        if candidate.kind == "probe":
+            probe, logits, strength = _fit_probe(rows[:, columns], answers, questions, fold, seed)
+            members.append((probe, candidate.start, candidate.stop))
+            strengths[candidate.name] = strength.tolist()[:20]
+        else:
+            standard = (rows[:, columns] - mean[columns]) / deviation[columns]
+            trained = train_bag(standard, answers, questions, fold, judge, settings, derived_seed(seed, candidate.name))
+            members.append((trained.bag, candidate.start, candidate.stop))
+            logits, history[candidate.name] = trained.unseen, trained.history
+        names.append(candidate.name)
+        unseen.append(_limited(logits, allowed)[judged])
+        tell(f"{candidate.name}: NLL {judge(logits):.3f} out of fold")
+    readouts = Readouts(questions, rows.shape[1], members)
+    readouts.mean.copy_(mean)
+    readouts.deviation.copy_(deviation)
+    own = answers[judged]
+    found = [_truth(logits, own, questions) for logits in unseen]
+    truth, question = torch.stack([one[0] for one in found]).clamp(min=CERTAIN), found[0][1]
+    readouts.weights.copy_(mixture_weights(truth, question, len(questions.sizes)))
+    stacked, weights = torch.stack(unseen), readouts.weights.T.log()
+    if calibrate:
+        _calibrate(readouts, readouts.combine(stacked, weights), own)
+    mixed = readouts.combine(stacked, weights)
+    nll = {name: float(-one.mean()) for name, one in zip(names, truth, strict=True)}
+    nll["together"] = float(-_truth(mixed, own, questions)[0].clamp(min=CERTAIN).mean())
+    shares = dict(zip(names, readouts.weights.mean(0).tolist(), strict=True))
+    return Fitted(readouts, judged, mixed, nll, shares, strengths, history)
+
+
+def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    deviation, mean = torch.std_mean(rows, 0, correction=0)
+    return mean, torch.where(deviation > 1e-6 * mean.abs().clamp(min=1e-6), deviation, 1.0)
+
+
+def _limited(logits: Tensor, allowed: Tensor | None) -> Tensor:
+    return logits if allowed is None else logits.masked_fill(~allowed, -torch.inf)
+
+
+def _truth(logits: Tensor, answers: Tensor, questions: Questions) -> tuple[Tensor, Tensor]:
+    """Log-probability of each answer that is known ``(P,)``, and its question ``(P,)``."""
+    known = answers >= 0
+    return -questions.losses(logits, answers)[known], known.nonzero()[:, 1]
+
+
+def _fit_probe(
+    rows: Tensor, answers: Tensor, questions: Questions, fold: Tensor, seed: int
+) -> tuple[Probe, Tensor, Tensor]:
+    """The probe on all rows, the logits of each row by a probe that has not seen it ``(N, C)``, and the strengths of L2."""
+    generator = torch.Generator().manual_seed(derived_seed(seed, "probe"))
+    most = max(1, PROBE_NUMBERS // rows.shape[1])
+    taken = torch.randperm(len(rows), generator=generator)[:most] if len(rows) > most else torch.arange(len(rows))
+    basis = Basis.of(rows[taken])
+    turned, known, part = basis.turned(rows[taken]), answers[taken], fold[taken]
+    parts = range(int(fold.max()) + 1)
+    folds = [((part != one).nonzero()[:, 0], (part == one).nonzero()[:, 0]) for one in parts]
+    searched = folds if len(taken) <= SEARCHED_ROWS else folds[:1]
+    strength, _ = choose_strength(turned, known, questions, basis.variance, searched)
+    logits = rows.new_empty(len(rows), questions.num_outputs)
+    begin = None
+    for one, (fitted, _) in zip(parts, folds, strict=True):
+        begin = logistic_regression(turned[fitted], known[fitted], questions, strength, basis.variance, begin)
+        for held in (fold == one).nonzero()[:, 0].split(8192):
+            logits[held] = basis.turned(rows[held]) @ begin[0] + begin[1]
+    weights, bias = logistic_regression(turned, known, questions, strength, basis.variance, begin)
+    probe = Probe(rows.shape[1], questions.num_outputs)
+    with torch.no_grad():
+        probe.weight.copy_(basis.weights(weights))
+        probe.bias.copy_(bias)
+    return probe, logits, strength
+
+
+def _calibrate(readouts: Readouts, logits: Tensor, answers: Tensor) -> None:
+    """Fit the temperatures to answers that were given out of fold; 1 where they cannot tell."""
+    questions = readouts.questions
+    known = answers >= 0
+    if len(questions.sizes) > MOST_TEMPERATURES:
+        return
+    for number, size in enumerate(questions.sizes):
+        rows, first = known[:, number], int(questions.first[number])
+        own = logits[rows][:, first : first + size]
+        if questions.binary:
+            own = torch.cat([torch.zeros_like(own), own], 1)
+        target = answers[rows, number]
+        possible = own.gather(1, target[:, None])[:, 0].isfinite()
+        try:
+            value = fit_temperature(own[possible].log_softmax(1), target[possible])
+        except ValueError:
+            continue
+        readouts.temperature[number] = value if math.isfinite(value) else 1.0
