@@ -50,7 +50,7 @@ class ReadoutMethod(Method):
         if task_bias:
             raise InputError(f"method {self.name!r} has a bias for each output already; leave --task-bias out")
         super().__init__(head, family, readout)
-        self.parts = nn.ModuleList()
+        self.parts: Any = nn.ModuleList()
 
     def encoded(self, inputs: Tensor) -> Tensor:
         """Features ``(B, C, H, W)`` -> logits of all tasks ``(B, N)``; for classes, those of each network ``(B, M C)``."""

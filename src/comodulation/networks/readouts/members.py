@@ -39,6 +39,7 @@ class Readouts(nn.Module):
     deviation: Tensor
     weights: Tensor
     temperature: Tensor
+    owner: Tensor  # question of each output
 
     def __init__(self, questions: Questions, width: int, members: Sequence[tuple[Probe | Bag, int, int]]) -> None:
         super().__init__()
@@ -49,6 +50,7 @@ class Readouts(nn.Module):
         self.register_buffer("deviation", torch.ones(width))
         self.register_buffer("weights", torch.full((len(questions.sizes), len(members)), 1 / len(members)))
         self.register_buffer("temperature", torch.ones(len(questions.sizes)))
+        self.register_buffer("owner", questions.question, persistent=False)
         self.requires_grad_(False)
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,10 +76,9 @@ class Readouts(nn.Module):
         Returns:
             Logits ``(B, C)``: of binary questions of yes, else normalised within each question.
         """
-        owner = self.questions.question.to(logits.device)
-        shifted = weights[:, None, owner]
+        shifted = weights[:, None, self.owner]
         yes = torch.logsumexp(self.questions.log_softmax(logits) + shifted, 0)
-        temperature = self.temperature[owner]
+        temperature = self.temperature[self.owner]
         if self.questions.binary:
             no = torch.logsumexp(self.questions.log_softmax(-logits) + shifted, 0)
             return (yes - no) / temperature
