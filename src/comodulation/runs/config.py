@@ -23,6 +23,7 @@ MAX_SEED = 2**32 - 1
 MAX_CONFIG, MAX_DEPTH, MAX_EVENTS, MAX_SCALAR = 2**22, 32, 2**18, 2**13  # bytes, levels, parts, characters of one value
 # Both make plain values only; libyaml's takes a tenth of the time.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+PROTOCOLS = ("claims", "table")
 BALANCES = ("none", "classes")
 WHICH_TASKS = (
     "give either --group and --label (classes within groups) or --attribute (binary tasks), or label columns by --labels "
@@ -110,6 +111,8 @@ class RunConfig(BaseModel):
         split_seed: draws the halves; None takes the seed. A backbone that was itself trained on a primary half needs it.
         validation_fraction: share of each half that is kept for validation.
         disjoint_halves: pretraining and fine-tuning use disjoint halves of the training split.
+        protocol: `claims`: layers and tasks are learned from disjoint halves, as the paper's claims need it; `table`: every
+            image teaches everything, which methods with layers cannot. None takes `table` for methods that can, else `claims`.
         quality: `fast`, `default` or `best`: how much a method of readouts tries; see ``training.readouts``.
         calibrate: fit the temperature of the answers, and answer at it.
     """
@@ -137,6 +140,7 @@ class RunConfig(BaseModel):
     skip_bad: bool = False
     validation_fraction: float = Field(0.1, gt=0, lt=0.5)
     disjoint_halves: bool = True
+    protocol: str | None = None
     quality: str = "default"
     calibrate: bool = True
     backbone: BackboneSettings = BackboneSettings()
@@ -167,6 +171,13 @@ class RunConfig(BaseModel):
         choose(self.precision, PRECISIONS, "precision")
         choose(self.balance, BALANCES, "balance")
         choose(self.quality, QUALITIES, "quality")
+        if self.protocol is not None:
+            choose(self.protocol, PROTOCOLS, "protocol")
+            if self.protocol == "table" and not METHODS[self.method].without_layers:
+                raise InputError(
+                    f"protocol 'table' is not for method {self.method!r}: its controller must learn from images that its layers "
+                    "have not seen; leave --protocol out, or take --method auto"
+                )
         if bool(self.attributes) + bool(self.group or self.label) + bool(self.labels or self.tasks) > 1:
             raise InputError(WHICH_TASKS)
         if (self.group or self.label) and not (self.group and self.label):

@@ -173,13 +173,14 @@ class Session:
         return Adapted(method, key, found, pretrained, pretraining, history, seconds)
 
     def _read_out(self, config: RunConfig, head: ComodulatedHead, data: TuningData | None) -> Adapted:
-        """Fit a method of readouts: all labelled images teach, unless told otherwise."""
+        """Fit a method of readouts to all labelled images, or, in protocol `claims`, to those of the family's half."""
         began = time.perf_counter()
         method = config_method(config, head, self.family)
         assert isinstance(method, ReadoutMethod)
-        features, examples = (
-            (self.train_features, self.train_examples) if data is None else (data.features, data.tuning)
-        )
+        features: FeatureRows = self.train_features if data is None else data.features
+        examples = self.train_examples if data is None else data.tuning
+        if data is None and config.protocol == "claims":  # the images that other methods learn the tasks from
+            examples = examples.of_images(torch.cat([self.parts.tuning, self.parts.tuning_validation]))
         found, about = fit_method(
             method, features, examples, config.seed, self.tell,
             pooled=self.pooled, quality=config.quality, calibrate=config.calibrate,

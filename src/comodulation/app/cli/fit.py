@@ -59,6 +59,13 @@ def fit(
             "the layers, hard-sharing, task-routing, maximum-roaming, fine-tuning, gradient-aggregation; repeat [auto]."
         ),
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="table: every image teaches everything; claims: layers and tasks learn from disjoint halves [table where the "
+            "method can]."
+        ),
+    ] = None,
     quality: Annotated[str, typer.Option(help="fast, default or best: how much auto tries.")] = "default",
     calibrate: Annotated[
         bool, typer.Option("--calibrate/--no-calibrate", help="Fit a temperature, and answer at it.")
@@ -137,6 +144,7 @@ def fit(
         labels=labels, tasks=tuple(task or ()), ignore=tuple(ignore or ()), balance=balance,
         train_split=train_split, test_split=test_split, seed=seed, precision=precision,
         **({} if readout is None else {"readout": readout}),
+        protocol=protocol,
         quality=quality, calibrate=calibrate, task_bias=task_bias, options=method_options(option or []),
         skip_bad=skip_bad,
         backbone=BackboneSettings(backbone, weights, image_size, layer, feature_size),

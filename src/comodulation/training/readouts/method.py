@@ -56,19 +56,19 @@ def fit_method(
         tell.message(f"readouts are fitted to {len(kept):,} of {len(images):,} images, drawn at random")
         images = images[kept].sort()[0]
         examples = examples.of_images(images)
-    rows = torch.empty(len(images), row)
-    for part in torch.arange(len(images)).split(READ_ROWS):
-        rows[part] = rows_of(features.rows(images[part]).float())
-    questions = Questions.of(method.family)
-    answers = questions.answers(method.family, examples, images)
-    allowed = None
-    if method.family.kind == "classes":
-        place = torch.searchsorted(images, examples.image)
-        groups = torch.zeros(len(images), dtype=torch.int64)
-        groups[place] = examples.task
-        allowed = method.family.member_mask(groups)
+    questions, allowed, unit = Questions.of(method.family), None, images
+    if method.family.kind == "classes":  # one question, whose answers depend on the group: a row is a pair
+        unit, answers = examples.image, examples.target[:, None]
+        allowed = method.family.member_mask(examples.task)
+    else:
+        answers = questions.answers(method.family, examples, images)
+    rows = torch.empty(len(unit), row)
+    for part in torch.arange(len(unit)).split(READ_ROWS):
+        rows[part] = rows_of(features.rows(unit[part]).float())
     candidates = _candidates(method, narrow, row, quality)
-    fitted = fit_readouts(rows, answers, questions, candidates, allowed, seed, tell.message, calibrate=calibrate)
+    fitted = fit_readouts(
+        rows, answers, questions, candidates, allowed, seed, tell.message, unit=unit, calibrate=calibrate
+    )
     if not len(method.parts):
         method.parts = nn.ModuleList([fitted.readouts])
     method.eval()
@@ -79,7 +79,13 @@ def fit_method(
         "l2": fitted.strengths,
         "committees": fitted.history,
     }
-    return _predictions(method, examples, images[fitted.judged], fitted.logits), about
+    if allowed is not None:
+        pairs, own = examples.take(fitted.judged), fitted.logits
+    else:
+        judged = images[fitted.judged]
+        pairs = examples.of_images(judged)
+        own = fitted.logits[torch.searchsorted(judged, pairs.image)]
+    return _predictions(method, pairs, own), about
 
 
 def _candidates(method: ReadoutMethod, narrow: int, row: int, quality: str) -> list[Candidate]:
@@ -106,15 +112,9 @@ def _choice(nll: dict[str, float], weights: dict[str, float]) -> str:
     return f"takes the weighted mean of {shares}: NLL {nll['together']:.3f} out of fold, the best alone ({best}) {single[best]:.3f}"
 
 
-def _predictions(method: ReadoutMethod, examples: Examples, judged: Tensor, logits: Tensor) -> Predictions:
-    """Answers out of fold to the pairs of the images that were judged; at most ``MOST_PAIRS`` of them."""
-    pairs = examples.of_images(judged)
+def _predictions(method: ReadoutMethod, pairs: Examples, logits: Tensor) -> Predictions:
+    """Answers out of fold to pairs, from the logits ``(P, C)`` of their rows; at most ``MOST_PAIRS`` of them."""
     most = max(1, min(MOST_PAIRS, 2**26 // max(2, method.family.num_outputs)))
-    pairs = pairs.take(torch.arange(len(pairs))[:most])
-    own = logits[torch.searchsorted(judged, pairs.image)]
-    return Predictions(
-        pairs.image,
-        pairs.task,
-        pairs.target,
-        task_logits(method.family, own, pairs.task, "restricted").log_softmax(-1),
-    )
+    kept = pairs.take(torch.arange(len(pairs))[:most])
+    logs = task_logits(method.family, logits[:most], kept.task, "restricted").log_softmax(-1)
+    return Predictions(kept.image, kept.task, kept.target, logs)

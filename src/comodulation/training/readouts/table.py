@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,12 +64,16 @@ class Fitted:
     history: dict[str, list[dict[str, float]]]
 
 
-def deal_folds(answers: Tensor, number: int, seed: int) -> Tensor:
+def deal_folds(answers: Tensor, number: int, seed: int, unit: Tensor | None = None) -> Tensor:
     """Fold of each row, ``(N,)``: even in size, and in the answers to the first question that has any.
 
     Args:
         answers: int64 ``(N, Q)``, -1 where missing. number: of folds, at most N. seed: of the deal.
+        unit: what each row belongs to, ``(N,)``: rows of one unit stay together; None: each row alone.
     """
+    if unit is not None:
+        first, place = np.unique(unit.numpy(), return_index=True, return_inverse=True)[1:]
+        return deal_folds(answers[torch.from_numpy(first)], number, seed)[torch.from_numpy(place)]
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(answers), generator=generator)
     fullest = int((answers >= 0).sum(0).argmax())
@@ -87,6 +92,7 @@ def fit_readouts(
     seed: int,
     tell: Callable[[str], Any] = lambda message: None,
     *,
+    unit: Tensor | None = None,
     calibrate: bool = True,
     settings: BagSettings | None = None,
 ) -> Fitted:
@@ -100,11 +106,12 @@ def fit_readouts(
         allowed: outputs that are among the answers to each row, bool ``(N, C)``; None: all.
         seed: of folds, initial values, order and dropout.
         tell: is told what happens, in one line each.
+        unit: what each row belongs to, ``(N,)``; see ``deal_folds``.
         calibrate: whether temperatures are fitted; without, they are 1.
         settings: of the bags; None chooses by the number of rows.
     """
-    number = min(FOLDS, len(rows))
-    fold = deal_folds(answers, number, derived_seed(seed, "folds"))
+    number = min(FOLDS, len(rows) if unit is None else len(unit.unique()))
+    fold = deal_folds(answers, number, derived_seed(seed, "folds"), unit)
     generator = torch.Generator().manual_seed(derived_seed(seed, "judged"))
     judged = torch.randperm(len(rows), generator=generator)[: max(1, JUDGED_NUMBERS // questions.num_outputs)].sort()[0]
     settings = settings or BagSettings(hidden=256 if len(rows) < WIDE else 512)
