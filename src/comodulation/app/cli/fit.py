@@ -17,6 +17,10 @@ EXAMPLE = (
 )
 
 
+# None is the size that ``resolved_size`` finds.
+DEFAULT_IMAGE_SIZE: int | None = 128
+
+
 def fit(
     data: Annotated[
         str,
@@ -64,7 +68,13 @@ def fit(
     ] = None,
     backbone: Annotated[str, typer.Option(help="timm model name, or efficientnet-lite0.")] = "efficientnet-lite0",
     weights: Annotated[str, typer.Option(help="pretrained, random, or a safetensors file.")] = "pretrained",
-    image_size: Annotated[int, typer.Option(help="Side of the backbone's input, pixels.")] = 128,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the backbone's input, pixels [where no default is shown: the backbone's own, but 128 for images less "
+            "than half as large]."
+        ),
+    ] = DEFAULT_IMAGE_SIZE,
     layer: Annotated[int, typer.Option(help="Feature stage of the backbone (-1: last).")] = -1,
     feature_size: Annotated[int, typer.Option(help="Side of the stored feature map (0: as it is).")] = 2,
     precision: Annotated[str, typer.Option(help="Backbone arithmetic: float32 or bfloat16.")] = "float32",
