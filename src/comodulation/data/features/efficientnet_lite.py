@@ -7,6 +7,8 @@ of timm's `tf_efficientnet_lite0`, and so are all features, bit for bit.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,6 +19,7 @@ STAGES = (
     (3, 1, 6, 320, 1),
 )  # fmt: skip
 FEATURES = (0, 1, 2, 4, 6)  # the stages before each halving of the map, and the last
+INPUT_SIZE = 224  # pixels a side, in training
 PREPROCESSING = {
     "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "crop_pct": 0.875, "crop_mode": "center", "interpolation": "bicubic",
 }  # fmt: skip
@@ -94,20 +97,29 @@ class EfficientNet(nn.Module):
             self.conv_head, self.bn2 = _Convolution(320, 1280, 1), _norm(1280)
             self.classifier = nn.Linear(1280, 1000)
         # For timm's functions.
-        self.pretrained_cfg = {"input_size": (3, 224, 224), "classifier": "classifier", **PREPROCESSING}
+        self.pretrained_cfg = {"input_size": (3, INPUT_SIZE, INPUT_SIZE), "classifier": "classifier", **PREPROCESSING}
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of ImageNet's classes, ``(B, 1000)``, which features do not need."""
-        x = self.forward_intermediates(x, indices=[-1], intermediates_only=True)[0]
-        return self.classifier(F.relu6(self.bn2(self.conv_head(x))).mean((-2, -1)))
+        last, _ = self.forward_intermediates(x, indices=[-1], intermediates_only=False)
+        return self.forward_head(last)
 
-    def forward_intermediates(self, x: Tensor, *, indices: list[int], intermediates_only: bool) -> list[Tensor]:
-        """Feature maps by their places in ``FEATURES``, which may count from the end; as timm's method of this name."""
-        assert intermediates_only
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """The last map ``(B, 1280, s, s)`` -> what the classifier reads ``(B, 1280)``, or its logits ``(B, 1000)``."""
+        x = x.mean((-2, -1))
+        return x if pre_logits else self.classifier(x)
+
+    def forward_intermediates(self, x: Tensor, *, indices: list[int], intermediates_only: bool) -> Any:
+        """Feature maps by their places in ``FEATURES``, which may count from the end; as timm's method of this name.
+
+        Returns:
+            The maps; unless they are all that is asked for, the last map of all ``(B, 1280, s, s)`` and the maps.
+        """
         wanted = [FEATURES[place] for place in indices]
         found = {}
         x = F.relu6(self.bn1(self.conv_stem(x)), inplace=True)
         for place, stage in enumerate(self.blocks):
             x = stage(x)
             found[place] = x
-        return [found[place] for place in sorted(wanted)]
+        maps = [found[place] for place in sorted(wanted)]
+        return maps if intermediates_only else (F.relu6(self.bn2(self.conv_head(x))), maps)

@@ -263,7 +263,7 @@ def _fill(
 
 def _load(backbone: Backbone, split: Split, start: int, stop: int, skip_bad: bool) -> Batch:
     """Decode some rows: uint8 ``(n, 3, S, S)``, in memory pixel by pixel, and the rows that are bad."""
-    size = backbone.settings.image_size
+    size = backbone.image_size
     # Laid out as Pillow and the backbone have them: nothing is transposed on the way.
     images = torch.zeros(stop - start, size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
     bad = []

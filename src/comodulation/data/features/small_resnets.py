@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+SIDE = 32  # pixels of the images
 # Blocks and channels of the four stages.
 SMALL_RESNETS = {
     "resnet18-cifar": ((2, 2, 2, 2), (64, 128, 256, 512)),
@@ -27,7 +28,7 @@ def small_resnet(name: str, num_classes: int = 100) -> Any:
     model.maxpool = nn.Identity()
     mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
     model.pretrained_cfg = {
-        "input_size": (3, 32, 32), "mean": mean, "std": std, "crop_pct": 1.0, "interpolation": "bicubic",
+        "input_size": (3, SIDE, SIDE), "mean": mean, "std": std, "crop_pct": 1.0, "interpolation": "bicubic",
         "classifier": "fc",
     }  # fmt: skip
     return model
