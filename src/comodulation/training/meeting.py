@@ -36,7 +36,7 @@ _LEFT = "left"
 def code_in_use() -> dict[str, str]:
     """What must be the same code in all processes: the sources of this package by their hash, and the libraries that compute."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(path.read_bytes())
     return {"comodulation": digest.hexdigest()[:16], **{name: version(name) for name in ("torch", "timm", "numpy")}}
 

@@ -14,18 +14,18 @@ def page() -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<link rel="icon" href="data:,">\n<title>comodulation</title>\n'
-        f"<style>{_style()}</style>\n</head>\n<body>\n{asset('serving_page.html')}"
-        f"<script>{asset('serving_page.js')}</script>\n</body>\n</html>\n"
+        f"<style>{_style()}</style>\n</head>\n<body>\n{asset('app/server/page.html')}"
+        f"<script>{asset('app/server/page.js')}</script>\n</body>\n</html>\n"
     )
 
 
 def page_policy() -> str:
     """The Content-Security-Policy it is served with: its own script and style by their hashes, and the server's own API."""
     return (
-        f"default-src 'none'; script-src {source_hash(asset('serving_page.js'))}; style-src {source_hash(_style())}; "
+        f"default-src 'none'; script-src {source_hash(asset('app/server/page.js'))}; style-src {source_hash(_style())}; "
         "img-src blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
 
 def _style() -> str:
-    return styled(asset("serving_page.css"))
+    return styled(asset("app/server/page.css"))
