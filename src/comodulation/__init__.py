@@ -74,9 +74,16 @@ class _Moved(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         """Of `python -m comodulation.cli`."""
-        return compile(
-            "import sys\nfrom comodulation.app.cli import main\nsys.argv[0] = 'comodulate'\nmain()", fullname, "exec"
-        )
+        return _command_line.__code__
+
+
+def _command_line() -> None:
+    import sys  # what is run has other globals than this file
+
+    from comodulation.app.cli import main
+
+    sys.argv[0] = "comodulate"
+    main()
 
 
 sys.meta_path.append(_Moved())
