@@ -2,7 +2,7 @@
 
 Sixty rounds, the last five with processes of their own, in about half an hour on a busy machine, with a table of what fell where:
 
-    python -m pytest tests/test_faults.py -m slow -s
+    python -m pytest tests/runs/test_faults.py -m slow -s
 """
 
 import itertools
@@ -19,9 +19,8 @@ from safetensors.torch import save_file
 
 from comodulation.data.features import extraction as features
 from comodulation.errors import InputError
-from comodulation.files import torn
+from comodulation.files import json_bytes, torn, write_json
 from comodulation.runs import fitting
-from comodulation.runs import folder as store
 from comodulation.studies.cells import study_config
 from comodulation.studies.paper import CELLS, Study, claim
 from comodulation.tensors import read_tensors, write_tensors
@@ -271,7 +270,7 @@ def test_a_study_killed_at_its_first_file(data, tmp_path):
     study, other = (
         Study("cifar100", study_config("cifar100", str(data)), seeds=(0, 1), trials=trials) for trials in (2, 3)
     )
-    whole = store.json_bytes(study.to_json())
+    whole = json_bytes(study.to_json())
     (tmp_path / ".study.json.123.partial").write_bytes(whole[:9])
     claim(study, tmp_path)
     for left in (b"", whole[:100], whole[:100] + bytes(50), whole):
@@ -297,15 +296,15 @@ def test_a_study_begun_before_a_field_existed_goes_on(data, tmp_path):
         for name in names:
             del written["config"][section][name]
     del written["config"]["balance"]
-    store.write_json(tmp_path / "study.json", written)
+    write_json(tmp_path / "study.json", written)
     claim(study, tmp_path)
     for change, named in (({"depth": 2}, "config.head.depth"), ({"hidden": 3}, "config.head.hidden")):
         head = {**written["config"]["head"], **change}
-        store.write_json(tmp_path / "study.json", {**written, "config": {**written["config"], "head": head}})
+        write_json(tmp_path / "study.json", {**written, "config": {**written["config"], "head": head}})
         with pytest.raises(InputError, match=f"another {named}"):
             claim(study, tmp_path)
     for broken in (None, [], {"head": 3}, {**written["config"], "colour": 1}):
-        store.write_json(tmp_path / "study.json", {**written, "config": broken})
+        write_json(tmp_path / "study.json", {**written, "config": broken})
         with pytest.raises(InputError, match="another config"):
             claim(study, tmp_path)
 
@@ -365,15 +364,16 @@ def test_readers_while_a_run_is_resumed(data, run, cache, no_figures, tmp_path):
             time.sleep(0.4)
             _real(source, target)
 
-        store.os.replace = replace
+        os.replace = replace
         return comodulate_here(
             "fit", "--data", data, "--out", out, "--cache", cache, *GROUPED, *SMALL, *EPOCHS_OF_RUN, "--resume"
         )
 
     process = Process(tmp_path / "process", slowly)
     refused = answered = 0
-    ends = time.monotonic() + 1800
-    while not answered and time.monotonic() < ends:
+    ended = None
+    while not answered and ended is None:
+        ended = process.ended()
         for answer, expected in zip(ask(out), final, strict=True):
             if answer.status == 2:
                 assert answer.line == f"error: the run in {out} is not finished; continue it with fit --resume"
@@ -382,6 +382,8 @@ def test_readers_while_a_run_is_resumed(data, run, cache, no_figures, tmp_path):
                 assert answer.status == 0, answer.err
                 assert answer.json | {"run": ""} == expected | {"run": ""}
                 answered += 1
-    assert process.wait(1800).code == 0
+    ended = ended or process.wait(1800)
+    assert ended.code == 0, ended.err
+    assert answered > 0
     assert refused > 0
     assert [answer.json | {"run": ""} for answer in ask(out)] == [expected | {"run": ""} for expected in final]

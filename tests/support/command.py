@@ -105,13 +105,19 @@ class Process:
                 sys.stdout.flush()
                 os._exit(code)
 
+    def ended(self) -> Ended | None:
+        """How it ended, told once; None while it runs."""
+        done, status = os.waitpid(self.number, os.WNOHANG)
+        if not done:
+            return None
+        return Ended(os.waitstatus_to_exitcode(status), *(path.read_text() for path in self.streams))
+
     def wait(self, seconds: float = 120) -> Ended:
         """Wait for the end; a process that does not come to one is killed, and fails the test."""
         ends = time.monotonic() + seconds
         while True:
-            done, status = os.waitpid(self.number, os.WNOHANG)
-            if done:
-                return Ended(os.waitstatus_to_exitcode(status), *(path.read_text() for path in self.streams))
+            if found := self.ended():
+                return found
             if time.monotonic() > ends:
                 os.kill(self.number, signal.SIGKILL)
                 os.waitpid(self.number, 0)
