@@ -35,6 +35,7 @@ from comodulation import ComodulatedHead, decoder_gains
 from comodulation.data.features import Features
 from comodulation.networks.methods import Method, make_method
 from comodulation.tasks import Examples, TaskFamily
+from comodulation.training import inputs as prepared_inputs
 from comodulation.training import tuning
 
 BATCH = 256
@@ -137,7 +138,7 @@ def images(number: int, folder: Path, limit: int | None) -> dict[str, float]:
         limit: of the encoder activity kept in memory, bytes; None leaves the library's own.
     """
     if limit is not None:
-        tuning.ACTIVITY_LIMIT = limit
+        prepared_inputs.ACTIVITY_LIMIT = limit
     features = features_file(folder / "features.bin", (number, 32, 2, 2))
     method = method_on("comodulation", 20, 96, 32)
     generator = torch.Generator().manual_seed(0)
