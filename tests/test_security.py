@@ -19,7 +19,7 @@ from comodulation.data.features import Backbone, BackboneSettings
 from comodulation.data.sets import open_celeba
 from comodulation.errors import InputError
 from comodulation.files import read_bounded, read_json
-from comodulation.runs import Run, make_config, parse_yaml, read_config, sharing, write_config
+from comodulation.runs import Run, make_config, parse_yaml, read_config, shared_folder, write_config
 from comodulation.tensors import read_tensors
 from support.mutations import bounded
 from support.synthetic import encode, picture
@@ -287,11 +287,11 @@ def test_shared_runs_name_no_place_outside(field, value, run, tmp_path):
     changes = {field: value} | ({"group": None, "label": None, "readout": "restricted"} if field == "labels" else {})
     (folder / "config.yaml").write_text(write_config(make_config({**config.model_dump(), **changes})))
     with pytest.raises(InputError, match=f"names {field} .*; a shared run names no place outside its folder"):
-        sharing.check_shared(folder)
+        shared_folder.check_shared(folder)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "loop", "socket"])
-@pytest.mark.parametrize("name", [*sharing.FILES, *sharing.OPTIONAL])
+@pytest.mark.parametrize("name", [*shared_folder.FILES, *shared_folder.OPTIONAL])
 def test_special_files_in_shared_runs(name, kind, run, tmp_path):
     folder = Run.open(run).save_pretrained(tmp_path / "shared")
     special_files(tmp_path / "special")
@@ -326,7 +326,7 @@ def test_no_limit_of_another_library_is_lifted():
 STARTS = {
     "devices": "import sys\nfrom comodulation.training.launching import launch\n"
     "launch(2, [sys.executable, '-m', 'json.tool', 'none.json'])",
-    "studies": "from comodulation.studies.cells.pool import run_jobs\nfrom pool_worker import worker\n"
+    "studies": "from comodulation.studies.cells.pool import run_jobs\nfrom support.pool_worker import worker\n"
     "if __name__ == '__main__': run_jobs([('a', 1), ('b', 2)], worker, ('x',), 2, lambda event: None)",
 }
 
@@ -343,7 +343,8 @@ def test_processes_run_no_code_from_the_working_folder(kind, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
     def start(*words):
-        subprocess.run([sys.executable, *words], cwd=work, env=environment, capture_output=True, timeout=120)
+        done = subprocess.run([sys.executable, *words], cwd=work, env=environment, capture_output=True, timeout=120)
+        assert b"ModuleNotFoundError" not in done.stderr
 
     start(scripts / "start.py")
     assert not ran.exists()
