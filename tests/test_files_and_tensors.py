@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,6 @@ from comodulation.errors import InputError, RunError
 from comodulation.files import writable, write_bytes, write_json
 from comodulation.networks import ComodulatedHead, load_adapter, save_adapter
 from comodulation.networks.methods import METHODS, make_method
-from comodulation.runs import folder as store
 from comodulation.tasks import TaskFamily
 from comodulation.tensors import read_tensors, write_tensors
 from support.synthetic import snapshot
@@ -302,7 +302,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
     for name in ("fsync", "replace"):
         with monkeypatch.context() as patch:
-            patch.setattr(store.os, name, full)
+            patch.setattr(os, name, full)
             with pytest.raises(RunError, match=r"cannot write .*file\.json: No space left on device"):
                 write_json(path, {"a": 2})
         assert snapshot(tmp_path) == before
@@ -350,7 +350,7 @@ def test_tensors_are_read_as_they_were_written(tmp_path):
     whole = torch.arange(12.0).reshape(3, 4)
     tensors = {"view": whole[:, 1:3], "turned": whole.T, "empty": torch.zeros(0, 3), "scalar": torch.tensor(2)}
     metadata = {"a": [1, None, {"b": 0.1 + 0.2}], "c": "text ü\n"}
-    store.write_tensors(tmp_path / "t.safetensors", tensors, metadata)
+    write_tensors(tmp_path / "t.safetensors", tensors, metadata)
     read, header = read_tensors(tmp_path / "t.safetensors")
     assert header == metadata
     assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
@@ -362,7 +362,7 @@ def test_equal_contents_make_equal_files(tmp_path):
     """Otherwise a resumed run could not be compared with an uninterrupted one by its files."""
     metadata = {f"field {number}": number for number in range(20)}
     for name in "ab":
-        store.write_tensors(tmp_path / name, {"x": torch.arange(3.0), "y": torch.ones(2).half()}, metadata)
+        write_tensors(tmp_path / name, {"x": torch.arange(3.0), "y": torch.ones(2).half()}, metadata)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 

@@ -259,12 +259,12 @@ def test_a_process_that_is_killed_is_missed_at_once(capfd):
 
 MEETS = """
 import os, signal, sys, time
-from comodulation import company
-company.JOINING, company.SILENCE, company.FIRST_WORD, company.BEAT = 4.0, 4.0, 0.5, 0.2
+from comodulation.training import meeting
+meeting.JOINING, meeting.SILENCE, meeting.FIRST_WORD, meeting.BEAT = 4.0, 4.0, 0.5, 0.2
 from comodulation.errors import InputError, RunError
 rank = int(os.environ["RANK"])
 try:
-    with company.company({"head": {"hidden": 8}, "rate": 0.1 + rank * (sys.argv[1] == "rate")}) as others:
+    with meeting.company({"head": {"hidden": 8}, "rate": 0.1 + rank * (sys.argv[1] == "rate")}) as others:
         print("met", flush=True)
         if sys.argv[1] == "stops" and rank:
             os.kill(os.getpid(), signal.SIGSTOP)

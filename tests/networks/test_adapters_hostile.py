@@ -16,7 +16,7 @@ from comodulation.errors import InputError
 from comodulation.files import MAX_HEADER, MAX_TENSORS, parse_json, read_json
 from comodulation.networks.adapters import load_adapter, save_adapter
 from comodulation.networks.methods import all_tasks
-from comodulation.runs import Run, sharing
+from comodulation.runs import Run, shared_folder
 from comodulation.tensors import read_tensors
 from support.synthetic import snapshot
 
@@ -348,6 +348,6 @@ def test_links_within_the_hubs_cache_are_its_own(shared, tmp_path):
     for path in shared.iterdir():
         path.rename(blobs / path.name)
         (snapshots / path.name).symlink_to(f"../../blobs/{path.name}")
-    sharing.check_shared(snapshots, snapshots.parents[1])
+    shared_folder.check_shared(snapshots, snapshots.parents[1])
     with pytest.raises(InputError, match="leads outside"):
-        sharing.check_shared(snapshots)
+        shared_folder.check_shared(snapshots)

@@ -102,6 +102,7 @@ def test_imports_stay_light():
 def test_every_public_name_is_there():
     import comodulation.neuro as neuro
 
-    assert {name for name in neuro.__all__ if getattr(neuro, name).__name__ == name} == set(neuro._PLACES)
-    with pytest.raises(AttributeError, match="no attribute 'recording'"):
-        _ = neuro.recording
+    found = {name: getattr(neuro, name) for name in neuro.__all__}
+    assert {name for name, value in found.items() if isinstance(value, (str, tuple)) or value.__name__ == name} == set(found)
+    with pytest.raises(AttributeError, match=r"No comodulation\.neuro attribute recordings"):
+        _ = neuro.recordings

@@ -139,7 +139,7 @@ def test_any_command_line(verb, cases, tmp_path, monkeypatch):
                 if takes
                 else [name]
             )
-        status, out, err = run(argv)
+        status, out, err = run_at_a_terminal(argv)
         assert status in (0, 1, 2), (status, err)
         assert status == 0 or err.count("\n") <= 1, err
         assert "Traceback" not in err
@@ -152,7 +152,7 @@ def test_any_command_line(verb, cases, tmp_path, monkeypatch):
     )  # fmt: skip
 
 
-def run(argv):
+def run_at_a_terminal(argv):
     """The command with streams that encode as a terminal's do: strictly on standard output."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", errors) for errors in ("strict", "backslashreplace"))
     with patch.object(sys, "argv", argv), patch.object(sys, "stdout", out), patch.object(sys, "stderr", err):

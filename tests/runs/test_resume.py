@@ -13,7 +13,6 @@ import pytest
 from comodulation.app.cli import ConsoleProgress
 from comodulation.data.features import extraction as features
 from comodulation.runs import fitting
-from comodulation.runs import folder as store
 from support.command import GROUPED, SHORT, SMALL, Process, comodulate, comodulate_here, fit
 from support.synthetic import snapshot
 
@@ -101,7 +100,7 @@ def test_a_run_killed_while_writing_resumes(write, data, run, tmp_path):
         _real(source, target)
 
     def first():
-        store.os.replace = replace
+        os.replace = replace
         return fit(data, out, cache).status
 
     ended = Process(tmp_path / "process", first).wait()

@@ -18,7 +18,7 @@ import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 import torch
 torch.set_num_threads(1)
-from comodulation import main
+from comodulation.app.cli.entry import main
 main()
 """
 

@@ -94,7 +94,7 @@ def test_ctrl_c_in_the_first_moments(after):
     """While the command's own modules are imported, or later those that it needs."""
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from comodulation import main; print('here', flush=True); main()"
+        "from comodulation.app.cli.entry import main; print('here', flush=True); main()"
     )
     words = [sys.executable, "-c", code, "fit", "--data", "nowhere", "--out", "nothing"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -19,7 +19,7 @@ SOON = 20  # seconds; on a machine with nothing else to do it is one
 # The times that clients get, cut short; the descriptors of a small container.
 SHORT = """
 import resource
-from comodulation import connections, uploads
+from comodulation.app.server import connections, uploads
 connections.PATIENCE, uploads.GRACE_SECONDS = 2.0, 2
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
 """
@@ -126,7 +126,7 @@ def test_small_files_that_decode_large(server):
 
 def test_ctrl_c_lets_requests_be_answered(run):
     """What has been asked is answered, an upload that is on its way too; what does not come in keeps nobody."""
-    server = Server(run, before="from comodulation import serving; serving.UPLOADING = 6.0")
+    server = Server(run, before="from comodulation.app.server import service; service.UPLOADING = 6.0")
     with connections(server, 2, head(len(GOOD)) + GOOD[:50]) as (good, silent), ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(server.post, "/api/mechanism?task=warm", GOOD) for _ in range(4)]
         time.sleep(0.2)

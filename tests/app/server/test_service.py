@@ -418,7 +418,7 @@ def test_addresses_of_this_machine():
 def test_without_the_packages_it_needs(run, tmp_path):
     """The extra is named, in one line."""
     (tmp_path / "fastapi.py").write_text("raise ModuleNotFoundError(\"No module named 'fastapi'\", name='fastapi')")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from comodulation import main; main()"
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from comodulation.app.cli.entry import main; main()"
     ended = subprocess.run(
         [sys.executable, "-c", code, "serve", str(run)], capture_output=True, text=True, check=False, timeout=60
     )

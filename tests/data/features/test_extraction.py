@@ -334,13 +334,13 @@ def full_disk(*arguments):
 @pytest.mark.parametrize(("failing", "missing"), [(1, 160), (2, 160), (3, 160), (4, 160), (5, 96), (6, 96), (9, 0)])
 def test_a_full_disk_is_a_run_error(failing, missing, backbone, split, filled, tmp_path, monkeypatch):
     """A disk full at some write (identity, its folder, data, journal, ..., merged journal): what is finished is kept."""
-    real, calls = features.os.fsync, []
+    real, calls = os.fsync, []
 
     def fsync(number):
         calls.append(number)
         return full_disk() if len(calls) == failing else real(number)
 
-    monkeypatch.setattr(features.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(RunError, match=r"cannot write the feature cache .*: No space left on device"):
         extract(backbone, split, tmp_path)
     monkeypatch.undo()
