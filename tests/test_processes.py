@@ -1,5 +1,6 @@
 """Several processes do what one does: the same numbers to rounding, one voice, and an end for all when one fails."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning_fabric import Fabric
 
+import comodulation
 from comodulation.errors import InputError
 from comodulation.networks import ChannelDropout, Dropout, taking
 from comodulation.networks.methods import METHODS, make_method
@@ -279,6 +281,15 @@ except (InputError, RunError) as error:
     print(type(error).__name__, error, file=sys.stderr, flush=True)
     sys.exit(2)
 """
+
+
+def test_processes_compare_the_code_of_the_whole_package():
+    """Of the files in rooms beside that of training, too."""
+    from comodulation.training.meeting import code_in_use
+
+    package = Path(comodulation.__file__).parent
+    whole = b"".join(path.read_bytes() for path in sorted(package.rglob("*.py")))
+    assert code_in_use()["comodulation"] == hashlib.sha256(whole).hexdigest()[:16]
 
 
 def meeting(how, ranks=(0, 1)):

@@ -326,7 +326,7 @@ def test_no_limit_of_another_library_is_lifted():
 STARTS = {
     "devices": "import sys\nfrom comodulation.training.launching import launch\n"
     "launch(2, [sys.executable, '-m', 'json.tool', 'none.json'])",
-    "studies": "from comodulation.studies.cells.pool import run_jobs\nfrom pool_worker import worker\n"
+    "studies": "from comodulation.studies.cells.pool import run_jobs\nfrom support.pool_worker import worker\n"
     "if __name__ == '__main__': run_jobs([('a', 1), ('b', 2)], worker, ('x',), 2, lambda event: None)",
 }
 
@@ -343,7 +343,8 @@ def test_processes_run_no_code_from_the_working_folder(kind, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
     def start(*words):
-        subprocess.run([sys.executable, *words], cwd=work, env=environment, capture_output=True, timeout=120)
+        done = subprocess.run([sys.executable, *words], cwd=work, env=environment, capture_output=True, timeout=120)
+        assert b"ModuleNotFoundError" not in done.stderr
 
     start(scripts / "start.py")
     assert not ran.exists()

@@ -76,10 +76,10 @@ def test_errors_of_a_worker(job, kind, message):
 def test_processes_leave_nothing_to_the_system():
     """A lock that a worker's libraries hold is given back when its work is done, and nobody is warned of one that was not."""
     script = (
-        "from comodulation.studies.cells.pool import run_jobs; from pool_worker import worker; "
+        "from comodulation.studies.cells.pool import run_jobs; from support.pool_worker import worker; "
         "run_jobs([(job, job) for job in ('lock', 'lock', 'lock')], worker, ('a',), 2, lambda event: print(event[1]))"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parent, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert (done.stdout.split(), done.stderr) == (["lock"] * 6, "")
 
 

@@ -472,7 +472,6 @@ def test_a_missing_extra_is_said_at_once(tmp_path, monkeypatch):
     """Not after hours of training."""
     real = module.importlib.util.find_spec
     for package, extra, options in (
-        ("statsmodels", "studies", ["--trials", 0]),
         ("optuna", "studies", []),
         ("torchjd", "aggregation", [*CORE, "--part", "aggregation"]),
     ):
