@@ -131,10 +131,15 @@ class Readouts(nn.Module):
         result = cls(questions, len(mean), members)
         for name, value in (kept := result.tensors()).items():
             given = tensors.get(name)
-            if len(kept) != len(tensors) or given is None or given.shape != value.shape:
+            if len(kept) != len(tensors) or given is None or given.shape != value.shape or given.dtype != value.dtype:
                 raise wrong
             if not bool(given.isfinite().all()):
                 raise wrong
             if not name.endswith("features"):
                 value.copy_(given)
+        shares = result.weights.sum(1)
+        if not all(bool((value > 0).all()) for value in (result.deviation, result.temperature, shares)):
+            raise wrong
+        if bool((result.weights < 0).any()):
+            raise wrong
         return result

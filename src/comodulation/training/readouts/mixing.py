@@ -30,7 +30,8 @@ def mixture_weights(truth: Tensor, question: Tensor, number: int) -> Tensor:
     tensor([ True, False])
     """
     members = len(truth)
-    shares = (truth - truth.amax(0).clamp(min=-1e4)).double().exp()
+    truth = truth.clamp(min=-1e4)  # so that an answer that no member thought possible says nothing
+    shares = (truth - truth.amax(0)).double().exp()
     together = torch.full((members,), 1 / members, dtype=torch.float64)
     for _ in range(EM_STEPS):
         parts = together[:, None] * shares

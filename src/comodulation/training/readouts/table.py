@@ -7,7 +7,6 @@ kept out for validation, and nothing that was fitted to an answer judges it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from ...evaluation import fit_temperature
+from ...errors import InputError
+from ...evaluation import apply_temperature, fit_temperature
 from ...mathematics import derived_seed
 from ...networks.readouts import Bag, Probe, Questions, Readouts
 from .bagging import BagSettings, train_bag
@@ -29,6 +30,7 @@ PROBE_NUMBERS = 2**28  # in the rows that a probe is fitted on; with more, it is
 JUDGED_NUMBERS = 2**26  # in the answers out of fold that are kept of a member
 WIDE = 10_000  # rows from which networks of a bag have twice the hidden units
 MOST_TEMPERATURES = 1000  # with more questions, one temperature for all
+HIGHEST_TEMPERATURE = 20.0
 CERTAIN = -20.0  # the lowest log-probability that counts
 
 
@@ -109,8 +111,13 @@ def fit_readouts(
         unit: what each row belongs to, ``(N,)``; see ``deal_folds``.
         calibrate: whether temperatures are fitted; without, they are 1.
         settings: of the bags; None chooses by the number of rows.
+
+    Raises:
+        InputError: fewer than two rows.
     """
     number = min(FOLDS, len(rows) if unit is None else len(unit.unique()))
+    if number < 2:
+        raise InputError(f"readouts are fitted to at least 2 labelled images, got {number}")
     fold = deal_folds(answers, number, derived_seed(seed, "folds"), unit)
     generator = torch.Generator().manual_seed(derived_seed(seed, "judged"))
     judged = torch.randperm(len(rows), generator=generator)[: max(1, JUDGED_NUMBERS // questions.num_outputs)].sort()[0]
@@ -197,7 +204,11 @@ def _fit_probe(
 
 
 def _calibrate(readouts: Readouts, logits: Tensor, answers: Tensor) -> None:
-    """Fit the temperatures to answers that were given out of fold; 1 where they cannot tell."""
+    """Fit the temperatures to answers that were given out of fold.
+
+    Where no temperature is best, because answers are the more often wrong the surer they are, it is the highest that may be or 1,
+    whichever of them is better.
+    """
     questions = readouts.questions
     known = answers >= 0
     if len(questions.sizes) > MOST_TEMPERATURES:
@@ -209,8 +220,12 @@ def _calibrate(readouts: Readouts, logits: Tensor, answers: Tensor) -> None:
             own = torch.cat([torch.zeros_like(own), own], 1)
         target = answers[rows, number]
         possible = own.gather(1, target[:, None])[:, 0].isfinite()
-        try:
-            value = fit_temperature(own[possible].log_softmax(1), target[possible])
-        except ValueError:
+        logs, target = own[possible].log_softmax(1), target[possible]
+        if not len(logs):
             continue
-        readouts.temperature[number] = value if math.isfinite(value) else 1.0
+        try:
+            value = fit_temperature(logs, target)
+        except ValueError:
+            ends = (1.0, HIGHEST_TEMPERATURE)
+            value = min(ends, key=lambda end: float(F.nll_loss(apply_temperature(logs, end), target)))
+        readouts.temperature[number] = value
