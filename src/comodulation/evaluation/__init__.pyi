@@ -1,6 +1,6 @@
 from .binary import BINARY_METRICS, evaluate_binary, relative_improvement
 from .brier import BrierParts, brier_parts
-from .by_class import ClassScores, Confusion, class_scores, confusion_counts, most_confused
+from .by_class import ClassScores, Confusion, class_scores, confusions
 from .calibration import (
     Reliability,
     apply_temperature,
@@ -59,7 +59,7 @@ __all__ = [
     "balanced_accuracy",
     "brier_parts",
     "class_scores",
-    "confusion_counts",
+    "confusions",
     "crossed_bootstrap",
     "evaluate_binary",
     "evaluate_predictions",
@@ -73,7 +73,6 @@ __all__ = [
     "labels_needed",
     "log2_histogram",
     "metrics",
-    "most_confused",
     "neuron_dprime",
     "noise_geometry",
     "paired_by_task",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 from torch import Tensor
 
 
@@ -28,53 +27,39 @@ class ClassScores(NamedTuple):
 
 
 class Confusion(NamedTuple):
-    """Labels of class ``truth`` that were answered ``answer``, ``count`` of them; places among the classes."""
+    """Labels of class ``truth`` that were answered ``answer``, ``number`` of them; places among the classes."""
 
     truth: int
     answer: int
-    count: int
+    number: int
 
 
-def confusion_counts(target: Tensor, answer: Tensor, number: int) -> NDArray[np.int64]:
-    """How often each class was answered as each: rows are the truth, columns the answer.
+def class_scores(target: Tensor, answer: Tensor, number: int) -> list[ClassScores]:
+    """Scores of each class.
 
     Args:
         target, answer: places among the classes, int64 ``(M,)``. number: C of classes.
 
-    Returns:
-        ``(C, C)``.
-    """
-    cells = target.cpu().numpy().astype(np.int64) * number + answer.cpu().numpy()
-    return np.bincount(cells, minlength=number**2).reshape(number, number)
-
-
-def class_scores(counts: NDArray[np.int64]) -> list[ClassScores]:
-    """Scores of each class.
-
-    Args:
-        counts: ``(C, C)``, of ``confusion_counts``.
-
-    >>> class_scores(np.array([[3, 1], [0, 0]]))[0]
+    >>> import torch
+    >>> class_scores(torch.tensor([0, 0, 0, 0]), torch.tensor([0, 0, 0, 1]), 2)[0]
     ClassScores(precision=1.0, recall=0.75, f1=0.8571428571428571, support=4, answered=3)
     """
-    hits, support, answered = counts.diagonal(), counts.sum(1), counts.sum(0)
+    support, answered = target.bincount(minlength=number), answer.bincount(minlength=number)
+    hits = target[target == answer].bincount(minlength=number)
     return [
         ClassScores(_share(hit, said), _share(hit, held), _share(2 * hit, held + said), held, said)
         for hit, held, said in zip(hits.tolist(), support.tolist(), answered.tolist(), strict=True)
     ]
 
 
-def most_confused(counts: NDArray[np.int64], most: int) -> list[Confusion]:
-    """The pairs of different classes that were confused most often, the most frequent first; pairs that never were are left out.
+def confusions(target: Tensor, answer: Tensor) -> list[Confusion]:
+    """How often each class was answered as each, by truth, then answer; the pairs that occur, those of equal classes among them.
 
     Args:
-        counts: ``(C, C)``. most: how many.
+        target, answer: places among the classes, int64 ``(M,)``.
     """
-    wrong = counts.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
-    return [Confusion(int(a), int(b), int(wrong[a, b])) for a, b in pairs if wrong[a, b]]
+    pairs, counts = torch.stack([target, answer]).unique(dim=1, return_counts=True)
+    return [Confusion(*row) for row in torch.cat([pairs, counts[None]]).T.tolist()]
 
 
 def _share(part: int, whole: int) -> float:

@@ -22,7 +22,7 @@ SMALL = 12  # classes that fit on the width of a phone
 class Bins(NamedTuple):
     """Bins of confidence, ``(bins,)`` each: predictions, mean confidence, accuracy, ends of its interval; nan where empty."""
 
-    count: ArrayLike
+    number: ArrayLike
     confidence: ArrayLike
     accuracy: ArrayLike
     low: ArrayLike
