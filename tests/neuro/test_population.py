@@ -103,8 +103,6 @@ def test_every_public_name_is_there():
     import comodulation.neuro as neuro
 
     found = {name: getattr(neuro, name) for name in neuro.__all__}
-    assert {name for name, value in found.items() if isinstance(value, (str, tuple)) or value.__name__ == name} == set(
-        found
-    )
+    assert {name for name, value in found.items() if isinstance(value, (str, tuple)) or value.__name__ == name} == set(found)
     with pytest.raises(AttributeError, match=r"No comodulation\.neuro attribute recordings"):
         _ = neuro.recordings

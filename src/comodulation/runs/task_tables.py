@@ -53,7 +53,7 @@ def sure_section(result: Mapping[str, Any], split: str) -> Section:
     )
     table = Table(
         ("task", f"{split} labels", "accuracy", "from", "to", "labels needed"),
-        sorted(rows, key=lambda row: row[1] - row[5]),
+        sorted(rows, key=lambda row: row[5], reverse=True),
         "**How sure the accuracy is.** How to read it: with 95% confidence the accuracy lies in the interval (Wilson's); so many "
         f"{split} labels would make it no wider than plus or minus 5 points, if the accuracy stayed as it is. It takes images that "
         "do not depend on each other.",
