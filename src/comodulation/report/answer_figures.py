@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from .drawing import SUBDUED, WIDTH, add_legend, as_array, finished, new_figure, styles_of
 from .page import INK
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 BLUE = "#0072B2"
 LONGEST = 22  # letters of a class that axes show
+SPREADS = 6  # how far up losses are shown, in multiples of what the ends span
 SMALL = 12  # classes that fit on the width of a phone
 
 
@@ -82,7 +83,7 @@ def losses_figure(
     """Losses over steps, and those of what is learned in one go as levels; a ring marks the lowest of each curve.
 
     Args:
-        curves: name -> steps ``(P,)``, losses ``(P,)``. levels: name -> loss. xlabel, ylabel: with units.
+        curves: name -> steps ``(P,)``, losses ``(P,)``, finite, P > 0. levels: name -> loss. xlabel, ylabel: with units.
     """
     figure = new_figure(3.2)
     axis = figure.subplots()
@@ -91,15 +92,24 @@ def losses_figure(
         x, y = as_array(steps), as_array(losses)
         colour, marker = styles[name]
         axis.plot(x, y, color=colour, marker=marker, markersize=3.5, linewidth=1.3, label=name)
-        if np.isfinite(y).any():
-            best = int(np.nanargmin(y))
-            axis.plot(x[best], y[best], "o", color=colour, markersize=9, markerfacecolor="none")
+        best = int(y.argmin())
+        axis.plot(x[best], y[best], "o", color=colour, markersize=9, markerfacecolor="none")
     for name, value in levels.items():
         axis.axhline(value, color=styles[name][0], linestyle="--", linewidth=1.2, label=name)
     axis.set(xlabel=xlabel, ylabel=ylabel)
+    if (top := _upper_end([as_array(losses) for _, losses in curves.values()], levels.values())) is not None:
+        axis.set_ylim(top=top)
     axis.grid(color=INK, alpha=0.15)
     add_legend(axis, loc="best")
     return finished(figure)
+
+
+def _upper_end(curves: Sequence[NDArray[np.float64]], levels: Iterable[float]) -> float | None:
+    """Where to cut losses off, so that the first steps do not hide how the ends differ; None where nothing is far above them."""
+    lowest = min(float(curve.min()) for curve in curves)
+    ends = max([float(curve[-1]) for curve in curves] + list(levels))
+    top = lowest + SPREADS * (ends - lowest)
+    return top if lowest < top < max(float(curve.max()) for curve in curves) else None
 
 
 def _short(name: str) -> str:

@@ -64,7 +64,9 @@ def chosen_sentence(nll: Mapping[str, float], weights: Mapping[str, float]) -> s
         line = min(lines, key=lambda name: single[name])
         than.append(f"that of the best linear one ({line}, {single[line]:.3f})")
         gaps.append(single[line])
-    compared = " and ".join(f"{_gap(gap - together)} {one}" for gap, one in zip(gaps, than, strict=True))
+    compared = " and ".join(
+        f"{_gap(round(gap, 3) - round(together, 3))} {one}" for gap, one in zip(gaps, than, strict=True)
+    )
     return f"{taken}, because so the answers out of fold are most probable: NLL {together:.3f}, {compared}."
 
 
@@ -97,13 +99,14 @@ def _chosen(about: Mapping[str, Any], tasks: Sequence[str], weights: Sequence[Se
     curves = {name: _curve(entries, "step") for name, entries in about.get("committees", {}).items()}
     curves = {name: curve for name, curve in curves.items() if curve[0]}
     if curves:
-        levels = {name: value for name, value in nll.items() if name.startswith("linear")}
+        levels = {name: nll[name] for name in nll if name.startswith("linear") and math.isfinite(nll[name])}
         figure = _drawn(curves, levels, "steps", "NLL out of fold (nats)")
         blocks.append(
             Figure(
                 figure,
                 "How to read it: answers to training images by networks that have not seen them, in nats, lower is better, while "
-                "the committees learn. A ring marks the step that is taken. Broken lines are the linear candidates.",
+                "the committees learn. A ring marks the step that is taken. Broken lines are the linear candidates. "
+                "The first steps may lie above the figure.",
                 "Learning curves",
             )
         )

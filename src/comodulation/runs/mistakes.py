@@ -30,7 +30,7 @@ def mistakes_section(answered: Answered, split: str) -> Section | None:
     for row in surest:
         image, task = int(predictions.image[row]), family.tasks[int(predictions.task[row])]
         lines = (
-            f"{task}: {family.targets[int(predictions.target[row])]}",
+            f"{task}: truth {family.targets[int(predictions.target[row])]}",
             f"answered {family.targets[int(answer[row])]} ({100 * float(confidence[row].exp()):.0f}%)",
         )
         pictures.append(Picture(_thumbnail(answered, image), answered.name(image), lines))

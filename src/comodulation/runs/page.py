@@ -100,10 +100,17 @@ def _table(result: dict[str, Any], split: str) -> Table:
         "the mean over a task's classes of the share that is right; accuracy (1 is best) stands beside what saying the most "
         "frequent class would have (majority); negative log-likelihood in nats, Brier score and expected calibration error (0 is "
         "best for all three), number of predictions. The first row takes all predictions together (balanced accuracy: the mean "
-        f"over tasks).{note} {temperature_note(result, split)}",
+        f"over tasks).{note} {_confidence_note(result, split)}",
         formats=dict.fromkeys((*columns, *COLUMNS[:-1]), ".3f"),
         fixed=fixed,
     )
+
+
+def _confidence_note(result: dict[str, Any], split: str) -> str:
+    """What readers must know of the confidence of a run's answers."""
+    if result.get("readouts") and "temperature" not in result:
+        return "Confidence is at temperatures of each task, fitted to answers out of fold, unless `--no-calibrate` was given."
+    return temperature_note(result, split)
 
 
 def _balanced(values: dict[str, Any] | None) -> float | None:

@@ -44,6 +44,7 @@ def sure_section(result: Mapping[str, Any], split: str) -> Section:
         rows.append((name, count, accuracy, float(low), float(high), needed))
         if count < needed:
             few.append(f"{name} ({count:,} of {needed:,})")
+    rows.sort(key=lambda row: row[1] - row[5])
     named = ", ".join(few[:MOST_TASKS]) + (f" and {len(few) - MOST_TASKS} more" if len(few) > MOST_TASKS else "")
     said = (
         f"**Few labels.** The accuracy of {len(few)} of {len(rows)} tasks is known less well than to plus or minus 5 points: the "
@@ -53,7 +54,7 @@ def sure_section(result: Mapping[str, Any], split: str) -> Section:
     )
     table = Table(
         ("task", f"{split} labels", "accuracy", "from", "to", "labels needed"),
-        sorted(rows, key=lambda row: row[5], reverse=True),
+        rows,
         "**How sure the accuracy is.** How to read it: with 95% confidence the accuracy lies in the interval (Wilson's); so many "
         f"{split} labels would make it no wider than plus or minus 5 points, if the accuracy stayed as it is. It takes images that "
         "do not depend on each other.",
@@ -129,7 +130,7 @@ def _matrix(task: TaskAnswers) -> Figure:
     return Figure(
         figure,
         "How to read it: a row holds the labels of a class, a column the answers that name it; what is right lies on the diagonal. "
-        "The darker a cell, the larger its share of the row.",
+        "The stronger the blue of a cell, the larger its share of the row.",
         "Confusion matrix",
     )
 
