@@ -59,10 +59,13 @@ def run(data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports without their figure, which takes as long as all the rest of a small run."""
+    """Reports without their figures, which take as long as all the rest of a small run."""
+    from comodulation.runs import chosen, task_tables
     from comodulation.runs import page as run
 
-    monkeypatch.setattr(run, "_gains", lambda method, family: "<svg></svg>")
+    figures = ((run, "_gains"), (chosen, "_drawn"), (task_tables, "_drawn_matrix"), (task_tables, "_drawn_calibration"))
+    for module, name in figures:
+        monkeypatch.setattr(module, name, lambda *values: "<svg></svg>")
 
 
 def _never(*arguments, **options):

@@ -139,7 +139,8 @@ def test_a_disk_that_fills_up(write, data, run, tmp_path, monkeypatch):
 
 
 def test_the_number_of_writes_is_what_the_tests_above_count_on(data, tmp_path, monkeypatch):
-    """Configuration, two splits; three epochs, layers, history; three epochs, layers, adapter, predictions, report, metrics."""
+    """Configuration, two splits; three epochs, layers, history; three epochs, layers, adapter, predictions,
+    tables, report, metrics."""
     written = []
     monkeypatch.setattr(os, "replace", lambda a, b, _real=os.replace: (written.append(b.name), _real(a, b)))
     assert fit(data, tmp_path / "run", tmp_path / "cache").status == 0
@@ -147,7 +148,7 @@ def test_the_number_of_writes_is_what_the_tests_above_count_on(data, tmp_path, m
     splits = ["identity.json", "journal.jsonl"] * 2
     assert written == [
         "config.yaml", *splits, *epochs, "head.safetensors", "history.json", *epochs, "head.safetensors",
-        "adapter.safetensors", "predictions.parquet", "report.html", "metrics.json",
+        "adapter.safetensors", "predictions.parquet", "classes.csv", "confusions.csv", "report.html", "metrics.json",
     ]  # fmt: skip
 
 

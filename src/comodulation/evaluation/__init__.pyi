@@ -1,6 +1,8 @@
 from .binary import BINARY_METRICS, evaluate_binary, relative_improvement
 from .brier import BrierParts, brier_parts
+from .by_class import ClassScores, Confusion, class_scores, confusions
 from .calibration import (
+    Reliability,
     apply_temperature,
     fit_temperature,
     perfect_ece,
@@ -35,6 +37,7 @@ from .scores import (
 )
 from .separability import task_separability, task_subspace
 from .sparsity import THRESHOLDS, gain_sparsity, log2_histogram
+from .wilson import labels_needed, wilson_interval
 
 __all__ = [
     "ALPHA",
@@ -44,14 +47,19 @@ __all__ = [
     "METRICS",
     "THRESHOLDS",
     "BrierParts",
+    "ClassScores",
+    "Confusion",
     "CrossedDifference",
     "PairedDifference",
     "Predictions",
+    "Reliability",
     "against_reference",
     "apply_temperature",
     "as_family",
     "balanced_accuracy",
     "brier_parts",
+    "class_scores",
+    "confusions",
     "crossed_bootstrap",
     "evaluate_binary",
     "evaluate_predictions",
@@ -62,6 +70,7 @@ __all__ = [
     "holm",
     "informative_auc",
     "informativeness",
+    "labels_needed",
     "log2_histogram",
     "metrics",
     "neuron_dprime",
@@ -79,4 +88,5 @@ __all__ = [
     "task_subspace",
     "temperature_note",
     "temperature_of",
+    "wilson_interval",
 ]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .scores import ECE_BINS, Predictions
+from .wilson import wilson_interval
 
 TEMPERATURES = (0.05, 20.0)
 PRIOR_ANSWERS = 10.0  # what the network's own confidence is worth beside the answers it is fitted to
@@ -60,8 +61,7 @@ def reliability(
         log_probabilities: normalised, ``(M, C)``.
         targets: ``(M,)``.
         bins: number of bins.
-        confidence: of the interval. Source: Wilson, "Probable inference, the law of succession, and statistical
-            inference" (Journal of the American Statistical Association 22, 1927).
+        confidence: of the interval, see ``wilson_interval``.
 
     Raises:
         ValueError: no predictions, or log-probabilities that are nan.
@@ -69,17 +69,14 @@ def reliability(
     >>> reliability(torch.tensor([[0.75, 0.25], [0.75, 0.25]]).log(), torch.tensor([0, 1]), bins=2).accuracy
     array([nan, 0.5])
     """
-    from scipy import stats
-
     top, predicted = _top(log_probabilities)
     place = _place(top, bins)
     count = np.bincount(place, minlength=bins)
     hits = np.bincount(place, (predicted == targets.cpu().numpy()).astype(float), minlength=bins)
     n = np.where(count, count, np.nan)  # empty bins: nan without a division by zero
-    accuracy, z = hits / n, float(stats.norm.ppf((1 + confidence) / 2))
-    centre = (accuracy + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(accuracy * (1 - accuracy) / n + z**2 / (4 * n**2))
-    return Reliability(count, np.bincount(place, top, minlength=bins) / n, accuracy, centre - half, centre + half)
+    accuracy = hits / n
+    low, high = wilson_interval(accuracy, n, confidence)
+    return Reliability(count, np.bincount(place, top, minlength=bins) / n, accuracy, low, high)
 
 
 def perfect_ece(

@@ -6,6 +6,7 @@ Content-Security-Policy forbids all loading and every script but the page's own,
 
 from __future__ import annotations
 
+import base64
 import html
 import itertools
 import math
@@ -125,7 +126,29 @@ class Details:
     blocks: Sequence[Block]
 
 
-Block = Table | Figure | Text | Code | Details
+@dataclass(frozen=True)
+class Picture:
+    """A small picture, its name and what is said of it.
+
+    Attributes:
+        jpeg: its bytes, shown at most 96 pixels wide and high; None where there is none to show.
+        title: its name. lines: what is said of it, a line each.
+    """
+
+    jpeg: bytes | None
+    title: str
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Small pictures beside each other, held by the page itself; the caption says what they are."""
+
+    pictures: Sequence[Picture]
+    caption: str
+
+
+Block = Table | Figure | Text | Code | Details | Pictures
 
 
 @dataclass(frozen=True)
@@ -319,11 +342,27 @@ def _block(block: Block, numbers: Iterator[int]) -> str:
             return _text(block.text)
         case Code():
             return f'<pre tabindex="0"><code>{html.escape(block.text)}</code></pre>'
+        case Pictures():
+            return _pictures(block)
         case Details():
             return (
                 f"<details><summary><bdi>{html.escape(block.title)}</bdi></summary>"
                 f"{_blocks(block.blocks, numbers)}</details>"
             )
+
+
+def _pictures(block: Pictures) -> str:
+    items = "".join(f"<li>{_picture(picture)}</li>" for picture in block.pictures)
+    return f'<p class="said" dir="auto">{_inline(block.caption)}</p><ul class="pictures">{items}</ul>'
+
+
+def _picture(picture: Picture) -> str:
+    lines = "".join(f"<span><bdi>{html.escape(line)}</bdi></span>" for line in picture.lines)
+    image = ""
+    if picture.jpeg is not None:
+        source = f"data:image/jpeg;base64,{base64.b64encode(picture.jpeg).decode()}"
+        image = f'<img src="{source}" alt="{html.escape(picture.title)}">'
+    return f"{image}<div><strong><bdi>{html.escape(picture.title)}</bdi></strong>{lines}</div>"
 
 
 def _text(text: str) -> str:

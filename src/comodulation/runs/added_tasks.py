@@ -29,7 +29,9 @@ from ..networks.methods import Added, Method, ReadoutMethod, add_tasks, begin_ta
 from ..tasks import NO_YES, Examples, TaskFamily, first_rows
 from ..training import Inputs, Progress, Silent, predict, tune
 from ..training.readouts import fit_method
+from .answered import Answered
 from .claiming import ADDED, CHECKPOINT, Claim, claimed, finished, sources
+from .class_files import write_class_files
 from .config import RunConfig, write_config
 from .dataset import Labelled, family_of_columns, open_splits, read_labels, without_labels
 from .fitting import FitResult
@@ -138,8 +140,9 @@ def grow_run(
         }
         metrics["added"] = [*metrics.get("added", []), entry]
         tested = "test" in entry
-        files = splits[config.test_split if tested else config.train_split].names(data)
-        _write(run, grown, _config_of(config, grown.family), metrics, predictions, fresh.family, files, out)
+        split = splits[config.test_split if tested else config.train_split]
+        answered = Answered(predictions, fresh.family, split.names(data), split.image)
+        _write(run, grown, _config_of(config, grown.family), metrics, answered, out)
     return FitResult(out, metrics)
 
 
@@ -193,7 +196,7 @@ def _learn(
     tuning, validation = train.of_images(parts.tuning), train.of_images(parts.tuning_validation)
     history: list[dict[str, float]] = []
     if isinstance(fresh, ReadoutMethod):
-        predictions, about = fit_method(
+        predictions, about, _ = fit_method(
             fresh, features[config.train_split], train, config.seed, tell,
             pooled=pooled, quality=config.quality, calibrate=config.calibrate,
         )  # fmt: skip
@@ -262,9 +265,7 @@ def _write(
     grown: Method,
     config: RunConfig,
     metrics: dict[str, Any],
-    predictions: Any,
-    added: TaskFamily,
-    files: list[str | None],
+    answered: Answered,
     out: Path,
 ) -> None:
     """The new run folder; metrics.json last."""
@@ -276,7 +277,8 @@ def _write(
     write_bytes(out / CONFIG, write_config(config).encode())
     write_bytes(out / HEAD, (run.folder / HEAD).read_bytes())
     save_adapter(grown, out / ADAPTER, backbone=run.backbone.fingerprint())
-    write_predictions(out / PREDICTIONS, predictions, added, files)
-    write_bytes(out / REPORT, run_report(config, grown.family, grown, shown, out.resolve().name).encode())
+    write_predictions(out / PREDICTIONS, answered.predictions, answered.family, answered.files)
+    write_class_files(out, answered)
+    write_bytes(out / REPORT, run_report(config, grown.family, grown, shown, out.resolve().name, answered).encode())
     write_json(out / METRICS, metrics)
     (out / CHECKPOINT).unlink(missing_ok=True)

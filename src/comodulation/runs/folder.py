@@ -2,8 +2,8 @@
 
 Every file is written beside its final name and moved there once it is whole, so a reader finds the old file, the new
 one, or none. A run folder holds config.yaml, head.safetensors (the pretrained layers), adapter.safetensors (what the
-method learned, and its stored gains; tied to the fingerprints of backbone and head), predictions.parquet, report.html,
-and metrics.json, written last: a folder with metrics.json is a finished run.
+method learned, and its stored gains; tied to the fingerprints of backbone and head), predictions.parquet, classes.csv,
+confusions.csv, report.html, and metrics.json, written last: a folder with metrics.json is a finished run.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ..tensors import _read_header, copy_checked, read_tensors
 
 CONFIG, HEAD, ADAPTER = "config.yaml", "head.safetensors", "adapter.safetensors"
 PREDICTIONS, REPORT, METRICS = "predictions.parquet", "report.html", "metrics.json"
+CLASSES, CONFUSIONS = "classes.csv", "confusions.csv"
 
 
 def head_tensors(head: ComodulatedHead) -> dict[str, Tensor]:

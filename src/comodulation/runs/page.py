@@ -1,4 +1,4 @@
-"""The page of one run: what was run, how good it is, per task, and its gains."""
+"""The page of one run: how good it is, what was chosen, each task, what it got wrong, its gains, and what was run."""
 
 from __future__ import annotations
 
@@ -11,14 +11,26 @@ from ..evaluation import BALANCED, MAJORITY, temperature_note
 from ..networks.methods import Method, gains_of
 from ..report import Block, Code, Details, Figure, Section, Table, gains_figure, render, svg
 from ..tasks import TaskFamily
+from .answered import Answered
+from .chosen import chosen_sections
 from .config import RunConfig, write_config
+from .mistakes import mistakes_section
+from .task_tables import sure_section, task_sections
 
 
-def run_report(config: RunConfig, family: TaskFamily, method: Method, result: dict[str, Any], name: str = "") -> str:
+def run_report(
+    config: RunConfig,
+    family: TaskFamily,
+    method: Method,
+    result: dict[str, Any],
+    name: str = "",
+    answered: Answered | None = None,
+) -> str:
     """HTML of a finished run.
 
     Args:
         config: what was run. family: names. method: fitted. result: the content of metrics.json. name: of the run, for the title.
+        answered: to the test split, or else validation, for what is said of each task; None leaves that out.
     """
     split = "test" if "test" in result else "validation"
     date = result.get("finished", "")
@@ -34,6 +46,11 @@ def run_report(config: RunConfig, family: TaskFamily, method: Method, result: di
         "seed": str(config.seed),
     }
     sections = [Section("Accuracy and calibration per task", [_table(result, split)])]
+    sections += [*chosen_sections(method, result), sure_section(result, split)]
+    if answered is not None:
+        sections += task_sections(answered, result, split)
+        if mistakes := mistakes_section(answered, split):
+            sections.append(mistakes)
     if method.name in ("attention", "comodulation"):
         sections.append(
             Section("Gains", [Figure(_gains(method, family), _CAPTION, "Gain of each neuron under each task")])
@@ -60,24 +77,45 @@ _CAPTION = (
 
 def _table(result: dict[str, Any], split: str) -> Table:
     numbers = result[split]
+    linear = result.get("linear", {}).get(split)
 
-    def row(name: str, values: dict[str, Any]) -> list[object]:
-        over_tasks = numbers.get("macro", {}) if values is numbers else {}
-        first = values.get(BALANCED, over_tasks.get(BALANCED))
-        return [name, first, *(values.get(key) for key in COLUMNS)]
+    def row(name: str, values: dict[str, Any], beside: dict[str, Any] | None) -> list[object]:
+        return [name, _balanced(values), *([_balanced(beside)] if linear else []), *map(values.get, COLUMNS)]
 
+    own = {} if linear is None else linear["tasks"]
     tasks = sorted(numbers["tasks"].items(), key=lambda item: item[1].get(BALANCED, item[1]["accuracy"]))
+    fixed = [row("all", numbers, linear)]
+    columns: tuple[str, ...] = ("balanced accuracy",)
+    note = ""
+    if linear:
+        fixed.append(row("all, linear alone", linear, linear))
+        columns = ("balanced accuracy", "linear")
+        note = (
+            " **linear**: the balanced accuracy of logistic regression alone, the one with the lower NLL out of fold."
+        )
     return Table(
-        ("task", "balanced accuracy", *COLUMNS),
-        [row(*task) for task in tasks],
+        ("task", *columns, *COLUMNS),
+        [row(name, values, own.get(name)) for name, values in tasks],
         f"**Each task on the {split} split**, the lowest balanced accuracy first. How to read it: balanced accuracy is "
         "the mean over a task's classes of the share that is right; accuracy (1 is best) stands beside what saying the most "
         "frequent class would have (majority); negative log-likelihood in nats, Brier score and expected calibration error (0 is "
         "best for all three), number of predictions. The first row takes all predictions together (balanced accuracy: the mean "
-        f"over tasks). {temperature_note(result, split)}",
-        formats=dict.fromkeys(("balanced accuracy", *COLUMNS[:-1]), ".3f"),
-        fixed=[row("all", numbers)],
+        f"over tasks).{note} {_confidence_note(result, split)}",
+        formats=dict.fromkeys((*columns, *COLUMNS[:-1]), ".3f"),
+        fixed=fixed,
     )
+
+
+def _confidence_note(result: dict[str, Any], split: str) -> str:
+    """What readers must know of the confidence of a run's answers."""
+    if result.get("readouts") and "temperature" not in result:
+        return "Confidence is at temperatures of each task, fitted to answers out of fold, unless `--no-calibrate` was given."
+    return temperature_note(result, split)
+
+
+def _balanced(values: dict[str, Any] | None) -> float | None:
+    """Balanced accuracy of a task, or the mean over tasks of all of them."""
+    return None if values is None else values.get(BALANCED, values.get("macro", {}).get(BALANCED))
 
 
 def _gains(method: Method, family: TaskFamily) -> str:

@@ -34,6 +34,15 @@ class Evaluated(Measured):
     macro: dict[str, float] = {}
 
 
+class Weighed(Written):
+    """How a method of readouts came about; see ``training.readouts.fit_method``."""
+
+    nll_out_of_fold: dict[str, float] = {}
+    weights: dict[str, float] = {}
+    l2: dict[str, list[float]] = {}
+    committees: dict[str, list[dict[str, float]]] = {}
+
+
 class RunMetrics(Written):
     """metrics.json of a run."""
 
@@ -42,6 +51,8 @@ class RunMetrics(Written):
     test: Evaluated | None = None
     temperature: float | None = None
     unscaled: dict[str, Measured] = {}
+    readouts: Weighed | None = None
+    linear: dict[str, Evaluated] = {}
     added: list[dict[str, Any]] = []
 
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,10 @@ from ..processes import Processes
 from ..tasks import Examples, TaskFamily
 from ..tensors import hash_tensors, read_tensors, write_tensors
 from ..training import Inputs, Progress, predict, pretrain, pretraining_targets, tune
-from ..training.readouts import fit_method
+from ..training.readouts import Yardstick, fit_method
+from .answered import Answered
 from .claiming import CHECKPOINT
+from .class_files import write_class_files
 from .config import RunConfig
 from .dataset import Labelled, deal_images
 from .folder import (
@@ -56,7 +58,8 @@ HISTORY = "history.json"
 class Adapted:
     """A fine-tuned method: its validation predictions, the layers it started from (and their key), and how it came about.
 
-    Of a method of readouts, the validation predictions are those out of fold, and ``about`` says what was weighed.
+    Of a method of readouts, the validation predictions are those out of fold, ``about`` says what was weighed, and ``linear`` is
+    the probe that it is measured by.
     """
 
     method: Method
@@ -67,6 +70,7 @@ class Adapted:
     history: list[dict[str, float]]
     seconds: dict[str, float]
     about: dict[str, Any] = field(default_factory=dict)
+    linear: Yardstick | None = None
 
 
 @dataclass(frozen=True)
@@ -181,12 +185,12 @@ class Session:
         examples = self.train_examples if data is None else data.tuning
         if data is None and config.protocol == "claims":  # the images that other methods learn the tasks from
             examples = examples.of_images(torch.cat([self.parts.tuning, self.parts.tuning_validation]))
-        found, about = fit_method(
+        found, about, linear = fit_method(
             method, features, examples, config.seed, self.tell,
             pooled=self.pooled, quality=config.quality, calibrate=config.calibrate,
         )  # fmt: skip
         seconds = {"pretraining": 0.0, "tuning": round(time.perf_counter() - began, 2)}
-        return Adapted(method.to(self.fabric.device), "", found, {}, [], [], seconds, about)
+        return Adapted(method.to(self.fabric.device), "", found, {}, [], [], seconds, about, linear)
 
     def test(self, adapted: Adapted) -> Predictions | None:
         """Predictions on the test split, if there is one."""
@@ -199,6 +203,19 @@ class Session:
         return predict(
             adapted.method, self.inputs(adapted, features, examples.image.unique()), examples, self.processes
         )
+
+    def linear(self, adapted: Adapted, tested: bool) -> dict[str, Any]:
+        """Metrics of the probe that a method is measured by, of validation and, if it was ``tested``, of the test split; {} where
+        there is none."""
+        if adapted.linear is None:
+            return {}
+        assert isinstance(adapted.method, ReadoutMethod)
+        found = {"validation": adapted.linear.validation}
+        if tested:
+            alone = self.test(replace(adapted, method=adapted.method.alone(adapted.linear.place)))
+            assert alone is not None
+            found["test"] = alone
+        return {name: evaluate_predictions(predictions, self.family.tasks) for name, predictions in found.items()}
 
     def inputs(self, adapted: Adapted, features: FeatureRows, images: Tensor) -> Inputs:
         """What an adapted method reads of some images (sorted row numbers)."""
@@ -224,6 +241,7 @@ class Session:
         method = adapted.method
         began = time.perf_counter()
         tested = self.test(adapted)
+        linear = self.linear(adapted, tested is not None)
         if not self.processes.first:
             return
         result: dict[str, Any] = {
@@ -247,6 +265,8 @@ class Session:
             result[name] = evaluate_predictions(scaled(found, temperature), self.family.tasks)
             if temperature is not None:
                 result["unscaled"][name] = metrics(found.log_probabilities, found.target)
+        if linear:
+            result["linear"] = linear
         if any(features.bad_rows for features in self.features.values()):
             result["skipped_images"] = {name: len(features.bad_rows) for name, features in self.features.items()}
         evaluation = {"evaluation": round(time.perf_counter() - began, 2)}
@@ -255,11 +275,15 @@ class Session:
         write_tensors(folder / HEAD, adapted.pretrained)
         save_adapter(method, folder / ADAPTER, backbone=self.backbone_fingerprint)
         split = self.config.train_split if tested is None else self.config.test_split
-        files = self.labelled[split].split.names(config.data)
-        write_predictions(folder / PREDICTIONS, scaled(tested or adapted.validation, temperature), self.family, files)
+        data = self.labelled[split].split
+        shown = scaled(tested or adapted.validation, temperature)
+        answered = Answered(shown, self.family, data.names(config.data), data.image)
+        write_predictions(folder / PREDICTIONS, shown, self.family, answered.files)
+        write_class_files(folder, answered)
         from .page import run_report
 
-        write_bytes(folder / REPORT, run_report(config, self.family, method, result, folder.resolve().name).encode())
+        page = run_report(config, self.family, method, result, folder.resolve().name, answered)
+        write_bytes(folder / REPORT, page.encode())
         write_json(folder / METRICS, result)
         (folder / CHECKPOINT).unlink(missing_ok=True)
 

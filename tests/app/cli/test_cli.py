@@ -25,7 +25,8 @@ from support.synthetic import CLASSES, GROUP_NAMES, GROUPS, picture, snapshot
 pytestmark = pytest.mark.usefixtures("no_figures")
 METRICS = ["accuracy", "nll", "brier", "ece"]
 FILES = {
-    "config.yaml", "head.safetensors", "adapter.safetensors", "predictions.parquet", "report.html", "metrics.json", ".lock",
+    "config.yaml", "head.safetensors", "adapter.safetensors", "predictions.parquet", "classes.csv",
+    "confusions.csv", "report.html", "metrics.json", ".lock",
 }  # fmt: skip
 LONG = ["--epochs", 15, "--pretraining-epochs", 60, "--pretraining-learning-rate", 0.01]
 

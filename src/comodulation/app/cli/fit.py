@@ -196,6 +196,8 @@ def fit(
         table(f"{split} split, all tasks", [(r.metrics["method"], r.metrics[split]) for r in results])
     for result in results:
         measured = result.metrics[split]
-        table(f"{split} split, {result.metrics['method']}", [("all", measured), *measured["tasks"].items()])
+        linear = result.metrics.get("linear", {}).get(split)
+        beside = [("linear", linear)] if linear else []
+        table(f"{split} split, {result.metrics['method']}", [("all", measured), *beside, *measured["tasks"].items()])
     for result in results:
         print(f"run folder: {result.folder}")

@@ -43,6 +43,7 @@ class ReadoutMethod(Method):
     paper = "none: what a user would do instead"
     without_layers: ClassVar[bool] = True
     kinds_of_members: ClassVar[tuple[str, ...]] = ("probe", "bag")
+    measured_by_linear: ClassVar[bool] = False  # whether its best probe alone stands beside it in tables of results
 
     def __init__(
         self, head: ComodulatedHead, family: TaskFamily, readout: str = "open", *, task_bias: bool = False
@@ -75,6 +76,16 @@ class ReadoutMethod(Method):
         own = logits.masked_fill(~self.family.member_mask(task_ids), -torch.inf)
         part: Any = self.parts[0]
         return part.combine(own, part.log_weights())[None]
+
+    def alone(self, place: int) -> ReadoutMethod:
+        """The same tasks answered by one member of the first part, at temperature 1: what the method is to be measured by.
+
+        Args:
+            place: of the member, among those that were tried.
+        """
+        found = type(self)(self.head, self.family, self.readout)
+        found.parts = nn.ModuleList([self.parts[0].alone(place)])
+        return found.eval()
 
     def num_learnable(self) -> int:
         return sum(value.numel() for value in self.parts.parameters())
@@ -128,6 +139,7 @@ class Auto(ReadoutMethod):
     """Probes and committees, weighed by answers out of fold: where nothing beats the probe, it is the probe."""
 
     name = "auto"
+    measured_by_linear = True
 
 
 def rows_of(features: Tensor) -> Tensor:

@@ -84,6 +84,18 @@ class Readouts(nn.Module):
             return (yes - no) / temperature
         return self.questions.log_softmax(yes / temperature)
 
+    def alone(self, place: int) -> Readouts:
+        """One member as if nothing else had been tried, as sure as it is by itself; it shares the member's parameters.
+
+        Args:
+            place: of the member.
+        """
+        member = self.members[place]
+        assert isinstance(member, (Probe, Bag))
+        found = Readouts(self.questions, len(self.mean), [(member, *self.places[place])])
+        found.mean, found.deviation = self.mean, self.deviation
+        return found.to(self.mean.device)
+
     def tensors(self) -> dict[str, Tensor]:
         """All of it by name; the shapes say what the members are."""
         found = {name: getattr(self, name) for name in ("mean", "deviation", "weights", "temperature")}

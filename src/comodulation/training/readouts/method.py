@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,22 @@ MOST_PAIRS = 200_000  # of answers out of fold that stand for validation
 READ_ROWS = 8192
 
 
+class Yardstick(NamedTuple):
+    """The best probe of a method that has other members, too: its place among the members, and its own answers out of fold."""
+
+    place: int
+    validation: Predictions
+
+
+class FittedMethod(NamedTuple):
+    """What came of fitting a method of readouts: answers out of fold, what metrics.json says of how they came about, and the
+    probe alone, where there are other members to be measured by it."""
+
+    validation: Predictions
+    about: dict[str, Any]
+    linear: Yardstick | None
+
+
 def fit_method(
     method: ReadoutMethod,
     features: FeatureRows,
@@ -32,7 +48,7 @@ def fit_method(
     pooled: int | None = None,
     quality: str = "default",
     calibrate: bool = True,
-) -> tuple[Predictions, dict[str, Any]]:
+) -> FittedMethod:
     """Fit the readouts of a method to all examples.
 
     Args:
@@ -41,9 +57,6 @@ def fit_method(
         pooled: number of features, from the first, that a row has without the map; None takes the means over positions.
         quality: `fast` (probes only), `default`, or `best` (more committees).
         calibrate: whether temperatures are fitted.
-
-    Returns:
-        Answers out of fold, and what metrics.json says of how they came about.
     """
     images = examples.image.unique()
     channels, height, width = features.shape
@@ -79,13 +92,19 @@ def fit_method(
         "l2": fitted.strengths,
         "committees": fitted.history,
     }
-    if allowed is not None:
-        pairs, own = examples.take(fitted.judged), fitted.logits
-    else:
+
+    def unseen(logits: Tensor) -> Predictions:
+        """Answers to the pairs whose rows were judged, from the logits of these rows."""
+        if allowed is not None:
+            return _predictions(method, examples.take(fitted.judged), logits)
         judged = images[fitted.judged]
         pairs = examples.of_images(judged)
-        own = fitted.logits[torch.searchsorted(judged, pairs.image)]
-    return _predictions(method, pairs, own), about
+        return _predictions(method, pairs, logits[torch.searchsorted(judged, pairs.image)])
+
+    linear = None
+    if method.measured_by_linear and fitted.linear is not None:
+        linear = Yardstick(fitted.linear[0], unseen(fitted.linear[1]))
+    return FittedMethod(unseen(fitted.logits), about, linear)
 
 
 def _candidates(method: ReadoutMethod, narrow: int, row: int, quality: str) -> list[Candidate]:

@@ -55,6 +55,8 @@ class Fitted:
         nll: mean NLL out of fold of each candidate, and of the mixture, by name.
         weights: mean weight of each candidate, by name.
         history: of the bags' training, by name.
+        linear: place of the probe with the lowest NLL among the candidates, and its logits of the judged rows, out of fold, as
+            they are, ``(J, C)``; None where none was tried.
     """
 
     readouts: Readouts
@@ -64,6 +66,7 @@ class Fitted:
     weights: dict[str, float]
     strengths: dict[str, list[float]]
     history: dict[str, list[dict[str, float]]]
+    linear: tuple[int, Tensor] | None = None
 
 
 def deal_folds(answers: Tensor, number: int, seed: int, unit: Tensor | None = None) -> Tensor:
@@ -158,7 +161,10 @@ def fit_readouts(
     nll = {name: float(-one.mean()) for name, one in zip(names, truth, strict=True)}
     nll["together"] = float(-_truth(mixed, own, questions)[0].clamp(min=CERTAIN).mean())
     shares = dict(zip(names, readouts.weights.mean(0).tolist(), strict=True))
-    return Fitted(readouts, judged, mixed, nll, shares, strengths, history)
+    probes = [place for place, candidate in enumerate(candidates) if candidate.kind == "probe"]
+    best = min(probes, key=lambda place: nll[names[place]], default=None)
+    linear = None if best is None else (best, unseen[best])
+    return Fitted(readouts, judged, mixed, nll, shares, strengths, history, linear)
 
 
 def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,72 @@
+"""What a run answered to labelled images, task by task: the ground of its tables, figures and files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..evaluation import Predictions
+from ..tasks import TaskFamily
+
+
+@dataclass(frozen=True)
+class TaskAnswers:
+    """One task's labels and answers.
+
+    Attributes:
+        name: of the task. rows: its pairs among the predictions, ``(M,)``.
+        classes: names of its own classes, C of them, and then of those of other tasks that it was answered with.
+        own: C. target, answer: places among the classes, ``(M,)``.
+    """
+
+    name: str
+    rows: Tensor
+    classes: tuple[str, ...]
+    own: int
+    target: Tensor
+    answer: Tensor
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Predictions of M pairs of image and task, at the temperature that they are given at, and what they are of.
+
+    Attributes:
+        predictions, family: what was answered, of which tasks.
+        files: what the data call each image, by its number, ``Split.names``; None where that is not known.
+        picture: decodes an image by its number (``Split.image``); None where there are none.
+    """
+
+    predictions: Predictions
+    family: TaskFamily
+    files: Sequence[str | None] | None = None
+    picture: Callable[[int], Image.Image] | None = None
+
+    def tasks(self) -> list[TaskAnswers]:
+        """The tasks that have labels, in the family's order."""
+        family, predictions = self.family, self.predictions
+        predicted = predictions.log_probabilities.argmax(1)
+        order = predictions.task.argsort(stable=True)
+        counts = predictions.task.bincount(minlength=family.num_tasks).tolist()
+        found = []
+        for task, rows in enumerate(order.split(counts)):
+            if not len(rows):
+                continue
+            own = [0, 1] if family.kind == "binary" else list(family.members[task])
+            said = predicted[rows]
+            foreign = sorted(set(said.unique().tolist()) - set(own))
+            place = torch.full((len(family.targets),), -1)
+            place[own + foreign] = torch.arange(len(own) + len(foreign))
+            classes = (*family.answers(task), *(family.targets[one] for one in foreign))
+            target = place[predictions.target[rows]]
+            found.append(TaskAnswers(family.tasks[task], rows, classes, len(own), target, place[said]))
+        return found
+
+    def name(self, image: int) -> str:
+        """What an image is called on a page."""
+        own = None if self.files is None else self.files[image]
+        return f"row {image}" if own is None else own

@@ -1,0 +1,139 @@
+"""What a run took, and how it was learned: candidates with their losses out of fold and weights, and learning curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..networks.methods import Method, ReadoutMethod
+from ..report import Block, Details, Figure, Section, Table, Text, losses_figure, svg
+
+TOGETHER = "together"
+MOST_ROWS = 12  # tasks whose weights are shown; more are folded away
+PRACTICALLY = 0.995  # a weight that is all of it
+
+
+def chosen_sections(method: Method, result: Mapping[str, Any]) -> list[Section]:
+    """Sections of what was chosen, for each time that readouts were fitted, and of learning curves; none where nothing is known.
+
+    Args:
+        method: fitted. result: the content of metrics.json.
+    """
+    sections = []
+    entries = [result, *result.get("added", [])]
+    fitted = [entry for entry in entries if (entry.get("readouts") or {}).get("weights")]
+    if isinstance(method, ReadoutMethod) and len(fitted) == len(method.parts):
+        first = 0
+        for entry, part in zip(fitted, method.parts, strict=True):
+            weights = part.weights.tolist()
+            tasks = method.family.tasks[first : first + len(weights)] if method.family.kind != "classes" else ("all",)
+            first += len(weights)
+            title = "What was chosen" if entry is result else f"What was chosen for {', '.join(tasks)}"
+            sections.append(Section(title, _chosen(entry["readouts"], tasks, weights)))
+    if curve := _epochs(result.get("history") or []):
+        sections.append(Section("Learning curve", [curve]))
+    return sections
+
+
+def chosen_sentence(nll: Mapping[str, float], weights: Mapping[str, float]) -> str:
+    """What was taken and why, said from the numbers.
+
+    Args:
+        nll: mean NLL out of fold of each candidate, and of all ``together``. weights: mean weight of each candidate.
+
+    >>> chosen_sentence({"linear, pooled": 0.5, "together": 0.5}, {"linear, pooled": 1.0})
+    'One candidate was fitted and is taken: **linear, pooled**, with an NLL of 0.500 out of fold.'
+    """
+    single = {name: value for name, value in nll.items() if name != TOGETHER}
+    together, leader = nll.get(TOGETHER, math.nan), max(weights, key=lambda name: weights[name])
+    if len(single) < 2:
+        return f"One candidate was fitted and is taken: **{leader}**, with an NLL of {together:.3f} out of fold."
+    if weights[leader] >= PRACTICALLY:
+        taken = f"Taken is, with practically all of the weight, **{leader}**"
+    else:
+        shares = sorted(weights.items(), key=lambda item: -item[1])
+        taken = "Taken is the weighted mean of " + ", ".join(
+            f"**{name}** ({100 * share:.0f}%)" for name, share in shares
+        )
+    best = min(single, key=lambda name: single[name])
+    than = [f"that of the best candidate alone ({best}, {single[best]:.3f})"]
+    lines = [name for name in single if name.startswith("linear")]
+    gaps = [single[best]]
+    if lines and len(lines) < len(single) and not best.startswith("linear"):
+        line = min(lines, key=lambda name: single[name])
+        than.append(f"that of the best linear one ({line}, {single[line]:.3f})")
+        gaps.append(single[line])
+    compared = " and ".join(
+        f"{_gap(round(gap, 3) - round(together, 3))} {one}" for gap, one in zip(gaps, than, strict=True)
+    )
+    return f"{taken}, because so the answers out of fold are most probable: NLL {together:.3f}, {compared}."
+
+
+def _gap(value: float) -> str:
+    shown = f"{abs(value):.3f}"
+    return "equal to" if shown == "0.000" else f"{shown} {'below' if value > 0 else 'above'}"
+
+
+def _chosen(about: Mapping[str, Any], tasks: Sequence[str], weights: Sequence[Sequence[float]]) -> list[Block]:
+    nll, shares = about.get("nll_out_of_fold", {}), about["weights"]
+    table = Table(
+        ("candidate", "NLL out of fold", "weight"),
+        [(name, nll.get(name), share) for name, share in sorted(shares.items(), key=lambda item: -item[1])],
+        "**Candidates.** How to read it: negative log-likelihood in nats (0 is best) of answers to training images by networks "
+        "that have not seen them, in five folds, and the share that a candidate has in the answer, the mean over tasks. Linear: "
+        "logistic regression; committee: small networks, one a fold; pooled: on means over the picture; map: on its parts. The "
+        "weights are fitted to these very answers, so that the first row is a little too good.",
+        formats={"NLL out of fold": ".3f", "weight": ".1%"},
+        fixed=[("together", nll.get(TOGETHER), sum(shares.values()))] if len(shares) > 1 else (),
+    )
+    blocks: list[Block] = [Text(chosen_sentence(nll, shares)), table]
+    if len(tasks) > 1 and len(shares) > 1 and all(len(row) == len(shares) for row in weights):
+        own = Table(
+            ("task", *shares),
+            [(name, *row) for name, row in zip(tasks, weights, strict=True)],
+            "**Weights of each task.** Tasks with few labels lean on the weights of all tasks together.",
+            formats=dict.fromkeys(shares, ".1%"),
+        )
+        blocks.append(own if len(tasks) <= MOST_ROWS else Details(f"Weights of {len(tasks)} tasks", [own]))
+    curves = {name: _curve(entries, "step") for name, entries in about.get("committees", {}).items()}
+    curves = {name: curve for name, curve in curves.items() if curve[0]}
+    if curves:
+        levels = {name: nll[name] for name in nll if name.startswith("linear") and math.isfinite(nll[name])}
+        figure = _drawn(curves, levels, "steps", "NLL out of fold (nats)")
+        blocks.append(
+            Figure(
+                figure,
+                "How to read it: answers to training images by networks that have not seen them, in nats, lower is better, while "
+                "the committees learn. A ring marks the step that is taken. Broken lines are the linear candidates. "
+                "The first steps may lie above the figure.",
+                "Learning curves",
+            )
+        )
+    return blocks
+
+
+def _epochs(history: Sequence[Mapping[str, float]]) -> Figure | None:
+    """Validation loss over epochs, of methods with layers."""
+    curve = _curve(history, "epoch")
+    if not curve[0]:
+        return None
+    return Figure(
+        _drawn({"validation": curve}, {}, "epoch", "validation NLL (nats)"),
+        "How to read it: negative log-likelihood of validation answers, in nats, lower is better, while the method is fine-tuned. "
+        "A ring marks the epoch that is taken.",
+        "Learning curve",
+    )
+
+
+def _curve(entries: Sequence[Mapping[str, float]], place: str) -> tuple[list[float], list[float]]:
+    """Places and losses of a history; what is no number is left out."""
+    kept = [(entry[place], entry["nll"]) for entry in entries if place in entry and "nll" in entry]
+    kept = [(x, y) for x, y in kept if math.isfinite(x) and math.isfinite(y)]
+    return [x for x, _ in kept], [y for _, y in kept]
+
+
+def _drawn(
+    curves: Mapping[str, tuple[list[float], list[float]]], levels: Mapping[str, float], xlabel: str, ylabel: str
+) -> str:
+    return svg(losses_figure(curves, levels, xlabel=xlabel, ylabel=ylabel))

@@ -1,0 +1,169 @@
+"""What a page says of each task: its classes, what is taken for what, whether it is as sure as it is right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ..evaluation import BALANCED, class_scores, confusions, labels_needed, reliability, wilson_interval
+from ..report import (
+    Bins,
+    Block,
+    Details,
+    Figure,
+    Section,
+    Table,
+    Text,
+    confidence_accuracy_figure,
+    confusion_figure,
+    svg,
+)
+from .answered import Answered, TaskAnswers
+
+MOST_TASKS = 12  # that a page shows one by one
+MOST_CLASSES = 30  # in a matrix, and in a table that is not folded away
+MOST_PAIRS = 20  # of confused classes
+POINTS = 0.05  # half width of an interval that is narrow enough
+
+
+def sure_section(result: Mapping[str, Any], split: str) -> Section:
+    """How sure each task's accuracy is, and how many labels it would take.
+
+    Args:
+        result: the content of metrics.json. split: `test` or `validation`.
+    """
+    few: list[str] = []
+    rows: list[tuple[str, int, float, float, float, int]] = []
+    for name, values in result[split]["tasks"].items():
+        accuracy, count = values["accuracy"], values["count"]
+        needed = labels_needed(accuracy, POINTS)
+        low, high = wilson_interval(accuracy, count)
+        rows.append((name, count, accuracy, float(low), float(high), needed))
+        if count < needed:
+            few.append(f"{name} ({count:,} of {needed:,})")
+    rows.sort(key=lambda row: row[1] - row[5])
+    named = ", ".join(few[:MOST_TASKS]) + (f" and {len(few) - MOST_TASKS} more" if len(few) > MOST_TASKS else "")
+    said = (
+        f"**Few labels.** The accuracy of {len(few)} of {len(rows)} tasks is known less well than to plus or minus 5 points: the "
+        f"{split} split has too few labels for {named}."
+        if few
+        else f"The accuracy of each task is known to plus or minus 5 points or better: the {split} split has enough labels."
+    )
+    table = Table(
+        ("task", f"{split} labels", "accuracy", "from", "to", "labels needed"),
+        rows,
+        "**How sure the accuracy is.** How to read it: with 95% confidence the accuracy lies in the interval (Wilson's); so many "
+        f"{split} labels would make it no wider than plus or minus 5 points, if the accuracy stayed as it is. It takes images that "
+        "do not depend on each other.",
+        formats=dict.fromkeys(("accuracy", "from", "to"), ".3f"),
+    )
+    return Section("How many labels", [Text(said), table])
+
+
+def task_sections(answered: Answered, result: Mapping[str, Any], split: str) -> list[Section]:
+    """A section for each task, the lowest balanced accuracy first; of more than ``MOST_TASKS``, those of the lowest.
+
+    Args:
+        answered: predictions of the split. result: the content of metrics.json. split: `test` or `validation`.
+    """
+    numbers = result[split]["tasks"]
+    tasks = answered.tasks()
+    tasks.sort(key=lambda task: numbers.get(task.name, {}).get(BALANCED, math.inf))
+    sections = [Section(f"Task: {task.name}", _blocks(answered, task, result, split)) for task in tasks[:MOST_TASKS]]
+    if sections and len(tasks) > MOST_TASKS:
+        note = (
+            f"Here follow the {MOST_TASKS} of {len(tasks)} tasks with the lowest balanced accuracy; `classes.csv` and "
+            "`confusions.csv` beside this page hold all."
+        )
+        sections[0] = Section(sections[0].title, [Text(note), *sections[0].blocks])
+    return sections
+
+
+def _blocks(answered: Answered, task: TaskAnswers, result: Mapping[str, Any], split: str) -> list[Block]:
+    blocks: list[Block] = []
+    own, linear = (numbers.get("tasks", {}).get(task.name) for numbers in (
+        result[split], result.get("linear", {}).get(split, {}),
+    ))  # fmt: skip
+    if own and linear:
+        blocks.append(_beside(own, linear, split))
+    classes = _classes(task, split)
+    blocks.append(classes if task.own <= MOST_CLASSES else Details(f"{task.own} classes", [classes]))
+    blocks.append(_matrix(task) if task.own <= MOST_CLASSES else _pairs(task))
+    blocks.append(_calibration(answered, task))
+    return blocks
+
+
+def _beside(own: Mapping[str, Any], linear: Mapping[str, Any], split: str) -> Table:
+    columns = (BALANCED, "accuracy", "nll", "brier", "ece", "count")
+    return Table(
+        ("answers of", "balanced accuracy", *columns[1:]),
+        [
+            [name, *(values.get(key) for key in columns)]
+            for name, values in (("this run", own), ("linear alone", linear))
+        ],
+        f"**Beside linear**, on the {split} split: what logistic regression alone would have answered.",
+        formats=dict.fromkeys(("balanced accuracy", *columns[1:-1]), ".3f"),
+    )
+
+
+def _classes(task: TaskAnswers, split: str) -> Table:
+    scores = class_scores(task.target, task.answer, len(task.classes))
+    return Table(
+        ("class", "precision", "recall", "F1", "labels", "answers"),
+        [(name, *own) for name, own in zip(task.classes, scores[: task.own], strict=False)],
+        f"**Each class**, on the {split} split. How to read it: precision is the share of the answers that name the class that are "
+        "right, recall the share of its labels that are answered so, F1 their harmonic mean (1 is best for all three).",
+        formats=dict.fromkeys(("precision", "recall", "F1"), ".2f"),
+    )
+
+
+def _matrix(task: TaskAnswers) -> Figure:
+    """Truth by answer; answers that are classes of other tasks share a column."""
+    foreign = bool((task.answer >= task.own).any())
+    counts = torch.zeros(task.own, task.own + foreign, dtype=torch.int64)
+    counts.index_put_((task.target, task.answer.clamp(max=task.own)), torch.tensor(1), accumulate=True)
+    names = task.classes[: task.own]
+    figure = _drawn_matrix(counts, names, (*names, *(["of another task"] if foreign else [])))
+    return Figure(
+        figure,
+        "How to read it: a row holds the labels of a class, a column the answers that name it; what is right lies on the diagonal. "
+        "The stronger the blue of a cell, the larger its share of the row.",
+        "Confusion matrix",
+    )
+
+
+def _pairs(task: TaskAnswers) -> Table:
+    found = [one for one in confusions(task.target, task.answer) if one.truth != one.answer]
+    found.sort(key=lambda one: -one.number)
+    support = task.target.bincount(minlength=len(task.classes)).tolist()
+    return Table(
+        ("truth", "answer", "count", "of the labels"),
+        [
+            (task.classes[one.truth], task.classes[one.answer], one.number, one.number / support[one.truth])
+            for one in found[:MOST_PAIRS]
+        ],
+        f"**The {MOST_PAIRS} pairs of classes that are confused most often.** `confusions.csv` beside this page holds all.",
+        formats={"of the labels": ".0%"},
+    )
+
+
+def _calibration(answered: Answered, task: TaskAnswers) -> Figure:
+    predictions = answered.predictions
+    found = reliability(predictions.log_probabilities[task.rows], predictions.target[task.rows])
+    return Figure(
+        _drawn_calibration(Bins(found.count, found.confidence, found.accuracy, found.low, found.high)),
+        "How to read it: on the broken line, answers are right as often as they are sure; below it they are too sure. Bars are 95% "
+        "intervals, the area of a dot its share of the answers.",
+        "Reliability",
+    )
+
+
+def _drawn_matrix(counts: torch.Tensor, rows: tuple[str, ...], columns: tuple[str, ...]) -> str:
+    return svg(confusion_figure(counts.numpy(), rows, columns))
+
+
+def _drawn_calibration(bins: Bins) -> str:
+    return svg(confidence_accuracy_figure(bins))
