@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from comodulation.errors import InputError, RunError
 from comodulation.files import writable, write_bytes, write_json
 from comodulation.networks import ComodulatedHead, load_adapter, save_adapter
-from comodulation.networks.methods import METHODS, make_method
+from comodulation.networks.methods import WITH_LAYERS, make_method
 from comodulation.tasks import TaskFamily
 from comodulation.tensors import read_tensors, write_tensors
 from support.synthetic import snapshot
@@ -86,7 +86,12 @@ def assert_refused(adapted, path, message, **options):
 
 @pytest.mark.parametrize(
     ("name", "family"),
-    [(name, family) for name, method in METHODS.items() for family in (FAMILY, FACES) if family.kind in method.kinds],
+    [
+        (name, family)
+        for name, method in WITH_LAYERS.items()
+        for family in (FAMILY, FACES)
+        if family.kind in method.kinds
+    ],
 )
 def test_a_saved_method_is_the_loaded_one(name, family, tmp_path):
     """Bit for bit, for every method and kind of family; the header says what it is."""

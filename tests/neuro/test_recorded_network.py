@@ -10,7 +10,7 @@ from comodulation import ComodulatedHead
 from comodulation.errors import InputError
 from comodulation.mathematics import decoder_statistics
 from comodulation.networks import coupling
-from comodulation.networks.methods import METHODS, make_method
+from comodulation.networks.methods import WITH_LAYERS, make_method
 from comodulation.neuro.analysis import analyse_recording, comparison_table
 from comodulation.neuro.figures import comparison_figure
 from comodulation.neuro.recorded_network import record_network
@@ -96,7 +96,7 @@ def test_seed_and_number_of_neurons(head, images):
 
 
 # Their controllers are untrained, or are gains that no modulator moves: what would be recorded is no coupling.
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WITH_LAYERS)
 def test_methods_without_couplings_are_refused(head, images, name):
     family = TaskFamily("classes", ("a", "b", "c"), tuple("pqrs"), ((0, 1), (2, 3), (0, 3)))
     method = make_method(name, copy.deepcopy(head), family)

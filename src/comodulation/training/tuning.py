@@ -12,12 +12,13 @@ from torch import Tensor
 from ..errors import DivergedError
 from ..evaluation import METRICS, Predictions, metrics
 from ..mathematics import derived_seed
-from ..networks.methods import Method
+from ..networks.methods import Method, ReadoutMethod
 from ..processes import ALONE, Processes
 from ..tasks import Examples, TaskFamily, first_rows
 from .inputs import EVALUATION_BATCH, Inputs, filled
 from .loop import TrainingSettings, train
 from .progress import Progress
+from .readouts import fit_method
 
 
 def tune(
@@ -34,11 +35,17 @@ def tune(
     seed: int,
     balance: str = "none",
 ) -> list[dict[str, float]]:
-    """Train what the method learns, on the family's half; [] for a method that learns nothing.
+    """Train what the method learns, on the family's half; [] for a method that learns nothing step by step.
+
+    A method of readouts is fitted to examples and validation: it judges by answers out of fold.
 
     With ``balance`` `classes` the loss, and the validation NLL that chooses the epoch, are weighted by ``class_weights``.
     Where ``fabric`` has several processes, all of them call this with the same arguments and end with the same method.
     """
+    if isinstance(method, ReadoutMethod):
+        both = zip(vars(examples).values(), vars(validation).values(), strict=True)
+        fit_method(method, inputs.features, Examples(*map(torch.cat, both)), seed, tell)
+        return []
     with method.head.among(Processes.of(fabric)):
         return _tune(method, inputs, examples, validation, settings, fabric, checkpoint, identity, tell, seed, balance)
 

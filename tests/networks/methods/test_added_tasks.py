@@ -7,7 +7,7 @@ from comodulation.errors import InputError
 from comodulation.networks.adapters import load_adapter, save_adapter
 from comodulation.networks.head import ComodulatedHead
 from comodulation.networks.methods.added_tasks import add_tasks, begin_tasks
-from comodulation.networks.methods.registry import METHODS, make_method
+from comodulation.networks.methods.registry import WITH_LAYERS, make_method
 from comodulation.networks.methods.task_pairs import all_tasks
 from comodulation.tasks import TaskFamily
 
@@ -16,7 +16,7 @@ BINARY = TaskFamily.from_attributes(("p", "q", "r"))
 ADDED = {"classes": {"c": ["x", "y", "z"], "d": ["t", "z"]}, "binary": ["s", "u"]}
 CASES = [
     (name, family)
-    for name, method in METHODS.items()
+    for name, method in WITH_LAYERS.items()
     for family in (CLASSES, BINARY)
     if family.kind in method.kinds and not method.trains_layers
 ]
@@ -119,7 +119,7 @@ def test_begun_tasks_are_the_same_each_time():
     assert torch.equal(all_tasks(a, FEATURES), all_tasks(b, FEATURES))
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.trains_layers])
+@pytest.mark.parametrize("name", [name for name, method in WITH_LAYERS.items() if method.trains_layers])
 def test_methods_that_train_the_layers_are_refused(name):
     with pytest.raises(InputError, match="trains the layers that all tasks share"):
         begin_tasks(make(name, BINARY), ["s"])

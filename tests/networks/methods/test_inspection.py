@@ -11,7 +11,7 @@ from comodulation.networks.controller import coupling
 from comodulation.networks.head import ComodulatedHead
 from comodulation.networks.methods.inspection import answers, inspect
 from comodulation.networks.methods.learned_gains import gains_of
-from comodulation.networks.methods.registry import METHODS, make_method
+from comodulation.networks.methods.registry import WITH_LAYERS, make_method
 from comodulation.runs import describe, make_config, run_report
 from comodulation.tasks import task_logits
 
@@ -42,10 +42,10 @@ def fitted(name="comodulation", family=CLASSES, *, readout="open", task_bias=Fal
 
 
 @pytest.mark.parametrize("family", [CLASSES, BINARY, COLUMNS], ids=["classes", "binary", "columns"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WITH_LAYERS)
 def test_all_tasks_at_once_are_the_tasks_one_by_one(name, family):
     """One batch of the decoder gives what `log_probabilities` gives for each task by itself, in any order of tasks."""
-    if family.kind not in METHODS[name].kinds:
+    if family.kind not in WITH_LAYERS[name].kinds:
         return
     method, features = fitted(name, family, encoder="stochastic")
     inputs = method.prepare(features)
@@ -173,7 +173,7 @@ DECODER = {"decoder-gains", "ia3", "fine-tuning", "film", "task-routing", "maxim
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [*((name, {}) for name in METHODS), ("comodulation", {"encoder": "none", "training_encoder": "gain"})],
+    [*((name, {}) for name in WITH_LAYERS), ("comodulation", {"encoder": "none", "training_encoder": "gain"})],
     ids=str,
 )
 def test_the_gains_shown_are_those_the_task_multiplies_by(name, options):
@@ -197,7 +197,7 @@ def test_the_gains_shown_are_those_the_task_multiplies_by(name, options):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [*((name, {}) for name in METHODS), *(("comodulation", {"encoder": kind}) for kind in ("none", "stochastic"))],
+    [*((name, {}) for name in WITH_LAYERS), *(("comodulation", {"encoder": kind}) for kind in ("none", "stochastic"))],
     ids=str,
 )
 def test_the_gains_of_all_tasks_are_those_of_each(name, options):

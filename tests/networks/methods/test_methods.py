@@ -6,7 +6,7 @@ import torch
 from comodulation.errors import InputError
 from comodulation.mathematics import Modulation
 from comodulation.networks.head import ComodulatedHead
-from comodulation.networks.methods.registry import METHODS, make_method
+from comodulation.networks.methods.registry import WITH_LAYERS, make_method
 from support.methods import BINARY, CASES, CLASSES, COLUMNS, make, train
 
 
@@ -70,7 +70,7 @@ def test_adapter_tensors_carry_everything(name, family, batch_norm):
                 fresh.load_adapter_tensors(broken)
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if "classes" in method.kinds])
+@pytest.mark.parametrize("name", [name for name, method in WITH_LAYERS.items() if "classes" in method.kinds])
 def test_restricted_readout_never_leaves_the_group(name):
     method = make(name, CLASSES, "restricted")
     given, task, _ = inputs(method, CLASSES)
@@ -134,7 +134,7 @@ def test_local_mask_adds_up_what_the_readout_says_at_each_column():
 
 def test_learnable_parameters():
     """Attention and comodulation have K E, the task bias K C, hard sharing and its kin all layers, fine-tuning all of it."""
-    counts = {name: make(name, CLASSES).num_learnable() for name in METHODS}
+    counts = {name: make(name, CLASSES).num_learnable() for name in WITH_LAYERS}
     layers = sum(p.numel() for p in make("base", CLASSES).head.parameters()) - 3 * 8
     assert counts == {
         "base": 0,

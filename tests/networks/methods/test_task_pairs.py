@@ -7,7 +7,7 @@ from comodulation.data.features import Backbone
 from comodulation.errors import InputError
 from comodulation.networks.head import ComodulatedHead
 from comodulation.networks.methods import task_pairs as module
-from comodulation.networks.methods.registry import METHODS, make_method
+from comodulation.networks.methods.registry import WITH_LAYERS, make_method
 from comodulation.networks.methods.task_pairs import all_tasks, pairs_per_chunk, task_chunks
 from comodulation.runs import Run
 from comodulation.tasks import TaskFamily
@@ -16,7 +16,10 @@ from support.synthetic import picture
 CLASSES = TaskFamily("classes", ("a", "b", "c"), tuple("tuvwxyz"), ((0, 1), (2, 3, 4), (5, 6)))
 BINARY = TaskFamily.from_attributes(("p", "q", "r", "s"))
 CASES = [
-    (name, family) for name, method in METHODS.items() for family in (CLASSES, BINARY) if family.kind in method.kinds
+    (name, family)
+    for name, method in WITH_LAYERS.items()
+    for family in (CLASSES, BINARY)
+    if family.kind in method.kinds
 ]
 FEATURES = torch.randn(6, 5, 2, 2, generator=torch.Generator().manual_seed(2))
 SAMPLES = torch.arange(6) + 100

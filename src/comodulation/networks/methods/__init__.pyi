@@ -5,11 +5,12 @@ from .comodulation import Comodulation
 from .inspection import Inspection, answers, inspect
 from .learned_gains import gains_of
 from .readouts import NoLayers, ReadoutMethod, rows_of
-from .registry import METHODS, make_method
+from .registry import METHODS, WITH_LAYERS, make_method
 from .task_pairs import all_tasks, task_chunks
 
 __all__ = [
     "METHODS",
+    "WITH_LAYERS",
     "Added",
     "Attention",
     "Comodulation",

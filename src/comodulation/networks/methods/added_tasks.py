@@ -234,7 +234,7 @@ def _readouts(method: ReadoutMethod, family: TaskFamily) -> ReadoutMethod:
     head = NoLayers(method.head.feature_mean.numel(), family.num_outputs, family.num_tasks, seed=method.head.seed)
     made = type(method)(head, family, method.readout)
     if family.kind == "classes":
-        made.parts = method.parts
+        made.set_parts(method.parts)
     return made
 
 
@@ -243,7 +243,7 @@ def _with_parts(method: ReadoutMethod, learned: Method) -> ReadoutMethod:
     assert isinstance(learned, ReadoutMethod)
     grown = _readouts(method, joined_family(method.family, learned.family))
     if method.family.kind != "classes":
-        grown.parts = nn.ModuleList([*method.parts, *learned.parts])
+        grown.set_parts([*method.parts, *learned.parts])
     return grown.eval()
 
 

@@ -7,6 +7,7 @@ of a task is which outputs belong to it, so the answers are always among these.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from ...errors import InputError
 from ...tasks import TaskFamily
 from ..head import ComodulatedHead
-from ..readouts import Questions, Readouts
+from ..readouts import Probe, Questions, Readouts
 from .base import Method
 
 
@@ -42,6 +43,7 @@ class ReadoutMethod(Method):
     reads = "features"
     paper = "none: what a user would do instead"
     without_layers: ClassVar[bool] = True
+    one_process = "it is fitted at once, not step by step"
     kinds_of_members: ClassVar[tuple[str, ...]] = ("probe", "bag")
     measured_by_linear: ClassVar[bool] = False  # whether its best probe alone stands beside it in tables of results
 
@@ -51,7 +53,13 @@ class ReadoutMethod(Method):
         if task_bias:
             raise InputError(f"method {self.name!r} has a bias for each output already; leave --task-bias out")
         super().__init__(head, family, readout)
-        self.parts: Any = nn.ModuleList()
+        width = head.feature_mean.numel()
+        self.fitted = False
+        self.parts: Any = nn.ModuleList([even_readouts(family, width)])
+
+    def set_parts(self, parts: Iterable[nn.Module]) -> None:
+        """Answer by these from now on."""
+        self.parts, self.fitted = nn.ModuleList(parts), True
 
     def encoded(self, inputs: Tensor) -> Tensor:
         """Features ``(B, C, H, W)`` -> logits of all tasks ``(B, N)``; for classes, those of each network ``(B, M C)``."""
@@ -118,7 +126,7 @@ class ReadoutMethod(Method):
             parts.append(part)
         if sizes or not parts:
             raise InputError(f"the adapter does not fit method {self.name!r}: {len(sizes)} tasks are without an answer")
-        self.parts = nn.ModuleList(parts)
+        self.set_parts(parts)
 
 
 class Linear(ReadoutMethod):
@@ -140,6 +148,12 @@ class Auto(ReadoutMethod):
 
     name = "auto"
     measured_by_linear = True
+
+
+def even_readouts(family: TaskFamily, width: int) -> Readouts:
+    """What answers before anything is fitted: all of a task's answers are alike."""
+    questions = Questions.of(family)
+    return Readouts(questions, width, [(Probe(width, questions.num_outputs), 0, width)])
 
 
 def rows_of(features: Tensor) -> Tensor:

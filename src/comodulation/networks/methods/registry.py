@@ -45,6 +45,8 @@ METHODS: dict[str, type[Method]] = {
     )
 }
 
+WITH_LAYERS = {name: method for name, method in METHODS.items() if not method.without_layers}
+
 
 def make_method(
     name: str,
@@ -73,6 +75,7 @@ def make_method(
 __all__ = [
     "IA3",
     "METHODS",
+    "WITH_LAYERS",
     "Attention",
     "ClassMask",
     "Comodulation",

@@ -54,8 +54,8 @@ class Readouts(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows ``(B, V)`` -> logits of every network of every member ``(M, B, C)``, and log weights of each ``(M, Q)``."""
-        standard = (rows - self.mean) / self.deviation
+        """Rows of V features or more -> logits of every network of every member ``(M, B, C)``, and their log weights ``(M, Q)``."""
+        standard = (rows[:, : len(self.mean)] - self.mean) / self.deviation
         logits = [
             member(standard[:, start:stop]) for member, (start, stop) in zip(self.members, self.places, strict=True)
         ]

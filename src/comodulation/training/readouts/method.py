@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...data.features import FeatureRows
 from ...evaluation import Predictions
@@ -52,7 +52,7 @@ def fit_method(
     """Fit the readouts of a method to all examples.
 
     Args:
-        method: without parts, or, for groups of classes that were added, with them.
+        method: not fitted, or, for groups of classes that were added, fitted: then its answers stay.
         features: of all images. examples: to learn, at least one. seed: of the fit. tell: is told what happens.
         pooled: number of features, from the first, that a row has without the map; None takes the means over positions.
         quality: `fast` (probes only), `default`, or `best` (more committees).
@@ -82,8 +82,8 @@ def fit_method(
     fitted = fit_readouts(
         rows, answers, questions, candidates, allowed, seed, tell.message, unit=unit, calibrate=calibrate
     )
-    if not len(method.parts):
-        method.parts = nn.ModuleList([fitted.readouts])
+    if not method.fitted:
+        method.set_parts([fitted.readouts])
     method.eval()
     tell.message(_choice(fitted.nll, fitted.weights))
     about = {
