@@ -92,10 +92,10 @@ def small_blocks(monkeypatch):
 @pytest.fixture
 def no_drawings(no_figures, monkeypatch):
     """Reports without their figures, which take as long as all the rest; what is written otherwise stays."""
-    from comodulation.studies.paper import report, tables
+    from comodulation.studies.paper import report
 
     monkeypatch.setattr(report, "draw_figures", lambda *arguments: {})
-    monkeypatch.setattr(tables, "calibration_rows", lambda *arguments: [])
+    monkeypatch.setattr(report, "calibration_rows", lambda *arguments: [])
 
 
 # ---- killed at random ----

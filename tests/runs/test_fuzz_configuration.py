@@ -126,7 +126,7 @@ def test_any_command_line(verb, cases, tmp_path, monkeypatch):
     """Options in any number and order, with any values; of files that are not there, so that nothing starts to work."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COMODULATION_CACHE", str(tmp_path / "cache"))
-    for works_without_files in ("comodulation.studies.demo.run_demo", "comodulation.neuro.experiment.population_study"):
+    for works_without_files in ("comodulation.studies.run_demo", "comodulation.neuro.population_study"):
         monkeypatch.setattr(works_without_files, refuse)
 
     def check(arguments, before):

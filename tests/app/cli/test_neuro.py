@@ -193,7 +193,7 @@ def test_a_network_that_cannot_be_recorded_is_told_before_anything_is_computed(r
     def computed(*_, **__):
         raise AssertionError("computed for nothing")
 
-    monkeypatch.setattr("comodulation.neuro.analysis.analyse_recording", computed)
+    monkeypatch.setattr("comodulation.neuro.analyse_recording", computed)
     task = Run.open(run).family.tasks[0]
 
     def refused(message, network, *words):
@@ -246,8 +246,8 @@ def test_a_folder_that_cannot_be_written_is_found_before_anything_is_computed(se
     def computed(*_, **__):
         raise AssertionError("computed for nothing")
 
-    monkeypatch.setattr("comodulation.neuro.experiment.population_study", computed)
-    monkeypatch.setattr("comodulation.neuro.analysis.analyse_recording", computed)
+    monkeypatch.setattr("comodulation.neuro.population_study", computed)
+    monkeypatch.setattr("comodulation.neuro.analyse_recording", computed)
     words = [session if word == "SESSION" else word for word in words]
     (tmp_path / "file").write_text("")
     for out, message in ((tmp_path / "file", "is a file"), (tmp_path / "file" / "out", "cannot write to")):

@@ -85,7 +85,10 @@ def test_headers_that_never_end(server):
 def test_a_slow_upload_is_told_so(server):
     with connections(server, 1, head(10**6) + bytes(1000)) as (slow,):
         slow.settimeout(SOON)
-        answer = slow.recv(4096)
+        answer = b""
+        with contextlib.suppress(ConnectionResetError):
+            while part := slow.recv(4096):  # head and content may come apart
+                answer += part
     assert answer.startswith(b"HTTP/1.1 408")
     assert b"the upload came at less than 32,768 bytes a second" in answer
 

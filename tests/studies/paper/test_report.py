@@ -206,10 +206,10 @@ def test_a_folder_that_cannot_be_written_to(copy, monkeypatch):
         real(descriptor)
         raise OSError(28, "No space left on device")
 
-    from comodulation.studies.paper import report, tables
+    from comodulation.studies.paper import report
 
     monkeypatch.setattr(report, "draw_figures", lambda *arguments: {})
-    monkeypatch.setattr(tables, "calibration_rows", lambda *arguments: [])
+    monkeypatch.setattr(report, "calibration_rows", lambda *arguments: [])
     monkeypatch.setattr(os, "fsync", full)
     outcome = comodulate("report", copy)
     assert outcome.status == 1
@@ -260,11 +260,11 @@ def test_the_page_in_a_browser(width, scheme, browser):
 def test_reproduce_prints_the_same_as_report(copy):
     """Without --json, the text; on a finished study the two verbs end alike."""
     small = small_study()
-    from comodulation.studies.paper import report, tables
+    from comodulation.studies.paper import report
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "draw_figures", lambda *arguments: {})
-        patch.setattr(tables, "calibration_rows", lambda *arguments: [])
+        patch.setattr(report, "calibration_rows", lambda *arguments: [])
         one = reproduce("cifar100", small.data, copy, small.cache)
         two = comodulate("report", copy)
     assert one.out == two.out

@@ -36,10 +36,10 @@ def copy(tmp_path):
 @pytest.fixture
 def no_report(monkeypatch):
     """Studies without figures and calibration table, which take as long as training; what is written otherwise stays."""
-    from comodulation.studies.paper import report, tables
+    from comodulation.studies.paper import report
 
     monkeypatch.setattr(report, "draw_figures", lambda *arguments: {})
-    monkeypatch.setattr(tables, "calibration_rows", lambda *arguments: [])
+    monkeypatch.setattr(report, "calibration_rows", lambda *arguments: [])
 
 
 def again(out, *options):
