@@ -167,6 +167,8 @@ class RunConfig(BaseModel):
         choose(self.precision, PRECISIONS, "precision")
         choose(self.balance, BALANCES, "balance")
         choose(self.quality, QUALITIES, "quality")
+        if self.task_bias and METHODS[self.method].without_layers:
+            raise InputError(f"method {self.method!r} has a bias for each output already; leave --task-bias out")
         if bool(self.attributes) + bool(self.group or self.label) + bool(self.labels or self.tasks) > 1:
             raise InputError(WHICH_TASKS)
         if (self.group or self.label) and not (self.group and self.label):
