@@ -39,9 +39,7 @@ def pictures(tmp_path_factory):
     for row, file in enumerate(FILES):
         picture(NAMES[row], row).save(folder / file)
     with open(folder / "labels.csv", "w", newline="") as file:
-        csv.writer(file).writerows(
-            [("file", "warm", "grey", "colour"), *zip(FILES, WARM, GREY, COLOUR, strict=True)]
-        )
+        csv.writer(file).writerows([("file", "warm", "grey", "colour"), *zip(FILES, WARM, GREY, COLOUR, strict=True)])
     return folder
 
 

@@ -166,8 +166,9 @@ HOSTILE = {
     "a part that is no number": changed("part.x.mean", lambda _: torch.zeros(1)),
     "a part below 0": changed("part.-1.mean", lambda _: torch.zeros(1)),
     "a part left out": lambda tensors: {key.replace("part.0", "part.1"): value for key, value in tensors.items()},
-    "a part too many": lambda tensors: tensors
-    | {key.replace("part.0", "part.1"): value for key, value in tensors.items()},
+    "a part too many": lambda tensors: (
+        tensors | {key.replace("part.0", "part.1"): value for key, value in tensors.items()}
+    ),
     "an unknown name": changed("part.0.more", lambda _: torch.zeros(1)),
     "a missing tensor": without("part.0.0.bias"),
     "another shape": changed("part.0.1.weight", lambda value: value.T.contiguous()),

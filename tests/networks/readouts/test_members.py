@@ -85,7 +85,9 @@ HOSTILE = {
     "no mean": without("mean"),
     "no weights": without("weights"),
     "no temperature": without("temperature"),
-    "no members": without("0.weight", "0.bias", "0.features", "1.first", "1.first_bias", "1.second", "1.bias", "1.features"),
+    "no members": without(
+        "0.weight", "0.bias", "0.features", "1.first", "1.first_bias", "1.second", "1.bias", "1.features"
+    ),
     "no bias": without("0.bias"),
     "a bag without its second layer": without("1.second"),
     "a member that is missing": without("0.weight", "0.bias", "0.features"),

@@ -10,7 +10,9 @@ from comodulation.training.readouts import mixing, mixture_weights
 
 def drawn(members=3, answers=200, seed=0):
     """Log-probabilities of true answers: the members are right of different rows."""
-    return torch.randn(members, answers, generator=torch.Generator().manual_seed(seed)).mul(1.5).sub(1.5).clamp(max=-0.01)
+    return (
+        torch.randn(members, answers, generator=torch.Generator().manual_seed(seed)).mul(1.5).sub(1.5).clamp(max=-0.01)
+    )
 
 
 def simplex(truth):

@@ -110,7 +110,9 @@ def test_one_row_teaches_nothing():
 def test_few_rows(number):
     rows = features(number)
     answers = noise(3, 2, rows=number)
-    assert_sound(fit_readouts(rows, answers, Questions((3, 2)), BOTH, None, 0, settings=QUICK), rows, answers, Questions((3, 2)))
+    assert_sound(
+        fit_readouts(rows, answers, Questions((3, 2)), BOTH, None, 0, settings=QUICK), rows, answers, Questions((3, 2))
+    )
 
 
 def test_columns_that_are_constant():
@@ -123,7 +125,9 @@ def test_columns_that_are_constant():
     rows[:, 6] = torch.where(fold == 2, rows[:, 6], 3.0)
     rows[:, 7] = 0.0
     rows[9, 7] = 1000.0
-    assert_sound(fit_readouts(rows, answers, Questions((3,)), BOTH, None, 0, settings=QUICK), rows, answers, Questions((3,)))
+    assert_sound(
+        fit_readouts(rows, answers, Questions((3,)), BOTH, None, 0, settings=QUICK), rows, answers, Questions((3,))
+    )
 
 
 def test_noise_is_not_foretold():
@@ -204,7 +208,8 @@ def test_overconfident_answers_are_made_less_sure(monkeypatch):
     answers[wrong] = 1 - answers[wrong]
     for questions in (Questions((2, 2)), Questions((1, 1), True)):
         kept, fitted = (
-            fit_readouts(rows, answers, questions, BOTH[:1], None, 0, calibrate=calibrate) for calibrate in (False, True)
+            fit_readouts(rows, answers, questions, BOTH[:1], None, 0, calibrate=calibrate)
+            for calibrate in (False, True)
         )
         assert (kept.readouts.temperature == 1).all()
         assert kept.nll["together"] == pytest.approx(kept.nll["linear"], abs=1e-5)
