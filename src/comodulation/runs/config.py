@@ -178,6 +178,8 @@ class RunConfig(BaseModel):
                     f"protocol 'table' is not for method {self.method!r}: its controller must learn from images that its layers "
                     "have not seen; leave --protocol out, or take --method auto"
                 )
+        if self.task_bias and METHODS[self.method].without_layers:
+            raise InputError(f"method {self.method!r} has a bias for each output already; leave --task-bias out")
         if bool(self.attributes) + bool(self.group or self.label) + bool(self.labels or self.tasks) > 1:
             raise InputError(WHICH_TASKS)
         if (self.group or self.label) and not (self.group and self.label):

@@ -64,6 +64,8 @@ class ReadoutMethod(Method):
     def encoded(self, inputs: Tensor) -> Tensor:
         """Features ``(B, C, H, W)`` -> logits of all tasks ``(B, N)``; for classes, those of each network ``(B, M C)``."""
         rows = rows_of(inputs)
+        if not self.fitted:  # of which the first are looked at, and all alike
+            rows = rows[:, : self.head.feature_mean.numel()]
         if self.family.kind != "classes":
             return torch.cat([self._outputs(part, rows) for part in self.parts], -1)
         part: Any = self.parts[0]

@@ -54,8 +54,14 @@ class Readouts(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of V features or more -> logits of every network of every member ``(M, B, C)``, and their log weights ``(M, Q)``."""
-        standard = (rows[:, : len(self.mean)] - self.mean) / self.deviation
+        """Rows ``(B, V)`` -> logits of every network of every member ``(M, B, C)``, and log weights of each ``(M, Q)``.
+
+        Raises:
+            InputError: rows of another width, of a backbone with another map.
+        """
+        if rows.shape[1] != len(self.mean):
+            raise InputError(f"the network reads rows of {len(self.mean)} features, got {rows.shape[1]}")
+        standard = (rows - self.mean) / self.deviation
         logits = [
             member(standard[:, start:stop]) for member, (start, stop) in zip(self.members, self.places, strict=True)
         ]
