@@ -184,8 +184,8 @@ def test_a_small_picture_stays_small():
             {"linear, pooled": 0.7, "committee, pooled": 0.62, "together": 0.6},
             {"linear, pooled": 0.25, "committee, pooled": 0.75},
             "**committee, pooled** (75%), **linear, pooled** (25%), because so the answers out of fold are most probable: NLL "
-            "0.600, 0.020 below that of the best candidate alone (committee, pooled, 0.620) and 0.100 below that of the best linear one "
-            "(linear, pooled, 0.700).",
+            "0.600, 0.020 below that of the best candidate alone (committee, pooled, 0.620) and 0.100 below that of the best "
+            "linear one (linear, pooled, 0.700).",
         ),
         (
             {"linear, pooled": 0.5, "committee, pooled": 0.9, "together": 0.5},
