@@ -1,4 +1,4 @@
-"""Scores of each class and confusions, by hand; Wilson's interval and the labels that it takes, against statsmodels and a search."""
+"""Scores of each class and confusions, by hand; Wilson's interval against statsmodels, and the labels that it takes by search."""
 
 import math
 

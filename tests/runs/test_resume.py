@@ -87,7 +87,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(phase, place, number, data, run,
     assert ("pretraining: epoch" in resumed.err) == (phase != "comodulation")
 
 
-@pytest.mark.parametrize("write", [1, 2, 5, 7, 10, 15, 18])
+@pytest.mark.parametrize("write", [1, 2, 5, 7, 10, 15, 20])
 def test_a_run_killed_while_writing_resumes(write, data, run, tmp_path):
     """Killed with the file written beside its place but not yet moved there; which file, the test after next says."""
     out, cache = tmp_path / "run", tmp_path / "cache"
@@ -112,7 +112,7 @@ def test_a_run_killed_while_writing_resumes(write, data, run, tmp_path):
     assert list(tmp_path.rglob(".*.partial")) == []
 
 
-@pytest.mark.parametrize("write", [1, 3, 18])
+@pytest.mark.parametrize("write", [1, 3, 20])
 def test_a_disk_that_fills_up(write, data, run, tmp_path, monkeypatch):
     """At some write of many: status 1, one line that names the file, no partial file, and a run to be resumed."""
     out, cache = tmp_path / "run", tmp_path / "cache"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..errors import printable
 from .drawing import SUBDUED, WIDTH, add_legend, as_array, finished, new_figure, styles_of
 from .page import INK
 
@@ -113,4 +114,6 @@ def _upper_end(curves: Sequence[NDArray[np.float64]], levels: Iterable[float]) -
 
 
 def _short(name: str) -> str:
+    """A name as an axis shows it: on one line, with nothing that no font can draw."""
+    name = printable(name)
     return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"

@@ -7,7 +7,9 @@ Ito ("Color Universal Design", 2008), each with a marker of its own; a method ha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import warnings
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,11 +67,21 @@ def finished(figure: Figure, spines: tuple[str, ...] = ("left", "bottom")) -> Fi
             for label in part.get_ticklabels(which="both"):
                 label.set_parse_math(part.get_scale() == "log")
     # The solver's positions differ in their last bit from run to run, and with them the SVG: lay out once, round, keep.
-    figure.draw_without_rendering()
+    with foreign_letters():
+        figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axis in figure.axes:
         axis.set_position(np.round(axis.get_position(original=True).bounds, 6).tolist())
     return figure
+
+
+@contextlib.contextmanager
+def foreign_letters() -> Iterator[None]:
+    """Draw names in any script: an SVG keeps them as text, in the reader's fonts, so that what ours lacks is no warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+        yield
 
 
 def styles_of(names: Iterable[str]) -> dict[str, tuple[str, str]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .drawing import foreign_letters
 from .page import INK
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def svg(figure: Figure) -> str:
 
     with matplotlib.rc_context({"svg.hashsalt": "comodulation", "svg.fonttype": "none", "font.family": "sans-serif"}):
         sink = io.StringIO()
-        figure.savefig(sink, format="svg", metadata={"Date": None}, dpi=150)
+        with foreign_letters():
+            figure.savefig(sink, format="svg", metadata={"Date": None}, dpi=150)
     text = sink.getvalue()
     return text[text.index("<svg") :]
