@@ -67,7 +67,7 @@ def fit_method(
         groups = torch.zeros(len(images), dtype=torch.int64)
         groups[place] = examples.task
         allowed = method.family.member_mask(groups)
-    candidates = _candidates(method, narrow, row, quality)
+    candidates = candidates_of(method, narrow, row, quality)
     fitted = fit_readouts(rows, answers, questions, candidates, allowed, seed, tell.message, calibrate=calibrate)
     if not len(method.parts):
         method.parts = nn.ModuleList([fitted.readouts])
@@ -82,8 +82,15 @@ def fit_method(
     return _predictions(method, examples, images[fitted.judged], fitted.logits), about
 
 
-def _candidates(method: ReadoutMethod, narrow: int, row: int, quality: str) -> list[Candidate]:
-    """Members that a method tries: those of its kind, on pooled features and, where there is one, on the map."""
+def candidates_of(
+    method: ReadoutMethod | type[ReadoutMethod], narrow: int, row: int, quality: str = "default"
+) -> list[Candidate]:
+    """Members that a method tries: those of its kind, on pooled features and, where there is one, on the map.
+
+    Args:
+        method: or its class. narrow: number of features, from the first, without the map. row: with it.
+        quality: one of ``QUALITIES``.
+    """
     places = [("pooled", 0, narrow)] + ([("map", narrow, row)] if narrow < row else [])
     words = {"probe": "linear", "bag": "committee"}
     kinds = [
