@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .data import (
     FORMS,
+    MISSING,
     LabelColumns,
     classes_and_places,
     in_form,
@@ -118,11 +119,12 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
                 _warn_constant(labels.what(number), classes)
         state = self.random_state
         seed = int(state if isinstance(state, (int, np.integer)) else check_random_state(state).randint(2**31 - 1))
-        parts, self.nll_ = [], {}
+        self.nll_: dict[str, float] = {}
+        self._parts: list[Readouts] = []
         if learned:
             part, self.nll_ = self._readouts(rows, [found[n] for n in learned], seed)
-            parts = [part]
-        self._parts, self._seed, self._form = parts, seed, labels.form
+            self._parts = [part]
+        self._seed, self._form = seed, labels.form
         self._columns = [
             _Column(labels.names[n], classes, labels.dtypes[n], 0 if len(classes) > 1 else None)
             for n, (classes, _) in enumerate(found)
@@ -160,8 +162,10 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict(self, X: Any) -> Any:
-        """The likeliest label of each row under each column, in the form that ``fit`` got labels in: an array ``(N,)`` or ``(N, K)``,
-        a dictionary, or a frame, with the index of X where both are of pandas."""
+        """The likeliest label of each row under each column, in the form that ``fit`` got labels in.
+
+        That is an array ``(N,)`` or ``(N, K)``, a dictionary, or a frame, with the index of X where both are of pandas.
+        """
         chosen = [
             column.classes[values.argmax(1)]
             for column, values in zip(self._fitted_columns(), self._probabilities(X), strict=True)
@@ -169,8 +173,11 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
         return in_form(self._form, self._names, chosen, [column.dtype for column in self._columns], X)
 
     def predict_proba(self, X: Any) -> Any:
-        """Probabilities of each class in the order of ``classes_``: of one task ``(N, C)``; of an array of K columns a list of K, as
-        scikit-learn has it; of a frame or dictionary a dictionary by column, of frames or arrays."""
+        """Probabilities of each class, in the order of ``classes_``.
+
+        Of one task an array ``(N, C)``; of an array of K columns a list of K, as scikit-learn has it; of a frame or dictionary a
+        dictionary by column, of frames or arrays.
+        """
         columns = self._fitted_columns()
         found = [
             probabilities_in_form(self._form, column.classes, values, X)
@@ -179,7 +186,7 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
         return self._by_column(found)
 
     def score(self, X: Any, Y: Any) -> float:
-        """Accuracy: the share of right answers among a column's labels, and the mean of that over columns that have any.
+        """Accuracy: the share of right answers among all labelled cells.
 
         Args:
             X: as for ``fit``. Y: in any form, gaps left out; a frame or dictionary may leave columns out.
@@ -195,17 +202,17 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
             raise InputError(f"Y has {len(labels.names)} columns, expected {len(columns)}")
         if by_name and (unknown := [name for name in labels.names if name not in columns]):
             raise InputError(f"Y has the column {unknown[0]!r}; known: {brief(list(columns))}")
-        right = []
+        right: list[np.ndarray] = []
         for number, cells in enumerate(labels.cells):
             place, column = columns[labels.names[number] if by_name else self._names[number]]
             truth, chosen = places_among(cells, column.classes, labels.what(number)), probabilities[place].argmax(1)
             if len(truth) != len(chosen):
                 raise InputError(f"X has {len(chosen)} rows and Y {len(truth)}")
-            if (known := truth != -1).any():
-                right.append(float((truth == chosen)[known].mean()))
-        if not right:
+            right.append((truth == chosen)[truth != MISSING])
+        cells_right = np.concatenate(right)
+        if not len(cells_right):
             raise InputError("Y has no labels: every cell is missing")
-        return float(np.mean(right))
+        return float(cells_right.mean())
 
     def save(self, path: str | Path) -> None:
         """Write the classifier as safetensors, which ``load`` reads without running anything.
@@ -286,8 +293,8 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
         ]
         groups: dict[str, dict[str, Tensor]] = {}
         for name, value in tensors.items():
-            number, _, rest = name.partition(".")
-            groups.setdefault(number, {})[rest] = value
+            first, _, rest = name.partition(".")
+            groups.setdefault(first, {})[rest] = value
         result._parts = []
         for number in range(len(groups)):
             sizes = [len(column.classes) for column in result._columns if column.part == number]
@@ -340,6 +347,11 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
             X = X.detach().cpu()
             X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
         names = getattr(X, "columns", None)
+        if getattr(X, "ndim", 2) == 1:
+            raise InputError(
+                f"X has the shape {tuple(X.shape)}, expected rows (N, V) or maps (N, C, H, W). Reshape your data: X[None] is one "
+                "row, X[:, None] one feature"
+            )
         try:
             values = validate_data(self, X, reset=reset, allow_nd=True, ensure_all_finite=False)
             if values.dtype.kind not in "biuf":
@@ -355,9 +367,13 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
         if not np.isfinite(single).all():
             place = np.argwhere(~np.isfinite(single))[0]
             value = values[tuple(place)]
-            shown = "NaN" if np.isnan(value) else "infinity" if np.isinf(value) else f"{value}, too large for float32 (inf)"
+            shown = (
+                "NaN" if np.isnan(value) else "infinity" if np.isinf(value) else f"{value}, too large for float32 (inf)"
+            )
             where = f"column {names[place[1]]!r}" if names is not None else f"feature {', '.join(map(str, place[1:]))}"
-            raise InputError(f"X holds {shown} in row {place[0]}, {where}; expected finite numbers (neither NaN nor inf)")
+            raise InputError(
+                f"X holds {shown} in row {place[0]}, {where}; expected finite numbers (neither NaN nor inf)"
+            )
         if reset:
             self._shape = values.shape[1:]
         elif values.shape[1:] != self._shape:
@@ -391,7 +407,9 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
         found: dict[int, Iterator[np.ndarray]] = {
             number: iter(_answers(part, rows)) for number, part in enumerate(self._parts)
         }
-        return [np.ones((len(rows), 1)) if column.part is None else next(found[column.part]) for column in self._columns]
+        return [
+            np.ones((len(rows), 1)) if column.part is None else next(found[column.part]) for column in self._columns
+        ]
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@ from .folders import folder_splits
 from .hub import REACHING, hub_errors
 from .label_columns import (
     FORMS,
+    MISSING,
     LabelColumns,
     classes_and_places,
     in_form,
@@ -21,6 +22,7 @@ from .tables import label_table_splits, read_label_table
 
 __all__ = [
     "FORMS",
+    "MISSING",
     "REACHING",
     "SUFFIXES",
     "BadImageError",

@@ -21,14 +21,9 @@ FORMS = ("vector", "array", "dict", "pandas", "polars")
 MISSING, UNKNOWN = -1, -2  # places of a gap, and of a label that is none of the classes
 
 # Types of a frame's columns that predictions get again; others are left to the frame library.
-_PANDAS = frozenset(
-    ("object", "str", "string", "category", "bool", "boolean", "float32", "float64", "Float32", "Float64")
-    + tuple(f"{kind}{bits}" for kind in ("int", "uint", "Int", "UInt") for bits in (8, 16, 32, 64))
-)
-_POLARS = frozenset(
-    ("String", "Categorical", "Boolean", "Float32", "Float64")
-    + tuple(f"{kind}{bits}" for kind in ("Int", "UInt") for bits in (8, 16, 32, 64))
-)
+_NUMBERS = [f"{kind}{bits}" for kind in ("Int", "UInt") for bits in (8, 16, 32, 64)] + ["Float32", "Float64"]
+_PANDAS = {"object", "str", "string", "category", "bool", "boolean", *_NUMBERS, *map(str.lower, _NUMBERS)}
+_POLARS = {"String", "Categorical", "Boolean", *_NUMBERS}
 
 
 @dataclass(frozen=True)
@@ -64,7 +59,9 @@ def read_label_columns(labels: Any) -> LabelColumns:
     library, kind = _library(labels)
     if library and kind == "DataFrame":
         names = tuple(labels.columns)
-        cells = tuple(_frame_cells(labels.iloc[:, n] if library == "pandas" else labels[:, n]) for n in range(len(names)))
+        cells = tuple(
+            _frame_cells(labels.iloc[:, n] if library == "pandas" else labels[:, n]) for n in range(len(names))
+        )
         types = labels.dtypes
         found = LabelColumns(library, names, cells, tuple(map(str, types)))
     elif library:
@@ -133,12 +130,14 @@ def known_cells(cells: np.ndarray, what: str) -> np.ndarray:
     else:
         raise InputError(f"Unknown label type: {what} holds {cells.dtype}, expected words, whole numbers or bools")
     if len(kinds) > 1:
-        raise InputError(f"{what} holds {' and '.join(f'{kind}s' for kind in sorted(kinds))}; expected labels of one kind")
+        raise InputError(
+            f"{what} holds {' and '.join(f'{kind}s' for kind in sorted(kinds))}; expected labels of one kind"
+        )
     if kinds == {"number"}:
         row = next((row for row in known.nonzero()[0] if not float(cells[row]).is_integer()), None)
         if row is not None:
             raise InputError(
-                f"Unknown label type: continuous. {what} holds {brief(cells[row])} in row {row}, expected words, whole numbers "
+                f"Unknown label type: continuous. {what} holds {brief(cells[row:].tolist()[0])} in row {row}, expected words, whole numbers "
                 "or bools; this is a classifier"
             )
     return known
@@ -185,7 +184,7 @@ def probabilities_in_form(form: str, classes: np.ndarray, values: np.ndarray, ro
     return frames.DataFrame(values, index=_index(rows_like), columns=classes.tolist())
 
 
-def _polars_series(polars: Any, name: str, column: np.ndarray, dtype: str) -> Any:
+def _polars_series(polars: Any, name: Hashable, column: np.ndarray, dtype: str) -> Any:
     series = polars.Series(name, column.tolist())
     return series.cast(getattr(polars, dtype)) if dtype in _POLARS else series
 
@@ -224,7 +223,9 @@ def _array(values: Any) -> np.ndarray:
         values = values.detach().cpu()
         return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
     if isinstance(values, np.ma.MaskedArray):
-        return values.astype(object).filled(None)
+        hidden = np.ma.getmaskarray(values)
+        values = np.ma.getdata(values).astype(object)
+        values[hidden] = None
     try:
         found = np.asarray(values)
         if isinstance(values, (list, tuple)) and found.dtype.kind in "SU":
