@@ -63,15 +63,17 @@ def fitted() -> MultiTaskClassifier:
     return linear().fit(FEATURES, labels())
 
 
-def excepted(estimator):
-    """Checks of scikit-learn that are not met, and why: none."""
-    return {}
-
-
-# Quality fast of `auto` is `linear`; committees learn in `auto`, too, and each of its checks fits several.
+# Of scikit-learn's checks none is excepted.
 @pytest.mark.filterwarnings("ignore:.*a single class:UserWarning")
-@parametrize_with_checks([MultiTaskClassifier("linear"), MultiTaskClassifier()], expected_failed_checks=excepted)
+@parametrize_with_checks([MultiTaskClassifier("linear")], expected_failed_checks=lambda estimator: {})
 def test_checks_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*a single class:UserWarning")
+@parametrize_with_checks([MultiTaskClassifier(), MultiTaskClassifier("committee")])
+def test_checks_of_scikit_learn_with_committees(estimator, check):
     check(estimator)
 
 
@@ -114,7 +116,7 @@ def test_score_is_over_the_labelled_cells(fitted):
 
 def test_every_form_has_the_same_answers(fitted):
     """Arrays, dictionaries and tensors of the same labels give the probabilities that the frame gives."""
-    given, expected = labels(), fitted.predict_proba(X_frame())
+    given, expected = labels(), fitted.predict_proba(FEATURES)
     columns = {name: given[name].tolist() for name in given}
     by_name = linear().fit(X, columns)
     assert isinstance(by_name.predict(X), dict)
@@ -124,10 +126,6 @@ def test_every_form_has_the_same_answers(fitted):
     assert table.predict(X).dtype == object
     assert all(np.array_equal(a, b) for a, b in zip(table.predict_proba(X), expected.values(), strict=True))
     assert [list(one) for one in table.classes_] == [list(one) for one in fitted.classes_.values()]
-
-
-def X_frame() -> pd.DataFrame:
-    return FEATURES
 
 
 @pytest.mark.parametrize(
@@ -166,7 +164,7 @@ def test_polars():
 
 
 def test_rows_without_labels_are_left_out():
-    given = labels()
+    given = labels().astype(object)
     given.iloc[:40] = None
     alone = linear().fit(X[40:], given[40:])
     assert same(alone.predict_proba(X), linear().fit(X, given).predict_proba(X))
@@ -250,6 +248,9 @@ def hole(value) -> np.ndarray:
         (X[:, 0], X[:, 0] > 0, r"\(120,\).*Reshape"),
         (X[None], X[:, 0] > 0, r"\(1, 120, 6\)"),
         (X.astype(str), X[:, 0] > 0, r"strings"),
+        (X.astype(complex), X[:, 0] > 0, r"[Cc]omplex"),
+        (X[:0], X[:0, 0] > 0, r"0 sample|no labels"),
+        (X[:, :0], X[:, 0] > 0, r"0 feature"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_learned_is_refused_in_one_line(features, given, pattern):
@@ -259,7 +260,8 @@ def test_what_cannot_be_learned_is_refused_in_one_line(features, given, pattern)
 
 
 @pytest.mark.parametrize(
-    ("settings", "pattern"), [({"method": "liner"}, "did you mean 'linear'"), ({"quality": "beste"}, "did you mean 'best'")]
+    ("settings", "pattern"),
+    [({"method": "liner"}, "did you mean 'linear'"), ({"quality": "beste"}, "did you mean 'best'")],
 )
 def test_settings_are_checked(settings, pattern):
     with pytest.raises(InputError, match=pattern):
@@ -299,7 +301,10 @@ def everything():
     yield linear().fit(X, np.where(X[:, 0] > 0, "up", "down")), X
     yield linear().fit(X, (X[:, :2] > 0).astype(np.int8)), X
     maps = X.reshape(30, 4, 2, 3)
-    yield MultiTaskClassifier("committee", random_state=0).fit(maps, {1: np.arange(30) % 3, 2: [None, "a", "b"] * 10}), maps
+    yield (
+        MultiTaskClassifier("committee", random_state=0).fit(maps, {1: np.arange(30) % 3, 2: [None, "a", "b"] * 10}),
+        maps,
+    )
 
 
 def test_what_is_saved_answers_the_same(tmp_path):

@@ -49,6 +49,10 @@ _READ_ROWS = 4096  # rows that are answered at once
 _FORMAT = 1  # of saved files
 
 
+class _WrongTypeError(InputError, TypeError):
+    """Features that no number can be made of: a TypeError, too, as scikit-learn has it."""
+
+
 @dataclass(frozen=True)
 class _Column:
     """A label column: its name, its classes in order ``(C,)``, its type in a frame, and which readouts answer it; None where it has
@@ -92,12 +96,12 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
         self.calibrate = calibrate
         self.random_state = random_state
 
-    def fit(self, X: Any, Y: Any) -> MultiTaskClassifier:
+    def fit(self, X: Any, y: Any) -> MultiTaskClassifier:
         """Fit all columns at once.
 
         Args:
             X: numbers ``(N, V)``, or maps ``(N, C, H, W)``: an array, a tensor, a frame of pandas or polars.
-            Y: labels of one task ``(N,)``, of K tasks ``(N, K)``, a frame, or a dictionary of columns. None and NaN are gaps.
+            y: labels of one task ``(N,)``, of K tasks ``(N, K)``, a frame, or a dictionary of columns. None and NaN are gaps.
 
         Returns:
             The classifier itself.
@@ -106,11 +110,11 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
             InputError: features that are no finite numbers, a column without labels or with other things than labels, unknown
                 settings. A ValueError.
         """
-        if Y is None:
+        if y is None:
             raise InputError("fit requires y to be passed, but the target y is None")
         choose(self.method, _METHODS, "method")
         choose(self.quality, QUALITIES, "quality")
-        labels = read_label_columns(Y)
+        labels = read_label_columns(y)
         rows = self._rows(X, labels)
         found = [classes_and_places(cells, labels.what(n)) for n, cells in enumerate(labels.cells)]
         learned = [n for n, (classes, _) in enumerate(found) if len(classes) > 1]
@@ -185,18 +189,18 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
         ]
         return self._by_column(found)
 
-    def score(self, X: Any, Y: Any) -> float:
+    def score(self, X: Any, y: Any) -> float:
         """Accuracy: the share of right answers among all labelled cells.
 
         Args:
-            X: as for ``fit``. Y: in any form, gaps left out; a frame or dictionary may leave columns out.
+            X: as for ``fit``. y: in any form, gaps left out; a frame or dictionary may leave columns out.
 
         Raises:
             InputError: a column that is not known, or no labels at all.
         """
         columns = {column.name: (place, column) for place, column in enumerate(self._fitted_columns())}
         probabilities = self._probabilities(X)
-        labels = read_label_columns(Y)
+        labels = read_label_columns(y)
         by_name = labels.form not in ("vector", "array")
         if not by_name and len(labels.names) != len(columns):
             raise InputError(f"Y has {len(labels.names)} columns, expected {len(columns)}")
@@ -358,7 +362,9 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
                 raise InputError(f"X holds {values.dtype}, expected numbers")
             with np.errstate(over="ignore"):
                 single = np.array(values, np.float32)
-        except (TypeError, ValueError) as error:
+        except TypeError as error:
+            raise _WrongTypeError(error) from error
+        except ValueError as error:
             raise InputError(error) from error
         if values.ndim not in (2, 4) or not math.prod(values.shape):
             raise InputError(f"X has the shape {values.shape}, expected rows (N, V) or maps (N, C, H, W)")

@@ -136,9 +136,10 @@ def known_cells(cells: np.ndarray, what: str) -> np.ndarray:
     if kinds == {"number"}:
         row = next((row for row in known.nonzero()[0] if not float(cells[row]).is_integer()), None)
         if row is not None:
+            value = brief(cells[row:].tolist()[0])
             raise InputError(
-                f"Unknown label type: continuous. {what} holds {brief(cells[row:].tolist()[0])} in row {row}, expected words, whole numbers "
-                "or bools; this is a classifier"
+                f"Unknown label type: continuous. {what} holds {value} in row {row}, expected words, whole numbers or bools; this "
+                "is a classifier"
             )
     return known
 
