@@ -64,7 +64,7 @@ def test_the_tutorial_runs(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "digits.safetensors").stat().st_size < 2 * 4096
 
 
-@pytest.mark.parametrize("page", ["choosing_layers.md", "faq.md"])
+@pytest.mark.parametrize("page", ["choosing_layers.md", "faq.md", "sklearn.md"])
 def test_pages_run(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with torch.random.fork_rng():

@@ -1,3 +1,4 @@
+from . import sklearn
 from .errors import InputError, RunError
 from .evaluation import evaluate_predictions, metrics
 from .mathematics import (
@@ -40,4 +41,5 @@ __all__ = [
     "metrics",
     "modulate",
     "save_adapter",
+    "sklearn",
 ]

@@ -1,6 +1,16 @@
 from .folder_files import SUFFIXES
 from .folders import folder_splits
 from .hub import REACHING, hub_errors
+from .label_columns import (
+    FORMS,
+    MISSING,
+    LabelColumns,
+    classes_and_places,
+    in_form,
+    places_among,
+    probabilities_in_form,
+    read_label_columns,
+)
 from .labels import answer_column, binary_column, class_column, is_binary, label_names, yes_no_column
 from .opening import available_splits, find_splits, open_split
 from .partitions import Partition, partition
@@ -11,24 +21,32 @@ from .summary import refuse_unlearnable, summarize, summary_table, warnings_of
 from .tables import label_table_splits, read_label_table
 
 __all__ = [
+    "FORMS",
+    "MISSING",
     "REACHING",
     "SUFFIXES",
     "BadImageError",
+    "LabelColumns",
     "Partition",
     "Split",
     "answer_column",
     "available_splits",
     "binary_column",
     "class_column",
+    "classes_and_places",
     "decode_image",
     "find_splits",
     "folder_splits",
     "hub_errors",
+    "in_form",
     "is_binary",
     "label_names",
     "label_table_splits",
     "open_split",
     "partition",
+    "places_among",
+    "probabilities_in_form",
+    "read_label_columns",
     "read_label_table",
     "refuse_unlearnable",
     "summarize",

@@ -1,5 +1,5 @@
 from .bagging import BagSettings, train_bag
-from .method import QUALITIES, FittedMethod, Yardstick, fit_method
+from .method import QUALITIES, FittedMethod, Yardstick, candidates_of, fit_method
 from .mixing import mixture_weights
 from .probe import Basis, choose_strength, logistic_regression
 from .table import Candidate, Fitted, deal_folds, fit_readouts
@@ -12,6 +12,7 @@ __all__ = [
     "Fitted",
     "FittedMethod",
     "Yardstick",
+    "candidates_of",
     "choose_strength",
     "deal_folds",
     "fit_method",

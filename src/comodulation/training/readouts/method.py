@@ -78,7 +78,7 @@ def fit_method(
     rows = torch.empty(len(unit), row)
     for part in torch.arange(len(unit)).split(READ_ROWS):
         rows[part] = rows_of(features.rows(unit[part]).float())
-    candidates = _candidates(method, narrow, row, quality)
+    candidates = candidates_of(method, narrow, row, quality)
     fitted = fit_readouts(
         rows, answers, questions, candidates, allowed, seed, tell.message, unit=unit, calibrate=calibrate
     )
@@ -107,8 +107,15 @@ def fit_method(
     return FittedMethod(unseen(fitted.logits), about, linear)
 
 
-def _candidates(method: ReadoutMethod, narrow: int, row: int, quality: str) -> list[Candidate]:
-    """Members that a method tries: those of its kind, on pooled features and, where there is one, on the map."""
+def candidates_of(
+    method: ReadoutMethod | type[ReadoutMethod], narrow: int, row: int, quality: str = "default"
+) -> list[Candidate]:
+    """Members that a method tries: those of its kind, on pooled features and, where there is one, on the map.
+
+    Args:
+        method: or its class. narrow: number of features, from the first, without the map. row: with it.
+        quality: one of ``QUALITIES``.
+    """
     places = [("pooled", 0, narrow)] + ([("map", narrow, row)] if narrow < row else [])
     words = {"probe": "linear", "bag": "committee"}
     kinds = [
