@@ -28,7 +28,7 @@ FOLDS = 5
 SEARCHED_ROWS = 10_000  # with more, strengths of L2 are compared on one fold
 PROBE_NUMBERS = 2**28  # in the rows that a probe is fitted on; with more, it is fitted on some of them
 JUDGED_NUMBERS = 2**26  # in the answers out of fold that are kept of a member
-WIDE = 10_000  # rows from which networks of a bag have twice the hidden units
+HIDDEN = ((1000, 128), (10_000, 256), (math.inf, 512))  # hidden units of a bag's networks, for fewer rows than the first number
 MOST_TEMPERATURES = 1000  # with more questions, one temperature for all
 HIGHEST_TEMPERATURE = 20.0
 CERTAIN = -20.0  # the lowest log-probability that counts
@@ -124,7 +124,7 @@ def fit_readouts(
     fold = deal_folds(answers, number, derived_seed(seed, "folds"), unit)
     generator = torch.Generator().manual_seed(derived_seed(seed, "judged"))
     judged = torch.randperm(len(rows), generator=generator)[: max(1, JUDGED_NUMBERS // questions.num_outputs)].sort()[0]
-    settings = settings or BagSettings(hidden=256 if len(rows) < WIDE else 512)
+    settings = settings or BagSettings(hidden=next(hidden for most, hidden in HIDDEN if len(rows) < most))
     mean, deviation = _moments(rows)
     members: list[tuple[Probe | Bag, int, int]] = []
     unseen: list[Tensor] = []
