@@ -1,5 +1,7 @@
 """Runs on vectors in place of maps, and at an image size that is found: fitted, continued, read again, exported, served."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,8 @@ from comodulation.errors import InputError
 from comodulation.runs import Run, fit, make_config, read_config
 from comodulation.runs.export import export_run
 from comodulation.training import Silent
-from support.synthetic import picture
+from support import command
+from support.synthetic import picture, snapshot
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
@@ -97,3 +100,34 @@ def test_files_of_earlier_releases(run, tmp_path):
     assert "  output: map\n" in text
     (tmp_path / "config.yaml").write_text(text.replace("  output: map\n", ""))
     assert read_config(tmp_path / "config.yaml") == read_config(run / "config.yaml")
+
+
+def test_the_engine_of_a_run(data, tmp_path):
+    """Features by ONNX Runtime from the command line: fitted, evaluated from the same cache, answered with the same answers."""
+    pytest.importorskip("onnxruntime")
+    cache, out = tmp_path / "cache", tmp_path / "run"
+    outcome = command.fit(data, out, cache, "--engine", "onnx")
+    assert outcome.status == 0, outcome.err
+    stored = [json.loads(path.read_text()) for path in cache.glob("features/*/identity.json")]
+    assert [identity.get("engine") for identity in stored] == ["onnx", "onnx"]
+    before = snapshot(cache)
+    outcome = command.comodulate("evaluate", out, "--data", data, "--cache", cache, "--json")
+    assert outcome.status == 0, outcome.err
+    assert snapshot(cache) == before
+    image = tmp_path / "yellow.png"
+    picture("yellow", 77).save(image)
+    by_torch, by_onnx, by_either = (
+        command.comodulate("predict", out, image, "--json", "--engine", engine).json["images"][0]["tasks"]
+        for engine in ("torch", "onnx", "auto")
+    )
+    assert by_either == by_torch
+    for task, answer in by_torch.items():
+        assert by_onnx[task]["probabilities"] == pytest.approx(answer["probabilities"], abs=1e-3)
+    for verb in (
+        ("fit", "--data", data, "--out", tmp_path / "new"),
+        ("evaluate", out, "--data", data),
+        ("predict", out, image),
+    ):
+        outcome = command.comodulate(*verb, "--engine", "onxx")
+        assert outcome.status == 2
+        assert "unknown engine 'onxx'; did you mean 'onnx'?" in outcome.line

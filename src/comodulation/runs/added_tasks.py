@@ -109,8 +109,8 @@ def grow_run(
         fabric = Fabric(accelerator="auto", devices=1)
         features = {
             name: extract(
-                run.backbone, split, cache, device=fabric.device, precision=config.precision, skip_bad=skip_bad,
-                report=partial(tell.extraction, name),
+                run.backbone, split, cache, device=fabric.device, precision=config.precision, engine="auto",
+                skip_bad=skip_bad, report=partial(tell.extraction, name), say=tell.message,
             )
             for name, split in splits.items() if name in labelled
         }  # fmt: skip

@@ -14,6 +14,7 @@ import torch
 
 from ..data import refuse_unlearnable, summarize, summary_table, warnings_of
 from ..data.features import (
+    ENGINES,
     TRAINED_COPIES,
     WEIGHTS,
     Backbone,
@@ -22,9 +23,10 @@ from ..data.features import (
     first_images,
     placed,
     resolved_size,
+    settled_engine,
     size_note,
 )
-from ..errors import InputError
+from ..errors import InputError, choose
 from ..files import writable
 from ..networks.methods import METHODS as ALL_METHODS
 from ..processes import Processes
@@ -53,6 +55,7 @@ def fit(
     cache: str | Path,
     *,
     resume: bool = False,
+    engine: str = "auto",
     progress: Progress | None = None,
 ) -> list[FitResult]:
     """Fit one or several methods that share everything else, and write a run folder for each.
@@ -64,6 +67,7 @@ def fit(
         out: the run folder; with several configurations, the folder of run folders, one named after each method.
         cache: folder of features and pretrained layers.
         resume: continue what an earlier call left in ``out``; finished runs are not repeated.
+        engine: of extraction: ``torch``, ``onnx``, or ``auto``, the faster one; see ``extract``.
         progress: told what happens.
 
     Raises:
@@ -75,15 +79,23 @@ def fit(
         The runs; none in a process that is not the first.
     """
     out, cache = Path(out), Path(cache)
+    choose(engine, ENGINES, "engine")
     configs = [_placed(config) for config in configs]
     if Place.of_environment().number > 1:
         _check_several(configs)
     with company([_settings(config) for config in configs]) as others:
-        return _fit(configs, out, cache, others, resume=resume, progress=progress)
+        return _fit(configs, out, cache, others, resume=resume, engine=engine, progress=progress)
 
 
 def _fit(
-    configs: list[RunConfig], out: Path, cache: Path, others: Company | None, *, resume: bool, progress: Progress | None
+    configs: list[RunConfig],
+    out: Path,
+    cache: Path,
+    others: Company | None,
+    *,
+    resume: bool,
+    engine: str,
+    progress: Progress | None,
 ) -> list[FitResult]:
     first = Place.of_environment().rank == 0
     tell = progress if progress and first else Silent()
@@ -153,8 +165,12 @@ def _fit(
             features, seconds = {}, {}
             for name, data in labelled.items():
                 began = time.perf_counter()
+                asked_of: dict[str, Any] = {"device": fabric.device, "precision": shared.precision}
+                settled = processes.agree(  # by the first: each would measure something else
+                    settled_engine(engine, backbone, data.split, cache, say=tell.message, **asked_of) if first else None
+                )
                 features[name] = extract(
-                    backbone, data.split, cache, device=fabric.device, precision=shared.precision,
+                    backbone, data.split, cache, **asked_of, engine=settled,
                     skip_bad=shared.skip_bad, report=partial(tell.extraction, name), rank=processes.rank,
                     world=processes.number,
                 )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ..data import decode_image
-from ..data.features import BATCH, Backbone, Features, extract, features_of_images
-from ..errors import InputError, brief
+from ..data.features import BATCH, ENGINES, Backbone, Features, extract, faster_engine, features_of_images, forward_of
+from ..errors import InputError, brief, choose
 from ..evaluation import apply_temperature, evaluate_predictions, scaled, stored_temperature
 from ..files import writable
 from ..networks import load_adapter
@@ -166,6 +166,7 @@ class Run:
         *,
         labels: str | None = None,
         skip_bad: bool = False,
+        engine: str = "auto",
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Metrics on a split, overall and per task, of the answers that ``predict`` gives.
@@ -175,11 +176,14 @@ class Run:
             split: None takes the run's test split.
             cache: folder of features.
             labels: table of labels; None takes the run's, if it has one.
+            engine: of extraction; see ``extract``.
 
         Raises:
             InputError: as for fit.
         """
-        features, examples = self.examples(data, split, cache, labels=labels, skip_bad=skip_bad, progress=progress)
+        features, examples = self.examples(
+            data, split, cache, labels=labels, skip_bad=skip_bad, engine=engine, progress=progress
+        )
         found = predict(self.method, Inputs(self.method, features, examples.image.unique()), examples)
         result = evaluate_predictions(scaled(found, self.temperature), self.family.tasks)
         name, skipped = split or self.config.test_split, len(features.bad_rows)
@@ -200,6 +204,7 @@ class Run:
         *,
         labels: str | None = None,
         skip_bad: bool = False,
+        engine: str = "auto",
         progress: Progress | None = None,
     ) -> tuple[Features, Examples]:
         """Features of a split, and its pairs of image and task whose label and image can be read. Arguments as in ``evaluate``."""
@@ -218,8 +223,8 @@ class Run:
         self.method.eval()  # a damaged run shows before anything is extracted
         with writable(Path(cache)):
             features = extract(
-                self.backbone, opened, cache, precision=self.config.precision, skip_bad=skip_bad,
-                report=partial(tell.extraction, name),
+                self.backbone, opened, cache, precision=self.config.precision, engine=engine, skip_bad=skip_bad,
+                report=partial(tell.extraction, name), say=tell.message,
             )  # fmt: skip
         bad = torch.tensor(features.bad_rows, dtype=torch.int64)
         examples = labelled.examples.take((~torch.isin(labelled.examples.image, bad)).nonzero()[:, 0])
@@ -240,16 +245,31 @@ class Run:
         return list(self.answers(images, tasks))
 
     def answers(
-        self, images: Iterable[str | Path], tasks: Sequence[str], bad: Callable[[Path, InputError], None] | None = None
+        self,
+        images: Iterable[str | Path],
+        tasks: Sequence[str],
+        bad: Callable[[Path, InputError], None] | None = None,
+        *,
+        engine: str = "torch",
+        say: Callable[[str], None] | None = None,
     ) -> Iterator[dict[str, Any]]:
         """As ``predict``, image by image, in memory that does not grow with their number.
 
         Args:
             images, tasks: as for ``predict``.
             bad: called for each image that cannot be read, which is then left out; None raises.
+            engine: of the backbone's pass: ``torch``, ``onnx``, or ``auto``, the faster one where there are many images and their
+                number is known.
+            say: told a line on what ``auto`` has chosen.
         """
+        choose(engine, ENGINES, "engine")
         ids, backbone, remaining = self.task_ids(tasks), self.backbone, iter(images)
         _ = self.method  # a damaged run shows before any image does
+        precision = self.config.precision
+        if engine == "auto":
+            number = len(images) if isinstance(images, Sized) else 0
+            engine = faster_engine(backbone, number, precision=precision, say=say)
+        forward = forward_of(backbone, engine, precision=precision)
         while paths := list(map(Path, itertools.islice(remaining, BATCH))):
             read: dict[Path, Tensor] = {}
             for path in paths:
@@ -260,12 +280,14 @@ class Run:
                         raise
                     bad(path, error)
             if read:
-                yield from self._answered([path for path in paths if path in read], read, ids)
+                yield from self._answered(forward, [path for path in paths if path in read], read, ids)
 
-    def _answered(self, paths: list[Path], read: Mapping[Path, Tensor], ids: list[int]) -> list[dict[str, Any]]:
+    def _answered(
+        self, forward: Callable[[Tensor], Tensor], paths: list[Path], read: Mapping[Path, Tensor], ids: list[int]
+    ) -> list[dict[str, Any]]:
         """Answers to tasks, by number, for at most ``BATCH`` images."""
         pixels = torch.stack([read[path] for path in paths])
-        features = features_of_images(self.backbone, pixels, self.config.precision)
+        features = features_of_images(forward, pixels, self.config.precision)
         # Noise belongs to an image's content, not to its place among the images asked about.
         sample_ids = torch.tensor([content_id(image) for image in pixels])
         results: list[dict[str, Any]] = [{"image": str(path), "tasks": {}} for path in paths]

@@ -460,6 +460,22 @@ def test_attributes(tmp_path, no_report):
     assert "covering" in numbers["binary"]["groups"]
 
 
+def test_the_engine_of_all_processes(data, tmp_path, no_report):
+    """What extracts in the first process is what the others read."""
+    pytest.importorskip("onnxruntime")
+    options = [*CORE, "--method", "hard-sharing", "--trials", 0, "--epochs", 1, "--pretraining-epochs", 1]
+    outcome = reproduce(
+        "cifar100", data, tmp_path / "study", tmp_path / "cache", *options, "--devices", 2, "--engine", "onnx"
+    )
+    assert outcome.status == 0, outcome.err
+    stored = [json.loads(path.read_text()) for path in tmp_path.glob("cache/features/*/identity.json")]
+    assert [identity.get("engine") for identity in stored] == ["onnx", "onnx"]
+    outcome = reproduce("cifar100", data, tmp_path / "other", tmp_path / "cache", "--engine", "onxx")
+    assert outcome.status == 2
+    assert "unknown engine 'onxx'; did you mean 'onnx'?" in outcome.line
+    assert not (tmp_path / "other").exists()
+
+
 def test_attributes_need_the_names_of_cifar100(tmp_path):
     small = small_study()
     outcome = reproduce("attributes", small.data, tmp_path / "study", tmp_path / "cache")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .shared import CacheOption, JsonFlag, table, with_seed
+from .shared import CacheOption, EngineOption, JsonFlag, table, with_seed
 
 EXAMPLE = "comodulate evaluate runs/c100 --data FOLDER --json"
 
@@ -20,6 +20,7 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="Split to evaluate [the run's test split].")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count unreadable images and go on.")] = False,
     seed: Annotated[int | None, typer.Option(help="Of the modulator's noise [the run's].")] = None,
+    engine: EngineOption = "auto",
     cache: CacheOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -31,7 +32,7 @@ def evaluate(
     finished = with_seed(Run.open(folder), seed)
     with ConsoleProgress() as progress:
         result = finished.evaluate(
-            data, split, cache_folder(cache), labels=labels, skip_bad=skip_bad, progress=progress
+            data, split, cache_folder(cache), labels=labels, skip_bad=skip_bad, engine=engine, progress=progress
         )
     if as_json:
         print(json.dumps(result))

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .shared import CacheOption, JsonFlag, method_options, modulation_options, table, training_settings
+from .shared import CacheOption, EngineOption, JsonFlag, method_options, modulation_options, table, training_settings
 
 EXAMPLE = (
     "comodulate fit --data FOLDER --backbone efficientnet-lite0 --group coarse_label "
@@ -116,6 +116,7 @@ def fit(
     devices: Annotated[
         int | None, typer.Option(help="Processes that train together, one a device [1; under torchrun, as it says].")
     ] = None,
+    engine: EngineOption = "auto",
     cache: CacheOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -179,7 +180,7 @@ def fit(
         configs.append(make_config({**shared, "method": name, "tuning": tuning}))
     try:
         with ConsoleProgress() as progress:
-            results = fit_runs(configs, out, cache_folder(cache), resume=resume, progress=progress)
+            results = fit_runs(configs, out, cache_folder(cache), resume=resume, engine=engine, progress=progress)
     except LostProcess:
         if not launched():
             raise

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .exits import say
-from .shared import JsonFlag, with_seed
+from .shared import EngineOption, JsonFlag, with_seed
 
 EXAMPLE = "comodulate predict runs/c100 photo.png --task trees --json"
 
@@ -24,6 +24,7 @@ def predict(
         Path | None, typer.Option(help="Table to write instead, a row an image and task: *.csv or *.parquet.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the modulator's noise [the run's].")] = None,
+    engine: EngineOption = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Answers to named tasks for image files, with the confidence that the run was evaluated with."""
@@ -40,7 +41,7 @@ def predict(
 
     results: list[dict[str, Any]] = []
     number = 0
-    for result in run.answers(paths, task or [], note):
+    for result in run.answers(paths, task or [], note, engine=engine, say=say):
         number += 1
         if table is not None:
             table.add(result)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .shared import CacheOption, JsonFlag, checked_seeds, training_settings
+from .shared import CacheOption, EngineOption, JsonFlag, checked_seeds, training_settings
 
 EXAMPLE = "comodulate reproduce cifar100 --data FOLDER --seeds 10 --out runs/cifar100   (again: goes on)"
 
@@ -35,6 +35,7 @@ def reproduce(
     epochs: Annotated[int | None, typer.Option(help="Of fine-tuning [6].")] = None,
     pretraining_epochs: Annotated[int | None, typer.Option(help="Of pretraining [10].")] = None,
     devices: Annotated[int | None, typer.Option(help="Processes [GPUs, or CPU cores].")] = None,
+    engine: EngineOption = "auto",
     cache: CacheOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -68,7 +69,7 @@ def reproduce(
     try:
         with ConsoleProgress() as progress:
             run_study(
-                planned, out, cache_folder(cache), devices=devices or usable_devices(), progress=progress,
+                planned, out, cache_folder(cache), devices=devices or usable_devices(), engine=engine, progress=progress,
                 say=progress.message,
             )  # fmt: skip
     except KeyboardInterrupt:

@@ -15,6 +15,14 @@ CacheOption = Annotated[
         "--cache", help="Folder of features and pretrained layers [$COMODULATION_CACHE, ~/.cache/comodulation]."
     ),
 ]
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="What computes the backbone's features: torch, onnx (ONNX Runtime, on CPUs), or auto, the faster one where there "
+        "are many images.",
+    ),
+]
 
 
 def method_options(pairs: list[str]) -> dict[str, Any]:

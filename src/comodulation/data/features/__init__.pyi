@@ -1,6 +1,7 @@
 from .allocator import large_blocks_kept
 from .backbone import WEIGHTS, Backbone, BackboneSettings, placed
-from .extraction import BATCH, PRECISIONS, FeatureRows, Features, cache_folder, extract, features_of_images
+from .engines import BATCH, ENGINES, faster_engine, forward_of
+from .extraction import PRECISIONS, FeatureRows, Features, cache_folder, extract, features_of_images, settled_engine
 from .input_sizes import first_images, natural_size, resolved_size, size_note
 from .memory import TRAINED_COPIES, check_fits
 from .small_resnets import SMALL_RESNETS, small_resnet
@@ -8,6 +9,7 @@ from .store import FeatureStore
 
 __all__ = [
     "BATCH",
+    "ENGINES",
     "PRECISIONS",
     "SMALL_RESNETS",
     "TRAINED_COPIES",
@@ -20,12 +22,15 @@ __all__ = [
     "cache_folder",
     "check_fits",
     "extract",
+    "faster_engine",
     "features_of_images",
     "first_images",
+    "forward_of",
     "large_blocks_kept",
     "natural_size",
     "placed",
     "resolved_size",
+    "settled_engine",
     "size_note",
     "small_resnet",
 ]

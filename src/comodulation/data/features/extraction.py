@@ -1,7 +1,7 @@
 """Features of a frozen backbone: extracted once, stored in a memory-mapped file, never used when in doubt.
 
 A cache is a folder named by its key, the hash of everything the features depend on (backbone weights, preprocessing,
-layer, precision, images). Extraction goes by blocks of rows; after a block has reached the disk, one line of a journal
+layer, precision, engine, images). Extraction goes by blocks of rows; after a block has reached the disk, one line of a journal
 records its rows and checksum (feature_store.py). Any number of processes, also of several hosts on a shared folder, extract
 one cache together, each of them blocks that no other has. A cache is verified block by block before use; what is missing
 or does not verify is extracted, and nothing else. docs/features.md is the user's side.
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -31,11 +31,11 @@ from ..pictures import BadImageError
 from ..source import Split
 from .allocator import large_blocks_kept
 from .backbone import Backbone
+from .engines import BATCH, ENGINES, Forward, faster_engine, forward_of
 from .store import FeatureStore
 
 VERSION = 1
 BLOCK = 512  # rows per journal line
-BATCH = 64  # rows per backbone pass
 DECODERS = 8  # threads that decode, at most
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _LARGEST_HALF = 65504.0
@@ -102,15 +102,18 @@ def extract(
     *,
     device: torch.device | str = "cpu",
     precision: str = "float32",
+    engine: str = "torch",
     skip_bad: bool = False,
     report: Report | None = None,
+    say: Callable[[str], None] | None = None,
     rank: int = 0,
     world: int = 1,
 ) -> Features:
     """Features of every image of a split, from the cache or computed now.
 
-    Other processes may call it at the same time with the same arguments, whatever their rank: each extracts blocks that no
-    other works on, and returns when all blocks are there. A block whose process has died is free at once.
+    Other processes may call it at the same time with the same arguments (an engine by name, not ``auto``), whatever their rank:
+    each extracts blocks that no other works on, and returns when all blocks are there. A block whose process has died is free
+    at once.
 
     Args:
         backbone: frozen backbone.
@@ -118,30 +121,27 @@ def extract(
         cache: cache folder; made if it is not there.
         device: where the backbone runs.
         precision: of the backbone's forward pass, ``float32`` or ``bfloat16``. Stored as float16.
+        engine: ``torch``, ``onnx`` (ONNX Runtime, on CPUs), or ``auto``: see ``settled_engine``. Each has caches of its own.
         skip_bad: go on when an image cannot be read, and list it in ``bad_rows``. Each call reads such images again: one that can
             be read now gets its features.
         report: called with (rows done, rows in all); rows of other processes count.
+        say: told a line on what ``auto`` has chosen.
         rank: this process's number among ``world``: where in the split it begins, so that each reads a part of its own.
         world: how many processes are expected. Nothing depends on it but ``rank``'s meaning; more or fewer may come.
 
     Raises:
         BadImageError: an unreadable image, unless ``skip_bad``.
-        InputError: a rank that is not one of ``world``, an unknown precision.
-        RunError: the disk is full, features that float16 cannot hold, or an image's file that the system cannot read (a
-            permission, a failing disk), whatever ``skip_bad``.
+        InputError: a rank that is not one of ``world``, an unknown precision or engine, an engine that cannot be had here.
+        RunError: the disk is full, a backbone that the engine cannot compute, features that float16 cannot hold, or an image's
+            file that the system cannot read (a permission, a failing disk), whatever ``skip_bad``.
     """
     cache = Path(cache)
     choose(precision, PRECISIONS, "precision")
     if not 0 <= rank < world:
         raise InputError(f"rank {rank} is not one of {world} processes, expected 0 to {world - 1}")
-    identity = {
-        "version": VERSION,
-        "backbone": backbone.fingerprint(),
-        "precision": precision,
-        "images": split.fingerprint,
-        "shape": [len(split), *backbone.feature_shape],
-    }
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+    engine = settled_engine(engine, backbone, split, cache, device=device, precision=precision, say=say)
+    identity = _identity(backbone, split, precision, engine)
+    key = _name(identity)
     folder = cache / "features" / key
     store = FeatureStore(folder, identity, BLOCK)
     first = rank * len(store.done) // world
@@ -154,9 +154,11 @@ def extract(
                 # Before anything is written, so that a data set of unreadable images leaves no trace.
                 start, stop = store.rows(first)
                 _load(backbone, split, start, min(start + BATCH, stop), skip_bad)
-            with _one_at_a_time, store, large_blocks_kept():
-                extracted = _fill(store, backbone.to(device), split, first, device, precision, skip_bad, report)
-                store.merge()
+            with _one_at_a_time, large_blocks_kept():
+                forward = forward_of(backbone, engine, device, precision)  # refused before anything is written
+                with store:
+                    extracted = _fill(store, backbone, forward, split, first, device, precision, skip_bad, report)
+                    store.merge()
             store = FeatureStore(folder, identity, BLOCK)
             store.refresh()  # what is handed out has been verified as it lies there, whoever wrote it
             if not store.complete:
@@ -170,6 +172,48 @@ def extract(
         return Features(store.array(), store.bad_rows, _key(key, store.bad_rows), extracted)
     except OSError as error:
         raise RunError(f"cannot write the feature cache {folder}: {error.strerror or error}") from error
+
+
+def settled_engine(
+    engine: str,
+    backbone: Backbone,
+    split: Split,
+    cache: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    precision: str = "float32",
+    say: Callable[[str], None] | None = None,
+) -> str:
+    """``torch`` or ``onnx``: the one that was asked for; of ``auto`` the one whose cache is there or begun, else the faster one.
+
+    Processes that extract one cache together must take the answer of one of them. Arguments as in ``extract``.
+
+    Raises:
+        InputError: an unknown engine.
+    """
+    if choose(engine, ENGINES, "engine") != "auto":
+        return engine
+    for known in ENGINES[1:]:
+        if (Path(cache) / "features" / _name(_identity(backbone, split, precision, known))).exists():
+            return known
+    return faster_engine(backbone, len(split), device, precision, say)
+
+
+def _identity(backbone: Backbone, split: Split, precision: str, engine: str) -> dict[str, Any]:
+    """What features depend on."""
+    return {
+        "version": VERSION,
+        "backbone": backbone.fingerprint(),
+        "precision": precision,
+        "images": split.fingerprint,
+        "shape": [len(split), *backbone.feature_shape],
+        **({} if engine == "torch" else {"engine": engine}),  # torch's are named as before there were others
+    }
+
+
+def _name(identity: dict[str, Any]) -> str:
+    """A cache's key."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _key(key: str, bad_rows: tuple[int, ...]) -> str:
@@ -195,10 +239,19 @@ def _readable_again(store: FeatureStore, split: Split, skip_bad: bool) -> list[i
     return blocks
 
 
-def features_of_images(backbone: Backbone, images: Tensor, precision: str = "float32") -> Tensor:
-    """Features of preprocessed images, uint8 ``(B, 3, S, S)``, rounded as the cache rounds them: float32 ``(B, C, s, s)``."""
+def features_of_images(forward: Forward, images: Tensor, precision: str = "float32") -> Tensor:
+    """Features of preprocessed images, uint8 ``(B, 3, S, S)``, rounded as the cache rounds them: float32 ``(B, C, s, s)``.
+
+    Args:
+        forward: a backbone, or its pass by another engine.
+        images: on its device.
+        precision: of torch's arithmetic.
+
+    Raises:
+        RunError: features that float16 cannot hold.
+    """
     with torch.inference_mode(), torch.autocast(images.device.type, PRECISIONS[precision], precision != "float32"):
-        features = backbone(images).float()
+        features = forward(images).float()
     largest = features.abs().amax().item() if features.numel() else 0.0
     if not largest <= _LARGEST_HALF:
         raise RunError(
@@ -210,6 +263,7 @@ def features_of_images(backbone: Backbone, images: Tensor, precision: str = "flo
 def _fill(
     store: FeatureStore,
     backbone: Backbone,
+    forward: Forward,
     split: Split,
     first: int,
     device: torch.device | str,
@@ -249,7 +303,7 @@ def _fill(
             rows, bad = np.empty((stop - start, *backbone.feature_shape), np.float16), []
             for place, batch in zip(range(0, stop - start, BATCH), batches, strict=True):
                 images, spoiled = batch.result()
-                rows[place : place + BATCH] = features_of_images(backbone, images.to(device), precision).cpu().numpy()
+                rows[place : place + BATCH] = features_of_images(forward, images.to(device), precision).cpu().numpy()
                 bad += spoiled
             rows[[row - start for row in bad]] = 0
             store.write(block, rows, bad)

@@ -47,12 +47,13 @@ class Laboratory:
     Args:
         material: data and configuration.
         tell: told of extraction and pretraining.
+        engine: of extraction; see ``extract``.
     """
 
-    def __init__(self, material: Material, tell: Progress | None = None) -> None:
+    def __init__(self, material: Material, tell: Progress | None = None, engine: str = "auto") -> None:
         from lightning_fabric import Fabric
 
-        self.material, self.tell = material, tell or Silent()
+        self.material, self.tell, self.engine = material, tell or Silent(), engine
         # The process's own GPU: with devices=1, Fabric would put every process on the first.
         own = [torch.cuda.current_device()] if torch.cuda.is_available() else 1
         self.fabric = Fabric(accelerator="auto", devices=own)
@@ -68,8 +69,8 @@ class Laboratory:
         return {
             name: extract(
                 self.backbone, data.split, self.material.cache, device=self.fabric.device,
-                precision=self.material.config.precision, skip_bad=self.material.config.skip_bad,
-                report=partial(self.tell.extraction, name),
+                precision=self.material.config.precision, engine=self.engine, skip_bad=self.material.config.skip_bad,
+                report=partial(self.tell.extraction, name), say=self.tell.message,
             )
             for name, data in self.material.labelled.items()
         }  # fmt: skip

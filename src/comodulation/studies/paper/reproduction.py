@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from ...data.features import ENGINES
 from ...errors import InputError, brief, choose, first_difference
 from ...files import PARTIAL, json_bytes, locked, read_json, remove_partials, torn, writable, write_bytes, write_json
 from ...runs import (
@@ -116,6 +117,7 @@ def reproduce(
     cache: Path,
     *,
     devices: int = 1,
+    engine: str = "auto",
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> None:
@@ -126,6 +128,7 @@ def reproduce(
         out: folder, new or of the same study.
         cache: folder of features and pretrained layers.
         devices: number of processes.
+        engine: of extraction; see ``extract``.
         progress: told of extraction. say: told a line for whatever is finished, with the time left.
 
     Raises:
@@ -133,6 +136,7 @@ def reproduce(
         RunError: something failed; what is finished stays.
     """
     tell, say = progress or Silent(), say or (lambda line: None)
+    choose(engine, ENGINES, "engine")
     check_extras(study)
     claim(study, out)
     with writable(cache), writable(out), locked(out / LOCK, wait=False), _begun(out):
@@ -141,7 +145,7 @@ def reproduce(
             remove_partials(folder)
         material = read_material(study.name, study.config, cache)
         deal_images(study.config, material.family, material.labelled[study.config.train_split].examples)
-        laboratory = Laboratory(material, tell)
+        laboratory = Laboratory(material, tell, engine)
         laboratory.backbone  # noqa: B018 (refused before anything is written)
         content = json_bytes(study.to_json())
         # Not without need: what was written last is what a power cut endangers.
@@ -152,11 +156,11 @@ def reproduce(
         laboratory.features  # noqa: B018 (extracted once, before several processes ask for them)
         del material, laboratory
         for name, cells in study.stages():
-            _search(study, cells, out, cache, devices, say)
-            _train(study, name, cells, out, cache, devices, say)
+            _search(study, cells, out, cache, engine, devices, say)
+            _train(study, name, cells, out, cache, engine, devices, say)
             if name == "core":
-                _illustrate(study, out, cache, say)
-        _ablate(study, out, cache, devices, say)
+                _illustrate(study, out, cache, engine, say)
+        _ablate(study, out, cache, engine, devices, say)
 
 
 def check_extras(study: Study) -> None:
@@ -236,7 +240,7 @@ def search_path(out: Path, cell: Cell) -> Path:
 
 
 def _search(
-    study: Study, cells: Sequence[Cell], out: Path, cache: Path, devices: int, say: Callable[[str], None]
+    study: Study, cells: Sequence[Cell], out: Path, cache: Path, engine: str, devices: int, say: Callable[[str], None]
 ) -> None:
     """The searches that some cells need."""
     needed = study.plan().searches(cells)
@@ -254,23 +258,32 @@ def _search(
                 say(f"search: {label}: {number} trials{_left(clock)}")
 
         jobs = [(f"search of {cell.row.label}", ("search", cell)) for cell in todo]
-        run_jobs(jobs, _worker, (study, str(out), str(cache)), devices, on_event)
+        run_jobs(jobs, _worker, (study, str(out), str(cache), engine), devices, on_event)
     everything = {search_path(out, cell) for cell in study.plan().searches()}
     write_json(out / SETTINGS, {path.stem: best_settings(path) for path in sorted(everything)})
 
 
-def _ablate(study: Study, out: Path, cache: Path, devices: int, say: Callable[[str], None]) -> None:
+def _ablate(study: Study, out: Path, cache: Path, engine: str, devices: int, say: Callable[[str], None]) -> None:
     """Single changes of the defaults."""
     rows = [row for row in study.plan().ablation if row.label not in ablated(out)]
     if study.trials and rows:
         say(f"defaults: {len(rows)} changes, one at a time")
         halves = [rows[place::devices] for place in range(devices)]
         changes = [("changes", ("ablation", (place, half))) for place, half in enumerate(halves) if half]
-        run_jobs(changes, _worker, (study, str(out), str(cache)), devices, lambda label: say(f"defaults: {label}"))
+        run_jobs(
+            changes, _worker, (study, str(out), str(cache), engine), devices, lambda label: say(f"defaults: {label}")
+        )
 
 
 def _train(
-    study: Study, stage: str, cells: Sequence[Cell], out: Path, cache: Path, devices: int, say: Callable[[str], None]
+    study: Study,
+    stage: str,
+    cells: Sequence[Cell],
+    out: Path,
+    cache: Path,
+    engine: str,
+    devices: int,
+    say: Callable[[str], None],
 ) -> None:
     todo = [cell for cell in cells if not _is_there(out / CELLS / f"{cell.key}.json", say)]
     say(f"{stage}: {len(cells) - len(todo)} of {len(cells)} cells are there")
@@ -296,7 +309,7 @@ def _train(
 
     parts = in_rounds(list(units.values()), devices)
     jobs = [(f"{part[0].variant}, seed {part[0].seed}", ("cells", part)) for part in parts]
-    run_jobs(jobs, _worker, (study, str(out), str(cache)), devices, on_event)
+    run_jobs(jobs, _worker, (study, str(out), str(cache), engine), devices, on_event)
 
 
 def _is_there(path: Path, say: Callable[[str], None]) -> bool:
@@ -310,7 +323,7 @@ def _is_there(path: Path, say: Callable[[str], None]) -> bool:
         return False
 
 
-def _illustrate(study: Study, out: Path, cache: Path, say: Callable[[str], None]) -> None:
+def _illustrate(study: Study, out: Path, cache: Path, engine: str, say: Callable[[str], None]) -> None:
     """What the figures of the mechanism need, from the first seed's comodulation."""
     cell = Cell("residual", "open", Row("comodulation"), study.seeds[0])
     with contextlib.suppress(InputError):  # damaged: made again
@@ -320,16 +333,16 @@ def _illustrate(study: Study, out: Path, cache: Path, say: Callable[[str], None]
         return
     say("one network followed through")
     illustrate(
-        Laboratory(read_material(study.name, study.config, cache)),
+        Laboratory(read_material(study.name, study.config, cache), engine=engine),
         cell,
         settings_of(study, out, cell),
         out / ILLUSTRATION,
     )
 
 
-def _worker(study: Study, out: str, cache: str) -> Callable[[Any, Callable[[Any], None]], None]:
+def _worker(study: Study, out: str, cache: str, engine: str) -> Callable[[Any, Callable[[Any], None]], None]:
     """What a process of a study does with a job."""
-    laboratory = Laboratory(read_material(study.name, study.config, Path(cache)))
+    laboratory = Laboratory(read_material(study.name, study.config, Path(cache)), engine=engine)
     folder = Path(out)
 
     def work(job: Any, send: Callable[[Any], None]) -> None:
