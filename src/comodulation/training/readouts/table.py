@@ -7,6 +7,7 @@ kept out for validation, and nothing that was fitted to an answer judges it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
