@@ -285,6 +285,8 @@ def test_ctrl_c_in_a_real_process(data, tmp_path):
         tmp_path / "run",
         *GROUPED,
         *SMALL,
+        "--method",
+        "comodulation",
     ]
     command += ["--cache", tmp_path / "cache", "--pretraining-epochs", "3", "--epochs", "3000", "--json"]
     words = [str(word) for word in command]

@@ -23,7 +23,7 @@ from comodulation.app.cli.exits import run
 
 # A network of 0.4 million parameters with random weights: enough to tell colours apart, quick to build and run.
 SMALL = ["--backbone", "test_resnet", "--weights", "random", "--image-size", "32", "--channels", "16"]
-SHORT = ["--epochs", "3", "--pretraining-epochs", "3"]
+SHORT = ["--epochs", "3", "--pretraining-epochs", "3", "--method", "comodulation"]
 GROUPED = ["--group", "coarse_label", "--label", "fine_label"]
 
 
@@ -69,9 +69,10 @@ def comodulate_here(*arguments: object) -> int:
 
 
 def fit(data: Path, out: Path, cache: Path, *options: str | int | float, labels: list[str] | None = None) -> Outcome:
-    """``comodulate fit`` on a small data set with the small network."""
+    """``comodulate fit`` on a small data set with the small network; of comodulation, where no method is named."""
     columns = GROUPED if labels is None else labels
-    return comodulate("fit", "--data", data, "--out", out, "--cache", cache, *columns, *SMALL, *SHORT, *options)
+    short = SHORT[:-2] if "--method" in options else SHORT
+    return comodulate("fit", "--data", data, "--out", out, "--cache", cache, *columns, *SMALL, *short, *options)
 
 
 @dataclass(frozen=True)

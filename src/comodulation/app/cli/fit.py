@@ -17,10 +17,6 @@ EXAMPLE = (
 )
 
 
-# None is the size that ``resolved_size`` finds.
-DEFAULT_IMAGE_SIZE: int | None = None
-
-
 def fit(
     data: Annotated[
         str,
@@ -83,10 +79,10 @@ def fit(
     image_size: Annotated[
         int | None,
         typer.Option(
-            help="Side of the backbone's input, pixels [where no default is shown: the backbone's own, but 128 for images less "
+            help="Side of the backbone's input, pixels [the backbone's own, but 128 for images less "
             "than half as large]."
         ),
-    ] = DEFAULT_IMAGE_SIZE,
+    ] = None,
     layer: Annotated[int, typer.Option(help="Feature stage of the backbone (-1: last).")] = -1,
     feature_size: Annotated[int, typer.Option(help="Side of the stored feature map (0: as it is).")] = 2,
     precision: Annotated[str, typer.Option(help="Backbone arithmetic: float32 or bfloat16.")] = "float32",
