@@ -54,7 +54,21 @@ STUDY = [Phase("searches", "features, test:"), Phase("cells", "core: 0 of 8"), P
 
 def fit_words(data, out, cache, *options):
     epochs = ["--epochs", EPOCHS, "--pretraining-epochs", EPOCHS]
-    return ["fit", "--data", data, "--out", out, "--cache", cache, *GROUPED, *SMALL, *epochs, "--method", "comodulation", *options]
+    return [
+        "fit",
+        "--data",
+        data,
+        "--out",
+        out,
+        "--cache",
+        cache,
+        *GROUPED,
+        *SMALL,
+        *epochs,
+        "--method",
+        "comodulation",
+        *options,
+    ]
 
 
 class Field:
