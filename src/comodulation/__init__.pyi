@@ -13,7 +13,7 @@ from .mathematics import (
 from .networks import ComodulatedHead, Controller, load_adapter, save_adapter
 from .networks.attached import Comodulated, comodulate
 from .networks.methods import add_tasks, all_tasks, begin_tasks
-from .runs import Run
+from .runs import Run, RunConfig, fit
 from .tasks import TaskFamily
 
 __version__: str
@@ -26,6 +26,7 @@ __all__ = [
     "InputError",
     "Modulation",
     "Run",
+    "RunConfig",
     "RunError",
     "TaskFamily",
     "add_tasks",
@@ -36,6 +37,7 @@ __all__ = [
     "decoder_gains",
     "decoder_statistics",
     "evaluate_predictions",
+    "fit",
     "gains_from_statistics",
     "load_adapter",
     "metrics",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +19,7 @@ from ..data.features import (
     TRAINED_COPIES,
     WEIGHTS,
     Backbone,
+    cache_folder,
     check_fits,
     extract,
     first_images,
@@ -50,9 +52,9 @@ class FitResult:
 
 
 def fit(
-    configs: list[RunConfig],
+    configs: RunConfig | Sequence[RunConfig],
     out: str | Path,
-    cache: str | Path,
+    cache: str | Path | None = None,
     *,
     resume: bool = False,
     engine: str = "auto",
@@ -63,9 +65,9 @@ def fit(
     In processes that were started together (``launch``, torchrun) all of them call this; the first writes, reports and returns.
 
     Args:
-        configs: configurations that differ in ``method`` and ``tuning`` only.
+        configs: one configuration, or several that differ in ``method`` and ``tuning`` only.
         out: the run folder; with several configurations, the folder of run folders, one named after each method.
-        cache: folder of features and pretrained layers.
+        cache: folder of features and pretrained layers; None takes the user's own.
         resume: continue what an earlier call left in ``out``; finished runs are not repeated.
         engine: of extraction: ``torch``, ``onnx``, or ``auto``, the faster one; see ``extract``.
         progress: told what happens.
@@ -78,9 +80,9 @@ def fit(
     Returns:
         The runs; none in a process that is not the first.
     """
-    out, cache = Path(out), Path(cache)
+    out, cache = Path(out), cache_folder(cache)
     choose(engine, ENGINES, "engine")
-    configs = [_placed(config) for config in configs]
+    configs = [_placed(config) for config in ([configs] if isinstance(configs, RunConfig) else configs)]
     if Place.of_environment().number > 1:
         _check_several(configs)
     with company([_settings(config) for config in configs]) as others:
