@@ -108,7 +108,7 @@ def test_small_run(tmp_path, monkeypatch):
     assert len(result["cells"]) == 2 * len(demo.COMPARED)
     text = demo.describe(result)
     assert result["verdict"] == demo.verdict(result["cells"])
-    assert {d["family"] for judged in result["judged"].values() for d in judged.values()} == {8}
+    assert {d["family"] for judged in result["judged"].values() for d in judged.values()} == {9}
     assert all(name in text for name in demo.COMPARED)
     assert (tmp_path / "demo" / "gains.svg").read_text().startswith("<svg")
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {

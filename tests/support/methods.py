@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from comodulation.networks.head import ComodulatedHead
-from comodulation.networks.methods.registry import METHODS, make_method
+from comodulation.networks.methods.registry import WITH_LAYERS, make_method
 from comodulation.tasks import TaskFamily
 
 CLASSES = TaskFamily("classes", ("a", "b", "c"), tuple("tuvwxyz"), ((0, 1), (2, 3, 4), (5, 6)))
@@ -13,7 +13,7 @@ BINARY = TaskFamily.from_attributes(("p", "q", "r", "s"))
 COLUMNS = TaskFamily.from_columns(("p", "q"), (("no", "yes"), ("u", "v", "w")))
 CASES = [
     (name, family)
-    for name, method in METHODS.items()
+    for name, method in WITH_LAYERS.items()
     for family in (CLASSES, BINARY, COLUMNS)
     if family.kind in method.kinds
 ]

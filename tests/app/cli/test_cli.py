@@ -137,7 +137,7 @@ def test_the_run_folder_tells_one_story(run):
     assert "the most frequent class would have (majority)" in page
     assert f"at the temperature {opened.temperature:.2f}, fitted to" in page
     assert page.count("http-equiv") == 1  # the policy that forbids all loading
-    assert "src=" not in page
+    assert "src=" not in page.replace('src="data:image/', "")  # pictures lie in the page itself
     assert all(name in page for name in GROUP_NAMES)
 
 

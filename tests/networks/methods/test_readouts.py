@@ -52,7 +52,7 @@ def fit(method, quality="default", calibrate=True, seed=0):
     features = Features(np.asarray(FEATURES), (), "test")
     return fit_method(
         method, features, examples_of(method.family), seed, Silent(), quality=quality, calibrate=calibrate
-    )
+    )[:2]
 
 
 def fitted(name, family):

@@ -30,7 +30,6 @@ SEARCHED_ROWS = 10_000  # with more, strengths of L2 are compared on one fold
 PROBE_NUMBERS = 2**28  # in the rows that a probe is fitted on; with more, it is fitted on some of them
 JUDGED_NUMBERS = 2**26  # in the answers out of fold that are kept of a member
 HIDDEN = (
-    (1000, 128),
     (10_000, 256),
     (math.inf, 512),
 )  # hidden units of a bag's networks, for fewer rows than the first number
