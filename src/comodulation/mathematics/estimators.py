@@ -202,8 +202,8 @@ def _derivative(decode: Decode, activity: Tensor, coupling: Tensor) -> tuple[Ten
     try:
         # A copy: a decode that begins with an in-place operation must not write into the caller's activity.
         value, slope = directional_derivative(lambda h: _decode_rows(decode, h[None]), activity.clone(), tangent)
-    except NotImplementedError as error:
-        # Torch's own word for an operation without a forward mode; nothing else of a decode is caught, and its words are kept.
+    except NotImplementedError as error:  # torch's own word for an operation without a forward mode; its words are kept
+        # Nothing else that a decode raises is caught: its own errors come out as they are.
         raise RuntimeError(
             "decode has no forward-mode derivative, which estimator 'derivative' needs; use estimator 'quadrature' "
             f"({str(error).splitlines()[0]})"

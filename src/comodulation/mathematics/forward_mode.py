@@ -39,8 +39,8 @@ def directional_derivative(function: Callable[[Tensor], Tensor], at: Tensor, alo
             0, and nothing is said. at, along: of equal shape.
 
     Raises:
-        NotImplementedError: by torch, where an operation (fused attention, an LSTM, an autograd.Function without ``jvp``) has no
-            forward mode.
+        NotImplementedError: by torch itself, where an operation (fused attention, an LSTM, an autograd.Function without ``jvp``)
+            has no forward mode. It is not made an error of ours here, because callers decide: a refusal, or quadrature.
     """
     if not torch.compiler.is_compiling():
         _load_forward_mode()

@@ -481,9 +481,8 @@ class Comodulated(nn.Module):
                 if not self._tried and not torch.compiler.is_compiling():
                     self._try_derivative(call, u)
                 statistics = self._derivative(call, u)
-            except NotImplementedError as error:
-                # Torch's own word for an operation without a forward mode. One that a layer raises for another reason comes again
-                # in the quadrature's passes, and is not caught there.
+            except NotImplementedError as error:  # torch's own word for an operation without a forward mode
+                # One that a layer raises for another reason comes again in the quadrature's passes, and is not caught there.
                 self._fall_back(error)
                 return self._statistics(call, u)
         else:
@@ -547,7 +546,11 @@ class Comodulated(nn.Module):
         return DecoderStatistics(slope, mean, slope.abs())
 
     def _try_derivative(self, call: Call, u: Tensor) -> None:
-        """Raises NotImplementedError where the derivative does not exist, or cannot be differentiated once more to be trained."""
+        """Raises NotImplementedError where the derivative does not exist, or cannot be differentiated once more to be trained.
+
+        That is torch's own word for a missing forward mode. All three reasons for quadrature are said in it, so that
+        ``_statistics`` has one case and a layer's other errors come out as they are.
+        """
         with torch.enable_grad():
             u = torch.ones_like(u, requires_grad=True)
             slope = self._derivative(call, u).slope
@@ -557,6 +560,7 @@ class Comodulated(nn.Module):
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:  # torch has no other word for it
+                # To be caught in `_statistics`, as torch's own of a missing forward mode.
                 raise NotImplementedError(f"none that can be trained: {error}") from error
         self._tried = True
 
@@ -607,6 +611,7 @@ class Comodulated(nn.Module):
         if torch.compiler.is_compiling():
             return
         if forward_ad.unpack_dual(source).tangent is not None and forward_ad.unpack_dual(activity).tangent is None:
+            # Something between the layers lost it in silence: as good as no forward mode, and caught as one in `_statistics`.
             raise NotImplementedError("the derivative does not arrive")
         if torch.is_grad_enabled() and source.requires_grad and not activity.requires_grad:
             raise self._no_gradient()
