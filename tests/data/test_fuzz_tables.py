@@ -9,9 +9,10 @@ import pytest
 from hypothesis import strategies as st
 
 from comodulation.data.folders import folder_splits
+from comodulation.data.label_files import read_label_table
 from comodulation.data.labels import answer_column, is_binary, label_names
 from comodulation.data.sets import CELEBA_ATTRIBUTES, open_celeba, read_attributes, read_partitions
-from comodulation.data.tables import label_table_splits, read_label_table
+from comodulation.data.tables import label_table_splits
 from support import celeba_layout
 from support.mutations import ABSURD, damaged, few_or_many, hunt, is_refusal, refused_or
 from support.synthetic import encode, picture

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from comodulation.data.folders import folder_splits
+from comodulation.data.label_files import read_label_table
 from comodulation.data.labels import answer_column, is_binary, label_names
 from comodulation.data.pictures import BadImageError
-from comodulation.data.tables import held_out, label_table_splits, read_label_table
+from comodulation.data.tables import held_out, label_table_splits
 from comodulation.errors import InputError
 from comodulation.runs import make_config, open_splits, read_family, read_labels
 from support.command import SHORT, SMALL, comodulate

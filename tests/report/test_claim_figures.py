@@ -15,7 +15,7 @@ from comodulation.report.claim_figures import (
 )
 from comodulation.report.drawing import STYLES
 from comodulation.report.gain_figures import svg
-from comodulation.report.page import INK
+from comodulation.report.theme import INK
 from support.drawings import check_drawing
 
 METHODS = ("comodulation", "attention", "hard-sharing", "class-mask")

@@ -9,8 +9,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from comodulation.report.page import INK, Cell, Code, Details, Figure, Section, Table, Text, Verdict, render, themed
-from comodulation.report.theme import PALETTE
+from comodulation.report.embedded_svg import themed
+from comodulation.report.page import Cell, Code, Details, Figure, Section, Table, Text, Verdict, render
+from comodulation.report.theme import INK, PALETTE
 from support.pages import HOSTILE, drawing, realistic_page
 
 

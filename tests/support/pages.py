@@ -7,7 +7,8 @@ import math
 
 import numpy as np
 
-from comodulation.report.page import INK, Cell, Code, Details, Figure, Section, Table, Text, Verdict, render
+from comodulation.report.page import Cell, Code, Details, Figure, Section, Table, Text, Verdict, render
+from comodulation.report.theme import INK
 
 HOSTILE = [
     '<script>window.hacked = "title"</script>',

@@ -11,6 +11,7 @@ from .label_columns import (
     probabilities_in_form,
     read_label_columns,
 )
+from .label_files import read_label_table
 from .labels import answer_column, binary_column, class_column, is_binary, label_names, yes_no_column
 from .opening import available_splits, find_splits, open_split
 from .partitions import Partition, partition
@@ -18,7 +19,7 @@ from .pictures import BadImageError, decode_image
 from .source import Split
 from .suitability import unlearnable
 from .summary import refuse_unlearnable, summarize, summary_table, warnings_of
-from .tables import label_table_splits, read_label_table
+from .tables import label_table_splits
 
 __all__ = [
     "FORMS",

@@ -7,72 +7,31 @@ when rows are added.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
-import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, brief, choose
-from ..files import check_regular, user_path
+from ..files import user_path
 from ..tasks import NO_YES
 from .folder_files import SPLITS, NamedImages
-from .labels import distinct_words, label_word, means_no_and_yes, places_of
+from .label_files import LabelTable, read_label_table
+from .labels import distinct_words, means_no_and_yes, places_of
 from .source import Split
 
 TEST_SHARE = 0.2  # of the images, where nothing else says which are for testing
 SPLIT_COLUMN = "split"
 PATH_NAMES = ("image", "file_name", "filename", "file", "path")  # what an image column is called when no file is there
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
-# A small file can claim to hold more than there is memory for: a run of equal cells takes a few bytes of parquet.
-MAX_TABLE, MAX_ROWS, MAX_CELLS = 2**30, 2**24, 2**27  # bytes, rows, cells
 
 _TRIED = 100  # cells of a column that are looked for as files
-_BATCH = 65_536  # rows of a parquet file that are read at once
 
 
 Column = tuple[
     list[str] | None, list[int | None]
 ]  # names of its classes (None: no and yes), each row's place among them
-
-
-@dataclass(frozen=True)
-class LabelTable:
-    """Cells as text, None where missing.
-
-    Attributes:
-        path: of the file.
-        columns: cells by column, each N of them.
-        lines: where each row is in the file, for messages: "line 3" or "row 2".
-        unread: columns whose cells are no labels, and what they are.
-    """
-
-    path: Path
-    columns: dict[str, list[str | None]]
-    lines: list[str]
-    unread: dict[str, str] = field(default_factory=dict)
-
-
-def read_label_table(path: Path) -> LabelTable:
-    """Read a csv, tsv or parquet file. Raises InputError for a file that is absent, none of these, damaged or without rows."""
-    if not path.exists():
-        raise InputError(f"no such labels file: {path}")
-    if path.is_dir():
-        raise InputError(f"labels {str(path)!r} is a folder, expected a file: .csv, .tsv or .parquet")
-    suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        table = _read_parquet(path)
-    elif suffix in SEPARATORS:
-        table = _read_text(path, SEPARATORS[suffix])
-    else:
-        raise InputError(f"labels file {str(path)!r} is not a table that can be read: expected .csv, .tsv or .parquet")
-    if not table.lines:
-        raise InputError(f"labels file {path} is empty: it has no rows")
-    return table
 
 
 def label_table_splits(
@@ -181,123 +140,6 @@ def held_out(file: str) -> str:
     """
     number = int.from_bytes(hashlib.sha256(file.encode("utf-8", "surrogateescape")).digest()[:8], "big")
     return "test" if number < TEST_SHARE * 2**64 else "train"
-
-
-# ---- files -> cells ----
-
-
-def _read_text(path: Path, separator: str) -> LabelTable:
-    rows: list[tuple[int, list[str]]] = []
-    cells = 0
-    try:
-        check_regular(path, MAX_TABLE)
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=separator, strict=True)
-            for row in reader:
-                if any(cell.strip() for cell in row):
-                    rows.append((reader.line_num, row))
-                    cells += len(row)
-                    _check_size(len(rows), cells)
-    except UnicodeDecodeError as error:
-        raise InputError(f"labels file {path} is not text in UTF-8 ({error.reason} at byte {error.start})") from error
-    except csv.Error as error:
-        raise InputError(f"labels file {path} cannot be read as a table: {error}") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"labels file {path} cannot be read: {reason}") from error
-    if not rows:
-        raise InputError(f"labels file {path} is empty")
-    header = [name.strip() for name in rows[0][1]]
-    if any(not name.isprintable() for name in header):
-        raise InputError(f"labels file {path} is not a table: its first line holds control characters")
-    if len(header) == 1 and (other := next((mark for mark in ";\t|," if mark in header[0]), None)):
-        raise InputError(
-            f"labels file {path} has one column, {brief(header[0])}; cells seem to be separated by {other!r}, expected "
-            f"{separator!r} in a {path.suffix} file"
-        )
-    _check_header(header, path)
-    for line, row in rows[1:]:
-        if len(row) != len(header):
-            raise InputError(f"labels file {path}, line {line}: {len(row)} cells, expected {len(header)}")
-    columns: dict[str, list[str | None]] = {
-        name: [label_word(row[place]) for _, row in rows[1:]] for place, name in enumerate(header) if name
-    }
-    return LabelTable(path, columns, [f"line {line}" for line, _ in rows[1:]])
-
-
-def _read_parquet(path: Path) -> LabelTable:
-    import pyarrow.parquet as pq
-
-    try:
-        check_regular(path, MAX_TABLE)
-        with open(path, "rb") as handle:
-            file = pq.ParquetFile(handle)
-            schema, about = file.schema_arrow, file.metadata
-            _check_size(about.num_rows, about.num_rows * max(1, about.num_columns))
-            claimed = sum(about.row_group(place).total_byte_size for place in range(about.num_row_groups))
-            if claimed > MAX_TABLE:
-                raise ValueError(f"it claims {claimed} bytes, at most {MAX_TABLE} are read")
-            _check_header(schema.names, path)
-            # The index that pandas writes is left out.
-            names = [name for name in schema.names if name and not re.fullmatch(r"__index_level_\d+__", name)]
-            unread = {name: kind for name in names if (kind := _no_label(schema.field(name).type))}
-            names = [name for name in names if name not in unread]
-            # Equal texts stay one text: a long one on every row would not fit into memory as often as it is there.
-            texts = [name for name in names if _is_text(schema.field(name).type)]
-            columns: dict[str, list[str | None]] = {name: [] for name in names}
-            for batch in pq.ParquetFile(handle, read_dictionary=texts).iter_batches(_BATCH, columns=names):
-                for name, own in columns.items():
-                    own += _cells(batch.column(name))
-            if any(len(cells) != about.num_rows for cells in columns.values()):
-                raise ValueError("it holds fewer rows than it says")
-    except InputError:
-        raise
-    except Exception as error:  # pyarrow raises several kinds, OSError among them
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"labels file {path} cannot be read as parquet: {reason}") from error
-    return LabelTable(path, columns, [f"row {row}" for row in range(1, about.num_rows + 1)], unread)
-
-
-def _check_size(rows: int, cells: int) -> None:
-    if rows > MAX_ROWS or cells > MAX_CELLS:
-        raise ValueError(f"it has more than {MAX_ROWS:,} rows or {MAX_CELLS:,} cells, which is the limit")
-
-
-def _is_text(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
-def _no_label(kind: Any) -> str | None:
-    """What the cells of a column are, where they are no labels; asked before any of them is read."""
-    import pyarrow as pa
-
-    types = pa.types
-    plain = _is_text(kind) or types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind)
-    others = types.is_temporal(kind) and not types.is_interval(kind)
-    if types.is_dictionary(kind):
-        return _no_label(kind.value_type)
-    if plain or others or types.is_decimal(kind) or types.is_null(kind):
-        return None
-    return re.split(r"[<\[(]", str(kind))[0]
-
-
-def _cells(values: Any) -> list[str | None]:
-    """Cells of a column of a parquet file, or of a part of it, as a csv file would hold them."""
-    import pyarrow as pa
-
-    if not pa.types.is_dictionary(values.type):
-        return [label_word(value) for value in values.to_pylist()]
-    known = [label_word(value) for value in values.dictionary.to_pylist()]
-    return [None if place is None else known[place] for place in values.indices.to_pylist()]
-
-
-def _check_header(header: Sequence[str], path: Path) -> None:
-    if twice := [name for name in dict.fromkeys(header) if name and list(header).count(name) > 1]:
-        raise InputError(f"labels file {path} has several columns named {twice[0]!r}; names must differ")
-    if not any(header):
-        raise InputError(f"labels file {path} is not a table with named columns: its first line names none")
 
 
 # ---- cells -> images, labels, splits ----

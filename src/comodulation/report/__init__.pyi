@@ -10,6 +10,7 @@ from .claim_figures import (
     reliability_figure,
 )
 from .drawing import SUBDUED, add_legend, finished, new_figure
+from .embedded_svg import themed
 from .facts import finite, source_commit
 from .gain_figures import gains_figure, svg
 from .mechanism_figures import (
@@ -22,7 +23,6 @@ from .mechanism_figures import (
 from .page import (
     FAILS,
     HOLDS,
-    INK,
     UNKNOWN,
     Block,
     Cell,
@@ -36,10 +36,9 @@ from .page import (
     Text,
     Verdict,
     render,
-    themed,
 )
 from .question_figures import Point, curves_figure, scatter_figure
-from .theme import asset, source_hash, styled
+from .theme import INK, asset, source_hash, styled
 
 __all__ = [
     "FAILS",

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import printable
 from .drawing import SUBDUED, WIDTH, add_legend, as_array, finished, new_figure, styles_of
-from .page import INK
+from .theme import INK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .drawing import SUBDUED, add_legend, as_array, finished, new_figure, spaced, styles_of
-from .page import INK
+from .theme import INK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

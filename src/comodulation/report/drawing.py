@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .page import INK
+from .theme import INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .drawing import foreign_letters
-from .page import INK
+from .theme import INK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from ..evaluation import THRESHOLDS, log2_histogram
 from .drawing import STYLES, SUBDUED, add_legend, as_array, finished, new_figure, spaced, styles_of
-from .page import INK
+from .theme import INK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

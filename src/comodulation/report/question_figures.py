@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .drawing import STYLES, SUBDUED, add_legend, finished, new_figure, styles_of
-from .page import INK
+from .theme import INK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,6 +7,7 @@ import hashlib
 from functools import cache
 from importlib import resources
 
+INK = "#444444"  # what figures draw text and axes with; the page replaces it by its own text colour
 # Colours as (light, dark). Blue, vermilion and grey differ for every kind of colour vision; the shapes differ as well.
 PALETTE = {
     "paper": ("#ffffff", "#15181d"),

@@ -188,20 +188,20 @@ def _learn(
     Both at the run's temperature, at which it answers all of its tasks.
     """
     train = examples[config.train_split]
-    first, images = first_rows(train.image)
-    parts = partition(
-        images, train.target[first], seed=derived_seed(config.seed, "added tasks", *fresh.family.tasks),
-        validation_fraction=config.validation_fraction, disjoint=False,
-    )  # fmt: skip
-    tuning, validation = train.of_images(parts.tuning), train.of_images(parts.tuning_validation)
     history: list[dict[str, float]] = []
-    if isinstance(fresh, ReadoutMethod):
+    if isinstance(fresh, ReadoutMethod):  # it judges by answers out of fold: no image is kept out
         predictions, about, _ = fit_method(
             fresh, features[config.train_split], train, config.seed, tell,
             pooled=pooled, quality=config.quality, calibrate=config.calibrate,
         )  # fmt: skip
     else:
         about = {}
+        first, images = first_rows(train.image)
+        parts = partition(
+            images, train.target[first], seed=derived_seed(config.seed, "added tasks", *fresh.family.tasks),
+            validation_fraction=config.validation_fraction, disjoint=False,
+        )  # fmt: skip
+        tuning, validation = train.of_images(parts.tuning), train.of_images(parts.tuning_validation)
         inputs = Inputs(fresh, features[config.train_split], images)
         history = tune(
             fresh, inputs, tuning, validation, config.tuning, fabric, checkpoint, identity, tell,

@@ -12,13 +12,12 @@ from torch import Tensor
 from ..errors import DivergedError
 from ..evaluation import METRICS, Predictions, metrics
 from ..mathematics import derived_seed
-from ..networks.methods import Method, ReadoutMethod
+from ..networks.methods import Method
 from ..processes import ALONE, Processes
 from ..tasks import Examples, TaskFamily, first_rows
 from .inputs import EVALUATION_BATCH, Inputs, filled
 from .loop import TrainingSettings, train
 from .progress import Progress
-from .readouts import fit_method
 
 
 def tune(
@@ -35,95 +34,73 @@ def tune(
     seed: int,
     balance: str = "none",
 ) -> list[dict[str, float]]:
-    """Train what the method learns, on the family's half; [] for a method that learns nothing step by step.
-
-    A method of readouts is fitted to examples and validation: it judges by answers out of fold.
+    """Train what the method learns, on the family's half; [] for a method that learns nothing.
 
     With ``balance`` `classes` the loss, and the validation NLL that chooses the epoch, are weighted by ``class_weights``.
     Where ``fabric`` has several processes, all of them call this with the same arguments and end with the same method.
     """
-    if isinstance(method, ReadoutMethod):
-        both = zip(vars(examples).values(), vars(validation).values(), strict=True)
-        fit_method(method, inputs.features, Examples(*map(torch.cat, both)), seed, tell)
-        return []
     with method.head.among(Processes.of(fabric)):
-        return _tune(method, inputs, examples, validation, settings, fabric, checkpoint, identity, tell, seed, balance)
+        device, processes = inputs.device, Processes.of(fabric)
+        weights = class_weights(method.family, examples) if balance == "classes" else None
 
+        def seen() -> Iterable[tuple[Tensor, Tensor]]:
+            for rows in own.split(EVALUATION_BATCH):
+                part = examples.take(rows)
+                yield inputs.rows(part.image), part.task.to(device)
 
-def _tune(
-    method: Method,
-    inputs: Inputs,
-    examples: Examples,
-    validation: Examples,
-    settings: TrainingSettings,
-    fabric: Any,
-    checkpoint: Path | None,
-    identity: str,
-    tell: Progress,
-    seed: int,
-    balance: str,
-) -> list[dict[str, float]]:
-    device, processes = inputs.device, Processes.of(fabric)
-    weights = class_weights(method.family, examples) if balance == "classes" else None
+        # Few tasks in a batch: what is summed by task is summed at once.
+        own = examples.task.argsort(stable=True)[processes.share(len(examples)).rows]
+        images = examples.image.unique()
+        # As many pairs as images times tasks: every image has a label for every task.
+        if len(examples) > len(images) and len(examples) == len(images) * method.family.num_tasks:
+            shown = images[processes.share(len(images)).rows].split(EVALUATION_BATCH)
+            method.observe(((inputs.rows(part), torch.zeros_like(part).to(device)) for part in shown), shared=True)
+        else:
+            method.observe(seen())
+        history: list[dict[str, float]] = []
+        if method.learnable():
 
-    def seen() -> Iterable[tuple[Tensor, Tensor]]:
-        for rows in own.split(EVALUATION_BATCH):
-            part = examples.take(rows)
-            yield inputs.rows(part.image), part.task.to(device)
+            def batches(epoch: int, generator: torch.Generator) -> Iterator[tuple[Any, ...]]:
+                for whole in epoch_examples(examples, generator, settings.batch_size):
+                    share = processes.share(len(whole)) if processes.several else None
+                    part = whole if share is None else whole.take(torch.arange(len(whole))[share.rows])
+                    batch = (part.task.to(device), part.target.to(device), part.image.to(device), epoch + 1)
+                    weight = None if weights is None else weights[part.task, part.target].to(device)
+                    yield (inputs.rows(part.image), *batch, weight, share)
 
-    # Few tasks in a batch: what is summed by task is summed at once.
-    own = examples.task.argsort(stable=True)[processes.share(len(examples)).rows]
-    images = examples.image.unique()
-    # As many pairs as images times tasks: every image has a label for every task.
-    if len(examples) > len(images) and len(examples) == len(images) * method.family.num_tasks:
-        shown = images[processes.share(len(images)).rows].split(EVALUATION_BATCH)
-        method.observe(((inputs.rows(part), torch.zeros_like(part).to(device)) for part in shown), shared=True)
-    else:
-        method.observe(seen())
-    history: list[dict[str, float]] = []
-    if method.learnable():
+            def validate() -> dict[str, float]:
+                method.settle(seen())
+                result = predict(method, inputs, validation, processes)
+                if bool(result.log_probabilities.isnan().any()):
+                    raise DivergedError(
+                        f"the predictions of {method.name} are no longer numbers; try a lower learning rate"
+                    )
+                values = metrics(result.log_probabilities, result.target)
+                if weights is not None:  # the epoch that is kept must be the best at what is trained
+                    values["nll"] = weighted_nll(result, weights)
+                return {name: values[name] for name in METRICS}
 
-        def batches(epoch: int, generator: torch.Generator) -> Iterator[tuple[Any, ...]]:
-            for whole in epoch_examples(examples, generator, settings.batch_size):
-                share = processes.share(len(whole)) if processes.several else None
-                part = whole if share is None else whole.take(torch.arange(len(whole))[share.rows])
-                batch = (part.task.to(device), part.target.to(device), part.image.to(device), epoch + 1)
-                weight = None if weights is None else weights[part.task, part.target].to(device)
-                yield (inputs.rows(part.image), *batch, weight, share)
-
-        def validate() -> dict[str, float]:
-            method.settle(seen())
-            result = predict(method, inputs, validation, processes)
-            if bool(result.log_probabilities.isnan().any()):
-                raise DivergedError(
-                    f"the predictions of {method.name} are no longer numbers; try a lower learning rate"
-                )
-            values = metrics(result.log_probabilities, result.target)
-            if weights is not None:  # the epoch that is kept must be the best at what is trained
-                values["nll"] = weighted_nll(result, weights)
-            return {name: values[name] for name in METRICS}
-
-        steps_per_epoch = -(-len(examples.image.unique()) // settings.batch_size)
-        total = settings.epochs * steps_per_epoch
-        history = train(
-            method,
-            list(zip(method.learnable(), method.rate_factors(), strict=True)),
-            batches,
-            steps_per_epoch,
-            validate,
-            settings,
-            seed=derived_seed(seed, "tuning"),
-            fabric=fabric,
-            checkpoint=checkpoint,
-            identity=identity,
-            report=lambda epoch: tell.epoch(method.name, epoch),
-            gradients=method.gradients,
-            after_step=lambda steps: method.after_step(steps, total),
-            state=list(method.state().values()),
-        )
-    method.eval()
-    method.settle(seen())
-    return history
+            steps_per_epoch = -(-len(examples.image.unique()) // settings.batch_size)
+            total = settings.epochs * steps_per_epoch
+            history = train(
+                method,
+                list(zip(method.learnable(), method.rate_factors(), strict=True)),
+                batches,
+                steps_per_epoch,
+                validate,
+                settings,
+                seed=derived_seed(seed, "tuning"),
+                fabric=fabric,
+                checkpoint=checkpoint,
+                identity=identity,
+                report=lambda epoch: tell.epoch(method.name, epoch),
+                gradients=method.gradients,
+                after_step=lambda steps: method.after_step(steps, total),
+                state=list(method.state().values()),
+            )
+        method.eval()
+        method.settle(seen())
+        return history
 
 
 def class_weights(family: TaskFamily, examples: Examples) -> Tensor:

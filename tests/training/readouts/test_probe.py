@@ -6,8 +6,10 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from comodulation.mathematics import derived_seed
 from comodulation.networks.readouts import Questions
-from comodulation.training.readouts import Basis, choose_strength, logistic_regression
+from comodulation.training.readouts import Basis, choose_strength, fit_probe, logistic_regression, moments_of
+from comodulation.training.readouts import probe as probe_file
 
 
 def drawn(rows, width, sizes, *, binary=False, missing=0.0, seed=0):
@@ -153,3 +155,45 @@ def test_questions_with_few_answers_take_the_strength_of_all():
     strength, table = choose_strength(basis.turned(x), answers, Questions((1,) * 6, True), basis.variance, folds)
     assert strength.min() >= 1  # noise: as strong as there is
     assert table.isfinite().all()
+
+
+# ---- on all rows, and outside each fold ----
+
+
+def given(rows=240, width=7, seed=0):
+    """Rows of which the first third lie elsewhere, so that some rows have other moments than all; three answers; four folds."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, width, generator=generator, dtype=torch.float64)
+    x[: rows // 3] = 5 + 3 * x[: rows // 3]
+    answers = (x[:, :3] + torch.randn(rows, 3, generator=generator)).argmax(1)[:, None]
+    return x, answers, Questions((3,)), torch.arange(rows) % 4
+
+
+def test_the_probe_of_some_rows_is_a_minimum_in_the_features_that_it_is_given(monkeypatch):
+    """Fitted to half of the rows, it reads rows that are standardised by the moments of all: there its gradient is 0."""
+    x, answers, questions, fold = given()
+    moments = moments_of(x)
+    monkeypatch.setattr(probe_file, "PROBE_NUMBERS", 120 * x.shape[1])
+    probe, _, strength = fit_probe(x, answers, questions, fold, moments, 3)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(derived_seed(3, "probe")))
+    taken = order[:120]
+    standard = (x[taken] - moments[0]) / moments[1]
+    weight, bias = probe.weight.detach().double().requires_grad_(), probe.bias.detach().double().requires_grad_()
+    objective = torch.nn.functional.cross_entropy(standard @ weight.T + bias, answers[taken, 0])
+    (objective + strength[0].double() * weight.square().sum() / 2).backward()
+    assert weight.grad.abs().max() < 1e-3
+    assert bias.grad.abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("width", [7, 400])
+def test_no_answer_reaches_what_judges_it(width, monkeypatch):
+    """With the strength held, a fold's logits have the same bits whatever its own answers are: also where the minimum is flat."""
+    monkeypatch.setattr(probe_file, "choose_strength", lambda *_: (torch.tensor([0.01]), None))
+    x, answers, questions, fold = given(width=width)
+    _, logits, _ = fit_probe(x, answers, questions, fold, moments_of(x), 0)
+    for part in range(4):
+        other = answers.clone()
+        other[fold == part] = (other[fold == part] + 1) % 3
+        _, again, _ = fit_probe(x, other, questions, fold, moments_of(x), 0)
+        assert torch.equal(again[fold == part], logits[fold == part])
+        assert not torch.equal(again[fold != part], logits[fold != part])

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from ...errors import InputError, choose
 from ...mathematics import Modulation
 from ..controller import Controller
-from .comodulated import Comodulated, arguments
+from .calls import arguments
+from .comodulated import Comodulated
 from .dimensions import look
 from .neurons import KINDS, Neurons, infer_width
 from .padding import AUTO

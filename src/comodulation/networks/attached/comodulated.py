@@ -7,8 +7,6 @@ call with two products.
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -19,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+from torch.utils._pytree import tree_map_only
 
 from ...errors import InputError, brief, choose, first_difference
 from ...mathematics import (
@@ -40,6 +38,7 @@ from ..controller import Controller, checked_task_ids, coupling
 from ..stored_gains import Origin, check_all, check_origin, follow_state_dicts
 from ..task_averages import TaskAverages
 from .call_state import copied
+from .calls import arguments, joined_answers, looks_like_tasks, takes
 from .dimensions import look
 from .neurons import Neurons
 from .padding import AUTO, is_cached, mask_at, positions_that_count
@@ -414,11 +413,11 @@ class Comodulated(nn.Module):
 
     def _split(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], Tensor | None]:
         """The model's own positional arguments, and the task ids behind them, if there are any."""
-        if len(args) < 2 or not _looks_like_tasks(args[-1]):
+        if len(args) < 2 or not looks_like_tasks(args[-1]):
             return args, None
         if self.num_arguments is not None:
             return (args[:-1], args[-1]) if len(args) > self.num_arguments else (args, None)
-        with_it, without_it = _takes(self.model, args, kwargs), _takes(self.model, args[:-1], kwargs)
+        with_it, without_it = takes(self.model, args, kwargs), takes(self.model, args[:-1], kwargs)
         if with_it and without_it:
             raise InputError(
                 f"the last of {len(args)} arguments, integers {tuple(args[-1].shape)}, may be the model's own or the tasks; pass "
@@ -651,48 +650,3 @@ def _times(site: Neurons, factor: Tensor, *, alone: bool = False) -> Edit:
         return site.scaled(activity, factor.expand(activity.shape[site.batch_dim], -1) if alone else factor)
 
     return times
-
-
-def _takes(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a model's ``forward`` can be called with such arguments."""
-    try:
-        inspect.signature(model.forward).bind(*args, **kwargs)
-    except TypeError:
-        return False
-    return True
-
-
-def _looks_like_tasks(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.ndim == 1 and not value.is_floating_point() and value.dtype != torch.bool
-
-
-def joined_answers(answers: Sequence[Any], batch_dim: int, rows: int) -> Any:
-    """Answers of one structure as one: tensors one after the other along their inputs, numbers ``(k,)``; anything else is kept
-    where all have the same, else a list."""
-    parts, structure = zip(*(tree_flatten(answer) for answer in answers), strict=True)
-
-    def join(leaves: Sequence[Any]) -> Any:
-        first = leaves[0]
-        if isinstance(first, Tensor):
-            if not first.ndim:
-                return torch.stack(list(leaves))
-            along = batch_dim if batch_dim < first.ndim and first.shape[batch_dim] == rows else 0
-            return torch.cat(list(leaves), along)
-        if dataclasses.is_dataclass(first) and not isinstance(first, type):
-            names = [field.name for field in dataclasses.fields(first)]
-            values = {name: joined_answers([getattr(leaf, name) for leaf in leaves], batch_dim, rows) for name in names}
-            return dataclasses.replace(first, **values)
-        return first if all(leaf is first or _equal(leaf, first) for leaf in leaves) else list(leaves)
-
-    return tree_unflatten([join(leaves) for leaves in zip(*parts, strict=True)], structure[0])
-
-
-def _equal(a: Any, b: Any) -> bool:
-    return isinstance(a, (str, int, float)) and type(a) is type(b) and a == b
-
-
-def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments from one batch of inputs."""
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    return (tuple(inputs), {}) if isinstance(inputs, (tuple, list)) else ((inputs,), {})

@@ -1,7 +1,7 @@
 from .bagging import BagSettings, train_bag
 from .method import QUALITIES, FittedMethod, Yardstick, candidates_of, fit_method
 from .mixing import mixture_weights
-from .probe import Basis, choose_strength, logistic_regression
+from .probe import Basis, choose_strength, fit_probe, logistic_regression, moments_of
 from .table import Candidate, Fitted, deal_folds, fit_readouts
 
 __all__ = [
@@ -16,8 +16,10 @@ __all__ = [
     "choose_strength",
     "deal_folds",
     "fit_method",
+    "fit_probe",
     "fit_readouts",
     "logistic_regression",
     "mixture_weights",
+    "moments_of",
     "train_bag",
 ]

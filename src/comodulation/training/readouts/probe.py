@@ -19,12 +19,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...networks.readouts import Questions
+from ...mathematics import derived_seed
+from ...networks.readouts import Probe, Questions
 
 STRENGTHS = tuple(10.0 ** (power / 2) for power in range(2, -11, -1))  # of the L2 that are tried, from strong to weak
 SHARED_ANSWERS = 20.0  # what all questions together say of a strength counts as so many answers of each one
+SEARCHED_ROWS = 10_000  # with more, strengths of L2 are compared on one fold
+PROBE_NUMBERS = 2**28  # in the rows that a probe is fitted on; with more, it is fitted on some of them
 STEPS = 200  # of L-BFGS, at most
 SEARCH_TOLERANCE = 1e-3  # of the gradient while strengths are compared
+
+
+def moments_of(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each feature of rows ``(N, V)``, each ``(V,)``; deviation 1 where a feature is constant."""
+    deviation, mean = torch.std_mean(rows, 0, correction=0)
+    return mean, torch.where(deviation > 1e-6 * mean.abs().clamp(min=1e-6), deviation, 1.0)
 
 
 @dataclass(frozen=True)
@@ -43,10 +52,13 @@ class Basis:
     variance: Tensor
 
     @classmethod
-    def of(cls, rows: Tensor) -> Basis:
-        """The basis of rows ``(N, V)``, computed in float64 from the smaller of the two matrices of products."""
-        deviation, mean = torch.std_mean(rows, 0, correction=0)
-        deviation = torch.where(deviation > 1e-6 * mean.abs().clamp(min=1e-6), deviation, 1.0)
+    def of(cls, rows: Tensor, moments: tuple[Tensor, Tensor] | None = None) -> Basis:
+        """The basis of rows ``(N, V)``, computed in float64 from the smaller of the two matrices of products.
+
+        Args:
+            rows: to find directions in. moments: to standardise by, where the rows are some of others; None: their own.
+        """
+        mean, deviation = moments_of(rows) if moments is None else moments
         standard = (rows - mean) / deviation
         number, width = standard.shape
         if number >= width:
@@ -162,3 +174,41 @@ def choose_strength(
             break
     table = torch.stack(found)
     return torch.tensor(STRENGTHS)[table.argmin(0)], table
+
+
+def fit_probe(
+    rows: Tensor, answers: Tensor, questions: Questions, fold: Tensor, moments: tuple[Tensor, Tensor], seed: int
+) -> tuple[Probe, Tensor, Tensor]:
+    """Logistic regression on all rows, and on those outside each fold.
+
+    Each fold's begins where nothing is known: what has seen a fold's answers, such as another fold's solution, never helps to
+    find what judges them.
+
+    Args:
+        rows: ``(N, V)``. answers: int64 ``(N, Q)``, -1 where missing. questions: Q of them, with C outputs.
+        fold: of each row, ``(N,)``. moments: of each feature, to standardise by. seed: of which rows are taken, if there are too
+            many.
+
+    Returns:
+        The probe on all rows; the logits of each row by one that has not seen it ``(N, C)``; strengths of L2 ``(Q,)``.
+    """
+    generator = torch.Generator().manual_seed(derived_seed(seed, "probe"))
+    most = max(1, PROBE_NUMBERS // rows.shape[1])
+    taken = torch.randperm(len(rows), generator=generator)[:most] if len(rows) > most else torch.arange(len(rows))
+    basis = Basis.of(rows[taken], moments)
+    turned, known, part = basis.turned(rows[taken]), answers[taken], fold[taken]
+    parts = range(int(fold.max()) + 1)
+    folds = [((part != one).nonzero()[:, 0], (part == one).nonzero()[:, 0]) for one in parts]
+    searched = folds if len(taken) <= SEARCHED_ROWS else folds[:1]
+    strength, _ = choose_strength(turned, known, questions, basis.variance, searched)
+    logits = rows.new_empty(len(rows), questions.num_outputs)
+    for one, (fitted, _) in zip(parts, folds, strict=True):
+        own, shift = logistic_regression(turned[fitted], known[fitted], questions, strength, basis.variance)
+        for held in (fold == one).nonzero()[:, 0].split(8192):
+            logits[held] = basis.turned(rows[held]) @ own + shift
+    weights, bias = logistic_regression(turned, known, questions, strength, basis.variance)
+    probe = Probe(rows.shape[1], questions.num_outputs)
+    with torch.no_grad():
+        probe.weight.copy_(basis.weights(weights))
+        probe.bias.copy_(bias)
+    return probe, logits, strength

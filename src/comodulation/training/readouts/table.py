@@ -23,11 +23,9 @@ from ...mathematics import derived_seed
 from ...networks.readouts import Bag, Probe, Questions, Readouts
 from .bagging import BagSettings, train_bag
 from .mixing import mixture_weights
-from .probe import Basis, choose_strength, logistic_regression
+from .probe import fit_probe, moments_of
 
 FOLDS = 5
-SEARCHED_ROWS = 10_000  # with more, strengths of L2 are compared on one fold
-PROBE_NUMBERS = 2**28  # in the rows that a probe is fitted on; with more, it is fitted on some of them
 JUDGED_NUMBERS = 2**26  # in the answers out of fold that are kept of a member
 HIDDEN = (
     (10_000, 256),
@@ -35,6 +33,7 @@ HIDDEN = (
 )  # hidden units of a bag's networks, for fewer rows than the first number
 MOST_TEMPERATURES = 1000  # with more questions, one temperature for all
 HIGHEST_TEMPERATURE = 20.0
+SHOWN_STRENGTHS = 20  # of the first questions, in what is told of a fit
 CERTAIN = -20.0  # the lowest log-probability that counts
 
 
@@ -129,7 +128,7 @@ def fit_readouts(
     generator = torch.Generator().manual_seed(derived_seed(seed, "judged"))
     judged = torch.randperm(len(rows), generator=generator)[: max(1, JUDGED_NUMBERS // questions.num_outputs)].sort()[0]
     settings = settings or BagSettings(hidden=next(hidden for most, hidden in HIDDEN if len(rows) < most))
-    mean, deviation = _moments(rows)
+    mean, deviation = moments_of(rows)
     members: list[tuple[Probe | Bag, int, int]] = []
     unseen: list[Tensor] = []
     names, strengths, history = [], {}, {}
@@ -140,9 +139,11 @@ def fit_readouts(
     for candidate in candidates:
         columns = slice(candidate.start, candidate.stop)
         if candidate.kind == "probe":
-            probe, logits, strength = _fit_probe(rows[:, columns], answers, questions, fold, seed)
+            probe, logits, strength = fit_probe(
+                rows[:, columns], answers, questions, fold, (mean[columns], deviation[columns]), seed
+            )
             members.append((probe, candidate.start, candidate.stop))
-            strengths[candidate.name] = strength.tolist()[:20]
+            strengths[candidate.name] = strength.tolist()[:SHOWN_STRENGTHS]
         else:
             standard = (rows[:, columns] - mean[columns]) / deviation[columns]
             trained = train_bag(standard, answers, questions, fold, judge, settings, derived_seed(seed, candidate.name))
@@ -171,11 +172,6 @@ def fit_readouts(
     return Fitted(readouts, judged, mixed, nll, shares, strengths, history, linear)
 
 
-def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
-    deviation, mean = torch.std_mean(rows, 0, correction=0)
-    return mean, torch.where(deviation > 1e-6 * mean.abs().clamp(min=1e-6), deviation, 1.0)
-
-
 def _limited(logits: Tensor, allowed: Tensor | None) -> Tensor:
     return logits if allowed is None else logits.masked_fill(~allowed, -torch.inf)
 
@@ -184,33 +180,6 @@ def _truth(logits: Tensor, answers: Tensor, questions: Questions) -> tuple[Tenso
     """Log-probability of each answer that is known ``(P,)``, and its question ``(P,)``."""
     known = answers >= 0
     return -questions.losses(logits, answers)[known], known.nonzero()[:, 1]
-
-
-def _fit_probe(
-    rows: Tensor, answers: Tensor, questions: Questions, fold: Tensor, seed: int
-) -> tuple[Probe, Tensor, Tensor]:
-    """The probe on all rows, the logits of each row by a probe that has not seen it ``(N, C)``, and the strengths of L2."""
-    generator = torch.Generator().manual_seed(derived_seed(seed, "probe"))
-    most = max(1, PROBE_NUMBERS // rows.shape[1])
-    taken = torch.randperm(len(rows), generator=generator)[:most] if len(rows) > most else torch.arange(len(rows))
-    basis = Basis.of(rows[taken])
-    turned, known, part = basis.turned(rows[taken]), answers[taken], fold[taken]
-    parts = range(int(fold.max()) + 1)
-    folds = [((part != one).nonzero()[:, 0], (part == one).nonzero()[:, 0]) for one in parts]
-    searched = folds if len(taken) <= SEARCHED_ROWS else folds[:1]
-    strength, _ = choose_strength(turned, known, questions, basis.variance, searched)
-    logits = rows.new_empty(len(rows), questions.num_outputs)
-    begin = None
-    for one, (fitted, _) in zip(parts, folds, strict=True):
-        begin = logistic_regression(turned[fitted], known[fitted], questions, strength, basis.variance, begin)
-        for held in (fold == one).nonzero()[:, 0].split(8192):
-            logits[held] = basis.turned(rows[held]) @ begin[0] + begin[1]
-    weights, bias = logistic_regression(turned, known, questions, strength, basis.variance, begin)
-    probe = Probe(rows.shape[1], questions.num_outputs)
-    with torch.no_grad():
-        probe.weight.copy_(basis.weights(weights))
-        probe.bias.copy_(bias)
-    return probe, logits, strength
 
 
 def _calibrate(readouts: Readouts, logits: Tensor, answers: Tensor) -> None:

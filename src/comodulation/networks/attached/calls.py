@@ -1,0 +1,58 @@
+"""What goes into a call of a model, and what comes out: arguments, and answers of several calls as one."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+
+def takes(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a model's ``forward`` can be called with such arguments."""
+    try:
+        inspect.signature(model.forward).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+def looks_like_tasks(value: Any) -> bool:
+    """Whether an argument could be task ids: integers ``(B,)``."""
+    return isinstance(value, Tensor) and value.ndim == 1 and not value.is_floating_point() and value.dtype != torch.bool
+
+
+def joined_answers(answers: Sequence[Any], batch_dim: int, rows: int) -> Any:
+    """Answers of one structure as one: tensors one after the other along their inputs, numbers ``(k,)``; anything else is kept
+    where all have the same, else a list."""
+    parts, structure = zip(*(tree_flatten(answer) for answer in answers), strict=True)
+
+    def join(leaves: Sequence[Any]) -> Any:
+        first = leaves[0]
+        if isinstance(first, Tensor):
+            if not first.ndim:
+                return torch.stack(list(leaves))
+            along = batch_dim if batch_dim < first.ndim and first.shape[batch_dim] == rows else 0
+            return torch.cat(list(leaves), along)
+        if dataclasses.is_dataclass(first) and not isinstance(first, type):
+            names = [field.name for field in dataclasses.fields(first)]
+            values = {name: joined_answers([getattr(leaf, name) for leaf in leaves], batch_dim, rows) for name in names}
+            return dataclasses.replace(first, **values)
+        return first if all(leaf is first or _equal(leaf, first) for leaf in leaves) else list(leaves)
+
+    return tree_unflatten([join(leaves) for leaves in zip(*parts, strict=True)], structure[0])
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return isinstance(a, (str, int, float)) and type(a) is type(b) and a == b
+
+
+def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments from one batch of inputs."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return (tuple(inputs), {}) if isinstance(inputs, (tuple, list)) else ((inputs,), {})
