@@ -36,19 +36,7 @@ def test_images_with_all_labels_are_seen_once(missing):
     features = Features(rng.random((12, 4, 2, 2)).astype(np.float16), (), "test")
     inputs = Inputs(method, features, examples.image.unique())
     config = RunConfig(data="d", attributes=FAMILY.tasks, tuning=TrainingSettings(epochs=1))
-    tune(
-        method,
-        inputs,
-        examples,
-        examples,
-        config.tuning,
-        Fabric(accelerator="cpu", devices=1),
-        None,
-        "",
-        Silent(),
-        seed=config.seed,
-        balance=config.balance,
-    )
+    tune_on(method, inputs, examples, config)
     found = head.response
     head.observe([(inputs.rows(examples.image), examples.task)])
     torch.testing.assert_close(found.jacobian, head.response.jacobian)
@@ -83,6 +71,14 @@ def test_class_weights_make_classes_weigh_the_same(rows):
         assert float(weights[task].sum()) == pytest.approx(oracle.sum())
 
 
+def tune_on(method, inputs, examples, config):
+    """Train and validate on the same examples."""
+    fabric = Fabric(accelerator="cpu", devices=1)
+    return tune(
+        method, inputs, examples, examples, config.tuning, fabric, None, "", Silent(), seed=config.seed, balance=config.balance
+    )  # fmt: skip
+
+
 def fitted_bias(balance, targets, readings):
     """A task bias alone, trained on examples of which nothing can be seen: it learns the prior the loss implies."""
     family = TaskFamily.from_columns(["size"], [("s", "m", "l")])
@@ -96,19 +92,7 @@ def fitted_bias(balance, targets, readings):
         data="d", tasks=("size",), balance=balance,
         tuning=TrainingSettings(epochs=300, learning_rate=0.2, batch_size=len(targets)),
     )  # fmt: skip
-    history = tune(
-        method,
-        inputs,
-        examples,
-        examples,
-        config.tuning,
-        Fabric(accelerator="cpu", devices=1),
-        None,
-        "",
-        Silent(),
-        seed=config.seed,
-        balance=config.balance,
-    )
+    history = tune_on(method, inputs, examples, config)
     readings.append(history[-1]["nll"])
     return predict(method, inputs, examples).log_probabilities[0].exp(), class_weights(family, examples)[0]
 
@@ -149,19 +133,7 @@ def test_balance_finds_the_rare_class():
             data="d", attributes=("rare",), balance=balance,
             tuning=TrainingSettings(epochs=15, learning_rate=3e-3, batch_size=100),
         )  # fmt: skip
-        tune(
-            method,
-            inputs,
-            examples,
-            examples,
-            config.tuning,
-            Fabric(accelerator="cpu", devices=1),
-            None,
-            "",
-            Silent(),
-            seed=config.seed,
-            balance=config.balance,
-        )
+        tune_on(method, inputs, examples, config)
         found = predict(method, inputs, examples)
         said = found.log_probabilities.argmax(1).sum()
         results[balance] = int(said), balanced_accuracy(found.log_probabilities, found.target)
