@@ -13,6 +13,7 @@ from ...mathematics import derived_seed
 from ...networks.methods import ReadoutMethod, rows_of
 from ...networks.readouts import Questions
 from ...tasks import Examples, task_logits
+from ..inputs import filled
 from ..progress import Progress
 from .table import Candidate, fit_readouts
 
@@ -75,9 +76,8 @@ def fit_method(
         allowed = method.family.member_mask(examples.task)
     else:
         answers = questions.answers(method.family, examples, images)
-    rows = torch.empty(len(unit), row)
-    for part in torch.arange(len(unit)).split(READ_ROWS):
-        rows[part] = rows_of(features.rows(unit[part]).float())
+    # In the features' own precision, single or double: the demo's are double, so that what it prints is the same everywhere.
+    rows = filled((rows_of(features.rows(unit[part])) for part in torch.arange(len(unit)).split(READ_ROWS)), len(unit))
     candidates = candidates_of(method, narrow, row, quality)
     fitted = fit_readouts(
         rows, answers, questions, candidates, allowed, seed, tell.message, unit=unit, calibrate=calibrate
