@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from comodulation.errors import InputError
@@ -178,6 +178,7 @@ JSON = st.recursive(
         ),
     )
 )
+@example({"kind": "binary", "tasks": ["a"], "outputs": [], "members": [[]]})
 def test_any_json_is_a_family_or_an_input_error(data):
     """Whatever a damaged header holds, it becomes a family that survives the round trip, or one clear error."""
     try:

@@ -77,9 +77,9 @@ class TaskFamily:
             if any(not 0 <= output < len(self.outputs) for output in group):
                 raise InputError(f"task {name!r} has members outside [0, {len(self.outputs) - 1}]")
         for what, names in (("task", self.tasks), ("output", self.outputs)):
-            name, count = Counter(names).most_common(1)[0]
-            if count > 1:
-                raise InputError(f"{count} {what}s are named {name!r}; names must differ")
+            for name, count in Counter(names).most_common(1):  # none of no outputs
+                if count > 1:
+                    raise InputError(f"{count} {what}s are named {name!r}; names must differ")
         if self.kind == "binary" and (
             self.outputs != self.tasks or self.members != tuple((task,) for task in range(len(self.tasks)))
         ):
