@@ -1,21 +1,31 @@
-"""The task response against three other routes to the same numbers."""
+"""The task response against other routes to the same numbers, through one decoder layer and through several."""
 
 import pytest
 import torch
 
 from comodulation.mathematics.estimators import average_over_tasks, decoder_statistics
+from comodulation.mathematics.response import response_by_columns, some_of_each
 from comodulation.networks import ComodulatedHead
+from comodulation.networks.head import RESPONSE_INPUTS
 
 
 def make_head(
-    residual: bool, encoder: int = 6, decoder: int = 5, kernel: int = 3, skip: float = 1.0
+    residual: bool, encoder: int = 6, decoder: int = 5, kernel: int = 3, skip: float = 1.0, **options
 ) -> ComodulatedHead:
     torch.manual_seed(0)
     head = ComodulatedHead(
         4, 3, 3, encoder_channels=encoder, decoder_channels=decoder, residual=residual, kernel_size=kernel, hidden=8,
-        decoder_skip=skip,
-    )  # fmt: skip
-    return head.double().freeze().eval()
+        decoder_skip=skip, **options,
+    ).double()  # fmt: skip
+    for layer in head.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.running_mean.normal_(0, 0.3)
+            layer.running_var.uniform_(0.5, 2)
+    return head.freeze().eval()
+
+
+def rand(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.mark.parametrize(("residual", "skip"), [(True, 1.0), (True, 0.6), (False, 1.0)])
@@ -38,6 +48,95 @@ def test_response_equals_averaged_derivative(residual, skip, encoder, decoder, k
             torch.testing.assert_close(ours.mean, theirs.mean, rtol=1e-10, atol=1e-12)
     assert (ours.slope[1] == 0).all()
     assert (ours.mean[1] == 0).all()
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize(("depth", "size"), [(2, (2, 2)), (2, (4, 3)), (3, (2, 2))])
+def test_response_of_several_layers(depth, size, residual, batch_norm):
+    """At every depth: the task averages of the general forward-mode derivative, and of finite differences of the decoder."""
+    head = make_head(residual, 6, 5, depth=depth, batch_norm=batch_norm)
+    activity, tasks = rand(17, 6, *size), torch.tensor([0, 2] * 8 + [2])
+    assert head.observe([(activity[:5], tasks[:5]), (activity[5:], tasks[5:])])
+    w = 2 * rand(3, 6, seed=2) - 1
+    ours = head.response.statistics(w)
+    general = average_over_tasks(
+        decoder_statistics(head.decode, activity, w[tasks], 0.3, estimator="derivative"), tasks, 3
+    )
+    torch.testing.assert_close(ours.slope, general.slope, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(ours.mean, general.mean, rtol=1e-10, atol=1e-12)
+    m = 1e-7
+    up, down = (head.decode(activity * torch.exp(sign * m * w[tasks])[:, :, None, None]) for sign in (1, -1))
+    differences = ((up - down) / (2 * m)).mean((2, 3))
+    for task in (0, 2):
+        torch.testing.assert_close(ours.slope[task], differences[tasks == task].mean(0), rtol=1e-5, atol=1e-6)
+    assert (ours.slope[1] == 0).all()
+
+
+def test_columns_of_one_layer_are_the_weight_gradient():
+    """Two ways to the response of one decoder layer: a derivative for each neuron, and the convolution's weight gradient."""
+    head = make_head(True)
+    activity, tasks = rand(9, 6, 2, 2), torch.arange(9) % 3
+    head.observe([(activity, tasks)])
+    decoded, change = head.linearised(activity)
+    batch = (lambda w: change(activity * w[:, :, None, None]).mean((2, 3))), decoded.mean((2, 3)), tasks
+    found = response_by_columns([batch], 3, 6)
+    torch.testing.assert_close(found.jacobian, head.response.jacobian)
+    torch.testing.assert_close(found.mean, head.response.mean)
+
+
+def test_deep_gains_in_training_are_those_of_the_response():
+    """Training at two decoder layers no longer depends on which inputs share a batch; and what is stored is what was trained."""
+    head = make_head(True, 6, 6, depth=2)
+    torch.nn.init.normal_(head.controller.embedding.weight, std=0.5)
+    activity, tasks = rand(30, 6, 2, 2), torch.arange(30) % 3
+    head.observe([(activity, tasks)])
+    head.train()
+    whole, part = head.logits(activity, tasks, "comodulation"), head.logits(activity[:2], tasks[:2], "comodulation")
+    torch.testing.assert_close(part, whole[:, :2])
+    head.eval()
+    head.store_task_gains()
+    torch.testing.assert_close(head.logits(activity, tasks, "comodulation"), whole)
+
+
+def test_many_inputs_of_several_layers_are_drawn_from():
+    """40 of each task, the same for an equal seed, whatever the batches; near the response of all, and not it."""
+    activity, tasks = rand(900, 6, 2, 2), torch.arange(900) % 3
+    found = []
+    for seed, size in ((0, 900), (0, 900), (1, 900), (0, 70)):
+        head = make_head(True, depth=2, seed=seed)
+        head.observe(list(zip(activity.split(size), tasks.split(size), strict=True)))
+        found.append(head.response.jacobian)
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+    assert torch.equal(found[0], found[3])
+    decoded, change = head.linearised(activity)
+    whole = response_by_columns(
+        [((lambda w: change(activity * w[:, :, None, None]).mean((2, 3))), decoded.mean((2, 3)), tasks)], 3, 6
+    ).jacobian
+    error = (found[0] - whole).norm() / whole.norm()
+    assert 0 < error < 0.2
+    assert RESPONSE_INPUTS == 40
+
+
+def test_some_of_each_task():
+    """All of a task with few inputs, ``most`` of others, each input at most once and equally often over many draws."""
+    inputs, tasks = torch.arange(23.0)[:, None], torch.tensor([2] * 3 + [0] * 20)
+    for seed in range(5):
+        few, own = some_of_each(zip(inputs.split(7), tasks.split(7), strict=True), 4, 5, seed)
+        assert own.tolist() == [0] * 5 + [2] * 3
+        assert sorted(few[5:, 0].tolist()) == [0, 1, 2]
+        assert len(set(few[:5, 0].tolist())) == 5
+        assert (few[:5] >= 3).all()
+    counts = torch.zeros(23)
+    for seed in range(400):
+        few, _ = some_of_each([(inputs, tasks)], 4, 5, seed)
+        counts[few[:, 0].long()] += 1
+    assert (counts[3:] / 400 - 0.25).abs().max() < 0.1  # 4.6 standard errors
+    with pytest.raises(ValueError, match="no batches"):
+        some_of_each([], 2, 5, 0)
+    with pytest.raises(ValueError, match="no batches"):
+        response_by_columns([], 2, 5)
 
 
 @pytest.mark.parametrize("residual", [True, False])

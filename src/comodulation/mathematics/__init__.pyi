@@ -1,4 +1,5 @@
 from .convolution import convolve, dense_matrix, is_small
+from .couplings import CLOSED_FORMS, closed_form_couplings, informativeness
 from .estimators import (
     ESTIMATORS,
     Decode,
@@ -14,11 +15,13 @@ from .forward_mode import directional_derivative
 from .gains import LINKS, NORMALIZERS, decoder_gains, gains_from_statistics
 from .modulator import modulate, modulation_factor
 from .options import Modulation
+from .positions import calibrated_strength, population, position_gains, position_labels
 from .precision import autocasts, outside_autocast, widened
 from .randomness import derived_seed, modulator_noise
-from .response import TaskResponse, task_response
+from .response import TaskResponse, response_by_columns, some_of_each, task_response
 
 __all__ = [
+    "CLOSED_FORMS",
     "ESTIMATORS",
     "LINKS",
     "NORMALIZERS",
@@ -28,6 +31,8 @@ __all__ = [
     "TaskResponse",
     "autocasts",
     "average_over_tasks",
+    "calibrated_strength",
+    "closed_form_couplings",
     "convolve",
     "decoder_gains",
     "decoder_statistics",
@@ -36,11 +41,17 @@ __all__ = [
     "directional_derivative",
     "gains_from_statistics",
     "gauss_hermite",
+    "informativeness",
     "is_small",
     "modulate",
     "modulation_factor",
     "modulator_noise",
     "outside_autocast",
+    "population",
+    "position_gains",
+    "position_labels",
+    "response_by_columns",
+    "some_of_each",
     "spatial_mean",
     "statistics_at_nodes",
     "task_response",

@@ -146,7 +146,7 @@ def gains_from_statistics(
         scaled = slope  # times sigma^2, a constant that the division by the mean over neurons removes
     else:
         # Slope over mean: sigma^2 cancels. Slope over deviation: the correlation itself, sigma cancels.
-        scaled = _ratio(slope, statistics.mean if normalizer == "relative" else statistics.deviation)
+        scaled = ratio(slope, statistics.mean if normalizer == "relative" else statistics.deviation)
     if link == "exponential":
         exponent = beta * scaled.clamp(-SLOPE_LIMIT, SLOPE_LIMIT)
         return torch.exp(exponent.clamp(max=largest_exponent(exponent.dtype)))
@@ -158,7 +158,7 @@ def gains_from_statistics(
     return 1 + beta * (torch.where(labelled, gains, 1) - 1)
 
 
-def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     """numerator / denominator, and 0 with gradient 0 where that is not finite (a silent neuron)."""
     safe = denominator > 0
     ratio = numerator / torch.where(safe, denominator, 1)

@@ -11,12 +11,16 @@ rather than those of a batch, with exact gradients. For a convolution J_k is the
 convolution's weight would get from [d > 0] as output gradient, summed over the kernel's positions: one backward pass. On a
 small map (convolution.py) it is one matrix product of activities and masks, without the padding.
 
+For any other decoder, of several layers or of no known kind, the slope is linear in the coupling as well: it is the decoder's
+Jacobian at the unmodulated activity, which does not depend on w, times h w. Column e of J_k is then the slope for the coupling of
+encoder neuron e alone: E derivatives an input, once, of a few inputs (``some_of_each``, ``response_by_columns``).
+
 Derivation: docs/mathematics.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -88,6 +92,77 @@ def task_response(
     jacobian, mean, counts = (processes.sum(total) for total in (jacobian, mean, counts))
     counts = counts.clamp(min=1)
     return TaskResponse(jacobian / counts[:, None, None], mean / counts[:, None])
+
+
+@torch.no_grad()
+def response_by_columns(
+    batches: Iterable[tuple[Callable[[Tensor], Tensor], Tensor, Tensor]],
+    num_tasks: int,
+    num_channels: int,
+    processes: Processes = ALONE,
+) -> TaskResponse:
+    """Average response of any decoder, one column an encoder neuron.
+
+    Args:
+        batches: of (slopes, decoder activity averaged over positions ``(B, D)``, task ids ``(B,)``), at least one; ``slopes`` maps
+            couplings ``(B, E)`` to slopes ``(B, D)`` and is linear, as that of the derivative estimator is.
+        num_tasks: number K of tasks. num_channels: number E of encoder neurons.
+        processes: have the batches between them.
+
+    Returns:
+        TaskResponse; zero for a task without inputs.
+
+    Raises:
+        ValueError: no batches.
+    """
+    jacobian = mean = counts = None
+    for slopes, activity, task_ids in batches:
+        if jacobian is None or mean is None or counts is None:
+            jacobian = activity.new_zeros(num_channels, num_tasks, activity.shape[1])
+            mean, counts = activity.new_zeros(num_tasks, activity.shape[1]), activity.new_zeros(num_tasks)
+        for channel, column in enumerate(jacobian):
+            coupling = activity.new_zeros(len(task_ids), num_channels)
+            coupling[:, channel] = 1
+            column.index_add_(0, task_ids, slopes(coupling))
+        mean.index_add_(0, task_ids, activity)
+        counts += torch.bincount(task_ids, minlength=num_tasks)
+    if jacobian is None or mean is None or counts is None:
+        raise ValueError("no batches to compute a response from")
+    jacobian, mean, counts = (processes.sum(total) for total in (jacobian, mean, counts))
+    counts = counts.clamp(min=1)
+    return TaskResponse((jacobian / counts[:, None]).movedim(0, 2).contiguous(), mean / counts[:, None])
+
+
+def some_of_each(
+    batches: Iterable[tuple[Tensor, Tensor]], num_tasks: int, most: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """At most so many inputs of each task, drawn without replacement, each equally likely.
+
+    Args:
+        batches: of (inputs ``(B, ...)``, task ids ``(B,)``), at least one. num_tasks: number K of tasks. most: of each.
+        seed: of the draw.
+
+    Returns:
+        Inputs ``(N, ...)``, N at most K ``most``, and their task ids ``(N,)``, in the order of the tasks.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    inputs: Tensor | None = None
+    for given, own in batches:
+        drawn = torch.rand(len(own), dtype=torch.float64, generator=generator).to(own.device)
+        if inputs is None:
+            inputs, tasks, order = given, own, drawn
+        else:
+            inputs, tasks, order = torch.cat([inputs, given]), torch.cat([tasks, own]), torch.cat([order, drawn])
+        # By task, and within a task by number drawn; of each task the first ones stay.
+        rows = order.argsort()
+        rows = rows[tasks[rows].argsort(stable=True)]
+        counts = torch.bincount(tasks, minlength=num_tasks)
+        place = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[tasks[rows]]
+        rows = rows[place < most]
+        inputs, tasks, order = inputs[rows], tasks[rows], order[rows]
+    if inputs is None:
+        raise ValueError("no batches to draw inputs from")
+    return inputs, tasks
 
 
 def _summed_response(activity: Tensor, active: Tensor, kernel: Tensor, skip: Tensor | None) -> Tensor:

@@ -5,6 +5,7 @@ features -> 1x1 projection, ReLU -> encoder 3x3 -> decoder 3x3 -> pooling -> MLP
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -181,6 +182,27 @@ class EncoderDecoder(nn.Module):
         for layer in self.deeper:
             activity = layer(activity)
         return activity
+
+    def linearised(self, activity: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The decoder around some encoder activity ``(N, E, H, W)``, of frozen layers.
+
+        Returns:
+            Decoder activity ``(N, D, H, W)``, and the derivative there: a function from changes of the encoder's activity to those
+            of the decoder's. Between two thresholds the decoder is linear, and the derivative is the change itself.
+        """
+        reached, passed = activity, []
+        for layer in self.deeper:
+            assert isinstance(layer, RectifiedLayer)
+            reached = layer(reached)
+            passed.append((layer, reached))
+        decoded = (self.drive(reached) + self.decoder_bias[:, None, None]).relu()
+
+        def change(tangent: Tensor) -> Tensor:
+            for layer, after in passed:
+                tangent = layer.tangent(after, tangent)
+            return torch.where(decoded > 0, self.drive(tangent), 0)
+
+        return decoded, change
 
     def read(self, activity: Tensor, gains: Tensor | None = None) -> Tensor:
         """Decoder activity ``(..., D, H, W)`` -> logits ``(..., C)``, by global pooling and the MLP.

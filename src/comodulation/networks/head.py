@@ -10,7 +10,7 @@ convolution: the derivative of d at m = 0 is [K h + skip(h) > 0] * (K (h w) + sk
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -23,10 +23,13 @@ from ..mathematics import (
     autocasts,
     average_over_tasks,
     decoder_statistics,
+    derived_seed,
     gains_from_statistics,
     modulate,
     modulator_noise,
     outside_autocast,
+    response_by_columns,
+    some_of_each,
     task_response,
 )
 from ..mathematics import Modulation as Modulation
@@ -34,7 +37,7 @@ from ..processes import ALONE, Processes
 from ..tensors import copy_checked, hash_tensors
 from .controller import Controller, checked_task_ids, coupling
 from .encoder_decoder import EncoderDecoder
-from .layers import RectifiedLayer, normalisation_scale
+from .layers import normalisation_scale
 from .stored_gains import Origin, check_origin, follow_state_dicts
 from .task_averages import TaskAverages
 
@@ -42,6 +45,8 @@ MODES = ("base", "attention", "comodulation")
 DECODER_NOISE = 1  # the noise layer of monte_carlo gains; 0 is the encoder's
 ADDED_OUTPUTS = "readout.added."  # names of what growing.py adds to the readout
 MAX_RESPONSE = 2**28  # numbers in a stored response (1 GiB in float32)
+RESPONSE_INPUTS = 40  # inputs of each task that the response of several decoder layers is averaged over
+RESPONSE_ROWS = 1024  # of them that go through the decoder at once
 
 
 class ComodulatedHead(EncoderDecoder):
@@ -61,7 +66,7 @@ class ComodulatedHead(EncoderDecoder):
         encoder_skip, decoder_skip: factors of the two skip connections, in [0, 1].
         batch_norm: normalise what encoder and decoder layers add to their skip connections, over the batch in pretraining, by
             fixed statistics once frozen.
-        depth: number of decoder layers; the last one has the gains. With more than one, task gains are estimated from batches.
+        depth: number of decoder layers; the last one has the gains.
         controller: options of ``Controller`` (hidden, embedding_size, activation, task_vectors).
         modulation: options of the mechanism; see ``Modulation``.
         seed: of the modulator's noise, in [0, 2^32).
@@ -222,25 +227,44 @@ class ComodulatedHead(EncoderDecoder):
                 are not read, and the response, which depends on the images alone, is computed once for all tasks.
 
         Returns:
-            Whether the response is used: False for other levels and estimators, statistics after the task gain, more than one
-            decoder layer, or where K D E numbers are too many (more than 2^28); training then estimates task gains from each
-            batch.
+            Whether the response is used: False for other levels and estimators, statistics after the task gain, or where K D E
+            numbers are too many (more than 2^28); training then estimates task gains from each batch.
+
+        With one decoder layer the response is over all inputs, with more of them over 40 a task, drawn by the head's seed (of each
+        process): column by column, it takes one pass through the decoder for each encoder neuron.
         """
         self.response = None
         size = self.num_tasks * self.decoder_channels * self.encoder_channels
         m = self.modulation
-        if m.level != "task" or m.estimator != "derivative" or m.after_gain or len(self.deeper) or size > MAX_RESPONSE:
+        if m.level != "task" or m.estimator != "derivative" or m.after_gain or size > MAX_RESPONSE:
             return False
-        kernel = self.decoder.weight
-        precise = ((h.to(kernel.dtype), tasks) for h, tasks in batches)
-        seen = ((h, self.decode(h), torch.zeros_like(tasks) if shared else tasks) for h, tasks in precise)
-        outside = outside_autocast(kernel.device) if autocasts(kernel.device) else contextlib.nullcontext()
+        weight = self.decoder.weight
+        seen = ((h.to(weight.dtype), torch.zeros_like(tasks) if shared else tasks) for h, tasks in batches)
+        outside = outside_autocast(weight.device) if autocasts(weight.device) else contextlib.nullcontext()
         with torch.no_grad(), outside:
-            if self.decoder_normalisation is not None:
-                kernel = kernel * normalisation_scale(self.decoder_normalisation)[:, None, None, None]
-            response = task_response(seen, 1 if shared else self.num_tasks, kernel, self._skip_matrix(), self.processes)
+            response = (self._deep_response if self.deeper else self._response)(seen, shared)
         self.response = response.expand(self.num_tasks) if shared else response
         return True
+
+    def _response(self, batches: Iterable[tuple[Tensor, Tensor]], shared: bool) -> TaskResponse:
+        """Of one decoder layer, over all inputs."""
+        kernel = self.decoder.weight
+        if self.decoder_normalisation is not None:
+            kernel = kernel * normalisation_scale(self.decoder_normalisation)[:, None, None, None]
+        seen = ((h, self.decode(h), tasks) for h, tasks in batches)
+        return task_response(seen, 1 if shared else self.num_tasks, kernel, self._skip_matrix(), self.processes)
+
+    def _deep_response(self, batches: Iterable[tuple[Tensor, Tensor]], shared: bool) -> TaskResponse:
+        """Of several decoder layers, over some inputs of each task."""
+        groups, most = (1, RESPONSE_INPUTS * self.num_tasks) if shared else (self.num_tasks, RESPONSE_INPUTS)
+        few, tasks = some_of_each(batches, groups, most, derived_seed(self.seed, "response"))
+
+        def around(h: Tensor, own: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
+            decoded, change = self.linearised(h)
+            return (lambda w: change(h * w[:, :, None, None]).mean((-2, -1))), decoded.mean((-2, -1)), own
+
+        parts = map(around, few.split(RESPONSE_ROWS), tasks.split(RESPONSE_ROWS))
+        return response_by_columns(parts, groups, self.encoder_channels, self.processes)
 
     @torch.no_grad()
     def store_task_gains(self, batches: Iterable[tuple[Tensor, Tensor]] = ()) -> None:
@@ -373,13 +397,8 @@ class ComodulatedHead(EncoderDecoder):
                 self.decode, activity.to(self.decoder.weight.dtype), coupling.to(self.decoder.weight.dtype), m.std,
                 estimator=m.estimator, num_nodes=m.num_nodes, draws=draws,
             )  # fmt: skip
-        tangent, reached = activity * coupling[:, :, None, None], activity
-        for layer in self.deeper:
-            assert isinstance(layer, RectifiedLayer)
-            reached = layer(reached)
-            tangent = layer.tangent(reached, tangent)
-        decoded = (self.drive(reached) + self.decoder_bias[:, None, None]).relu()
-        slope = torch.where(decoded > 0, self.drive(tangent), 0).mean((-2, -1))
+        decoded, change = self.linearised(activity)
+        slope = change(activity * coupling[:, :, None, None]).mean((-2, -1))
         return DecoderStatistics(slope, decoded.mean((-2, -1)), slope.abs())
 
     def _link(self, statistics: DecoderStatistics) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..mathematics import convolve
 from ..processes import Share
 
 
@@ -96,7 +97,7 @@ class RectifiedLayer(nn.Module):
         Args:
             after: the layer's output; where it is 0, it stays 0. tangent: change of the input.
         """
-        change = nn.functional.conv2d(tangent, self.convolution.weight, padding=self.convolution.padding)
+        change = convolve(tangent, self.convolution.weight)
         if self.normalisation is not None:
             change = change * normalisation_scale(self.normalisation)[:, None, None]
         if self.skip:
