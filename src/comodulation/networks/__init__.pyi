@@ -2,7 +2,6 @@ from .adapters import load_adapter, save_adapter
 from .controller import ACTIVATIONS, Controller, coupling
 from .head import ComodulatedHead
 from .layers import ChannelDropout, Dropout, taking
-from .stored_gains import check_all
 from .task_averages import TaskAverages
 
 __all__ = [
@@ -12,7 +11,6 @@ __all__ = [
     "Controller",
     "Dropout",
     "TaskAverages",
-    "check_all",
     "coupling",
     "load_adapter",
     "save_adapter",

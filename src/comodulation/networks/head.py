@@ -34,11 +34,11 @@ from ..mathematics import (
 )
 from ..mathematics import Modulation as Modulation
 from ..processes import ALONE, Processes
-from ..tensors import copy_checked, hash_tensors
+from ..tensors import hash_tensors
 from .controller import Controller, checked_task_ids, coupling
 from .encoder_decoder import EncoderDecoder
 from .layers import normalisation_scale
-from .stored_gains import Origin, check_origin, follow_state_dicts
+from .stored_gains import TaskGains
 from .task_averages import TaskAverages
 
 MODES = ("base", "attention", "comodulation")
@@ -49,7 +49,7 @@ RESPONSE_INPUTS = 40  # inputs of each task that the response of several decoder
 RESPONSE_ROWS = 1024  # of them that go through the decoder at once
 
 
-class ComodulatedHead(EncoderDecoder):
+class ComodulatedHead(EncoderDecoder, TaskGains):
     """Encoder layer, decoder layer and readout, with a controller that adapts them to tasks once they are frozen.
 
     Args:
@@ -76,8 +76,6 @@ class ComodulatedHead(EncoderDecoder):
         ValueError: sizes that are not positive, an even kernel size, options out of range.
         TypeError: an option that does not exist.
     """
-
-    task_gains: Tensor | None
 
     def __init__(
         self,
@@ -113,16 +111,8 @@ class ComodulatedHead(EncoderDecoder):
         self.modulation = modulation or Modulation(**options)
         self.num_tasks, self.seed = num_tasks, seed
         self.controller = Controller(num_tasks, encoder_channels, **(controller or {}))
-        self.register_buffer("task_gains", None)
-        self.origin = Origin()
-        follow_state_dicts(self, "_decoder_width")
         self.response: TaskResponse | None = None
         self.processes = ALONE
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if name == "task_gains":  # gains that are put in place belong to the couplings of that moment
-            self.origin.forget() if value is None else self.origin.note(self.controller)
 
     # ---- with a task ----------------------------------------------------------------------------------------------
 
@@ -204,8 +194,7 @@ class ComodulatedHead(EncoderDecoder):
         """
         by_task = self.modulation.level == "task" and not tasks.is_floating_point()
         if by_task and not self.training and self.task_gains is not None:
-            check_origin(self, u, tasks)
-            return self.task_gains.index_select(0, tasks)
+            return self.stored_gains(u, tasks)
         if by_task and self.training:
             self.task_gains = None  # stored gains belong to a coupling that training is about to change
             if self.response is not None:
@@ -290,12 +279,7 @@ class ComodulatedHead(EncoderDecoder):
         # Several processes would have to read them together, and one of them alone may be asked for an answer.
         self.origin.note(self.controller, None if self.processes.several else batches)
 
-    def renew_task_gains(self) -> None:
-        """Store task gains at the present coupling, from what they were last stored from."""
-        assert self.origin.batches is not None
-        self.store_task_gains(self.origin.batches)
-
-    def _decoder_width(self) -> int:
+    def decoder_width(self) -> int:
         return self.decoder_channels
 
     # ---- as an adapter ----------------------------------------------------------------------------------------------
@@ -341,14 +325,8 @@ class ComodulatedHead(EncoderDecoder):
 
     def load_adapter_tensors(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of ``adapter_tensors``. Raises InputError for missing, unknown, misshapen or non-finite tensors."""
-        own, gains = self.adapter_tensors(), None
-        own.pop("task_gains", None)
-        if "task_gains" in tensors:
-            like = self.decoder.weight
-            gains = torch.ones(self.num_tasks, self.decoder_channels, device=like.device, dtype=like.dtype)
-            own["task_gains"] = gains
-        copy_checked(own, tensors, "this head")
-        self.task_gains = gains  # only now: tensors that do not fit change nothing
+        own = {name: tensor for name, tensor in self.adapter_tensors().items() if name != "task_gains"}
+        self.copy_with_gains(own, tensors, "task_gains", "this head")
 
     @contextlib.contextmanager
     def among(self, processes: Processes) -> Iterator[None]:

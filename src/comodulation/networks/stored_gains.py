@@ -1,4 +1,4 @@
-"""What stored task gains were computed from, so that gains of other couplings are never used in their place.
+"""Stored task gains, and what they were computed from, so that gains of other couplings are never used in their place.
 
 Gains belong to the couplings that they were computed at. Loading a controller's earlier weights, averaging them, or loading a
 whole network changes couplings without the network being asked; each use of a stored gain therefore compares the couplings it is
@@ -8,26 +8,16 @@ asked for with those it was computed at.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..tensors import copy_checked
 from .controller import Controller
 
 CLOSE = 1e-4  # differences of log gains below this are rounding: of another device, of batches of another size
-
-
-class _Network(Protocol):
-    """What has stored gains: a module with a controller."""
-
-    task_gains: Tensor | None
-    controller: Controller
-    origin: Origin
-    training: bool
-
-    def renew_task_gains(self) -> None: ...
 
 
 class Origin(nn.Module):
@@ -77,74 +67,117 @@ def all_couplings(controller: Controller) -> Tensor:
     return controller(torch.arange(controller.num_tasks, device=next(controller.parameters()).device))
 
 
-def check_origin(network: _Network, u: Tensor, tasks: Tensor) -> None:
-    """Compute a network's stored gains again where they were computed at other couplings than it has for some tasks now.
+class TaskGains(nn.Module):
+    """A network that keeps its tasks' decoder gains: what a head and a model with modulated layers have in common.
 
-    Args:
-        u: couplings ``(B, E)`` of tasks ``(B,)``.
+    A state that it saves holds gains of its couplings alone; states with and without gains can be loaded.
 
-    Raises:
-        InputError: the batches that they were computed from cannot be read again, or do not hold such a task.
-    """
-    origin = network.origin
-    if torch.compiler.is_compiling() or bool(origin.fits(u, tasks).all()):
-        return
-    if origin.batches is not None:
-        network.renew_task_gains()
-    wrong = tasks[~origin.fits(u, tasks)]
-    if len(wrong):
-        raise InputError(
-            f"the stored gains of task {int(wrong[0])} were computed at other couplings than the controller has now; call "
-            "store_task_gains(...) again with inputs of that task, or set task_gains = None to go without stored gains"
-        )
-
-
-@torch.no_grad()
-def check_all(network: _Network) -> None:
-    """``check_origin`` for all tasks; in training, where couplings are about to change anyway, gains of others are dropped."""
-    if network.task_gains is None:
-        return
-    u = all_couplings(network.controller)
-    tasks = torch.arange(len(u), device=u.device)
-    if network.training and not bool(network.origin.fits(u, tasks).all()):
-        network.task_gains = None
-    else:
-        check_origin(network, u, tasks)
-
-
-def follow_state_dicts(network: nn.Module, width: str) -> None:
-    """Let a network save only gains of its couplings, and load states with and without gains.
-
-    Args:
-        width: name of the method that gives the number D of gains of a task, or None where it is not known yet.
+    Attributes:
+        task_gains: ``(K, D)``, or None. Gains that are put in place belong to the couplings of that moment.
+        origin: what they were computed from.
     """
 
-    network.register_state_dict_pre_hook(_before_saving)
-    network.register_load_state_dict_pre_hook(_Room(width))
-    network.register_load_state_dict_post_hook(_after_loading)
+    task_gains: Tensor | None
+    controller: Controller
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("task_gains", None)
+        self.origin = Origin()
+        self.register_state_dict_pre_hook(_before_saving)
+        self.register_load_state_dict_pre_hook(_before_loading)
+        self.register_load_state_dict_post_hook(_after_loading)
 
-class _Room:
-    """Makes room for the gains that a state holds."""
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "task_gains":
+            self.origin.forget() if value is None else self.origin.note(self.controller)
 
-    def __init__(self, width: str) -> None:
-        self.width = width
+    def decoder_width(self) -> int | None:
+        """Number D of gains of a task; None where it is not known yet."""
+        raise NotImplementedError
 
-    def __call__(self, module: Any, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-        given = state.get(f"{prefix}task_gains")
-        if not isinstance(given, Tensor):
-            if any(name.startswith(f"{prefix}controller.") for name in state):
-                module.task_gains = None
+    def store_task_gains(self, batches: Iterable[Any]) -> None:
+        """Compute the gains of every task at the present couplings, and keep them."""
+        raise NotImplementedError
+
+    def renew_task_gains(self) -> None:
+        """Store task gains at the present couplings, from the batches that they were last stored from."""
+        assert self.origin.batches is not None
+        self.store_task_gains(self.origin.batches)
+
+    def stored_gains(self, u: Tensor, tasks: Tensor) -> Tensor:
+        """Stored gains ``(B, D)`` of tasks ``(B,)``, which have couplings u ``(B, E)``. Raises as ``check_origin``."""
+        self.check_origin(u, tasks)
+        assert self.task_gains is not None
+        return self.task_gains.index_select(0, tasks)
+
+    def check_origin(self, u: Tensor, tasks: Tensor) -> None:
+        """Compute the stored gains again where they were computed at other couplings than some tasks have now.
+
+        Args:
+            u: couplings ``(B, E)`` of tasks ``(B,)``.
+
+        Raises:
+            InputError: the batches that they were computed from cannot be read again, or do not hold such a task.
+        """
+        if torch.compiler.is_compiling() or bool(self.origin.fits(u, tasks).all()):
             return
-        like = next(module.controller.parameters())
-        width = getattr(module, self.width)() or given.shape[-1]
-        module.task_gains = like.new_ones(module.controller.num_tasks, width)
+        if self.origin.batches is not None:
+            self.renew_task_gains()
+        wrong = tasks[~self.origin.fits(u, tasks)]
+        if len(wrong):
+            raise InputError(
+                f"the stored gains of task {int(wrong[0])} were computed at other couplings than the controller has now; call "
+                "store_task_gains(...) again with inputs of that task, or set task_gains = None to go without stored gains"
+            )
+
+    @torch.no_grad()
+    def check_task_gains(self) -> None:
+        """``check_origin`` of all tasks; in training, where couplings are about to change anyway, gains of others are dropped."""
+        if self.task_gains is None:
+            return
+        u = all_couplings(self.controller)
+        tasks = torch.arange(len(u), device=u.device)
+        if self.training and not bool(self.origin.fits(u, tasks).all()):
+            self.task_gains = None
+        else:
+            self.check_origin(u, tasks)
+
+    def copy_with_gains(self, own: dict[str, Tensor], tensors: dict[str, Tensor], name: str, what: str) -> None:
+        """Copy tensors into one's own of the same names, and keep the gains that stand among them, or none.
+
+        Args:
+            own: all but the gains. tensors: to copy. name: of the gains. what: the network, for messages.
+
+        Raises:
+            InputError: missing, unknown, misshapen or non-finite tensors; nothing is changed then.
+        """
+        gains = self._room(tensors[name]) if name in tensors else None
+        copy_checked({**own, **({} if gains is None else {name: gains})}, tensors, what)
+        self.task_gains = gains
+
+    def _room(self, gains: Tensor) -> Tensor:
+        """A tensor ``(K, D)`` for gains from elsewhere."""
+        width = self.decoder_width()
+        if width is None:
+            width = gains.shape[-1] if gains.ndim == 2 else 0
+        return next(self.controller.parameters()).new_ones(self.controller.num_tasks, width)
 
 
-def _before_saving(module: Any, prefix: str, keep_vars: bool) -> None:
-    check_all(module)
+def _before_saving(network: TaskGains, prefix: str, keep_vars: bool) -> None:
+    network.check_task_gains()
 
 
-def _after_loading(module: Any, incompatible: Any) -> None:
-    if module.task_gains is not None:
-        module.origin.note(module.controller)
+def _before_loading(network: TaskGains, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+    """Make room for the gains that a state holds; one of a controller alone, without gains, takes those away that are there."""
+    given = state.get(f"{prefix}task_gains")
+    if isinstance(given, Tensor):
+        network.task_gains = network._room(given)
+    elif any(name.startswith(f"{prefix}controller.") for name in state):
+        network.task_gains = None
+
+
+def _after_loading(network: TaskGains, incompatible: Any) -> None:
+    if network.task_gains is not None:
+        network.origin.note(network.controller)

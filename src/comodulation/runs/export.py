@@ -22,7 +22,6 @@ from ..data.features import Backbone
 from ..errors import InputError, RunError
 from ..evaluation import apply_temperature
 from ..files import write_bytes
-from ..networks import check_all
 from ..networks.attached import Comodulated
 from ..networks.methods import Method
 from .run import Run
@@ -120,7 +119,7 @@ def export_program(network: nn.Module, example: tuple[Any, ...]) -> torch.export
         RunError: something in it cannot be traced.
     """
     if isinstance(network, Comodulated):
-        check_all(network)
+        network.check_task_gains()
     if isinstance(network, Comodulated) and network.task_gains is None and network.modulation.estimator == "derivative":
         raise InputError(
             "the network has no stored task gains, and a derivative has no graph: store_task_gains(...) first, or "

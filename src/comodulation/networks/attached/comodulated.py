@@ -33,9 +33,9 @@ from ...mathematics import (
     statistics_at_nodes,
     zero_where,
 )
-from ...tensors import copy_checked, hash_tensors
+from ...tensors import hash_tensors
 from ..controller import Controller, checked_task_ids, coupling
-from ..stored_gains import Origin, check_all, check_origin, follow_state_dicts
+from ..stored_gains import TaskGains
 from ..task_averages import TaskAverages
 from .call_state import copied
 from .calls import arguments, joined_answers, looks_like_tasks, takes
@@ -54,7 +54,7 @@ MODES = ("base", "attention", "comodulation")
 UNRECTIFIED = ("refuse", "magnitude", "layer_norm")
 
 
-class Comodulated(nn.Module):
+class Comodulated(TaskGains):
     """A frozen model with task modulation between some of its layers; made by ``comodulate``.
 
     Called like the model, with task ids, and from any thread: a call changes nothing for what runs in others, be it this network,
@@ -66,8 +66,6 @@ class Comodulated(nn.Module):
         modulation: options of the mechanism; ``modulation.estimator`` is the one in use.
         task_gains: decoder gains stored for evaluation, ``(K, D)``, or None.
     """
-
-    task_gains: Tensor | None
 
     def __init__(
         self,
@@ -94,22 +92,14 @@ class Comodulated(nn.Module):
         self.may_fall_back, self.mask = may_fall_back, mask
         self._looked = self._learns = False  # whether neurons have been found in activity, and gradients on their way
         self.num_arguments: int | None = None  # positional ones of the model, as an example had them
-        self.register_buffer("task_gains", None)
         like = next((value for value in model.parameters() if value.is_floating_point()), torch.empty(0))
         controller.to(like.device)
         self._tried = False  # whether the derivative has been tried
         self._changed: set[nn.Module] = set()
-        self.origin = Origin()
-        follow_state_dicts(self, "_decoder_width")
 
     @property
     def num_tasks(self) -> int:
         return self.controller.num_tasks
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if name == "task_gains":  # gains that are put in place belong to the couplings of that moment
-            self.origin.forget() if value is None else self.origin.note(self.controller)
 
     # ---- calls ------------------------------------------------------------------------------------------------------
 
@@ -205,7 +195,7 @@ class Comodulated(nn.Module):
             )
         with torch.no_grad():
             u = self.controller(tasks)
-            gains = self._gains_stored(u, tasks)
+            gains = self.stored_gains(u, tasks)
         factors = list(self._by_layer(u.exp())) if self._encoder == "gain" else []
         self._hold_still()
         token = _PLACED.set(_PLACED.get() | {id(self)})
@@ -248,11 +238,6 @@ class Comodulated(nn.Module):
             self.task_gains = torch.where(seen[:, None], gains, before)
             origin.couplings = known
             origin.note(self.controller, batches, seen)
-
-    def renew_task_gains(self) -> None:
-        """Store task gains at the present coupling, from the batches that they were last stored from."""
-        assert self.origin.batches is not None
-        self.store_task_gains(self.origin.batches)
 
     def learnable(self) -> list[nn.Parameter]:
         """What training trains: the controller."""
@@ -299,21 +284,16 @@ class Comodulated(nn.Module):
 
     def adapter_tensors(self) -> dict[str, Tensor]:
         """Controller and stored task gains, by name."""
-        check_all(self)
+        self.check_task_gains()
         tensors = {f"controller.{name}": value for name, value in self.controller.state_dict().items()}
         return tensors if self.task_gains is None else {**tensors, "task_gains": self.task_gains}
 
     def load_adapter_tensors(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of ``adapter_tensors``. Raises InputError for tensors that do not fit; nothing is changed then."""
         own = {f"controller.{name}": value for name, value in self.controller.state_dict().items()}
-        gains = tensors.get("task_gains")
-        if gains is not None:
-            width = self.decoder_site.width or (gains.shape[1] if gains.ndim == 2 else 0)
-            gains = own["task_gains"] = next(self.controller.parameters()).new_ones(self.num_tasks, width)
-        copy_checked(own, tensors, "this network")
-        self.task_gains = gains
-        if gains is not None:
-            self.decoder_site = replace(self.decoder_site, width=gains.shape[1])
+        self.copy_with_gains(own, tensors, "task_gains", "this network")
+        if self.task_gains is not None:
+            self.decoder_site = replace(self.decoder_site, width=self.task_gains.shape[1])
 
     def joined(self, learned: Comodulated) -> Comodulated:
         """A network with the tasks of another one, on the same layers of the same model, added to its own.
@@ -408,7 +388,7 @@ class Comodulated(nn.Module):
             self.encoder_sites = tuple(encoders)
         self._looked = True
 
-    def _decoder_width(self) -> int | None:
+    def decoder_width(self) -> int | None:
         return self.decoder_site.width
 
     def _split(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], Tensor | None]:
@@ -452,17 +432,12 @@ class Comodulated(nn.Module):
     def _gains(self, call: Call, tasks: Tensor, u: Tensor) -> Tensor:
         """Gains ``(B, D)``: stored ones; else by task from the batch in training at level `task`, else one for each input."""
         if self._stored():
-            return self._gains_stored(u, tasks)
+            return self.stored_gains(u, tasks)
         statistics = self._statistics(call, u)
         if self.training and self.modulation.level == "task":
             averaged = average_over_tasks(statistics, tasks, self.num_tasks)
             return self._link(averaged).index_select(0, tasks)
         return self._link(statistics)
-
-    def _gains_stored(self, u: Tensor, tasks: Tensor) -> Tensor:
-        check_origin(self, u, tasks)
-        assert self.task_gains is not None
-        return self.task_gains.index_select(0, tasks)
 
     def _link(self, statistics: DecoderStatistics) -> Tensor:
         m = self.modulation

@@ -5,13 +5,12 @@ As many learnable parameters as attention. Source: arXiv 2311.15053 (2023).
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ...tensors import copy_checked
-from ..stored_gains import check_all
 from .base import Batches, Method
+
+GAINS = "head.task_gains"  # in an adapter
 
 
 class Comodulation(Method):
@@ -34,17 +33,11 @@ class Comodulation(Method):
         self.head.store_task_gains(batches)
 
     def adapter_tensors(self) -> dict[str, Tensor]:
-        check_all(self.head)
-        tensors = super().adapter_tensors()
-        return tensors if self.head.task_gains is None else {**tensors, "head.task_gains": self.head.task_gains}
+        self.head.check_task_gains()
+        tensors, gains = super().adapter_tensors(), self.head.task_gains
+        return tensors if gains is None else {**tensors, GAINS: gains}
 
     def load_adapter_tensors(self, tensors: dict[str, Tensor]) -> None:
-        own, gains = super().adapter_tensors(), None
-        if self.head.modulation.level == "task":
-            if "head.task_gains" not in tensors:
-                raise InputError("the adapter does not fit level 'task': it holds no head.task_gains")
-            like = self.head.decoder.weight
-            gains = torch.ones(self.head.num_tasks, self.head.decoder_channels, device=like.device, dtype=like.dtype)
-            own["head.task_gains"] = gains
-        copy_checked(own, tensors, f"method {self.name!r}")
-        self.head.task_gains = gains  # only now: tensors that do not fit change nothing
+        if self.head.modulation.level == "task" and GAINS not in tensors:
+            raise InputError(f"the adapter does not fit level 'task': it holds no {GAINS}")
+        self.head.copy_with_gains(super().adapter_tensors(), tensors, GAINS, f"method {self.name!r}")
