@@ -1,5 +1,6 @@
 """Adapters and files on disk: what is saved is what is loaded, and nothing else is, and nothing is half-written."""
 
+import errno
 import hashlib
 import json
 import os
@@ -314,6 +315,30 @@ def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 2}
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_a_file_and_its_name_reach_the_disk_in_order(tmp_path, monkeypatch):
+    """The content before the name, the name before whatever is written next: what follows a file is never there without it."""
+    path, seen = tmp_path / "file.json", []
+    real = os.fsync
+
+    def watched(handle):
+        at = os.fstat(handle)
+        folder = os.path.samestat(at, os.stat(tmp_path))
+        seen.append(("folder" if folder else at.st_size, path.exists()))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    write_bytes(path, b"four")
+    assert seen == [(4, False), ("folder", True)]
+
+    def without(handle):
+        if os.path.samestat(os.fstat(handle), os.stat(tmp_path)):
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", without)  # a file system that keeps names in its own order
+    write_bytes(path, b"others")
+    assert path.read_bytes() == b"others"
 
 
 def test_places_that_cannot_be_written_to(tmp_path):

@@ -7,9 +7,11 @@ and moved there once it is whole, so that a reader finds the old file, the new o
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import secrets
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -120,19 +122,36 @@ MAX_JSON, MAX_DEPTH = 2**26, 32  # bytes, levels
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all. Raises RunError (disk full, folder gone), leaving no partial file."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    """Write a file whole or not at all; whatever is written after it comes after it on the disk, too, should the power fail.
+
+    Raises:
+        RunError: it cannot be written (disk full, folder gone); no partial file is left.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
     try:
         with open(partial, "wb") as handle:
             handle.write(content)
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(partial, path)
+        _sync(path.parent)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    """See the names in a folder on the disk, where its file system can do so."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems keep names in their own order
+            raise
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -165,7 +165,7 @@ def extract(
                 raise RunError(f"the feature cache {folder} was damaged while it was filled; run the command again")
         elif not store.merged:
             # Their process was killed in between. The cache is complete without it, also where nothing can be written.
-            with contextlib.suppress(OSError), _one_at_a_time, store:
+            with contextlib.suppress(OSError, RunError), _one_at_a_time, store:
                 store.merge()
         if report and not extracted:
             report(len(split), len(split))

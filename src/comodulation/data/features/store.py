@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from ...files import PARTIAL, read_bounded
+from ...files import read_bounded, remove_partials, write_bytes
 
 _LARGEST_IDENTITY = 1 << 16  # bytes; ours are some hundreds
 _SET_UP = 0  # the byte of the lock file for everything that is not one block
@@ -141,12 +141,11 @@ class FeatureStore:
         self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
         try:
             self._acquire(_SET_UP, wait=True)
-            for path in self.folder.glob(f".*{PARTIAL}"):  # of a process that was killed while writing
-                path.unlink(missing_ok=True)
+            remove_partials(self.folder)
             if _read_identity(self.manifest) != self.identity:  # new, damaged or foreign: start over
                 for path in (*self.folder.glob("journal*.jsonl"), self.data):
                     path.unlink(missing_ok=True)
-                _replace(self.manifest, json.dumps(self.identity))
+                write_bytes(self.manifest, json.dumps(self.identity).encode())
             os.close(os.open(self.data, os.O_RDWR | os.O_CREAT, 0o666))
             self._release(_SET_UP)
         except BaseException:
@@ -226,7 +225,7 @@ class FeatureStore:
             if not own and self.journal.exists():
                 return  # another process has done it
             lines = (self._line(b, int(self._checksums[b]), self._bad.get(b, [])) for b in range(len(self.done)))
-            _replace(self.journal, "".join(lines))
+            write_bytes(self.journal, "".join(lines).encode())
             for path in own:
                 path.unlink(missing_ok=True)
         finally:
@@ -279,22 +278,3 @@ def _read_identity(path: Path) -> Any:
         return _parse_json(read_bounded(path, _LARGEST_IDENTITY))
     except (OSError, ValueError):
         return None
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file so that after a power cut it holds either its old or its new content, and what follows comes after it."""
-    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
-    try:
-        with open(fresh, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
