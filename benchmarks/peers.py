@@ -32,7 +32,6 @@ from comodulation.networks import ComodulatedHead
 from comodulation.runs import (
     RunConfig,
     Session,
-    head_tensors,
     make_config,
     open_splits,
     read_family,
@@ -78,7 +77,7 @@ def write_work(folder: Path, session: Session, settings: Settings) -> None:
     (folder / SETTINGS).write_text(json.dumps(asdict(settings)))
     write_bytes(folder / CONFIG, write_config(config).encode())
     write_json(folder / FAMILY, session.family.to_json())
-    write_tensors(folder / HEAD, head_tensors(head))
+    write_tensors(folder / HEAD, head.pretrained_tensors())
 
 
 @torch.no_grad()

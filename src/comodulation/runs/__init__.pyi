@@ -13,7 +13,7 @@ from .config import (
 from .dataset import Labelled, deal_images, open_splits, read_family, read_labels
 from .export import Answers, export_run
 from .fitting import fit
-from .folder import ADAPTER, HEAD, head_tensors, load_head
+from .folder import ADAPTER, HEAD, load_head
 from .page import run_report
 from .predictions_table import PredictionsTable, images_in
 from .records import Written, checked
@@ -44,7 +44,6 @@ __all__ = [
     "export_run",
     "fit",
     "grow_run",
-    "head_tensors",
     "images_in",
     "load_head",
     "make_config",

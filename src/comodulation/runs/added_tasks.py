@@ -116,7 +116,7 @@ def grow_run(
         }  # fmt: skip
         began = time.perf_counter()
         fresh = fresh.to(fabric.device)
-        usable = {name: _readable(own.examples, features[name]) for name, own in labelled.items()}
+        usable = {name: features[name].readable(own.examples) for name, own in labelled.items()}
         identity = hashlib.sha256(claim.content + json_bytes(made_from)).hexdigest()
         entry, predictions = _learn(
             fresh,
@@ -244,11 +244,6 @@ def _check_all_there(family: TaskFamily, examples: Examples, data: str) -> None:
             raise InputError(
                 f"new task {name!r} has labels of {number} kinds in {data!r}; at least 2 are needed to learn it"
             )
-
-
-def _readable(examples: Examples, features: Features) -> Examples:
-    bad = torch.tensor(features.bad_rows, dtype=torch.int64)
-    return examples.take((~torch.isin(examples.image, bad)).nonzero()[:, 0])
 
 
 def _config_of(config: RunConfig, family: TaskFamily) -> RunConfig:

@@ -12,8 +12,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import Tensor
-
 from ..evaluation import Predictions
 from ..files import PARTIAL as PARTIAL
 from ..files import safetensors_header, write_bytes
@@ -24,16 +22,6 @@ from ..tensors import _read_header, copy_checked, read_tensors
 CONFIG, HEAD, ADAPTER = "config.yaml", "head.safetensors", "adapter.safetensors"
 PREDICTIONS, REPORT, METRICS = "predictions.parquet", "report.html", "metrics.json"
 CLASSES, CONFUSIONS = "classes.csv", "confusions.csv"
-
-
-def head_tensors(head: ComodulatedHead) -> dict[str, Tensor]:
-    """The pretrained part of a head by name: layers and feature scaling, without controller and gains."""
-    return head.pretrained_tensors()
-
-
-def head_fingerprint(head: ComodulatedHead) -> str:
-    """Identity of the pretrained layers an adapter belongs to."""
-    return head.fingerprint()
 
 
 def load_head(head: ComodulatedHead, path: Path) -> None:

@@ -226,8 +226,7 @@ class Run:
                 self.backbone, opened, cache, precision=self.config.precision, engine=engine, skip_bad=skip_bad,
                 report=partial(tell.extraction, name), say=tell.message,
             )  # fmt: skip
-        bad = torch.tensor(features.bad_rows, dtype=torch.int64)
-        examples = labelled.examples.take((~torch.isin(labelled.examples.image, bad)).nonzero()[:, 0])
+        examples = features.readable(labelled.examples)
         if not len(examples):
             raise InputError(f"split {name!r} of {data!r} has no labelled image that can be read")
         return features, examples

@@ -44,8 +44,6 @@ from .folder import (
     METRICS,
     PREDICTIONS,
     REPORT,
-    head_fingerprint,
-    head_tensors,
     load_head,
     write_predictions,
 )
@@ -100,11 +98,7 @@ class Session:
         self.pooled = pooled
         self.config, self.family, self.labelled, self.features = config, family, labelled, features
         self.backbone_fingerprint, self.cache, self.fabric, self.tell = backbone_fingerprint, cache, fabric, tell
-        bad = {name: torch.tensor(features[name].bad_rows, dtype=torch.int64) for name in features}
-        usable = {
-            name: data.examples.take((~torch.isin(data.examples.image, bad[name])).nonzero()[:, 0])
-            for name, data in labelled.items()
-        }
+        usable = {name: features[name].readable(data.examples) for name, data in labelled.items()}
         for name, examples in usable.items():
             if not len(examples):
                 raise InputError(f"split {name!r} of {config.data!r} has no labelled image that can be read")
@@ -151,7 +145,7 @@ class Session:
         trained = time.perf_counter()
         if training_seed is not None:  # not before: the layers belong to the seed of the configuration
             config, head.seed = config.model_copy(update={"seed": training_seed}), training_seed
-        pretrained = {name: tensor.clone() for name, tensor in head_tensors(head).items()}
+        pretrained = {name: tensor.clone() for name, tensor in head.pretrained_tensors().items()}
         method = config_method(config, head, self.family).to(self.fabric.device)
         data = data or self.tuning_data()
         images = torch.cat([data.tuning.image, data.validation.image]).unique()
@@ -305,7 +299,7 @@ class Session:
         with self._layers_folder(key) if self.processes.first else contextlib.nullcontext() as folder:
             found = self.processes.agree(None if folder is None else _stored_head(head, folder))
             if found is not None:
-                for tensor in head_tensors(head).values():
+                for tensor in head.pretrained_tensors().values():
                     self.processes.follow(tensor)
                 self.tell.message(f"pretrained layers of seed {config.seed} found in the cache")
                 if folder is not None:
@@ -317,8 +311,8 @@ class Session:
                 self.family, seed=config.seed,
             )  # fmt: skip
             if folder is not None:
-                write_tensors(folder / HEAD, head_tensors(head))
-                write_json(folder / HISTORY, {"head": head_fingerprint(head), "history": history})
+                write_tensors(folder / HEAD, head.pretrained_tensors())
+                write_json(folder / HISTORY, {"head": head.fingerprint(), "history": history})
                 (folder / CHECKPOINT).unlink(missing_ok=True)
         return key, history
 

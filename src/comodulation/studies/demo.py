@@ -23,7 +23,7 @@ from ..mathematics import Modulation, derived_seed
 from ..networks import ComodulatedHead, save_adapter
 from ..networks.methods import Method, ReadoutMethod, make_method
 from ..report import gains_figure, svg
-from ..runs import ADAPTER, HEAD, HeadSettings, RunConfig, build_head, head_tensors
+from ..runs import ADAPTER, HEAD, HeadSettings, RunConfig, build_head
 from ..tensors import write_tensors
 from ..training import Inputs, Silent, TrainingSettings, predict, pretrain, tune
 from ..training.readouts import fit_method
@@ -83,7 +83,7 @@ def run_demo(
         if place == 0:
             comodulation = methods["comodulation"][0].float()
             write_bytes(out / FIGURE, _figure(comodulation).encode())
-            write_tensors(out / HEAD, head_tensors(comodulation.head))
+            write_tensors(out / HEAD, comodulation.head.pretrained_tensors())
             save_adapter(comodulation, out / ADAPTER)
         if report:
             report(f"seed {seed} done ({place + 1}/{seeds}, {time.perf_counter() - began:.0f} s)")
@@ -130,7 +130,7 @@ def fit_seed(seed: int, rates: dict[str, float] | None = None) -> dict[str, tupl
     config = demo_config(seed)
     head = build_head(config, PARITY, 16).double()
     _pretrain(head, base, config, fabric)
-    layers = {name: tensor.clone() for name, tensor in head_tensors(head).items()}
+    layers = {name: tensor.clone() for name, tensor in head.pretrained_tensors().items()}
 
     train_scenes = _join(
         digit_scenes(tuning, COUNTS["tuning"], derived_seed(seed, "tuning scenes"), distractor=True),

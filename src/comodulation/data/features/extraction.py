@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError, RunError, choose
+from ...tasks import Examples
 from ..pictures import BadImageError
 from ..source import Split
 from .allocator import large_blocks_kept
@@ -75,6 +76,11 @@ class Features:
         """Features of some rows, float32 ``(len(rows), C, s, s)``; float64 where the array is."""
         index = rows.cpu().numpy() if isinstance(rows, Tensor) else rows
         return torch.from_numpy(self.array[index].astype(np.promote_types(self.array.dtype, np.float32)))
+
+    def readable(self, examples: Examples) -> Examples:
+        """The examples of images that could be read."""
+        bad = torch.tensor(self.bad_rows, dtype=torch.int64)
+        return examples.take((~torch.isin(examples.image, bad)).nonzero()[:, 0])
 
 
 def cache_folder(chosen: str | Path | None = None) -> Path:
