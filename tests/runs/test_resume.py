@@ -192,6 +192,26 @@ def test_damaged_metrics_of_a_finished_run(data, run, cache, tmp_path):
     same(tmp_path / "run", run)
 
 
+@pytest.mark.parametrize(
+    ("how", "name"),
+    [
+        ("missing", "head.safetensors"), ("torn", "adapter.safetensors"), ("missing", "predictions.parquet"),
+        ("torn", "report.html"), ("missing", "classes.csv"), ("torn", "confusions.csv"),
+    ],
+)  # fmt: skip
+def test_other_damaged_files_of_a_finished_run(how, name, data, run, cache, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    content = (folder / name).read_bytes()
+    (folder / name).unlink()
+    if how == "torn":
+        (folder / name).write_bytes(content[: len(content) // 2].rstrip(b"\r\n"))
+    outcome = fit(data, folder, cache, "--resume")
+    assert outcome.status == 0
+    assert f"missing or damaged in {folder}: {name}; the run is done again" in outcome.err
+    same(folder, run)
+
+
 # ---- two processes ----
 
 

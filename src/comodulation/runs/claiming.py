@@ -20,7 +20,7 @@ from ..tasks import TaskFamily
 from ..tensors import read_tensors
 from ..training import Progress
 from .dataset import Labelled
-from .folder import ADAPTER, CONFIG, HEAD, METRICS, PREDICTIONS, REPORT
+from .folder import ADAPTER, CLASSES, CONFIG, CONFUSIONS, HEAD, METRICS, PREDICTIONS, REPORT
 from .records import read_metrics
 
 LOCK, CHECKPOINT = ".lock", "checkpoint.safetensors"
@@ -101,7 +101,10 @@ def finished(folder: Path) -> bool:
 
 def damaged_files(folder: Path) -> list[str]:
     """Names of the files of a finished run that are missing, or not what was written."""
-    return [name for name, whole in _WHOLE.items() if not _is_whole(folder / name, whole)]
+    expected = _WHOLE
+    if "made_from" not in read_json(folder / METRICS):  # an earlier release, which had no such files
+        expected = {name: whole for name, whole in _WHOLE.items() if name not in (CLASSES, CONFUSIONS)}
+    return [name for name, whole in expected.items() if not _is_whole(folder / name, whole)]
 
 
 def sources(family: TaskFamily, labelled: Mapping[str, Labelled], backbone: str) -> dict[str, Any]:
@@ -182,6 +185,11 @@ def _ends_as_a_page(path: Path) -> bool:
     return path.read_bytes().rstrip().endswith(b"</html>")
 
 
+def _ends_as_rows(path: Path) -> bool:
+    return path.read_bytes().endswith(b"\n")
+
+
 _WHOLE: dict[str, Callable[[Path], Any]] = {
     HEAD: read_tensors, ADAPTER: read_tensors, PREDICTIONS: _read_table, REPORT: _ends_as_a_page,
+    CLASSES: _ends_as_rows, CONFUSIONS: _ends_as_rows,
 }  # fmt: skip
