@@ -1,14 +1,18 @@
 """Opening data by name: every row of a folder is read, by the split that it belongs to, or the folder is refused."""
 
+import io
 import json
 import socket
+import tarfile
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from comodulation.data.labels import label_names
 from comodulation.data.opening import available_splits, find_splits, open_split
+from comodulation.data.pictures import BadImageError
 from comodulation.errors import InputError
 from support.synthetic import encode, picture
 
@@ -142,18 +146,74 @@ def test_outputs_inside_the_data_are_no_data(tmp_path):
     assert sizes(tmp_path) == {"train": 4}
 
 
-def test_a_readme_is_not_followed(tmp_path, monkeypatch):
-    """`datasets` fetches the addresses that a README.md of a folder lists."""
-    parquet(tmp_path / "train.parquet")
-    (tmp_path / "README.md").write_text(
-        "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: http://127.0.0.1:9/x.parquet\n---\n"
-    )
+README = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: http://127.0.0.1:9/x.parquet
+dataset_info:
+  features:
+  - name: url
+    dtype: image
+---
+"""
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "tar", "csv", "jsonl", "folders", "metadata"])
+def test_a_readme_is_not_followed(kind, tmp_path, monkeypatch):
+    """`datasets` fetches the addresses that a README.md of a folder lists. Those that a table holds are paths, of no file here."""
+    rows = [{"image": "http://127.0.0.1:9/x.png", "bright": number % 2} for number in range(4)]
+    if kind == "parquet":
+        parquet(tmp_path / "train.parquet")
+    elif kind == "arrow":
+        datasets.Dataset.from_list(rows).save_to_disk(tmp_path)
+    elif kind == "tar":
+        with tarfile.open(tmp_path / "train.tar", "w") as file:
+            for number in range(4):
+                for suffix, content in (("png", encode(picture("red", number, 8))), ("cls", b"1")):
+                    about = tarfile.TarInfo(f"{number}.{suffix}")
+                    about.size = len(content)
+                    file.addfile(about, io.BytesIO(content))
+    elif kind in ("csv", "jsonl"):
+        lines = ["image,bright", *(f"{row['image']},{row['bright']}" for row in rows)]
+        lines = lines if kind == "csv" else [json.dumps(row) for row in rows]
+        (tmp_path / f"train.{kind}").write_text("\n".join(lines))
+    else:
+        save(tmp_path, [f"{'cat' if number % 2 else 'dog'}/{number}.png" for number in range(4)])
+        if kind == "metadata":
+            metadata(tmp_path, [f"{'cat' if number % 2 else 'dog'}/{number}.png" for number in range(4)])
+    (tmp_path / "README.md").write_text(README)
 
     def refuse(*arguments):
         pytest.fail("an address was asked for")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    assert sizes(tmp_path) == {"train": 4}
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert sum(sizes(tmp_path).values()) == 4
+    split = open_split(tmp_path, "train")
+    assert len(split.fingerprint) == 64
+    if kind in ("arrow", "csv", "jsonl"):
+        with pytest.raises(BadImageError, match="there is no such file"):
+            split.image(0)
+    else:
+        assert split.image(0).size == (8, 8)
+
+
+@pytest.mark.parametrize("name", ["zip:x", "[ab]", "x*", "a?b", "a#b", "100%20", ".hidden"])
+def test_folders_and_files_of_any_name(name, tmp_path):
+    """`datasets` takes names for patterns and protocols."""
+    parquet(tmp_path / name / "train.parquet")
+    parquet(tmp_path / "other" / f"x{name} train.parquet")
+    parquet(tmp_path / "other" / "test.parquet", 2)
+    assert sizes(tmp_path / name) == {"train": 4}
+    assert sizes(tmp_path / "other") == {"train": 4, "test": 2}
+
+
+def test_names_that_are_addresses_to_datasets_are_refused(tmp_path):
+    parquet(tmp_path / "a::https:" / "example.org" / "train.parquet")
+    with pytest.raises(InputError, match="has '::' in it, which `datasets` takes for an address; rename it"):
+        open_split(tmp_path / "a::https:" / "example.org", "train")
 
 
 def test_a_table_in_the_folder_of_a_class_is_not_the_data(tmp_path):
@@ -185,3 +245,17 @@ def test_paths_are_relative_to_the_folder(tmp_path, monkeypatch):
     before = split.fingerprint
     monkeypatch.chdir(tmp_path)
     assert open_split("mine", "train").fingerprint == before
+
+
+def test_a_path_out_of_the_folder_is_refused_whatever_is_skipped(tmp_path):
+    """Such data are not what they seem, or the folder is the wrong one: no picture of theirs is merely bad."""
+    save(tmp_path, ["secret.png", "mine/1.png"])
+    for paths in (["1.png", "../secret.png"], ["1.png", "x/../../secret.png"]):
+        pq.write_table(pa.table({"image": paths, "bright": [0, 1]}), tmp_path / "mine" / "train.parquet")
+        split = open_split(tmp_path / "mine", "train")
+        message = r"secret\.png' is outside the folder .*mine; give the folder that holds all images as --data"
+        with pytest.raises(InputError, match=message) as refused:
+            split.image(1)
+        assert not isinstance(refused.value, BadImageError)
+        with pytest.raises(InputError, match=message):
+            _ = split.fingerprint

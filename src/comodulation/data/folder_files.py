@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
@@ -62,22 +63,38 @@ def _files(folder: Path, relative: PurePath, above: tuple[tuple[int, int], ...])
             yield from _files(Path(entry.path), relative / entry.name, (*above, own))
 
 
+def composed(text: str) -> str:
+    """A text in the one Unicode form (NFC) that names are compared in: "é" is one sign, or an "e" and its accent, by who typed it.
+
+    >>> composed("cafe\u0301") == "caf\u00e9"
+    True
+    """
+    return unicodedata.normalize("NFC", text)
+
+
 class NamedImages:
     """The images below a folder, by path and by name, each with and without its suffix."""
 
     def __init__(self, base: Path) -> None:
         self._files: dict[str, list[str]] = {}
+        self._spellings: dict[str, list[str]] = {}
         self._first = ""
         for file in folder_files(base):
             if file.suffix.lower() in SUFFIXES:
                 path = file.as_posix()
                 self._first = self._first or path
-                for name in {path, path.removesuffix(file.suffix), file.name, file.stem}:
+                self._spellings.setdefault(composed(path), []).append(path)
+                for name in {composed(name) for name in (path, path.removesuffix(file.suffix), file.name, file.stem)}:
                     self._files.setdefault(name, []).append(path)
 
     def files(self, name: str) -> list[str]:
         """Paths, relative to the folder, of the images that a name may stand for."""
-        return self._files.get(name, [])
+        return self._files.get(composed(name), [])
+
+    def spelling(self, path: str) -> str | None:
+        """The one image whose path is this one, as the file system spells it: macOS takes signs with accents apart."""
+        found = self._spellings.get(composed(path), [])
+        return found[0] if len(found) == 1 else None
 
     def example(self) -> str:
         """For a message: how images there are called."""

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 
 from ..errors import InputError, brief
 from ..files import user_path
-from .folder_files import SPLITS, SUFFIXES, folder_files, is_filler, split_of, words_of
+from .folder_files import SPLITS, SUFFIXES, composed, folder_files, is_filler, split_of, words_of
 from .source import Split
 from .tables import held_out, table_splits
 
@@ -76,7 +76,8 @@ def sorted_images(source: str, base: Path, files: Sequence[PurePath]) -> dict[st
         found = _of_sorted_splits(base, by_split, notes)
     classes = sorted({name for _, name, _ in found if name is not None})
     cells = [{"bytes": None, "path": str(base / file)} for _, _, file in found]
-    labels: list[int | None] = [None if name is None else classes.index(name) for _, name, _ in found]
+    places = {name: place for place, name in enumerate(classes)}
+    labels: list[int | None] = [None if name is None else places[name] for _, name, _ in found]
     columns: dict[str, tuple[list[str] | None, list[int | None]]] = {CLASS_COLUMN: (classes, labels)} if classes else {}
     made = table_splits(source, "image", cells, columns, [split for split, _, _ in found])
     return {name: replace(split, notes=tuple(notes)) for name, split in made.items()}
@@ -119,7 +120,7 @@ def _place(path: PurePath, images: Sequence[PurePath]) -> _Place:
     inner: dict[str, list[PurePath]] = {}
     for file in images:
         if len(file.parts) > depth + 1:
-            inner.setdefault(file.parts[depth], []).append(file)
+            inner.setdefault(composed(file.parts[depth]), []).append(file)
     return _Place(path, [file for file in images if len(file.parts) == depth + 1], inner)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,7 +164,7 @@ def _cells(values: Any) -> list[str | None]:
 
 
 def _check_header(header: Sequence[str], path: Path) -> None:
-    if twice := [name for name in dict.fromkeys(header) if name and list(header).count(name) > 1]:
-        raise InputError(f"labels file {path} has several columns named {twice[0]!r}; names must differ")
+    if twice := next((name for name, number in Counter(header).items() if name and number > 1), None):
+        raise InputError(f"labels file {path} has several columns named {twice!r}; names must differ")
     if not any(header):
         raise InputError(f"labels file {path} is not a table with named columns: its first line names none")

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import InputError, brief
 from ..tasks import NO_YES
+from .folder_files import composed
 from .source import Split
 
 YES, NO = frozenset({"1", "true", "yes"}), frozenset({"0", "-1", "false", "no"})  # in lower case
@@ -104,8 +105,9 @@ def places_of(words: Sequence[str | None], answers: Sequence[str], what: str, pl
     Raises:
         InputError: a label that is none of the answers; 0 beside -1, which may mean no or missing.
     """
-    places = {word: number for number, answer in enumerate(answers) if (word := label_word(answer)) is not None}
-    places |= {answer: number for number, answer in enumerate(answers)}
+    # Answers of runs of earlier releases may be in another Unicode form than words are.
+    places = {composed(word): n for n, answer in enumerate(answers) if (word := label_word(answer)) is not None}
+    places |= {composed(answer): number for number, answer in enumerate(answers)}
     meanings = [answer.lower() in YES for answer in answers]
     if means_no_and_yes(answers) and sorted(meanings) == [False, True]:
         return _no_and_yes_places(words, meanings.index(True), what, place)
@@ -204,7 +206,7 @@ def _words(split: Split, column: str) -> list[str | None]:
     # A ClassLabel's integers are places in its own list of names, which another data set may order otherwise.
     coded = _coded_names(split, column)
     try:
-        words = [label_word(value) for value in split.column(column)]
+        words = [None if (word := label_word(value)) is None else composed(word) for value in split.column(column)]
     except InputError as error:
         raise InputError(f"{_what(split, column)}: {error}") from error
     if not coded:
@@ -236,7 +238,7 @@ def _coded_names(split: Split, column: str) -> list[str]:
 
     feature = split.feature(column)
     if isinstance(feature, ClassLabel):
-        return [str(name) for name in feature.names]
+        return [composed(str(name)) for name in feature.names]
     if not isinstance(feature, Value):
         raise InputError(
             f"column {column!r} of {split.source} holds {type(feature).__name__}, expected one label a row"

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ..errors import InputError, brief
-from .folder_files import SUFFIXES, split_of
+from .folder_files import SUFFIXES, composed, split_of
 from .source import Split
 from .table_files import load_tables
 from .tables import check_text
@@ -44,10 +44,13 @@ def metadata_splits(source: str, base: Path, files: Sequence[PurePath]) -> dict[
         above = (file.parent, *file.parent.parents)
         if other := next((one for one in found if one != file and one.parent in above), None):
             raise InputError(f"{base / file} and {base / other} both describe the images of one folder; expected one")
+    there = {file.as_posix() for file in files if file.suffix.lower() in SUFFIXES}
+    spelled = {composed(path): path for path in there}
     parts: dict[str, list[Any]] = {}
     listed: list[str] = []
     for file in found:
         paths, table = _read(base, file)
+        paths = [path if path in there else spelled.get(composed(path), path) for path in paths]
         listed += paths
         for name, rows in _by_split([_split(path) for path in paths], base / file).items():
             cells = [{"bytes": None, "path": str(base / paths[row])} for row in rows]
@@ -55,7 +58,6 @@ def metadata_splits(source: str, base: Path, files: Sequence[PurePath]) -> dict[
                 {IMAGE: cells}, features=datasets.Features({IMAGE: datasets.Image(decode=False)})
             )
             parts.setdefault(name, []).append(datasets.concatenate_datasets([images, table.select(rows)], axis=1))
-    there = {file.as_posix() for file in files if file.suffix.lower() in SUFFIXES}
     if there.isdisjoint(listed):
         raise InputError(f"none of the {len(listed)} images of {base / found[0]} is there; first {brief(listed[0])}")
     left = sorted(there.difference(listed))

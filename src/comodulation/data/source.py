@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..errors import RunError, brief, choose
+from ..errors import InputError, RunError, brief, choose
 from ..files import user_path
 from .pictures import ABSENT, DECODING, BadImageError, decode_image
 
@@ -59,6 +59,7 @@ class Split:
 
         Raises:
             BadImageError: missing, truncated or not an image; names source, split, row and file.
+            InputError: its path leads out of the folder.
             RunError: the system cannot read its file.
         """
         cell = self._placed(self._images[row][self.image_column])
@@ -78,7 +79,9 @@ class Split:
     @cached_property
     def _labels(self) -> Any:
         """The table's rows in Arrow's own memory: `datasets` copies all features for each column it is asked for."""
-        return self.table.select_columns(self.label_columns).with_format("arrow")[:]
+        labels = self.table.select_columns(self.label_columns)
+        labels.set_format("arrow")  # in place: `with_format` would copy all features once more
+        return labels[:]
 
     @cached_property
     def _features(self) -> dict[str, Any]:
@@ -124,18 +127,23 @@ class Split:
         """An image cell whose path, where it has no bytes, is the file's wherever the process stands.
 
         Raises:
-            BadImageError: a relative path of a data set that is no folder, or one that leads out of its folder.
+            InputError: a relative path of a data set that is no folder, or one that leads out of its folder: not one picture is bad
+                then, but the data are not what they seem, whatever is skipped.
         """
         path = (cell or {}).get("path")
         if cell is None or not path or cell.get("bytes") is not None or os.path.isabs(path):
             return cell
         if self.folder is None:
-            raise BadImageError(
-                f"{self.source} [{self.name}] holds the relative path {brief(path)}, and no folder that it is in"
+            raise InputError(
+                f"{self.source} [{self.name}] holds the relative path {brief(path)}, and no folder that it is in; expected "
+                "pictures in the table, or a folder of data as --data"
             )
         place = os.path.normpath(self.folder / path)
         if not Path(place).is_relative_to(self.folder):
-            raise BadImageError(f"{self.source} [{self.name}]: {brief(path)} is outside the folder {self.folder}")
+            raise InputError(
+                f"{self.source} [{self.name}]: {brief(path)} is outside the folder {self.folder}; give the folder that holds all "
+                "images as --data"
+            )
         return {**cell, "path": place}
 
 

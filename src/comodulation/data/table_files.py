@@ -6,13 +6,14 @@ in names, leaves out files without a word, and follows what a README.md says, to
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from ..errors import InputError
-from .folder_files import split_of
+from ..errors import InputError, brief
+from .folder_files import is_filler, split_of
 
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".parquet": ("parquet", {}),
@@ -62,8 +63,15 @@ def load_tables(source: str, files: Mapping[str, Sequence[str]], suffix: str) ->
     import datasets
 
     kind, options = FORMATS[suffix.lower()]
+    if chained := next((file for own in files.values() for file in own if "::" in file), None):
+        raise InputError(
+            f"cannot read {source}: {brief(chained)} has '::' in it, which `datasets` takes for an address; rename it"
+        )
     try:
-        return datasets.load_dataset(kind, data_files={name: list(own) for name, own in files.items()}, **options)
+        # It takes names for patterns, too.
+        return datasets.load_dataset(
+            kind, data_files={n: list(map(glob.escape, own)) for n, own in files.items()}, **options
+        )
     except Exception as error:  # the loader raises whatever its file format's reader raises
         # So does `datasets` say that all of a split's files are without rows.
         reason = "it is empty" if "corresponds to no data" in str(error) else first_line(error)
@@ -82,4 +90,5 @@ def _split(file: PurePath) -> str | None:
         return shard[1]  # by its own name, whichever it is
     own = shard[1] if shard else file.stem
     said = (split_of(name)[0] for name in (own, *reversed(file.parts[:-1])))
-    return next(filter(None, said), shard[1] if shard else None)
+    # What `save_to_disk` writes is data-00000-of-00001.arrow, which says none.
+    return next(filter(None, said), shard[1] if shard and not is_filler(shard[1]) else None)

@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import InputError, brief, choose
 from ..files import user_path
 from ..tasks import NO_YES
-from .folder_files import SPLITS, NamedImages
+from .folder_files import SPLITS, NamedImages, composed
 from .label_files import LabelTable, read_label_table
 from .labels import distinct_words, means_no_and_yes, places_of
 from .source import Split
@@ -26,7 +26,7 @@ TEST_SHARE = 0.2  # of the images, where nothing else says which are for testing
 SPLIT_COLUMN = "split"
 PATH_NAMES = ("image", "file_name", "filename", "file", "path")  # what an image column is called when no file is there
 
-_TRIED = 100  # cells of a column that are looked for as files
+_TRIED = 100  # different cells of a column that are looked for as files
 
 
 Column = tuple[
@@ -148,7 +148,7 @@ def held_out(file: str) -> str:
 def _image_column(table: LabelTable, base: Path, given: str | None) -> tuple[str, NamedImages | None]:
     """The column of images, and the images below the folder by name where its cells are names and not paths."""
     columns = {given: table.columns[choose(given, table.columns, "image column")]} if given else table.columns
-    tried = {name: [cell for cell in cells if cell][:_TRIED] for name, cells in columns.items()}
+    tried = {name: [cell for cell in dict.fromkeys(cells) if cell][:_TRIED] for name, cells in columns.items()}
     found = [name for name, cells in tried.items() if any(_is_name(cell) and (base / cell).is_file() for cell in cells)]
     if len(found) == 1:
         return found[0], None
@@ -177,6 +177,7 @@ def _files(
 ) -> list[str | None]:
     """Path of each row's image relative to the folder; None where the cell is empty."""
     files: list[str | None] = []
+    spelled = known
     first_line: dict[str, str] = {}
     missing: list[tuple[str, str]] = []
     for line, cell in zip(table.lines, table.columns[column], strict=True):
@@ -193,10 +194,15 @@ def _files(
             if len(named) > 1:
                 raise InputError(f"{where}: {brief(cell)} may be {named[0]} or {named[1]} in {base}; give paths")
             relative = named[0]
+        there = _is_name(cell) and (base / relative).is_file()
+        if not there and not cell.isascii():
+            spelled = spelled or NamedImages(base)
+            if other := spelled.spelling(Path(relative).as_posix()):
+                relative, there = other, True
         if relative in first_line:
             raise InputError(f"{where}: image {brief(cell)} is there twice, also on {first_line[relative]}")
         first_line[relative] = line
-        if not _is_name(cell) or not (base / relative).is_file():
+        if not there:
             missing.append((where, cell))
         files.append(Path(relative).as_posix())
     there = sum(file is not None for file in files) - len(missing)
@@ -246,7 +252,7 @@ def _labels(table: LabelTable, column: str, answers: Sequence[str] | None = None
     if kind := table.unread.get(column):
         advice = "; for several labels an image make a column of no and yes for each of them" if "list" in kind else ""
         raise InputError(f"{what} holds {kind}, expected one label (number or text) a row{advice}")
-    words = table.columns[column]
+    words = [None if word is None else composed(word) for word in table.columns[column]]
     if answers is None:
         binary = means_no_and_yes({word for word in words if word is not None})
         answers = NO_YES if binary else distinct_words(words, what, table.lines.__getitem__)
