@@ -430,7 +430,8 @@ def test_batch_normalisation_trains_in_one_process(tmp_path, monkeypatch):
     """Its option is one of the configuration, and is called by that name."""
     for name, value in zip(PLACE, ("0", "2", "0", "2", "127.0.0.1", "1"), strict=True):
         monkeypatch.setenv(name, value)
-    config = make_config({"data": "made", "group": "g", "label": "l", "head": {"batch_norm": True}})
+    settings = {"method": "attention", "head": {"batch_norm": True}}
+    config = make_config({"data": "made", "group": "g", "label": "l", **settings})
     with pytest.raises(InputError, match=r"trains in one process: .*; leave --devices or --batch-norm out$"):
         fitting.fit([config], tmp_path / "run", tmp_path / "cache")
 

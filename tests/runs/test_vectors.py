@@ -31,7 +31,8 @@ def config(data, **backbone):
     """A small run on vectors of an image size that is to be found, unless told otherwise."""
     settings = {"name": "test_vit", "weights": "random", "image_size": None, "output": "vector", **backbone}
     return make_config({
-        "data": str(data), "group": "coarse_label", "label": "fine_label", "backbone": BackboneSettings(**settings),
+        "data": str(data), "group": "coarse_label", "label": "fine_label", "method": "comodulation",
+        "backbone": BackboneSettings(**settings),
         "head": {"encoder_channels": 8, "decoder_channels": 8, "hidden": 8}, "pretraining": {"epochs": 1, "learning_rate": 0.01},
         "tuning": {"epochs": 1, "learning_rate": 0.01},
     })  # fmt: skip

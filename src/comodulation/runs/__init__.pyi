@@ -19,6 +19,7 @@ from .predictions_table import PredictionsTable, images_in
 from .records import Written, checked
 from .run import Run, content_id, describe
 from .session import Adapted, Session, TuningData, build_head, config_method
+from .values import known_keys, of_method, parse_setting, read_settings, with_settings
 
 __all__ = [
     "ADAPTER",
@@ -45,14 +46,19 @@ __all__ = [
     "fit",
     "grow_run",
     "images_in",
+    "known_keys",
     "load_head",
     "make_config",
+    "of_method",
     "open_splits",
+    "parse_setting",
     "parse_yaml",
     "read_config",
     "read_family",
     "read_labels",
+    "read_settings",
     "run_report",
+    "with_settings",
     "write_config",
     "written_in_full",
 ]

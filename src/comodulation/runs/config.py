@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -95,6 +95,9 @@ class ControllerSettings(BaseModel):
 class RunConfig(BaseModel):
     """One method on one family of tasks, one seed.
 
+    What is left out has the defaults of `comodulate fit`. A section given as a mapping, ``backbone={"name": "resnet18"}``, has them
+    for what the mapping leaves out; one given as an object is taken as it is.
+
     Attributes:
         data: folder of parquet files, or Hugging Face dataset id; with `labels`, or where they are sorted in folders, the folder
             of the images.
@@ -131,7 +134,7 @@ class RunConfig(BaseModel):
     ignore: tuple[str, ...] = ()
     balance: str = "none"
     readout: str = "open"
-    method: str = "comodulation"
+    method: str = "auto"
     task_bias: bool = False
     options: dict[str, int | float | str] = {}
     seed: int = Field(0, ge=0, le=MAX_SEED)
@@ -143,12 +146,12 @@ class RunConfig(BaseModel):
     protocol: str | None = None
     quality: str = "default"
     calibrate: bool = True
-    backbone: BackboneSettings = BackboneSettings()
+    backbone: BackboneSettings = BackboneSettings(image_size=None)
     head: HeadSettings = HeadSettings()
     controller: ControllerSettings = ControllerSettings()
     modulation: Modulation = Modulation()
-    pretraining: TrainingSettings = TrainingSettings(learning_rate=1.5e-3, weight_decay=0.1)
-    tuning: TrainingSettings = TrainingSettings(learning_rate=0.06)
+    pretraining: TrainingSettings = TrainingSettings()
+    tuning: TrainingSettings = TrainingSettings()
 
     @property
     def columns(self) -> bool:
@@ -157,10 +160,19 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _readout_of_columns(cls, values: Any) -> Any:
-        if isinstance(values, dict) and not any(values.get(name) for name in ("group", "label", "attributes")):
-            return {"readout": "restricted", **values}
-        return values
+    def _completed(cls, values: Any) -> Any:
+        """Sections that are left out, or given as a mapping, have the defaults of a run for what they leave out."""
+        if not isinstance(values, dict):
+            return values
+        found = dict(values)
+        if not any(values.get(name) for name in ("group", "label", "attributes")):
+            found.setdefault("readout", "restricted")
+        method = values.get("method", cls.model_fields["method"].default)
+        if isinstance(method, str) and method in METHODS:
+            for name, usual in _usual_sections(method).items():
+                if isinstance(given := values.get(name, {}), dict):
+                    found[name] = {**usual, **given}
+        return found
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
@@ -201,6 +213,20 @@ class RunConfig(BaseModel):
         if kind not in METHODS[self.method].kinds:
             raise InputError(f"method {self.method!r} is for tasks of kind {', '.join(METHODS[self.method].kinds)}")
         return self
+
+
+def output_of(method: str) -> Literal["map", "vector"]:
+    """What a method reads of the backbone: layers of ours read a map, and what answers from the features reads all there are."""
+    return "vector" if METHODS[method].without_layers else "map"
+
+
+def _usual_sections(method: str) -> dict[str, dict[str, Any]]:
+    """Values of sections that are not those of their classes."""
+    return {
+        "backbone": {"image_size": None, "output": output_of(method)},
+        "pretraining": {"learning_rate": 1.5e-3, "weight_decay": 0.1},
+        "tuning": {"learning_rate": METHODS[method].default_learning_rate},
+    }
 
 
 def make_config(values: dict[str, Any]) -> RunConfig:
@@ -264,8 +290,8 @@ def parse_yaml(text: str) -> Any:
         loader.dispose()
 
 
-def read_config(path: Path) -> RunConfig:
-    """The inverse of ``write_config``. Raises InputError for a file that is missing or is not one."""
+def read_values(path: Path) -> dict[str, Any]:
+    """The values of a configuration file, which may leave some out. Raises InputError: one line that names the file."""
     try:
         values = parse_yaml(read_bounded(path, MAX_CONFIG).decode())
     except Exception as error:  # PyYAML lets through what its constructors raise: ValueError, KeyError, RecursionError
@@ -273,6 +299,12 @@ def read_config(path: Path) -> RunConfig:
         raise InputError(f"{path} cannot be read as YAML: {reason}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} is not a configuration: it holds {brief(values)}")
+    return values
+
+
+def read_config(path: Path) -> RunConfig:
+    """The inverse of ``write_config``. Raises InputError for a file that is missing or is not one."""
+    values = read_values(path)
     try:
         return make_config(values)
     except InputError as error:

@@ -28,7 +28,7 @@ from ..data.features import (
     settled_engine,
     size_note,
 )
-from ..errors import InputError, choose
+from ..errors import InputError, brief, choose, first_difference
 from ..files import writable
 from ..networks.methods import METHODS as ALL_METHODS
 from ..processes import Processes
@@ -40,6 +40,10 @@ from .folder import CONFIG, METRICS
 from .records import read_metrics
 from .session import Session, build_head
 
+_OF_A_METHOD = {
+    "method", "options", "readout", "balance", "task_bias", "quality", "calibrate", "protocol", "head", "controller",
+    "modulation", "pretraining", "tuning",
+}  # fmt: skip
 _DEFAULT_TEST_SPLIT = RunConfig.model_fields["test_split"].default
 
 
@@ -65,7 +69,7 @@ def fit(
     In processes that were started together (``launch``, torchrun) all of them call this; the first writes, reports and returns.
 
     Args:
-        configs: one configuration, or several that differ in ``method`` and ``tuning`` only.
+        configs: one configuration, or several methods on the same data, backbone and seed.
         out: the run folder; with several configurations, the folder of run folders, one named after each method.
         cache: folder of features and pretrained layers; None takes the user's own.
         resume: continue what an earlier call left in ``out``; finished runs are not repeated.
@@ -82,7 +86,7 @@ def fit(
     """
     out, cache = Path(out), cache_folder(cache)
     choose(engine, ENGINES, "engine")
-    configs = [_placed(config) for config in ([configs] if isinstance(configs, RunConfig) else configs)]
+    configs = [_placed(config) for config in _together([configs] if isinstance(configs, RunConfig) else configs)]
     if Place.of_environment().number > 1:
         _check_several(configs)
     with company([_settings(config) for config in configs]) as others:
@@ -186,6 +190,27 @@ def _fit(
             for config, folder in unfinished:
                 session.run(config, folder, dict(seconds), made_from)
         return [FitResult(folder, read_metrics(folder / METRICS)) for folder in folders] if first else []
+
+
+def _together(configs: Sequence[RunConfig]) -> list[RunConfig]:
+    """Configurations that read the same features: a map, where one of several methods has layers and the others have none.
+
+    Raises:
+        InputError: none at all, a method twice, or configurations that differ in what a fit shares.
+    """
+    if not configs:
+        raise InputError("fit needs at least one configuration")
+    names = [config.method for config in configs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"method {twice[0]!r} is given twice, and each has the folder OUT/METHOD; fit them one by one")
+    if len({config.backbone.output for config in configs}) > 1:
+        configs = [config.model_copy(update={"backbone": replace(config.backbone, output="map")}) for config in configs]
+    first, *others = [config.model_dump(exclude=_OF_A_METHOD) for config in configs]
+    for other in others:
+        if differing := first_difference(first, other):
+            key, one, another = differing
+            raise InputError(f"methods that are fitted together share {key}, got {brief(one)} and {brief(another)}")
+    return list(configs)
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def test_one_image_needs_no_library_that_loads_for_seconds():
         from comodulation.tasks import TaskFamily
         family = TaskFamily.from_attributes(["a", "b"])
         with torch.device("meta"), WithoutValues():
-            build_head(RunConfig(data="d", attributes=("a", "b")), family, 320)
+            build_head(RunConfig(data="d", attributes=("a", "b"), method="comodulation"), family, 320)
         Backbone(BackboneSettings())
         heavy = "timm torchvision torch._dynamo sympy scipy datasets pandas matplotlib sklearn lightning_fabric".split()
         print([name for name in heavy if name in sys.modules])

@@ -511,7 +511,7 @@ ARGUMENTS = {
     "last seed": (["--seed", 2**32 - 1], "seed 4294967296 is out of range"),
     "trials": (["--trials", -1], "--trials must be 0 to 1000, got -1"),
     "devices": (["--devices", 0], "--devices must be 1 to 256, got 0"),
-    "epochs": (["--epochs", 0], "fine-tuning: epochs 0 is out of range"),
+    "epochs": (["--epochs", 0], "tuning: epochs 0 is out of range"),
     "channels": (["--channels", 0], r"encoder_channels: .* \(given: 0\)"),
     "split seed": (["--split-seed", -1], r"split_seed: .* \(given: -1\)"),
     "backbone": (["--backbone", "resnet-18"], r"unknown backbone 'resnet-18'; did you mean 'resnet"),

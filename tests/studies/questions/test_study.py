@@ -270,7 +270,7 @@ def test_what_training_keeps_is_what_it_predicts(data, cache, tmp_path, monkeypa
         (["--hours", "nan"], "--hours must be"),
         (["--trials", "101"], "--trials must be"),
         (["--devices", "0"], "--devices must be"),
-        (["--epochs", "0"], "fine-tuning: epochs"),
+        (["--epochs", "0"], "tuning: epochs"),
     ],
 )
 def test_bad_options_are_refused(options, message, refused, data):

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from . import add_task, demo, evaluate, export, fit, population, predict, recording, report, reproduce, serve, study
+from .fit_options import FitCommand
 
 app = typer.Typer(
     name="comodulate",
@@ -27,8 +28,8 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
+app.command(cls=FitCommand, epilog=f"Example: {fit.EXAMPLE}")(fit.fit)
 for verb, example in (
-    (fit.fit, fit.EXAMPLE),
     (evaluate.evaluate, evaluate.EXAMPLE),
     (predict.predict, predict.EXAMPLE),
     (serve.serve, serve.EXAMPLE),

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .shared import CacheOption, EngineOption, JsonFlag, checked_seeds, training_settings
+from .shared import CacheOption, EngineOption, JsonFlag, checked_seeds
 
 EXAMPLE = "comodulate reproduce cifar100 --data FOLDER --seeds 10 --out runs/cifar100   (again: goes on)"
 
@@ -42,7 +42,6 @@ def reproduce(
     """Test the paper's claims on real data: every method, seeds, searches, statistics, mechanism, one report."""
     from ...data.features import BackboneSettings, cache_folder
     from ...errors import InputError, RunError
-    from ...runs import RunConfig
     from ...studies.cells import study_config, usable_devices
     from ...studies.paper import Study, write_report
     from ...studies.paper import reproduce as run_study
@@ -55,15 +54,13 @@ def reproduce(
         raise InputError(f"--trials must be 0 to 1000, got {trials}")
     if devices is not None and not 1 <= devices <= 256:
         raise InputError(f"--devices must be 1 to 256, got {devices}")
-    defaults = {name: field.default for name, field in RunConfig.model_fields.items()}
     changes: dict[str, Any] = {
         "backbone": BackboneSettings(backbone, weights, image_size),
         "head": {"encoder_channels": channels, "decoder_channels": channels},
         "split_seed": split_seed,
-        "pretraining": training_settings("pretraining", defaults["pretraining"], epochs=pretraining_epochs),
+        "pretraining": {} if pretraining_epochs is None else {"epochs": pretraining_epochs},
+        "tuning": {} if epochs is None else {"epochs": epochs},
     }
-    if epochs is not None:
-        changes["tuning"] = training_settings("fine-tuning", defaults["tuning"], epochs=epochs)
     config = study_config(study, data, **changes)
     planned = Study(study, config, tuple(range(seed, seed + seeds)), trials, tuple(method or ()), tuple(part or ()))
     try:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
-CacheOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--cache", help="Folder of features and pretrained layers [$COMODULATION_CACHE, ~/.cache/comodulation]."
-    ),
-]
-EngineOption = Annotated[
-    str,
-    typer.Option(
-        "--engine",
-        help="What computes the backbone's features: torch, onnx (ONNX Runtime, on CPUs), or auto, the faster one where there "
-        "are many images.",
-    ),
-]
+JSON_HELP = "Print one JSON object on standard output and nothing else."
+CACHE_HELP = "Folder of features and pretrained layers [$COMODULATION_CACHE, ~/.cache/comodulation]."
+ENGINE_HELP = (
+    "What computes the backbone's features: torch, onnx (ONNX Runtime, on CPUs), or auto, the faster one where there are many "
+    "images."
+)
+JsonFlag = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
+CacheOption = Annotated[Path | None, typer.Option("--cache", help=CACHE_HELP)]
+EngineOption = Annotated[str, typer.Option("--engine", help=ENGINE_HELP)]
 
 
 def method_options(pairs: list[str]) -> dict[str, Any]:
@@ -41,30 +34,6 @@ def method_options(pairs: list[str]) -> dict[str, Any]:
             except ValueError:
                 continue
     return found
-
-
-def training_settings(step: str, settings: Any, **changes: Any) -> Any:
-    """Training settings with the options that were given; errors say of which step they are."""
-    from dataclasses import replace
-
-    from ...errors import InputError
-
-    try:
-        return replace(settings, **{name: value for name, value in changes.items() if value is not None})
-    except InputError as error:
-        raise InputError(f"{step}: {error}") from error
-
-
-def modulation_options(given: dict[str, Any], make: Callable[..., Any]) -> Any:
-    """Modulation options, with the normaliser and strength that go with a link where they are not given."""
-    from ...errors import InputError
-
-    try:
-        return make(**given)
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(str(error).replace("std must", "sigma must")) from error
 
 
 def with_seed(finished: Any, seed: int | None) -> Any:

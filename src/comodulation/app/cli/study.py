@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .shared import CacheOption, JsonFlag, checked_seeds, training_settings
+from .shared import CacheOption, JsonFlag, checked_seeds
 
 EXAMPLE = "comodulate study controller --data FOLDER --hours 0.4 --out runs/controller   (again: goes on)"
 
@@ -38,7 +38,6 @@ def study(
     """Answer one of the paper's open questions on real data: cells in the order of their worth, verdict, figure, table."""
     from ...data.features import BackboneSettings, cache_folder
     from ...errors import InputError, RunError, choose
-    from ...runs import RunConfig
     from ...studies.cells import Inquiry, investigate, study_config, usable_devices, write_answer
     from ...studies.questions import QUESTIONS
     from .console import ConsoleProgress
@@ -54,14 +53,12 @@ def study(
         raise InputError(f"--devices must be 1 to 256, got {devices}")
     if hours is not None and not 0 <= hours <= 10_000:
         raise InputError(f"--hours must be 0 to 10000, got {hours}")
-    defaults = {name: field.default for name, field in RunConfig.model_fields.items()}
     changes: dict[str, Any] = {
         "backbone": BackboneSettings(backbone, weights, image_size),
         "head": {"encoder_channels": channels, "decoder_channels": channels},
-        "pretraining": training_settings("pretraining", defaults["pretraining"], epochs=pretraining_epochs),
+        "pretraining": {} if pretraining_epochs is None else {"epochs": pretraining_epochs},
+        "tuning": {} if epochs is None else {"epochs": epochs},
     }
-    if epochs is not None:
-        changes["tuning"] = training_settings("fine-tuning", defaults["tuning"], epochs=epochs)
     config = study_config("cifar100", data, **changes)
     inquiry = Inquiry(asked.name, config, tuple(range(seed, seed + seeds)), trials)
     try:

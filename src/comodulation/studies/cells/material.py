@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...data import available_splits, binary_column, class_column, label_names, open_split
+from ...data.features import BackboneSettings
 from ...data.sets import (
     CELEBA_ATTRIBUTES,
     CELEBA_GROUPS,
@@ -55,9 +56,12 @@ def study_config(name: str, data: str, **changes: Any) -> RunConfig:
     """The configuration that a study's cells share.
 
     Args:
-        name: of the study. data: folder or data set id. **changes: fields of ``RunConfig``.
+        name: of the study. data: folder or data set id. **changes: fields of ``RunConfig``, sections as mappings.
     """
-    values: dict[str, Any] = {"data": data, "tuning": {"epochs": EPOCHS, "learning_rate": 0.06}, **changes}
+    values: dict[str, Any] = {
+        "data": data, "method": "comodulation", "backbone": BackboneSettings(), **changes,
+        "tuning": {"epochs": EPOCHS, "learning_rate": 0.06, **changes.get("tuning", {})},
+    }  # fmt: skip
     if choose(name, STUDIES, "study") == "cifar100":
         values |= {"group": "coarse_label", "label": "fine_label"}
     elif name == "celeba":

@@ -1,0 +1,113 @@
+"""A configuration before it is one: nested values under dotted keys, from a file and from what is said beside it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from ..errors import InputError, brief, choose
+from ..networks.methods import METHODS
+from .config import RunConfig, output_of, parse_yaml, read_values
+
+_WHAT = "key of the configuration"
+OPTIONS = "options"  # the section whose keys each method has of its own
+
+
+def known_keys(owner: Any = RunConfig) -> list[str]:
+    """All keys of a configuration, such as ``seed`` and ``head.dropout``, in the order in which they are written."""
+    keys = []
+    for name, kind in _fields(owner).items():
+        keys += [f"{name}.{key}" for key in known_keys(kind)] or [name]
+    return keys
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The values of a configuration file, which may leave some out.
+
+    Raises:
+        InputError: a file that cannot be read, or a key that is not known: one line that names the file.
+    """
+    values, known = read_values(path), known_keys()
+    first = list(dict.fromkeys(key.partition(".")[0] for key in known))
+    for name, value in values.items():
+        inside = [key for key in known if key.startswith(f"{name}.")]
+        try:
+            choose(str(name), first, _WHAT)
+            for each in value if inside and isinstance(value, dict) else ():
+                choose(f"{name}.{each}", inside, _WHAT)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+    return values
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """KEY=VALUE: a known key, and its value as YAML reads it. Raises InputError: one line with the nearest known key.
+
+    >>> parse_setting("head.dropout=0.1"), parse_setting("tasks=[age, size]")
+    (('head.dropout', 0.1), ('tasks', ['age', 'size']))
+    """
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise InputError(f"--set {brief(text)} is not KEY=VALUE")
+    if not key.startswith(f"{OPTIONS}."):
+        choose(key, known_keys(), _WHAT)
+    try:
+        return key, parse_yaml(value)
+    except Exception as error:  # as of a file: PyYAML lets through what its constructors raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"--set {key}: {brief(value)} cannot be read as YAML: {reason}") from error
+
+
+def with_settings(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values with others in their place.
+
+    Args:
+        values: as a file holds them; not changed. settings: by dotted key.
+
+    Raises:
+        InputError: the values hold something else where a section is expected.
+    """
+    found = copy.deepcopy(dict(values))
+    for key, value in settings.items():
+        section, owner = found, ""
+        *above, name = key.split(".", 1)
+        for owner in above:
+            section = section.setdefault(owner, {})
+        if not isinstance(section, dict):
+            raise InputError(f"{owner}: expected a section of keys, got {brief(section)}")
+        section[name] = value
+    return found
+
+
+def of_method(values: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """The values of a run for another method: what its own method decided is left to be decided anew.
+
+    >>> of_method({"method": "comodulation", "tuning": {"epochs": 3, "learning_rate": 0.12}}, "attention")
+    {'method': 'attention', 'tuning': {'epochs': 3}}
+    """
+    found = copy.deepcopy(dict(values))
+    before, found["method"] = found.get("method"), method
+    if before == method or not isinstance(before, str) or before not in METHODS:
+        return found
+    decided = {
+        "backbone": {"output": output_of(before)},
+        "tuning": {"learning_rate": METHODS[before].default_learning_rate},
+    }
+    for section, keys in decided.items():
+        for name, value in keys.items():
+            if isinstance(found.get(section), dict) and found[section].get(name) == value:
+                del found[section][name]
+    return found
+
+
+def _fields(owner: Any) -> dict[str, Any]:
+    if isinstance(owner, type) and issubclass(owner, BaseModel):
+        return {name: field.annotation for name, field in owner.model_fields.items()}
+    if isinstance(owner, type) and dataclasses.is_dataclass(owner):
+        return {field.name: field.type for field in dataclasses.fields(owner)}
+    return {}
