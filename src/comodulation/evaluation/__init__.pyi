@@ -22,6 +22,7 @@ from .comparison import (
     paired_by_task,
     paired_difference,
 )
+from .decisions import DECISION_METRICS, decide, decision_score, find_offsets, yes_from
 from .fluctuation import fluctuation_covariance, noise_geometry, subspace_share
 from .informative_neurons import informative_auc, informativeness, neuron_dprime
 from .pooled import against_reference, spread_ratio
@@ -43,6 +44,7 @@ __all__ = [
     "ALPHA",
     "BALANCED",
     "BINARY_METRICS",
+    "DECISION_METRICS",
     "MAJORITY",
     "METRICS",
     "THRESHOLDS",
@@ -61,9 +63,12 @@ __all__ = [
     "class_scores",
     "confusions",
     "crossed_bootstrap",
+    "decide",
+    "decision_score",
     "evaluate_binary",
     "evaluate_predictions",
     "expected_calibration_error",
+    "find_offsets",
     "fit_temperature",
     "fluctuation_covariance",
     "gain_sparsity",
@@ -89,4 +94,5 @@ __all__ = [
     "temperature_note",
     "temperature_of",
     "wilson_interval",
+    "yes_from",
 ]

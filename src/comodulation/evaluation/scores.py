@@ -23,23 +23,31 @@ class Predictions:
     Attributes:
         image, task, target: int64 ``(M,)``.
         log_probabilities: ``(M, C)`` for classes and columns, ``(M, 2)`` for binary tasks.
+        decided: answers that are given, int64 ``(M,)``, where these are not the most probable ones; see ``decisions``.
     """
 
     image: Tensor
     task: Tensor
     target: Tensor
     log_probabilities: Tensor
+    decided: Tensor | None = None
+
+    @property
+    def answers(self) -> Tensor:
+        """The answer to each pair, ``(M,)``."""
+        return self.log_probabilities.argmax(1) if self.decided is None else self.decided
 
     def __len__(self) -> int:
         return len(self.target)
 
 
-def metrics(log_probabilities: Tensor, targets: Tensor) -> dict[str, float]:
+def metrics(log_probabilities: Tensor, targets: Tensor, answers: Tensor | None = None) -> dict[str, float]:
     """Accuracy, NLL (nats), Brier score (sum over classes, in [0, 2]) and ECE (15 equal bins of confidence).
 
     Args:
         log_probabilities: normalised, ``(M, C)``; where rounding left them above 0, they count as 0.
         targets: ``(M,)``, M > 0.
+        answers: ``(M,)``, whose accuracy and whose confidence it is; None takes the most probable ones.
 
     Returns:
         accuracy, ece and brier as fractions, nll in nats, and the number of predictions as ``count``.
@@ -53,10 +61,14 @@ def metrics(log_probabilities: Tensor, targets: Tensor) -> dict[str, float]:
     if not len(targets):
         raise ValueError("no predictions to evaluate")
     losses, errors, confidences, hits = [], [], [], []
-    for part, own in zip(log_probabilities.split(BLOCK), targets.split(BLOCK), strict=True):
+    given = [None] * -(-len(targets) // BLOCK) if answers is None else answers.split(BLOCK)
+    for part, own, said in zip(log_probabilities.split(BLOCK), targets.split(BLOCK), given, strict=True):
         logs = part.double().clamp(max=0)
         probabilities = logs.exp()
-        confidence, predicted = probabilities.max(1)
+        if said is None:
+            confidence, predicted = probabilities.max(1)
+        else:
+            confidence, predicted = probabilities.gather(1, said[:, None])[:, 0], said
         losses.append(-logs.gather(1, own[:, None])[:, 0].clamp(min=-100))
         of_target = torch.full_like(confidence, -1)[:, None]
         errors.append(probabilities.scatter_add(1, own[:, None], of_target).square().sum(1))
@@ -102,18 +114,20 @@ def calibration_error(confidence: Tensor, hit: Tensor, bins: int = ECE_BINS) -> 
     return float(gaps.abs().sum() / len(hit))
 
 
-def balanced_accuracy(log_probabilities: Tensor, targets: Tensor) -> float:
+def balanced_accuracy(log_probabilities: Tensor, targets: Tensor, answers: Tensor | None = None) -> float:
     """Mean over the classes that occur of the share of their predictions that is right.
 
     Args:
         log_probabilities: ``(M, C)``.
         targets: ``(M,)``, M > 0.
+        answers: ``(M,)``; None takes the most probable ones.
 
     >>> balanced_accuracy(torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1]]).log(), torch.tensor([0, 0, 1]))
     0.5
     """
     counts = torch.bincount(targets)
-    hits = torch.bincount(targets, (log_probabilities.argmax(1) == targets).double())
+    said = log_probabilities.argmax(1) if answers is None else answers
+    hits = torch.bincount(targets, (said == targets).double())
     return float((hits[counts > 0] / counts[counts > 0]).mean())
 
 
@@ -126,12 +140,13 @@ def evaluate_predictions(predictions: Predictions, tasks: Sequence[str]) -> dict
         have ``balanced_accuracy``; all but ``worst`` have ``majority``, the accuracy of saying each task's most frequent class
         of these very targets.
     """
-    result: dict[str, object] = dict(metrics(predictions.log_probabilities, predictions.target))
+    whole = predictions.decided
+    result: dict[str, object] = dict(metrics(predictions.log_probabilities, predictions.target, whole))
     per_task = {}
     for number, name in enumerate(tasks):
         rows = predictions.task == number
         if bool(rows.any()):
-            own = predictions.log_probabilities[rows], predictions.target[rows]
+            own = predictions.log_probabilities[rows], predictions.target[rows], None if whole is None else whole[rows]
             majority = int(own[1].bincount().max()) / len(own[1])
             per_task[name] = {**metrics(*own), BALANCED: balanced_accuracy(*own), MAJORITY: majority}
     result[MAJORITY] = sum(values[MAJORITY] * values["count"] for values in per_task.values()) / len(predictions)

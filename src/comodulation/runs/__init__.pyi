@@ -11,6 +11,7 @@ from .config import (
     written_in_full,
 )
 from .dataset import Labelled, deal_images, open_splits, read_family, read_labels
+from .decisions import decision_note
 from .export import Answers, export_run
 from .fitting import fit
 from .folder import ADAPTER, HEAD, load_head
@@ -41,6 +42,7 @@ __all__ = [
     "config_method",
     "content_id",
     "deal_images",
+    "decision_note",
     "describe",
     "export_run",
     "fit",

@@ -34,6 +34,7 @@ from .claiming import ADDED, CHECKPOINT, Claim, claimed, finished, sources
 from .class_files import write_class_files
 from .config import RunConfig, write_config
 from .dataset import Labelled, family_of_columns, open_splits, read_labels, without_labels
+from .decisions import decided, decision_entry, find_decisions
 from .fitting import FitResult
 from .folder import ADAPTER, CONFIG, HEAD, METRICS, PREDICTIONS, REPORT, write_predictions
 from .run import Run
@@ -208,17 +209,19 @@ def _learn(
             seed=config.seed, balance=config.balance,
         )  # fmt: skip
         predictions = scaled(predict(fresh, inputs, validation), temperature)
-    entry: dict[str, Any] = {
-        **({"readouts": about} if about else {}),
-        "tasks": list(fresh.family.tasks),
-        "validation": evaluate_predictions(predictions, fresh.family.tasks),
-    }
+    decisions = find_decisions(predictions, fresh.family, config.metric)
+    measured = {"validation": decided(predictions, decisions)}
     test = examples.get(config.test_split)
     if test is not None and len(test):
         found = predict(fresh, Inputs(fresh, features[config.test_split], test.image.unique()), test)
-        predictions = scaled(found, temperature)
-        entry["test"] = evaluate_predictions(predictions, fresh.family.tasks)
-    return {**entry, "history": history}, predictions
+        measured["test"] = decided(scaled(found, temperature), decisions)
+    entry: dict[str, Any] = {
+        **({"readouts": about} if about else {}),
+        "tasks": list(fresh.family.tasks),
+        **decision_entry(decisions, measured),
+        **{name: evaluate_predictions(given, fresh.family.tasks) for name, given in measured.items()},
+    }
+    return {**entry, "history": history}, measured.get("test", measured["validation"])
 
 
 def _labelled(family: TaskFamily, config: RunConfig, splits: Mapping[str, Split]) -> dict[str, Labelled]:

@@ -49,7 +49,7 @@ class Answered:
     def tasks(self) -> list[TaskAnswers]:
         """The tasks that have labels, in the family's order."""
         family, predictions = self.family, self.predictions
-        predicted = predictions.log_probabilities.argmax(1)
+        predicted = predictions.answers
         order = predictions.task.argsort(stable=True)
         counts = predictions.task.bincount(minlength=family.num_tasks).tolist()
         found = []

@@ -11,6 +11,7 @@ from ..data.features import WEIGHTS
 from ..evaluation import temperature_note
 from ..tasks import TaskFamily
 from .config import RunConfig
+from .decisions import decision_note
 from .folder import METRICS
 from .shared_folder import BACKBONE, portable
 
@@ -50,7 +51,9 @@ def model_card(config: RunConfig, family: TaskFamily, metrics: Any) -> str:
         f"## Metrics ({split} split)", "",
     ]  # fmt: skip
     lines += _table(result) if isinstance(result, Mapping) else ["Not stored with this run.", ""]
-    lines += [temperature_note(metrics, split), ""] if isinstance(result, Mapping) else []
+    if isinstance(result, Mapping):
+        lines += [note for note in (temperature_note(metrics, split), decision_note(metrics, split)) if note]
+        lines += [""]
     lines += ["## Licence", "", "Not chosen yet: add `license:` to the header of this file.", ""]
     return "\n".join(lines)
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..data.features import PRECISIONS, BackboneSettings
 from ..errors import InputError, brief, choose
+from ..evaluation import DECISION_METRICS
 from ..files import read_bounded
 from ..mathematics import Modulation
 from ..networks import ACTIVATIONS
@@ -118,6 +119,8 @@ class RunConfig(BaseModel):
             image teaches everything, which methods with layers cannot. None takes `table` for methods that can, else `claims`.
         quality: `fast`, `default` or `best`: how much a method of readouts tries; see ``training.readouts``.
         calibrate: fit the temperature of the answers, and answer at it.
+        metric: `accuracy` (the most probable answer), `balanced_accuracy` or `f1`: what the answers are chosen for; the
+            probabilities stay as they are.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -146,6 +149,7 @@ class RunConfig(BaseModel):
     protocol: str | None = None
     quality: str = "default"
     calibrate: bool = True
+    metric: str = "accuracy"
     backbone: BackboneSettings = BackboneSettings(image_size=None)
     head: HeadSettings = HeadSettings()
     controller: ControllerSettings = ControllerSettings()
@@ -183,6 +187,7 @@ class RunConfig(BaseModel):
         choose(self.precision, PRECISIONS, "precision")
         choose(self.balance, BALANCES, "balance")
         choose(self.quality, QUALITIES, "quality")
+        choose(self.metric, DECISION_METRICS, "metric")
         if self.protocol is not None:
             choose(self.protocol, PROTOCOLS, "protocol")
             if self.protocol == "table" and not METHODS[self.method].without_layers:

@@ -186,7 +186,8 @@ def export_run(run: Run, path: Path, task: str | None = None) -> dict[str, Any]:
     Returns:
         What the file notes about itself, as JSON by name: ``tasks`` (their ids are their places), ``answers`` (words of the C
         columns), ``outputs`` (for each task by name, the columns that are its own and their words), ``task`` (that is folded in),
-        ``temperature`` (that is in the graph), ``image_size`` and ``preprocessing``.
+        ``temperature`` (that is in the graph), ``decisions`` (that are not: offsets of the log probabilities of each task's
+        words, after which the highest is the answer; null where the most probable is), ``image_size`` and ``preprocessing``.
 
     Raises:
         InputError: another ending, a file that is there, an unknown task, a network without a graph. RunError: as
@@ -213,6 +214,7 @@ def export_run(run: Run, path: Path, task: str | None = None) -> dict[str, Any]:
         },
         "task": task,
         "temperature": run.temperature,
+        "decisions": None if run.decisions is None else run.decisions.to_json(),
         "image_size": size,
         "preprocessing": _preprocessing(run.backbone),
     }

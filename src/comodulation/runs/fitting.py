@@ -41,7 +41,7 @@ from .records import read_metrics
 from .session import Session, build_head
 
 _OF_A_METHOD = {
-    "method", "options", "readout", "balance", "task_bias", "quality", "calibrate", "protocol", "head", "controller",
+    "method", "options", "readout", "balance", "task_bias", "quality", "calibrate", "metric", "protocol", "head", "controller",
     "modulation", "pretraining", "tuning",
 }  # fmt: skip
 _DEFAULT_TEST_SPLIT = RunConfig.model_fields["test_split"].default

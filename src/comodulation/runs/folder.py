@@ -48,8 +48,11 @@ def write_predictions(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    confidence, predicted = predictions.log_probabilities.exp().max(1)
-    target = predictions.log_probabilities.gather(1, predictions.target[:, None])[:, 0].exp()
+    predicted = predictions.answers
+    confidence, target = (
+        predictions.log_probabilities.gather(1, places[:, None])[:, 0].exp()
+        for places in (predicted, predictions.target)
+    )
     names = family.targets
     rows = predictions.image.tolist()
     table = pa.table(

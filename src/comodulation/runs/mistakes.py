@@ -21,7 +21,8 @@ def mistakes_section(answered: Answered, split: str) -> Section | None:
         answered: predictions of the split. split: its name.
     """
     predictions, family = answered.predictions, answered.family
-    confidence, answer = predictions.log_probabilities.max(1)
+    answer = predictions.answers
+    confidence = predictions.log_probabilities.gather(1, answer[:, None])[:, 0]
     wrong = (answer != predictions.target).nonzero()[:, 0]
     if not len(wrong):
         return None

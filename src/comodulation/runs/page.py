@@ -14,6 +14,7 @@ from ..tasks import TaskFamily
 from .answered import Answered
 from .chosen import chosen_sections
 from .config import RunConfig, write_config
+from .decisions import decision_note
 from .mistakes import mistakes_section
 from .task_tables import sure_section, task_sections
 
@@ -100,7 +101,7 @@ def _table(result: dict[str, Any], split: str) -> Table:
         "the mean over a task's classes of the share that is right; accuracy (1 is best) stands beside what saying the most "
         "frequent class would have (majority); negative log-likelihood in nats, Brier score and expected calibration error (0 is "
         "best for all three), number of predictions. The first row takes all predictions together (balanced accuracy: the mean "
-        f"over tasks).{note} {_confidence_note(result, split)}",
+        f"over tasks).{note} {_confidence_note(result, split)} {decision_note(result, split)}",
         formats=dict.fromkeys((*columns, *COLUMNS[:-1]), ".3f"),
         fixed=fixed,
     )

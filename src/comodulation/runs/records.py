@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import InputError, brief
 from ..files import read_json
@@ -43,6 +43,13 @@ class Weighed(Written):
     committees: dict[str, list[dict[str, float]]] = {}
 
 
+class Decided(Written):
+    """How a run answers where its metric is not accuracy; see ``decisions``."""
+
+    metric: str
+    offsets: dict[str, dict[str, Annotated[float, Field(allow_inf_nan=False)]]]
+
+
 class RunMetrics(Written):
     """metrics.json of a run."""
 
@@ -53,6 +60,7 @@ class RunMetrics(Written):
     unscaled: dict[str, Measured] = {}
     readouts: Weighed | None = None
     linear: dict[str, Evaluated] = {}
+    decisions: Decided | None = None
     added: list[dict[str, Any]] = []
 
 

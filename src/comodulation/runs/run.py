@@ -16,7 +16,7 @@ from torch import Tensor
 from ..data import decode_image
 from ..data.features import BATCH, ENGINES, Backbone, Features, extract, faster_engine, features_of_images, forward_of
 from ..errors import InputError, brief, choose
-from ..evaluation import apply_temperature, evaluate_predictions, scaled, stored_temperature
+from ..evaluation import apply_temperature, decide, evaluate_predictions, scaled, stored_temperature
 from ..files import writable
 from ..networks import load_adapter
 from ..networks.methods import Method, extend_head, first_family, task_chunks
@@ -27,6 +27,7 @@ from .card import model_card
 from .claiming import ADDED
 from .config import RunConfig, read_config
 from .dataset import open_splits, read_labels, without_labels
+from .decisions import Decisions, decided, stored_decisions
 from .folder import ADAPTER, CONFIG, HEAD, METRICS, feature_channels, load_head
 from .records import read_metrics
 from .session import build_head, config_method
@@ -140,6 +141,15 @@ class Run:
         return stored_temperature(self.metrics)
 
     @cached_property
+    def decisions(self) -> Decisions | None:
+        """How its answers are chosen; None: the most probable ones."""
+        return stored_decisions(self.metrics, self.family)
+
+    def decision(self, task: int) -> Tensor | None:
+        """Offsets ``(V,)`` of the log probabilities by which a task answers; None: the most probable."""
+        return None if self.decisions is None else self.decisions.of_task(task)
+
+    @cached_property
     def backbone(self) -> Backbone:
         return Backbone(self.config.backbone, feature_channels(self.folder / HEAD))
 
@@ -185,7 +195,8 @@ class Run:
             data, split, cache, labels=labels, skip_bad=skip_bad, engine=engine, progress=progress
         )
         found = predict(self.method, Inputs(self.method, features, examples.image.unique()), examples)
-        result = evaluate_predictions(scaled(found, self.temperature), self.family.tasks)
+        given = decided(scaled(found, self.temperature), self.decisions)
+        result = evaluate_predictions(given, self.family.tasks)
         name, skipped = split or self.config.test_split, len(features.bad_rows)
         return {
             "run": str(self.folder),
@@ -193,6 +204,7 @@ class Run:
             "split": name,
             "skipped": skipped,
             "temperature": self.temperature,
+            "metric": self.config.metric,
             **result,
         }
 
@@ -294,7 +306,9 @@ class Run:
             given = logs if self.temperature is None else apply_temperature(logs, self.temperature)
             for pair, log in zip(pairs.tolist(), given.exp(), strict=True):
                 place, task = divmod(pair, len(ids))
-                results[place]["tasks"][self.family.tasks[ids[task]]] = describe(self.family, ids[task], log)
+                number = ids[task]
+                answer = describe(self.family, number, log, self.decision(number))
+                results[place]["tasks"][self.family.tasks[number]] = answer
         return results
 
     def task_ids(self, tasks: Sequence[str]) -> list[int]:
@@ -310,18 +324,22 @@ class Run:
         return {name: task for task, name in enumerate(self.family.tasks)}
 
 
-def describe(family: TaskFamily, task: int, probabilities: torch.Tensor) -> dict[str, Any]:
+def describe(
+    family: TaskFamily, task: int, probabilities: torch.Tensor, offsets: torch.Tensor | None = None
+) -> dict[str, Any]:
     """An answer in words.
 
     Args:
         family: of the task. task: its number. probabilities: ``(C,)``, or ``(2,)`` of no and yes.
+        offsets: of the log probabilities, by which the answer is chosen; None takes the most probable.
 
     Returns:
-        ``prediction``, ``confidence``, and ``probabilities`` of the task's own classes (or no and yes), in falling order.
+        ``prediction``, ``confidence`` (its probability), and ``probabilities`` of the task's own classes (or no and yes), in
+        falling order.
     """
     names = family.targets
     own = (0, 1) if family.kind == "binary" else family.members[task]
-    best = int(probabilities.argmax())
+    best = int(probabilities.argmax() if offsets is None else decide(probabilities.log(), offsets))
     listed = sorted(((float(probabilities[place]), names[place]) for place in own), reverse=True)
     return {
         "prediction": names[best],

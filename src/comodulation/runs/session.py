@@ -38,6 +38,7 @@ from .claiming import CHECKPOINT
 from .class_files import write_class_files
 from .config import RunConfig
 from .dataset import Labelled, deal_images
+from .decisions import decided, decision_entry, find_decisions
 from .folder import (
     ADAPTER,
     HEAD,
@@ -198,7 +199,7 @@ class Session:
             adapted.method, self.inputs(adapted, features, examples.image.unique()), examples, self.processes
         )
 
-    def linear(self, adapted: Adapted, tested: bool) -> dict[str, Any]:
+    def linear(self, config: RunConfig, adapted: Adapted, tested: bool) -> dict[str, Any]:
         """Metrics of the probe that a method is measured by, of validation and, if it was ``tested``, of the test split; {} where
         there is none."""
         if adapted.linear is None:
@@ -209,7 +210,8 @@ class Session:
             alone = self.test(replace(adapted, method=adapted.method.alone(adapted.linear.place)))
             assert alone is not None
             found["test"] = alone
-        return {name: evaluate_predictions(predictions, self.family.tasks) for name, predictions in found.items()}
+        own = find_decisions(adapted.linear.validation, self.family, config.metric)
+        return {name: evaluate_predictions(decided(answers, own), self.family.tasks) for name, answers in found.items()}
 
     def inputs(self, adapted: Adapted, features: FeatureRows, images: Tensor) -> Inputs:
         """What an adapted method reads of some images (sorted row numbers)."""
@@ -235,7 +237,7 @@ class Session:
         method = adapted.method
         began = time.perf_counter()
         tested = self.test(adapted)
-        linear = self.linear(adapted, tested is not None)
+        linear = self.linear(config, adapted, tested is not None)
         if not self.processes.first:
             return
         result: dict[str, Any] = {
@@ -255,8 +257,12 @@ class Session:
         if temperature is not None:
             result.update(temperature=temperature, unscaled={})
         predictions = {"validation": adapted.validation, **({} if tested is None else {"test": tested})}
+        given = {name: scaled(found, temperature) for name, found in predictions.items()}
+        decisions = find_decisions(given["validation"], self.family, config.metric)
+        given = {name: decided(found, decisions) for name, found in given.items()}
+        result |= decision_entry(decisions, given)
         for name, found in predictions.items():
-            result[name] = evaluate_predictions(scaled(found, temperature), self.family.tasks)
+            result[name] = evaluate_predictions(given[name], self.family.tasks)
             if temperature is not None:
                 result["unscaled"][name] = metrics(found.log_probabilities, found.target)
         if linear:
@@ -270,7 +276,7 @@ class Session:
         save_adapter(method, folder / ADAPTER, backbone=self.backbone_fingerprint)
         split = self.config.train_split if tested is None else self.config.test_split
         data = self.labelled[split].split
-        shown = scaled(tested or adapted.validation, temperature)
+        shown = given["validation" if tested is None else "test"]
         answered = Answered(shown, self.family, data.names(config.data), data.image)
         write_predictions(folder / PREDICTIONS, shown, self.family, answered.files)
         write_class_files(folder, answered)

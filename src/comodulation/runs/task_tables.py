@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..evaluation import BALANCED, class_scores, confusions, labels_needed, reliability, wilson_interval
+from ..evaluation import BALANCED, class_scores, confusions, labels_needed, reliability, wilson_interval, yes_from
 from ..report import (
     Bins,
     Block,
@@ -21,7 +21,9 @@ from ..report import (
     confusion_figure,
     svg,
 )
+from ..tasks import NO_YES
 from .answered import Answered, TaskAnswers
+from .decisions import METRIC_WORDS, stored_offsets
 
 MOST_TASKS = 12  # that a page shows one by one
 MOST_CLASSES = 30  # in a matrix, and in a table that is not folded away
@@ -89,6 +91,7 @@ def _blocks(answered: Answered, task: TaskAnswers, result: Mapping[str, Any], sp
     ))  # fmt: skip
     if own and linear:
         blocks.append(_beside(own, linear, split))
+    blocks += _decision(task, result)
     classes = _classes(task, split)
     blocks.append(classes if task.own <= MOST_CLASSES else Details(f"{task.own} classes", [classes]))
     blocks.append(_matrix(task) if task.own <= MOST_CLASSES else _pairs(task))
@@ -107,6 +110,26 @@ def _beside(own: Mapping[str, Any], linear: Mapping[str, Any], split: str) -> Ta
         f"**Beside linear**, on the {split} split: what logistic regression alone would have answered.",
         formats=dict.fromkeys(("balanced accuracy", *columns[1:-1]), ".3f"),
     )
+
+
+def _decision(task: TaskAnswers, result: Mapping[str, Any]) -> list[Block]:
+    """From which probability a task answers what, where it does not answer the most probable."""
+    offsets = stored_offsets(result, task.name)
+    if offsets is None:
+        return []
+    what = (
+        f"which has the highest {METRIC_WORDS[result['decisions']['metric']]} on answers to images that taught nothing"
+    )
+    if tuple(offsets) == NO_YES:
+        yes = yes_from(torch.tensor(list(offsets.values())))
+        return [Text(f"**The answer is yes from a probability of {100 * yes:.1f}% on**, {what}.")]
+    table = Table(
+        ("class", "counts"),
+        [(name, math.exp(value)) for name, value in offsets.items()],
+        f"**How much a class's probability counts.** The answer is the class whose probability times this is the highest, {what}.",
+        formats={"counts": ".2f"},
+    )
+    return [Details("How the answer is chosen", [table])]
 
 
 def _classes(task: TaskAnswers, split: str) -> Table:

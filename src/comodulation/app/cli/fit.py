@@ -107,6 +107,14 @@ def fit(
             "--calibrate/--no-calibrate", help="Fit a temperature, and answer at it [yes].", rich_help_panel=METHOD
         ),
     ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="What answers are chosen for: accuracy (the most probable), balanced_accuracy or f1, where classes are rare; "
+            "probabilities stay as they are [accuracy].",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Of fine-tuning, of methods with layers [10].", rich_help_panel=TRAINING)
     ] = None,
@@ -182,6 +190,7 @@ def fit(
     from ...data.features import cache_folder
     from ...errors import RunError
     from ...processes import LostProcess
+    from ...runs import decision_note
     from ...runs import fit as fit_runs
     from .console import ConsoleProgress
 
@@ -209,4 +218,6 @@ def fit(
         beside = [("linear", linear)] if linear else []
         table(f"{split} split, {result.metrics['method']}", [("all", measured), *beside, *measured["tasks"].items()])
     for result in results:
+        if note := decision_note(result.metrics, split):
+            print(note)
         print(f"run folder: {result.folder}")

@@ -32,7 +32,7 @@ KEYS: dict[str, tuple[str, ...]] = {
 # Flags that are keys under their own name.
 OWN = (
     "data", "labels", "ignore", "balance", "group", "label", "image_column", "train_split", "test_split", "readout",
-    "protocol", "quality", "calibrate", "task_bias", "precision", "seed", "skip_bad",
+    "protocol", "quality", "calibrate", "metric", "task_bias", "precision", "seed", "skip_bad",
 )  # fmt: skip
 
 # What --set and a file can say and no flag in the help does: a line each.

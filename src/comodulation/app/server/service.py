@@ -95,7 +95,9 @@ class Service:
         ids = self.run.task_ids(tasks)
         features, sample = self._features(image)
         found = answers(self.method, features, torch.tensor(ids), sample, self.temperature or 1.0)
-        described = (describe(self.family, task, row) for task, row in zip(ids, found, strict=True))
+        described = (
+            describe(self.family, task, row, self.run.decision(task)) for task, row in zip(ids, found, strict=True)
+        )
         return {
             "temperature": self.temperature,
             "tasks": {self.family.tasks[task]: answer for task, answer in zip(ids, described, strict=True)},
@@ -110,7 +112,7 @@ class Service:
         return {
             "task": task,
             "temperature": self.temperature,
-            "answer": describe(self.family, number, seen.answer),
+            "answer": describe(self.family, number, seen.answer, self.run.decision(number)),
             "encoder_gains": None if seen.encoder_gains is None else _listed(seen.encoder_gains),
             "decoder_gains": None if seen.decoder_gains is None else _listed(seen.decoder_gains),
             "modulator": self._modulator(seen, number, neurons),
