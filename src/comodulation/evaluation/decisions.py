@@ -13,6 +13,7 @@ from .scores import balanced_accuracy
 
 DECISION_METRICS = ("accuracy", "balanced_accuracy", "f1")
 STEPS = 41  # of the strength, from 0 (accuracy) by 1 (balanced accuracy of calibrated answers) to 2
+CERTAIN = 80.0  # log odds beyond which no threshold is looked for
 MOST_ROWS = 20_000  # answers that a decision over classes is fitted to
 
 
@@ -92,6 +93,7 @@ def yes_from(offsets: Tensor) -> float:
 
 def _yes_offset(odds: Tensor, yes: Tensor, metric: str) -> Tensor:
     """The offset of yes, from log odds ``(M,)`` and what is expected of each answer: the best threshold, between two inputs."""
+    odds = odds.clamp(-CERTAIN, CERTAIN)
     order = odds.argsort(descending=True)
     odds, yes = odds[order], yes[order]
     answered = torch.arange(1, len(odds), dtype=torch.float64)  # so many are answered yes, the surest first

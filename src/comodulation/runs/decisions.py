@@ -56,10 +56,12 @@ class Decisions:
         ):
             answers = given.answers
             for task in predictions.task.unique().tolist():
-                rows = predictions.task == task
-                score = decision_score(
-                    self.metric, predictions.target[rows], answers[rows], binary=is_binary(self.family, task)
-                )
+                rows, binary = predictions.task == task, is_binary(self.family, task)
+                pair = predictions.target[rows], answers[rows]
+                if binary:  # whether it is yes, wherever yes stands among the targets
+                    yes = own_targets(self.family, task)[1]
+                    pair = (pair[0] == yes).long(), (pair[1] == yes).long()
+                score = decision_score(self.metric, *pair, binary=binary)
                 found.setdefault(self.family.tasks[task], {})[name] = score
         return found
 
