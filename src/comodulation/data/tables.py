@@ -194,15 +194,15 @@ def _files(
             if len(named) > 1:
                 raise InputError(f"{where}: {brief(cell)} may be {named[0]} or {named[1]} in {base}; give paths")
             relative = named[0]
-        there = _is_name(cell) and (base / relative).is_file()
-        if not there and not cell.isascii():
+        found = _is_name(cell) and (base / relative).is_file()
+        if not found and not cell.isascii():
             spelled = spelled or NamedImages(base)
             if other := spelled.spelling(Path(relative).as_posix()):
-                relative, there = other, True
+                relative, found = other, True
         if relative in first_line:
             raise InputError(f"{where}: image {brief(cell)} is there twice, also on {first_line[relative]}")
         first_line[relative] = line
-        if not there:
+        if not found:
             missing.append((where, cell))
         files.append(Path(relative).as_posix())
     there = sum(file is not None for file in files) - len(missing)
