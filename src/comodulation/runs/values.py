@@ -94,7 +94,7 @@ def of_method(values: Mapping[str, Any], method: str) -> dict[str, Any]:
     before, found["method"] = found.get("method"), method
     if before == method or not isinstance(before, str) or before not in METHODS:
         return found
-    decided = {
+    decided: dict[str, dict[str, Any]] = {
         "backbone": {"output": output_of(before)},
         "tuning": {"learning_rate": METHODS[before].default_learning_rate},
     }
