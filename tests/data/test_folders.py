@@ -61,7 +61,7 @@ def test_an_empty_folder_is_no_class(tmp_path):
     [
         ("Training", "Testing"), ("TRAIN", "eval"), ("train_set", "test_set"), ("trainset", "testset"), ("train2017", "val2017"),
         ("train", "dev"), ("seg_train", "seg_test"), ("training_data", "evaluation"), ("train_images", "holdout"),
-        ("train", "test1"),
+        ("train", "test1"), ("trn", "tst"),
     ],
 )  # fmt: skip
 def test_the_words_that_people_use_for_splits(train, test, tmp_path):
@@ -116,6 +116,26 @@ def test_images_that_nobody_sorted_have_no_classes(tmp_path):
 def test_folders_that_cannot_be_told_apart_are_refused(paths, message, tmp_path):
     with pytest.raises(InputError, match=message):
         folder_splits(lay(tmp_path, *paths))
+
+
+@pytest.mark.parametrize("outer", [("fold1", "fold2", "fold3"), ("part_01", "part_02"), ("cv 0", "cv 1")])
+def test_parts_of_the_data_are_no_classes(outer, tmp_path):
+    lay(tmp_path, *(f"{part}/{name}/{{n}}.png" for part in outer for name in ("cat", "dog")))
+    with pytest.raises(InputError, match="holds folders 'cat', 'dog': these seem to be the classes"):
+        folder_splits(tmp_path)
+
+
+def test_classes_that_hold_the_same_folders_are_said(tmp_path):
+    """As magnifications of a microscope in each class; or the other way round, which cannot be told."""
+    lay(tmp_path, *(f"{name}/{size}/{{n}}.png" for name in ("benign", "malignant") for size in ("40X", "100X")))
+    _, classes, notes = read(tmp_path)
+    assert classes == ("benign", "malignant")
+    assert notes[0].endswith("holds folders '100X', '40X': the outer ones are taken for the classes")
+
+
+def test_numbers_may_be_classes(tmp_path):
+    lay(tmp_path, *(f"{digit}/{hand}/{{n}}.png" for digit in range(3) for hand in ("left", "right")))
+    assert read(tmp_path)[1] == ("0", "1", "2")
 
 
 def test_names_that_only_contain_such_words_are_classes(tmp_path):

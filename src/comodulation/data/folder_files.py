@@ -16,8 +16,8 @@ SUFFIXES = tuple(
 )
 # Words that people, and `datasets`, use for splits.
 SPLITS = {
-    "train": "train", "training": "train",
-    "test": "test", "testing": "test", "eval": "test", "evaluation": "test", "holdout": "test",
+    "train": "train", "training": "train", "trn": "train",
+    "test": "test", "testing": "test", "tst": "test", "eval": "test", "evaluation": "test", "holdout": "test",
     "validation": "validation", "val": "validation", "valid": "validation", "dev": "validation",
 }  # fmt: skip
 # Words that may stand beside them, and name nothing by themselves.

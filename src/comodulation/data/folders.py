@@ -5,6 +5,7 @@ Names of splits are never classes, with one exception: a single one among other 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -65,6 +66,7 @@ def sorted_images(source: str, base: Path, files: Sequence[PurePath]) -> dict[st
     notes = _unread(base, files)
     if not splits:
         _refuse_splits_in_classes(base, place)
+        notes += _same_inside(base, place)
         found = _classes(base, place, partial(_always, "train") if place.loose else held_out)
     else:
         if beside := [name for name in place.inner if name not in splits]:
@@ -190,6 +192,27 @@ def _refuse_splits_in_classes(base: Path, place: _Place) -> None:
             f"the folders of {base / place.path} hold folders of splits ({', '.join(inside)}); expected the other way "
             "round, FOLDER/train/CLASS"
         )
+
+
+def _same_inside(base: Path, place: _Place) -> list[str]:
+    """A note where the folders of the classes hold folders of the same names, which may be the classes that are meant.
+
+    Raises:
+        InputError: where but a number tells the outer ones apart (fold1, fold2), which are parts then.
+    """
+    inside = [_place(place.path / name, own) for name, own in place.inner.items()]
+    same = {frozenset(one.inner) for one in inside}
+    if len(inside) < 2 or len(same) > 1 or len(inside[0].inner) < 2 or any(one.loose for one in inside):
+        return []
+    outer, inner = (", ".join(map(brief, list(names)[:5])) for names in (place.inner, sorted(inside[0].inner)))
+    said = f"each of the folders {outer} in {base / place.path} holds folders {inner}"
+    kinds = {re.sub(r"\d+", "", name) for name in place.inner}
+    if len(kinds) == 1 and re.search(r"[^\W_]", kinds.pop()):
+        raise InputError(
+            f"{said}: these seem to be the classes, and those parts of the data; expected folders of classes, or folders of splits "
+            "(train, test, validation) with folders of classes in them"
+        )
+    return [f"{said}: the outer ones are taken for the classes"]
 
 
 def _unread(base: Path, files: Sequence[PurePath]) -> list[str]:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 
 from ..tasks import NO_YES
+from .folder_files import SPLITS
 
 MANY = 20  # classes; what has more is looked at more closely
 RARE = 3  # images of a class; with fewer it has none for training, fine-tuning and validation each
@@ -46,7 +47,7 @@ _OF_CLASSES = {
 _PERSONS = {
     "annotator", "author", "client", "contributor", "customer", "donor", "employee", "labeler", "labeller", "member", "observer",
     "owner", "participant", "patient", "person", "photographer", "rater", "reader", "sender", "staff", "student", "subject",
-    "submitter", "uploader", "user", "volunteer", "worker",
+    "mrn", "submitter", "uploader", "user", "volunteer", "worker",
 }  # fmt: skip
 _SEPARATORS = (";", "|", ",", " ")
 
@@ -64,6 +65,8 @@ def unlearnable(column: str, counts: Mapping[str, int]) -> str | None:
         return "no training image has a label"
     if len(present) == 1:
         return f"every training label is {present[0][:60]!r}"
+    if len({SPLITS.get(name.lower()) for name in present} - {None}) > 1 and all(n.lower() in SPLITS for n in present):
+        return f"it holds splits ({', '.join(present[:5])}); called 'split', it says which rows are trained on and which are not"
     if tuple(counts) == NO_YES:
         return None
     if len(present) == labelled:

@@ -40,6 +40,7 @@ from ..task_averages import TaskAverages
 from .call_state import copied
 from .calls import arguments, joined_answers, looks_like_tasks, takes
 from .dimensions import look
+from .interception import sharded_part
 from .neurons import Neurons
 from .padding import AUTO, is_cached, mask_at, positions_that_count
 from .rectified import NotRectified, nearest_rectified
@@ -525,6 +526,10 @@ class Comodulated(TaskGains):
         That is torch's own word for a missing forward mode. All three reasons for quadrature are said in it, so that
         ``_statistics`` has one case and a layer's other errors come out as they are.
         """
+        if sharded := sharded_part(self.model):
+            # It would train, or raise torch's own error, by how the parts are nested: they are gathered when a part's output has a
+            # gradient, not when its derivative has.
+            raise NotImplementedError(f"none that can be trained: FSDP2 shards {sharded!r}, and not the model as one")
         with torch.enable_grad():
             u = torch.ones_like(u, requires_grad=True)
             slope = self._derivative(call, u).slope

@@ -114,6 +114,15 @@ def without_fast_path() -> Iterator[None]:
                 torch.backends.mha.set_fastpath_enabled(before)
 
 
+def sharded_part(model: nn.Module) -> str | None:
+    """Name of a module inside a model whose parameters FSDP2 (``fully_shard``) gathers for its own passes alone; None where none is
+    there. The model as a whole may be such a module: then all is gathered until its backward pass is over."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    if fsdp is None:
+        return None
+    return next((name for name, module in model.named_modules() if name and isinstance(module, fsdp.FSDPModule)), None)
+
+
 def inside_checkpoint() -> bool:
     """Whether the caller runs inside ``torch.utils.checkpoint``, which runs it again in the backward pass."""
     own = sys.modules.get("torch.utils.checkpoint")
