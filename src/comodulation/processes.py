@@ -103,6 +103,17 @@ class Processes:
         whole = torch.cat([part[: share.stop - share.start] for part, share in zip(parts, sizes, strict=True)])
         return whole.to(rows.device)
 
+    def join(self, rows: Tensor) -> Tensor:
+        """The rows ``(n, ...)`` of all processes, in the order of the processes, however many each has."""
+        if not self.several:
+            return rows
+        sizes = self.sum(
+            torch.nn.functional.one_hot(torch.tensor(self.rank, device=rows.device), self.number) * len(rows)
+        ).tolist()
+        whole = rows.new_zeros(sum(sizes), *rows.shape[1:])
+        whole[sum(sizes[: self.rank]) : sum(sizes[: self.rank + 1])] = rows
+        return self.sum(whole)
+
     def follow(self, values: Tensor) -> None:
         """Overwrite a tensor by the first process's."""
         if not self.several:

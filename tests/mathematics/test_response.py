@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from comodulation.mathematics.estimators import average_over_tasks, decoder_statistics
-from comodulation.mathematics.response import response_by_columns, some_of_each
+from comodulation.mathematics.response import ResponseByColumns, some_of_each
 from comodulation.networks import ComodulatedHead
 from comodulation.networks.head import RESPONSE_INPUTS
 
@@ -78,9 +78,12 @@ def test_columns_of_one_layer_are_the_weight_gradient():
     head = make_head(True)
     activity, tasks = rand(9, 6, 2, 2), torch.arange(9) % 3
     head.observe([(activity, tasks)])
-    decoded, change = head.linearised(activity)
-    batch = (lambda w: change(activity * w[:, :, None, None]).mean((2, 3))), decoded.mean((2, 3)), tasks
-    found = response_by_columns([batch], 3, 6)
+    found = ResponseByColumns(3, 6)
+    for rows in (slice(0, 4), slice(4, 9)):
+        part = activity[rows]
+        slopes = lambda w, h=part: head.statistics(h, w).slope  # noqa: E731
+        found.add(slopes, head.decode(part).mean((2, 3)), tasks[rows])
+    found = found.result()
     torch.testing.assert_close(found.jacobian, head.response.jacobian)
     torch.testing.assert_close(found.mean, head.response.mean)
 
@@ -110,10 +113,8 @@ def test_many_inputs_of_several_layers_are_drawn_from():
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
     assert torch.equal(found[0], found[3])
-    decoded, change = head.linearised(activity)
-    whole = response_by_columns(
-        [((lambda w: change(activity * w[:, :, None, None]).mean((2, 3))), decoded.mean((2, 3)), tasks)], 3, 6
-    ).jacobian
+    slopes = lambda w: head.statistics(activity, w).slope  # noqa: E731
+    whole = ResponseByColumns(3, 6).add(slopes, head.decode(activity).mean((2, 3)), tasks).result().jacobian
     error = (found[0] - whole).norm() / whole.norm()
     assert 0 < error < 0.2
     assert RESPONSE_INPUTS == 40
@@ -136,7 +137,7 @@ def test_some_of_each_task():
     with pytest.raises(ValueError, match="no batches"):
         some_of_each([], 2, 5, 0)
     with pytest.raises(ValueError, match="no batches"):
-        response_by_columns([], 2, 5)
+        ResponseByColumns(2, 5).result()
 
 
 @pytest.mark.parametrize("residual", [True, False])

@@ -18,7 +18,7 @@ from .options import Modulation
 from .positions import calibrated_strength, population, position_gains, position_labels
 from .precision import autocasts, outside_autocast, widened
 from .randomness import derived_seed, modulator_noise
-from .response import TaskResponse, response_by_columns, some_of_each, task_response
+from .response import ResponseByColumns, TaskResponse, some_of_each, task_response
 
 __all__ = [
     "CLOSED_FORMS",
@@ -28,6 +28,7 @@ __all__ = [
     "Decode",
     "DecoderStatistics",
     "Modulation",
+    "ResponseByColumns",
     "TaskResponse",
     "autocasts",
     "average_over_tasks",
@@ -50,7 +51,6 @@ __all__ = [
     "population",
     "position_gains",
     "position_labels",
-    "response_by_columns",
     "some_of_each",
     "spatial_mean",
     "statistics_at_nodes",

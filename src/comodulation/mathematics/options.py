@@ -10,6 +10,7 @@ from .modulator import check_std
 
 ENCODERS = ("gain", "none", "stochastic")
 LEVELS = ("task", "input")
+RESPONSES = ("task", "shared")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,9 @@ class Modulation:
             (unmodulated), or `stochastic` (modulated by ``num_samples`` draws; probabilities are averaged).
         training_encoder: the same while training; None means as ``encoder``.
         after_gain: take the decoder's statistics at the encoder activity after its task gain exp(u), not before it.
+        response: how decoder neurons answer to couplings, for exact gains of level `task`: found for each `task` over its own
+            inputs, or `shared`: once over those of all tasks, and kept. The gains of any couplings then follow from the couplings
+            alone, without inputs: those of a task added later, and of a task vector. For a head, with estimator `derivative`.
 
     Raises:
         ValueError: unknown names, combinations that are not offered, numbers out of range.
@@ -40,6 +44,7 @@ class Modulation:
     after_gain: bool = False
     num_nodes: int = 5
     num_samples: int = 16
+    response: str = "task"
 
     def __post_init__(self) -> None:
         check_std(self.std)
@@ -47,6 +52,16 @@ class Modulation:
         choose(self.level, LEVELS, "level")
         choose(self.encoder, ENCODERS, "encoder")
         choose(self.encoder_in(training=True), ENCODERS, "training_encoder")
+        choose(self.response, RESPONSES, "response")
+        if self.response == "shared" and (self.level != "task" or self.estimator != "derivative" or self.after_gain):
+            raise ValueError(
+                "response 'shared' needs level 'task', estimator 'derivative' and after_gain False, where gains are linear in the "
+                f"couplings before the link; got {self.level!r}, {self.estimator!r} and {self.after_gain!r}"
+            )
+
+    def identity(self) -> dict[str, object]:
+        """Fields by name; the later ones only where they are used, so that adapters written before there were any load for ever."""
+        return {name: value for name, value in vars(self).items() if name != "response" or value != "task"}
 
     def encoder_in(self, training: bool) -> str:
         """What the encoder does, in training or in evaluation."""

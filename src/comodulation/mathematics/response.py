@@ -13,7 +13,7 @@ small map (convolution.py) it is one matrix product of activities and masks, wit
 
 For any other decoder, of several layers or of no known kind, the slope is linear in the coupling as well: it is the decoder's
 Jacobian at the unmodulated activity, which does not depend on w, times h w. Column e of J_k is then the slope for the coupling of
-encoder neuron e alone: E derivatives an input, once, of a few inputs (``some_of_each``, ``response_by_columns``).
+encoder neuron e alone: E derivatives an input, once, of a few inputs (``some_of_each``, ``ResponseByColumns``).
 
 Derivation: docs/mathematics.md.
 """
@@ -39,8 +39,8 @@ class TaskResponse(NamedTuple):
     mean: Tensor  # (K, D): mean activity of decoder neuron j
 
     def expand(self, num_tasks: int) -> TaskResponse:
-        """One task's response as that of ``num_tasks`` tasks, without copies."""
-        return TaskResponse(self.jacobian.expand(num_tasks, -1, -1), self.mean.expand(num_tasks, -1))
+        """The first task's response as that of ``num_tasks`` tasks, without copies."""
+        return TaskResponse(self.jacobian[:1].expand(num_tasks, -1, -1), self.mean[:1].expand(num_tasks, -1))
 
     def of(self, tasks: Tensor) -> TaskResponse:
         """The response of some tasks, numbers ``(n,)``; without copies where all tasks share one."""
@@ -52,7 +52,7 @@ class TaskResponse(NamedTuple):
         """Decoder statistics ``(K, D)`` for couplings ``(K, E)``, in the small-noise limit."""
         # As rows times matrices: a batch of matrices times columns, which is the same, takes eight times as long on a CPU.
         with torch.autocast(self.jacobian.device.type, enabled=False):
-            slope = (coupling[:, None] @ self.jacobian.mT)[:, 0]
+            slope = (coupling.to(self.jacobian.dtype)[:, None] @ self.jacobian.mT)[:, 0]
         return DecoderStatistics(slope, self.mean, slope.abs())
 
 
@@ -94,43 +94,53 @@ def task_response(
     return TaskResponse(jacobian / counts[:, None, None], mean / counts[:, None])
 
 
-@torch.no_grad()
-def response_by_columns(
-    batches: Iterable[tuple[Callable[[Tensor], Tensor], Tensor, Tensor]],
-    num_tasks: int,
-    num_channels: int,
-    processes: Processes = ALONE,
-) -> TaskResponse:
-    """Average response of any decoder, one column an encoder neuron.
+class ResponseByColumns:
+    """Average response of any decoder, one column an encoder neuron, collected batch by batch.
 
     Args:
-        batches: of (slopes, decoder activity averaged over positions ``(B, D)``, task ids ``(B,)``), at least one; ``slopes`` maps
-            couplings ``(B, E)`` to slopes ``(B, D)`` and is linear, as that of the derivative estimator is.
         num_tasks: number K of tasks. num_channels: number E of encoder neurons.
-        processes: have the batches between them.
-
-    Returns:
-        TaskResponse; zero for a task without inputs.
-
-    Raises:
-        ValueError: no batches.
     """
-    jacobian = mean = counts = None
-    for slopes, activity, task_ids in batches:
-        if jacobian is None or mean is None or counts is None:
-            jacobian = activity.new_zeros(num_channels, num_tasks, activity.shape[1])
-            mean, counts = activity.new_zeros(num_tasks, activity.shape[1]), activity.new_zeros(num_tasks)
+
+    def __init__(self, num_tasks: int, num_channels: int) -> None:
+        self.num_tasks, self.num_channels = num_tasks, num_channels
+        self._totals: tuple[Tensor, Tensor, Tensor] | None = (
+            None  # (E, K, D), (K, D), (K,): sums over inputs, and how many
+        )
+
+    @torch.no_grad()
+    def add(self, slopes: Callable[[Tensor], Tensor], activity: Tensor, task_ids: Tensor) -> ResponseByColumns:
+        """Count a batch.
+
+        Args:
+            slopes: maps couplings ``(B, E)`` to slopes ``(B, D)``, and is linear, as that of the derivative estimator is.
+            activity: of the decoder, averaged over positions, ``(B, D)``. task_ids: ``(B,)``.
+        """
+        columns, means = self.num_channels, activity.new_zeros(self.num_tasks, activity.shape[1])
+        if self._totals is None:
+            self._totals = means.expand(columns, -1, -1).clone(), means.clone(), means.new_zeros(self.num_tasks)
+        jacobian, mean, counts = self._totals
         for channel, column in enumerate(jacobian):
-            coupling = activity.new_zeros(len(task_ids), num_channels)
+            coupling = activity.new_zeros(len(task_ids), columns)
             coupling[:, channel] = 1
             column.index_add_(0, task_ids, slopes(coupling))
         mean.index_add_(0, task_ids, activity)
-        counts += torch.bincount(task_ids, minlength=num_tasks)
-    if jacobian is None or mean is None or counts is None:
-        raise ValueError("no batches to compute a response from")
-    jacobian, mean, counts = (processes.sum(total) for total in (jacobian, mean, counts))
-    counts = counts.clamp(min=1)
-    return TaskResponse((jacobian / counts[:, None]).movedim(0, 2).contiguous(), mean / counts[:, None])
+        counts += torch.bincount(task_ids, minlength=self.num_tasks)
+        return self
+
+    def result(self, processes: Processes = ALONE) -> TaskResponse:
+        """The response over all inputs; zero for a task without any.
+
+        Args:
+            processes: have the batches between them; each of them has added at least one, which may be empty.
+
+        Raises:
+            ValueError: no batch has been added.
+        """
+        if self._totals is None:
+            raise ValueError("no batches to compute a response from")
+        jacobian, mean, counts = (processes.sum(total) for total in self._totals)
+        counts = counts.clamp(min=1)
+        return TaskResponse((jacobian / counts[:, None]).movedim(0, 2).contiguous(), mean / counts[:, None])
 
 
 def some_of_each(

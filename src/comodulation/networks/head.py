@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,9 @@ from torch import Tensor, nn
 
 from ..errors import choose
 from ..mathematics import (
+    Decode,
     DecoderStatistics,
+    ResponseByColumns,
     TaskResponse,
     autocasts,
     average_over_tasks,
@@ -28,7 +31,7 @@ from ..mathematics import (
     modulate,
     modulator_noise,
     outside_autocast,
-    response_by_columns,
+    population,
     some_of_each,
     task_response,
 )
@@ -47,6 +50,9 @@ ADDED_OUTPUTS = "readout.added."  # names of what growing.py adds to the readout
 MAX_RESPONSE = 2**28  # numbers in a stored response (1 GiB in float32)
 RESPONSE_INPUTS = 40  # inputs of each task that the response of several decoder layers is averaged over
 RESPONSE_ROWS = 1024  # of them that go through the decoder at once
+
+
+RESPONSE = "response_"  # names of the response that all tasks share
 
 
 class ComodulatedHead(EncoderDecoder, TaskGains):
@@ -76,6 +82,9 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
         ValueError: sizes that are not positive, an even kernel size, options out of range.
         TypeError: an option that does not exist.
     """
+
+    response_jacobian: Tensor | None
+    response_mean: Tensor | None
 
     def __init__(
         self,
@@ -112,6 +121,10 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
         self.num_tasks, self.seed = num_tasks, seed
         self.controller = Controller(num_tasks, encoder_channels, **(controller or {}))
         self.response: TaskResponse | None = None
+        shared = self.modulation.response == "shared"
+        sizes = {"response_jacobian": (decoder_channels, encoder_channels), "response_mean": (decoder_channels,)}
+        for name, size in sizes.items():
+            self.register_buffer(name, torch.zeros(size) if shared else None)
         self.processes = ALONE
 
     # ---- with a task ----------------------------------------------------------------------------------------------
@@ -197,15 +210,23 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
             return self.stored_gains(u, tasks)
         if by_task and self.training:
             self.task_gains = None  # stored gains belong to a coupling that training is about to change
-            if self.response is not None:
-                return self._exact_gains(self.response, tasks)
+            if (known := self.known_response()) is not None:
+                return self._exact_gains(known, tasks)
             statistics = self._statistics_at(activity, u)
             if self.processes.several:
                 averaged, _ = TaskAverages(self.num_tasks).add(statistics, tasks).result(self.processes)
             else:
                 averaged = average_over_tasks(statistics, tasks, self.num_tasks)
             return self._link(averaged).index_select(0, tasks)
+        if self.modulation.response == "shared" and (known := self.known_response()) is not None:
+            return self._link(known.expand(len(u)).statistics(coupling(u, self.modulation.link)))
         return self._link(self._statistics_at(activity, u))
+
+    def known_response(self) -> TaskResponse | None:
+        """The response of each task ``(K, D, E)``, or the one that all share; None before ``observe``."""
+        if self.response_jacobian is None or self.response_mean is None or not bool(self.response_mean.any()):
+            return self.response
+        return TaskResponse(self.response_jacobian[None], self.response_mean[None]).expand(self.num_tasks)
 
     def observe(self, batches: Iterable[tuple[Tensor, Tensor]], *, shared: bool = False) -> bool:
         """See the inputs of every task once, so that training uses exact task gains (level `task`, `derivative` only).
@@ -220,9 +241,13 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
             numbers are too many (more than 2^28); training then estimates task gains from each batch.
 
         With one decoder layer the response is over all inputs, with more of them over 40 a task, drawn by the head's seed (of each
-        process): column by column, it takes one pass through the decoder for each encoder neuron.
+        process): column by column, it takes one pass through the decoder for each encoder neuron. A response that all tasks share,
+        once known, is kept: it belongs to the layers.
         """
-        self.response = None
+        self.response, kept = None, self.modulation.response == "shared"
+        if kept and self.known_response() is not None:
+            return True
+        shared = shared or kept
         size = self.num_tasks * self.decoder_channels * self.encoder_channels
         m = self.modulation
         if m.level != "task" or m.estimator != "derivative" or m.after_gain or size > MAX_RESPONSE:
@@ -232,7 +257,11 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
         outside = outside_autocast(weight.device) if autocasts(weight.device) else contextlib.nullcontext()
         with torch.no_grad(), outside:
             response = (self._deep_response if self.deeper else self._response)(seen, shared)
-        self.response = response.expand(self.num_tasks) if shared else response
+        if self.response_jacobian is not None and self.response_mean is not None:
+            self.response_jacobian.copy_(response.jacobian[0])
+            self.response_mean.copy_(response.mean[0])
+        else:
+            self.response = response.expand(self.num_tasks) if shared else response
         return True
 
     def _response(self, batches: Iterable[tuple[Tensor, Tensor]], shared: bool) -> TaskResponse:
@@ -248,12 +277,11 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
         groups, most = (1, RESPONSE_INPUTS * self.num_tasks) if shared else (self.num_tasks, RESPONSE_INPUTS)
         few, tasks = some_of_each(batches, groups, most, derived_seed(self.seed, "response"))
 
-        def around(h: Tensor, own: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
+        found = ResponseByColumns(groups, self.encoder_channels)
+        for h, own in zip(few.split(RESPONSE_ROWS), tasks.split(RESPONSE_ROWS), strict=True):
             decoded, change = self.linearised(h)
-            return (lambda w: change(h * w[:, :, None, None]).mean((-2, -1))), decoded.mean((-2, -1)), own
-
-        parts = map(around, few.split(RESPONSE_ROWS), tasks.split(RESPONSE_ROWS))
-        return response_by_columns(parts, groups, self.encoder_channels, self.processes)
+            found.add(partial(_slopes, change, h), decoded.mean((-2, -1)), own)
+        return found.result(self.processes)
 
     @torch.no_grad()
     def store_task_gains(self, batches: Iterable[tuple[Tensor, Tensor]] = ()) -> None:
@@ -265,8 +293,8 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
         """
         if self.modulation.level != "task":
             return
-        if self.response is not None:
-            self.task_gains = self._link(self.response.statistics(self._all_couplings()))
+        if (response := self.known_response()) is not None:
+            self.task_gains = self._link(response.statistics(self._all_couplings()))
             self.origin.note(self.controller, ())
             return
         averages = TaskAverages(self.num_tasks)
@@ -302,7 +330,7 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
 
     def pretrained_tensors(self) -> dict[str, Tensor]:
         """The pretrained part by name: layers and feature scaling, without controller, gains and outputs added later."""
-        skipped = ("controller.", "task_gains", ADDED_OUTPUTS)
+        skipped = ("controller.", "task_gains", RESPONSE, ADDED_OUTPUTS)
         return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(skipped)}
 
     def adapter_identity(self) -> dict[str, Any]:
@@ -313,14 +341,14 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
             "residual": self.residual,
             **({"skips": list(self.skips)} if self.residual and self.skips != (1.0, 1.0) else {}),
             "head": self.fingerprint(),
-            "modulation": vars(self.modulation),
+            "modulation": self.modulation.identity(),
             **({"added_outputs": list(added)} if (added := self.added_output_sizes()) else {}),
             **({"paired_outputs": paired} if (paired := self.paired_outputs()) else {}),
         }
 
     def adapter_tensors(self) -> dict[str, Tensor]:
-        """Controller, stored task gains and outputs added later, by name."""
-        own = ("controller.", "task_gains", ADDED_OUTPUTS)
+        """Controller, stored task gains, a shared response and outputs added later, by name."""
+        own = ("controller.", "task_gains", RESPONSE, ADDED_OUTPUTS)
         return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(own)}
 
     def load_adapter_tensors(self, tensors: dict[str, Tensor]) -> None:
@@ -363,21 +391,40 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
         if autocasts(activity.device):  # what is asked for is a difference between nearly equal numbers
             with outside_autocast(activity.device):
                 return self.statistics(activity.to(self.decoder.weight.dtype), coupling)
-        m = self.modulation
-        if m.estimator != "derivative":
-            draws = None
-            if m.estimator == "monte_carlo":
-                # The same draws for every input: a gain then depends on its input alone, not on its place in a batch.
-                one = torch.zeros(1, dtype=torch.int64, device=activity.device)
-                draws = modulator_noise(one, one, m.num_samples, seed=self.seed, layer=DECODER_NOISE)
-                draws = draws.expand(-1, activity.shape[0])
-            return decoder_statistics(
-                self.decode, activity.to(self.decoder.weight.dtype), coupling.to(self.decoder.weight.dtype), m.std,
-                estimator=m.estimator, num_nodes=m.num_nodes, draws=draws,
-            )  # fmt: skip
+        if self.modulation.estimator != "derivative":
+            return self._sampled(self.decode, activity, coupling)
         decoded, change = self.linearised(activity)
-        slope = change(activity * coupling[:, :, None, None]).mean((-2, -1))
+        slope = _slopes(change, activity, coupling)
         return DecoderStatistics(slope, decoded.mean((-2, -1)), slope.abs())
+
+    def position_statistics(self, activity: Tensor, coupling: Tensor) -> tuple[Tensor, DecoderStatistics]:
+        """Decoder activity ``(B, D, H, W)`` and the statistics of its positions, fields ``(B, H W)``; see mathematics/positions.py.
+
+        Args:
+            activity: of the encoder, ``(B, E, H, W)``. coupling: ``(B, E)``.
+        """
+        activity = activity.to(self.decoder.weight.dtype)
+        if autocasts(activity.device):
+            with outside_autocast(activity.device):
+                return self.position_statistics(activity, coupling)
+        if self.modulation.estimator != "derivative":
+            return self.decode(activity), self._sampled(population(self.decode), activity, coupling)
+        decoded, change = self.linearised(activity)
+        slope = change(activity * coupling[:, :, None, None]).flatten(2).sum(1)
+        return decoded, DecoderStatistics(slope, decoded.flatten(2).sum(1), slope.abs())
+
+    def _sampled(self, decode: Decode, activity: Tensor, coupling: Tensor) -> DecoderStatistics:
+        """Statistics of a decoder by nodes or samples."""
+        m, draws = self.modulation, None
+        if m.estimator == "monte_carlo":
+            # The same draws for every input: a gain then depends on its input alone, not on its place in a batch.
+            one = torch.zeros(1, dtype=torch.int64, device=activity.device)
+            draws = modulator_noise(one, one, m.num_samples, seed=self.seed, layer=DECODER_NOISE)
+            draws = draws.expand(-1, activity.shape[0])
+        return decoder_statistics(
+            decode, activity.to(self.decoder.weight.dtype), coupling.to(self.decoder.weight.dtype), m.std,
+            estimator=m.estimator, num_nodes=m.num_nodes, draws=draws,
+        )  # fmt: skip
 
     def _link(self, statistics: DecoderStatistics) -> Tensor:
         m = self.modulation
@@ -396,3 +443,8 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
         )
         noise = modulator_noise(sample_ids, ids, m.num_samples, seed=self.seed, step=step)
         return modulate(activity, coupling(u, m.link), m.std * noise.to(activity.dtype), m.std)
+
+
+def _slopes(change: Callable[[Tensor], Tensor], activity: Tensor, coupling: Tensor) -> Tensor:
+    """Slopes ``(B, D)`` at encoder activity ``(B, E, H, W)``, for couplings ``(B, E)``; ``change`` is the decoder's derivative."""
+    return change(activity * coupling[:, :, None, None]).mean((-2, -1))

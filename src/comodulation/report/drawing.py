@@ -33,6 +33,7 @@ STYLES = {
     "film": ("#56B4E9", "P"),
     "ia3": ("#8C6D31", "*"),
     "decoder-gains": ("#7A52A3", "h"),
+    "positions": ("#117733", "<"),
 }
 SUBDUED = "#999999"
 

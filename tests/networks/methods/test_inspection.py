@@ -184,8 +184,8 @@ def test_the_gains_shown_are_those_the_task_multiplies_by(name, options):
     assert (seen.encoder_gains is not None) == (name in ENCODER and not options)
     assert (seen.decoder_gains is not None) == (name in DECODER)
     assert (seen.modulated is not None) == (name == "comodulation")
-    if name in ("class-mask", "local-mask", "film"):
-        return  # masks of outputs, and a gain inside the rectification
+    if name in ("class-mask", "local-mask", "film", "positions"):
+        return  # masks of outputs, a gain inside the rectification, gains of positions
     encoder = torch.ones(8) if seen.encoder_gains is None else seen.encoder_gains
     decoder = torch.ones(12) if seen.decoder_gains is None else seen.decoder_gains
     with torch.no_grad():

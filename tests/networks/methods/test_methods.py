@@ -143,6 +143,7 @@ def test_learnable_parameters():
         "task-bias": 3 * 7,
         "attention": 3 * 8,
         "comodulation": 3 * 8,
+        "positions": 3 * 8,
         "decoder-gains": 3 * 8,
         "ia3": 3 * 16,
         "film": 3 * 16,

@@ -28,7 +28,7 @@ from ...errors import InputError, choose
 from ...mathematics import Modulation
 from ..controller import Controller
 from .calls import arguments
-from .comodulated import Comodulated
+from .comodulated import LEARNED, Comodulated
 from .dimensions import look
 from .neurons import KINDS, Neurons, infer_width
 from .padding import AUTO
@@ -52,6 +52,9 @@ def comodulate(
     batch_dim: int = 0,
     neurons: str = "channel",
     mask: str | None = AUTO,
+    labels: str = "channels",
+    couplings: str = LEARNED,
+    strength: float = 10.0,
     controller: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Comodulated:
@@ -81,6 +84,12 @@ def comodulate(
         mask: name of the model's argument that says which positions count ``(B, L)``, so that padding is in no statistic: not 0
             where one counts, or, where the name ends in ``padding_mask``, where it does not. ``auto``: ``attention_mask``,
             ``src_key_padding_mask``, ``key_padding_mask`` or ``padding_mask``, where the model is given one. None: all count.
+        labels: what the computed gains multiply: ``channels`` of the decoder; its ``positions`` (pixels, tokens, moments), by where
+            the modulator's fluctuation arrives in an input, while neurons and encoder stay as they are; or ``both``. What follows
+            the decoder must then read the mean over its positions, so that their gains are weights of that mean.
+        couplings: ``learned``, or computed by ``net.observe(batches)`` from a few inputs of each task: ``informativeness``,
+            ``discriminability`` or ``discriminant`` (mathematics/couplings.py). Nothing is learned then.
+        strength: beta of labels of positions with learned couplings; closed forms find their own.
         controller: options of ``Controller``.
         **options: std, link, normalizer, beta, level, num_nodes, after_gain, as in ``Modulation``.
 
@@ -151,7 +160,8 @@ def comodulate(
         num_channels = sum(site.width or 0 for site in sites[:-1])
         net = Comodulated(
             model, encoders, last, sites, Controller(num_tasks, num_channels, **(controller or {})), modulation,
-            unrectified=unrectified, may_fall_back=estimator == "auto", mask=mask,
+            unrectified=unrectified, may_fall_back=estimator == "auto", mask=mask, labels=labels, couplings=couplings,
+            strength=strength,
         )  # fmt: skip
         if example is not None:
             net.check(example)

@@ -17,25 +17,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ...errors import InputError, brief, choose, first_difference
 from ...mathematics import (
+    CLOSED_FORMS,
     DecoderStatistics,
     Modulation,
+    ResponseByColumns,
+    TaskResponse,
     autocasts,
     average_over_tasks,
+    calibrated_strength,
+    closed_form_couplings,
     directional_derivative,
     gains_from_statistics,
     gauss_hermite,
     modulation_factor,
     outside_autocast,
+    position_gains,
+    position_labels,
     statistics_at_nodes,
     zero_where,
 )
 from ...tensors import hash_tensors
 from ..controller import Controller, checked_task_ids, coupling
-from ..stored_gains import TaskGains
+from ..stored_gains import TaskGains, all_couplings
 from ..task_averages import TaskAverages
 from .call_state import copied
 from .calls import arguments, joined_answers, looks_like_tasks, takes
@@ -53,6 +60,10 @@ _PLACED: ContextVar[frozenset[int]] = ContextVar("networks with gains in place",
 
 MODES = ("base", "attention", "comodulation")
 UNRECTIFIED = ("refuse", "magnitude", "layer_norm")
+LABELS = ("channels", "positions", "both")  # what the computed gains multiply
+LEARNED = "learned"
+MAX_RESPONSE = 2**28  # numbers in an exact response (1 GiB in float32)
+POOLED = 1e-3  # of the answer's size: more than rounding, when each position is replaced by their mean
 
 
 class Comodulated(TaskGains):
@@ -66,7 +77,10 @@ class Comodulated(TaskGains):
         controller: task -> u, for all encoder layers in one row ``(K, E)``, E their neurons in all. The only learnable part.
         modulation: options of the mechanism; ``modulation.estimator`` is the one in use.
         task_gains: decoder gains stored for evaluation, ``(K, D)``, or None.
+        strengths: how strongly each task's labels of positions weigh, ``(K,)``; only where there are any.
     """
+
+    strengths: Tensor
 
     def __init__(
         self,
@@ -80,6 +94,9 @@ class Comodulated(TaskGains):
         unrectified: str,
         may_fall_back: bool,
         mask: str | None = AUTO,
+        labels: str = "channels",
+        couplings: str = LEARNED,
+        strength: float = 1.0,
     ) -> None:
         super().__init__()
         self.model, self.controller, self.modulation = model, controller, modulation
@@ -91,7 +108,23 @@ class Comodulated(TaskGains):
                 "unrectified='layer_norm' needs neurons='channel': LayerNorm's mean is over channels, at each position"
             )
         self.may_fall_back, self.mask = may_fall_back, mask
+        self.labels = choose(labels, LABELS, "labels")
+        self.couplings = choose(couplings, (LEARNED, *CLOSED_FORMS), "couplings")
+        if self.labels != "channels" and self.unrectified == "layer_norm":
+            raise InputError(
+                "labels of positions are not defined with unrectified='layer_norm', by which every position has the same power; "
+                "take 'magnitude', or labels='channels'"
+            )
+        if self.couplings != LEARNED and controller.mlp is not None:
+            raise InputError(
+                f"couplings {couplings!r} are one row of numbers a task; the controller must be an embedding, without hidden "
+                "layers, rank or task vectors"
+            )
+        self.response: TaskResponse | None = None
+        if self.labels != "channels":
+            self.register_buffer("strengths", torch.full((controller.num_tasks,), float(strength)))
         self._looked = self._learns = False  # whether neurons have been found in activity, and gradients on their way
+        self._pools = False  # whether what follows the decoder has been seen to read the mean of its positions
         self.num_arguments: int | None = None  # positional ones of the model, as an example had them
         like = next((value for value in model.parameters() if value.is_floating_point()), torch.empty(0))
         controller.to(like.device)
@@ -130,7 +163,7 @@ class Comodulated(TaskGains):
             return self.model(*args, **kwargs)
         tasks = self._checked(task_ids)
         # One pass will do where no gain has to be computed from this input: nothing to keep then.
-        if mode == "attention" or self._stored():
+        if mode == "attention" or (self.labels == "channels" and self._stored()):
             self._look(args, kwargs)
             return self._answer(Call(self.model, args, kwargs), tasks, mode)
         with self._recording(args, kwargs) as call:
@@ -187,6 +220,10 @@ class Comodulated(TaskGains):
         tasks = self._checked(torch.tensor([task], device=self._device) if isinstance(task, int) else task)
         if id(self) in _PLACED.get():
             raise InputError("gains of this network are in place; leave the `under` that it is in")
+        if self.labels != "channels":
+            raise InputError(
+                "labels of positions belong to an input, and cannot stay in place; `under` needs labels='channels'"
+            )
         if self.training or not self._stored():
             raise InputError("gains that stay in place are stored ones; eval() and store_task_gains(batches) first")
         sites = (*self.encoder_sites, self.decoder_site)
@@ -208,8 +245,99 @@ class Comodulated(TaskGains):
             _PLACED.reset(token)
 
     @torch.no_grad()
-    def store_task_gains(self, batches: Iterable[tuple[Any, Tensor]]) -> None:
+    def observe(self, batches: Iterable[tuple[Any, Tensor]]) -> None:
+        """See a few inputs of every task before training: for exact gains, or for couplings in closed form.
+
+        With learned couplings: the gains of channels are then exact in training, whatever inputs share a batch. The derivative's
+        slope is linear in the couplings, and its matrix is found column by column: one pass between the layers for each encoder
+        neuron, once; some 40 inputs a task will do. With a closed form: the couplings are computed, and the strengths of the labels
+        of positions; there is nothing to train, and inputs should show what their task asks for and nothing else.
+
+        Args:
+            batches: of (inputs, task ids ``(B,)``), as for ``store_task_gains``.
+
+        Raises:
+            InputError: no batches; learned couplings with gains that are not linear in them (estimator `quadrature`,
+                ``after_gain``, level `input`), without gains of channels, or of too many neurons.
+        """
+        seen = [(arguments(inputs), self._checked(task_ids)) for inputs, task_ids in batches]
+        if not seen:
+            raise InputError("no batches to observe")
+        self.response = None
+        if self.couplings == LEARNED:
+            self.response = self._exact_response(seen)
+        else:
+            self._set_couplings(seen)
+
+    def _exact_response(self, seen: Sequence[tuple[Any, Tensor]]) -> TaskResponse:
+        m, neurons = self.modulation, self.controller.num_channels
+        if self.labels == "positions" or m.level != "task" or m.after_gain:
+            raise InputError(
+                "exact task gains are of channels, at level='task', and with after_gain=False; got "
+                f"labels={self.labels!r}, level={m.level!r}, after_gain={m.after_gain}"
+            )
+        found = ResponseByColumns(self.num_tasks, neurons)
+        for (args, kwargs), tasks in seen:
+            with self._recording(args, kwargs) as call:
+                activity = self._statistics(call, self.controller(tasks)).mean
+                if self.modulation.estimator != "derivative":
+                    raise InputError(
+                        "exact task gains need estimator 'derivative', whose slopes are linear in the couplings; with "
+                        f"{self.modulation.estimator!r} they are estimated from batches: leave observe() out"
+                    )
+                if (size := self.num_tasks * activity.shape[1] * neurons) > MAX_RESPONSE:
+                    raise InputError(
+                        f"exact gains of {self.num_tasks} tasks, {activity.shape[1]} decoder and {neurons} encoder neurons take "
+                        f"{size:,} numbers, expected at most {MAX_RESPONSE:,}; leave observe() out: gains are then estimated from "
+                        "batches"
+                    )
+                found.add(lambda w, call=call: self._slopes(call, w), activity, tasks)  # type: ignore[misc]
+        return found.result()
+
+    def _set_couplings(self, seen: Sequence[tuple[Any, Tensor]]) -> None:
+        rows = []
+        for (args, kwargs), _ in seen:
+            with self._recording(args, kwargs) as call:
+                rows.append(self._encoder_means(call))
+        tasks = torch.cat([own for _, own in seen])
+        embedding = self.controller.embedding
+        assert embedding is not None
+        embedding.weight.copy_(closed_form_couplings(self.couplings, torch.cat(rows), tasks, self.num_tasks))
+        if self.labels == "channels":
+            return
+        labels = []
+        for (args, kwargs), own in seen:
+            with self._recording(args, kwargs) as call:
+                each = [self._statistics(call, u.expand(len(own), -1), positions=True) for u in embedding.weight]
+            labels.append(
+                torch.stack([s.slope.sum(1) / s.mean.sum(1).clamp(min=torch.finfo(s.mean.dtype).tiny) for s in each], 1)
+            )
+        own = nn.functional.one_hot(tasks, self.num_tasks).bool()
+        self.strengths.copy_(calibrated_strength(torch.cat(labels), own))
+
+    def _encoder_means(self, call: Call) -> Tensor:
+        """Mean activity of the encoder's neurons, of all layers, ``(B, E)``; of its absolute value where it may be negative."""
+        counts = positions_that_count(self.model, call.args, call.kwargs, self.mask)
+        cached = counts is not None and is_cached(call.args, call.kwargs)
+        found: list[Tensor] = []
+
+        def seeing(layer: Layer, site: Neurons) -> Edit:
+            def edit(activity: Tensor) -> Tensor:
+                self._check_rectified(activity, layer)
+                found.append(site.averaged(activity.abs(), mask_at(site, activity, counts, cached=cached)))
+                return activity
+
+            return edit
+
+        edits = {layer: seeing(layer, site) for layer, site in zip(self.encoders, self.encoder_sites, strict=True)}
+        call.run({**edits, self.decoder: lambda activity: activity}, until=self.decoder)
+        return torch.cat(found, 1)
+
+    @torch.no_grad()
+    def store_task_gains(self, batches: Iterable[tuple[Any, Tensor]] = ()) -> None:
         """Estimate task gains at the present coupling, and keep them for evaluation (level `task` only).
+
+        After ``observe`` with learned couplings, no batches are needed: the gains are exact.
 
         Args:
             batches: of (inputs, task ids ``(B,)``), such as the controller's training data; inputs are a tensor, a tuple of
@@ -222,6 +350,12 @@ class Comodulated(TaskGains):
         """
         if self.modulation.level != "task":
             raise InputError("level 'input' computes a gain for each input; there are no task gains to store")
+        if self.labels == "positions":
+            raise InputError("labels of positions belong to an input; there are no task gains to store")
+        if self.response is not None and isinstance(batches, tuple) and not batches:
+            self.task_gains = self._link(self.response.statistics(self._all_couplings()))
+            self.origin.note(self.controller, ())
+            return
         averages = TaskAverages(self.num_tasks)
         for inputs, task_ids in batches:
             args, kwargs = arguments(inputs)
@@ -241,8 +375,8 @@ class Comodulated(TaskGains):
             origin.note(self.controller, batches, seen)
 
     def learnable(self) -> list[nn.Parameter]:
-        """What training trains: the controller."""
-        return list(self.controller.parameters())
+        """What training trains: the controller, unless its couplings are computed."""
+        return list(self.controller.parameters()) if self.couplings == LEARNED else []
 
     def train(self, mode: bool = True) -> Comodulated:
         """Training mode of the controller: gains of a task from the batch's own inputs. The model stays in evaluation mode."""
@@ -258,14 +392,18 @@ class Comodulated(TaskGains):
         with self._recording(args, kwargs) as call:
             rows = call.activity.shape[self.decoder_site.batch_dim]
             u = self.controller(torch.zeros(rows, dtype=torch.int64, device=self._device))
-            self._statistics(call, u)
+            if self.labels != "positions":
+                self._statistics(call, u)
             call.run({**self._encoder_gains(u), self.decoder: lambda activity: activity})
+            if self.labels != "channels":
+                self._statistics(call, u, positions=True)
+                self._check_pooled(call)
 
     # ---- adapters ------------------------------------------------------------------------------------------------------
 
     def adapter_identity(self) -> dict[str, Any]:
         """What an adapter and the network it is loaded into must agree in."""
-        options = vars(self.modulation)
+        options = self.modulation.identity()
         sizes = [site.sizes for site in (*self.encoder_sites, self.decoder_site)]
         return {
             "method": "comodulate",
@@ -276,6 +414,7 @@ class Comodulated(TaskGains):
             # Only where it is not the usual kind: adapters written before there were two load for ever.
             **({"neuron": self.decoder_site.kind, "sizes": sizes} if self.decoder_site.kind != "channel" else {}),
             "unrectified": self.unrectified,
+            **({"labels": self.labels} if self.labels != "channels" else {}),
             "model": hash_tensors(self.model.state_dict()),
             # With `auto`, the estimator is the network's to choose.
             "modulation": {
@@ -286,15 +425,19 @@ class Comodulated(TaskGains):
     def adapter_tensors(self) -> dict[str, Tensor]:
         """Controller and stored task gains, by name."""
         self.check_task_gains()
-        tensors = {f"controller.{name}": value for name, value in self.controller.state_dict().items()}
+        tensors = self._own_tensors()
         return tensors if self.task_gains is None else {**tensors, "task_gains": self.task_gains}
 
     def load_adapter_tensors(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of ``adapter_tensors``. Raises InputError for tensors that do not fit; nothing is changed then."""
-        own = {f"controller.{name}": value for name, value in self.controller.state_dict().items()}
+        own = self._own_tensors()
         self.copy_with_gains(own, tensors, "task_gains", "this network")
         if self.task_gains is not None:
             self.decoder_site = replace(self.decoder_site, width=self.task_gains.shape[1])
+
+    def _own_tensors(self) -> dict[str, Tensor]:
+        own = {f"controller.{name}": value for name, value in self.controller.state_dict().items()}
+        return own if self.labels == "channels" else {**own, "strengths": self.strengths}
 
     def joined(self, learned: Comodulated) -> Comodulated:
         """A network with the tasks of another one, on the same layers of the same model, added to its own.
@@ -323,7 +466,8 @@ class Comodulated(TaskGains):
         controller = Controller(self.num_tasks + learned.num_tasks, self.controller.num_channels).to(like)
         net = Comodulated(
             self.model, self.encoders, self.decoder, [*self.encoder_sites, self.decoder_site], controller, self.modulation,
-            unrectified=self.unrectified, may_fall_back=self.may_fall_back, mask=self.mask,
+            unrectified=self.unrectified, may_fall_back=self.may_fall_back, mask=self.mask, labels=self.labels,
+            couplings=self.couplings,
         )  # fmt: skip
         net.num_arguments, net._looked, net._learns = self.num_arguments, self._looked, self._learns
         a, b = self.adapter_tensors(), learned.adapter_tensors()
@@ -424,46 +568,114 @@ class Comodulated(TaskGains):
     def _answer(self, call: Call, tasks: Tensor, mode: str = "comodulation") -> Any:
         """What the model returns from the encoder on."""
         u = self.controller(tasks)
-        edits = self._encoder_gains(u) if mode == "attention" or self._encoder == "gain" else {}
         if mode == "attention":
-            return call.run(edits)
-        gains = self._gains(call, tasks, u)
-        return call.run({**edits, self.decoder: _times(self.decoder_site, gains)})
+            return call.run(self._encoder_gains(u))
+        if self.labels == "positions":
+            return call.run({self.decoder: self._pooling(call, tasks, u)})
+        edits = self._encoder_gains(u) if self._encoder == "gain" else {}
+        times = _times(self.decoder_site, self._gains(call, tasks, u))
+        if self.labels == "both":
+            pooling = self._pooling(call, tasks, u)
+            return call.run({**edits, self.decoder: lambda activity: pooling(times(activity))})
+        return call.run({**edits, self.decoder: times})
+
+    def _pooling(self, call: Call, tasks: Tensor, u: Tensor) -> Edit:
+        """Multiplies the decoder's positions by their gains."""
+        labels = position_labels(self._statistics(call, u, positions=True))
+        self._check_pooled(call)
+        counts = positions_that_count(self.model, call.args, call.kwargs, self.mask)
+        cached = counts is not None and is_cached(call.args, call.kwargs)
+        strength = self.strengths.to(labels).index_select(0, tasks)
+
+        def pooling(activity: Tensor) -> Tensor:
+            mask = mask_at(self.decoder_site, activity, counts, cached=cached)
+            return self.decoder_site.weighed(activity, position_gains(labels, strength, mask))
+
+        return pooling
+
+    @torch.no_grad()
+    def _check_pooled(self, call: Call) -> None:
+        """At the first labels of positions. Raises InputError unless what follows the decoder reads the mean of its positions:
+        their gains are weights of that mean, and would be something else elsewhere."""
+        if self._pools or torch.compiler.is_compiling():
+            return
+        counts = positions_that_count(self.model, call.args, call.kwargs, self.mask)
+        cached = counts is not None and is_cached(call.args, call.kwargs)
+
+        def averaged(activity: Tensor) -> Tensor:
+            site = self.decoder_site
+            mean = site.averaged(activity, mask_at(site, activity, counts, cached=cached)).to(activity.dtype)
+            shape = [1] * activity.ndim
+            shape[site.batch_dim], shape[site.dimension(activity)] = activity.shape[site.batch_dim], mean.shape[1]
+            return (
+                (mean if site.batch_dim < site.dimension(activity) else mean.T)
+                .reshape(shape)
+                .expand_as(activity)
+                .clone()
+            )
+
+        given = call.given if isinstance(call, Recording) else True
+        if isinstance(call, Recording):
+            call.given = False  # these two passes are not the answer
+        answers = [
+            [
+                leaf
+                for leaf in tree_leaves(call.run({self.decoder: edit}))
+                if isinstance(leaf, Tensor) and leaf.is_floating_point()
+            ]
+            for edit in (lambda activity: activity, averaged)
+        ]
+        if isinstance(call, Recording):
+            call.given = given
+        size = max((float(leaf.abs().max()) for leaf in answers[0] if leaf.numel()), default=0.0)
+        change = max((float((a - b).abs().max()) for a, b in zip(*answers, strict=True) if a.numel()), default=0.0)
+        if change > POOLED * size:
+            raise InputError(
+                f"what follows layer {self.decoder.name!r} does not read the mean of its positions: with that mean at every "
+                f"position, the answer changes by {change:.2g} (its size is {size:.2g}). Labels of positions weigh that mean; name "
+                "the last layer before the global pooling as decoder, or take labels='channels'"
+            )
+        self._pools = True
 
     def _gains(self, call: Call, tasks: Tensor, u: Tensor) -> Tensor:
         """Gains ``(B, D)``: stored ones; else by task from the batch in training at level `task`, else one for each input."""
         if self._stored():
             return self.stored_gains(u, tasks)
+        if self.training and self.modulation.level == "task" and self.response is not None:
+            return self._link(self.response.statistics(self._all_couplings())).index_select(0, tasks)
         statistics = self._statistics(call, u)
         if self.training and self.modulation.level == "task":
             averaged = average_over_tasks(statistics, tasks, self.num_tasks)
             return self._link(averaged).index_select(0, tasks)
         return self._link(statistics)
 
+    def _all_couplings(self) -> Tensor:
+        return coupling(all_couplings(self.controller), self.modulation.link)
+
     def _link(self, statistics: DecoderStatistics) -> Tensor:
         m = self.modulation
         return gains_from_statistics(statistics, normalizer=m.normalizer, link=m.link, beta=m.beta)
 
-    def _statistics(self, call: Call, u: Tensor) -> DecoderStatistics:
-        """Statistics ``(B, D)`` of the decoder layer."""
+    def _statistics(self, call: Call, u: Tensor, *, positions: bool = False) -> DecoderStatistics:
+        """Statistics ``(B, D)`` of the decoder layer's neurons, or ``(B, P)`` of its positions, all neurons together."""
         if autocasts(u.device):
             with outside_autocast(u.device):
-                return self._statistics(call.widened(), u)
+                return self._statistics(call.widened(), u, positions=positions)
         self._check_learnable(call, u)
         m, w = self.modulation, coupling(u, self.modulation.link)
         if m.estimator == "derivative":
             try:
                 if not self._tried and not torch.compiler.is_compiling():
-                    self._try_derivative(call, u)
-                statistics = self._derivative(call, u)
+                    self._try_derivative(call, u, positions)
+                statistics = self._derivative(call, u, w, positions)
             except NotImplementedError as error:  # torch's own word for an operation without a forward mode
                 # One that a layer raises for another reason comes again in the quadrature's passes, and is not caught there.
                 self._fall_back(error)
-                return self._statistics(call, u)
+                return self._statistics(call, u, positions=positions)
         else:
             zero = torch.zeros(u.shape[0], dtype=u.dtype, device=u.device)
             nodes, weights = gauss_hermite(m.num_nodes, u.dtype, u.device)
-            respond = self._response(call, u)
+            respond = self._respond(call, u, positions)
             samples = torch.stack([respond(modulation_factor(w, zero + m.std * node, m.std)) for node in nodes])
             statistics = statistics_at_nodes(samples, nodes.to(samples.dtype), weights.to(samples.dtype), m.std)
         if self.unrectified == "layer_norm":  # the slope of the root of the power, relative to it, is half the power's
@@ -471,9 +683,17 @@ class Comodulated(TaskGains):
         uncoupled = (w == 0).all(1, keepdim=True)
         return statistics._replace(slope=zero_where(uncoupled, statistics.slope))
 
-    def _response(self, call: Call, u: Tensor) -> Callable[[Tensor], Tensor]:
+    def _slopes(self, call: Call, w: Tensor) -> Tensor:
+        """Slopes ``(B, D)`` of the derivative estimator, linear in couplings ``(B, E)``."""
+        if autocasts(w.device):
+            with outside_autocast(w.device):
+                return self._slopes(call.widened(), w)
+        slope = self._derivative(call, torch.zeros_like(w), w).slope
+        return slope / 2 if self.unrectified == "layer_norm" else slope
+
+    def _respond(self, call: Call, u: Tensor, positions: bool = False) -> Callable[[Tensor], Tensor]:
         """Function of what the modulator multiplies encoder activity by, ``(B, E)``: what counts as the decoder's activity then,
-        positions averaged, ``(B, D)``."""
+        positions averaged, ``(B, D)``; or, of ``positions``, neurons added up, ``(B, P)``."""
         before = self._encoder_gains(u) if self.modulation.after_gain else {}
         counts = positions_that_count(self.model, call.args, call.kwargs, self.mask)
         cached = counts is not None and is_cached(call.args, call.kwargs)
@@ -495,7 +715,8 @@ class Comodulated(TaskGains):
                 self._check_rectified(activity, self.decoder)
                 self._check_reached(activity, factor)
                 mask = mask_at(self.decoder_site, activity, counts, cached=cached)
-                found.append(self.decoder_site.averaged(self._counted(activity), mask))
+                site, counted = self.decoder_site, self._counted(activity)
+                found.append(site.summed(counted) if positions else site.averaged(counted, mask))
                 return activity
 
             edits = {layer: modulated(layer, site, part) for layer, site, part in self._by_layer(factor)}
@@ -513,14 +734,13 @@ class Comodulated(TaskGains):
             return self.decoder_site.normalised(activity).square()
         return activity
 
-    def _derivative(self, call: Call, u: Tensor) -> DecoderStatistics:
+    def _derivative(self, call: Call, u: Tensor, w: Tensor, positions: bool = False) -> DecoderStatistics:
         """In the small-noise limit. The modulator's factor exp(m w) has the value 1 at m = 0 and the derivative w. The value is a
         constant, so that the derivative's own derivative does not run through that of the value, which is 0."""
-        w = coupling(u, self.modulation.link)
-        mean, slope = directional_derivative(self._response(call, u), torch.ones_like(w), w)
+        mean, slope = directional_derivative(self._respond(call, u, positions), torch.ones_like(w), w)
         return DecoderStatistics(slope, mean, slope.abs())
 
-    def _try_derivative(self, call: Call, u: Tensor) -> None:
+    def _try_derivative(self, call: Call, u: Tensor, positions: bool) -> None:
         """Raises NotImplementedError where the derivative does not exist, or cannot be differentiated once more to be trained.
 
         That is torch's own word for a missing forward mode. All three reasons for quadrature are said in it, so that
@@ -532,7 +752,7 @@ class Comodulated(TaskGains):
             raise NotImplementedError(f"none that can be trained: FSDP2 shards {sharded!r}, and not the model as one")
         with torch.enable_grad():
             u = torch.ones_like(u, requires_grad=True)
-            slope = self._derivative(call, u).slope
+            slope = self._derivative(call, u, coupling(u, self.modulation.link), positions).slope
             try:
                 if slope.requires_grad:
                     torch.autograd.grad(slope.sum(), u)

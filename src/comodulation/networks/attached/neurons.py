@@ -105,6 +105,23 @@ class Neurons:
             return torch.where(mask[:, None], ordered, 0).sum(2) / mask.sum(1, keepdim=True).clamp(min=1)
         return ordered.flatten(2).mean(2) if ordered.ndim > 2 else ordered
 
+    def summed(self, activity: Tensor) -> Tensor:
+        """Activity of all neurons together at each position, in at least float32: ``(B, P)``. Raises InputError without any."""
+        if self.kind == "position" or not self.positions(activity):
+            raise InputError(
+                f"layer {self.layer!r} has activity {tuple(activity.shape)} without positions that neurons share, and there is "
+                "nothing to label; name a layer before the pooling, or take labels='channels'"
+            )
+        precise = activity.to(torch.promote_types(activity.dtype, torch.float32))
+        return precise.movedim((self.batch_dim, self.dimension(activity)), (0, 1)).flatten(2).sum(1)
+
+    def weighed(self, activity: Tensor, factor: Tensor) -> Tensor:
+        """Activity with each position multiplied by its factor ``(B, P)``, in the activity's type."""
+        precise = torch.promote_types(activity.dtype, torch.float32)
+        each = factor.to(precise).reshape(factor.shape[0], 1, *self.positions(activity))
+        each = each.movedim((0, 1), (self.batch_dim, self.dimension(activity)))
+        return (activity.to(precise) * each).to(activity.dtype)
+
     def normalised(self, activity: Tensor) -> Tensor:
         """What LayerNorm without weights makes of activity, at each position over its neurons, in at least float32: mean 0, mean
         square 1. Where all neurons are equal, 0."""

@@ -21,7 +21,7 @@ from ...errors import InputError, brief, choose, first_difference
 from ...mathematics import derived_seed
 from ...tasks import NO_YES, TaskFamily
 from ..controller import Controller
-from ..head import ComodulatedHead
+from ..head import RESPONSE, ComodulatedHead
 from .base import Method
 from .readouts import NoLayers, ReadoutMethod
 from .registry import make_method
@@ -249,7 +249,8 @@ def _with_parts(method: ReadoutMethod, learned: Method) -> ReadoutMethod:
 
 def _make(method: Method, head: ComodulatedHead, family: TaskFamily) -> Method:
     """A method of the same kind and settings on another head."""
-    made = make_method(method.name, head, family, method.readout, task_bias=method.bias is not None)
+    options = {name: getattr(method, name) for name in method.options}
+    made = make_method(method.name, head, family, method.readout, task_bias=method.bias is not None, **options)
     for parameter in head.added_outputs():  # frozen with the layers just now, but learned with the tasks
         parameter.requires_grad_(True)
     return made.to(head.decoder.weight.device).eval()
@@ -294,7 +295,12 @@ def _joined_tensors(method: Method, learned: Method) -> dict[str, Tensor]:
     for name in [name for name in ours if name not in tensors]:
         if name not in theirs:
             raise InputError(f"the new tasks have no {name}; settle them after training")
-        tensors[name] = torch.cat([ours[name], theirs[name]])
+        if name.startswith(f"head.{RESPONSE}"):  # of all tasks, old and new
+            if not torch.equal(ours[name], theirs[name]):
+                raise InputError(f"the new tasks were learned with another shared response ({name})")
+            tensors[name] = ours[name]
+        else:
+            tensors[name] = torch.cat([ours[name], theirs[name]])
     return tensors
 
 

@@ -47,7 +47,8 @@ class Method(nn.Module, ABC):
     trains_layers: ClassVar[bool] = False
     reads: ClassVar[str] = "activity"
     kinds: ClassVar[tuple[str, ...]] = ("classes", "binary", "columns")
-    options: ClassVar[dict[str, object]] = {}  # the method's own, by name, with their defaults
+    # The method's own, by name, with their defaults; where the layers stay frozen, an attribute of that name has what was chosen.
+    options: ClassVar[dict[str, object]] = {}
     default_learning_rate: ClassVar[float] = 0.06
     without_layers: ClassVar[bool] = False  # whether it answers from the features themselves
     one_process: ClassVar[str] = ""  # why it cannot be trained by several processes

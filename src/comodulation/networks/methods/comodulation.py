@@ -32,6 +32,11 @@ class Comodulation(Method):
     def settle(self, batches: Batches) -> None:
         self.head.store_task_gains(batches)
 
+    def state(self) -> dict[str, Tensor]:
+        response = {"response_jacobian": self.head.response_jacobian, "response_mean": self.head.response_mean}
+        kept = {f"head.{name}": tensor for name, tensor in response.items() if tensor is not None}
+        return {**super().state(), **kept}
+
     def adapter_tensors(self) -> dict[str, Tensor]:
         self.head.check_task_gains()
         tensors, gains = super().adapter_tensors(), self.head.task_gains

@@ -18,6 +18,7 @@ from .ia3 import IA3
 from .local_mask import LocalMask
 from .maximum_roaming import MaximumRoaming
 from .no_task import NoTask
+from .positions import Positions
 from .readouts import Auto, Committee, Linear
 from .task_bias import TaskBias
 from .task_routing import TaskRouting
@@ -39,6 +40,7 @@ METHODS: dict[str, type[Method]] = {
         IA3,
         FiLM,
         Comodulation,
+        Positions,
         Linear,
         Committee,
         Auto,
@@ -88,6 +90,7 @@ __all__ = [
     "MaximumRoaming",
     "Method",
     "NoTask",
+    "Positions",
     "TaskBias",
     "TaskRouting",
     "make_method",

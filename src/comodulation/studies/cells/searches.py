@@ -37,6 +37,7 @@ RATES = {
     "ia3": (0.05, 0.6),
     "film": (0.01, 0.3),
     "comodulation": (0.05, 0.6),
+    "positions": (0.05, 2.0),
     **dict.fromkeys(LAYERS, (3e-5, 3e-3)),
 }
 
