@@ -9,6 +9,7 @@ from .cifar100_attributes import (
     cifar100_classes,
     class_attributes,
 )
+from .cues import COLOURS, CUED, cued_scenes
 from .digits import PARITY, Digits, Scenes, digit_scenes, load_digits, patches, split_digits
 from .scenes import make_scenes
 
@@ -17,6 +18,8 @@ __all__ = [
     "CELEBA_GROUPS",
     "CELEBA_SPLITS",
     "CIFAR100_ATTRIBUTES",
+    "COLOURS",
+    "CUED",
     "DIGITS",
     "KINDS",
     "MEMBERS",
@@ -31,6 +34,7 @@ __all__ = [
     "attribute_groups",
     "cifar100_classes",
     "class_attributes",
+    "cued_scenes",
     "digit_scenes",
     "digit_splits",
     "draw_canvases",

@@ -1,0 +1,54 @@
+"""Scenes in which a colour names the digit to report."""
+
+import torch
+
+from comodulation.data.sets import COLOURS, CUED, cued_scenes, load_digits, patches
+
+DIGITS = load_digits()
+
+
+def halves(scenes):
+    """Brightness by colour and place, ``(N, 3, 2)``."""
+    return scenes.images.unflatten(3, (2, 8)).sum((2, 4))
+
+
+def test_the_colour_alone_says_which_digit_is_asked_for():
+    """One digit a place, each in one colour, never the same; the target stands in the task's colour, as it is in the data."""
+    scenes = cued_scenes(DIGITS, 400, 0, distractor=True)
+    lit = halves(scenes) > 0
+    assert (lit.sum(1) == 1).all()
+    assert (lit.sum(2) <= 1).all()
+    known = {image.numpy().tobytes(): int(label) for image, label in zip(DIGITS.images, DIGITS.labels, strict=True)}
+    examples = scenes.examples
+    for row, task, target in zip(examples.image, examples.task, examples.target, strict=True):
+        place = int(lit[row, task].nonzero()[0, 0])
+        drawn = scenes.images[row, task, :, 8 * place : 8 * place + 8]
+        assert known[drawn.contiguous().numpy().tobytes()] == target
+        (other,) = (colour for colour in range(3) if lit[row, colour, 1 - place])
+        drawn = scenes.images[row, other, :, 8 - 8 * place : 16 - 8 * place]
+        assert known[drawn.contiguous().numpy().tobytes()] != target
+
+
+def test_nothing_but_the_cue_tells():
+    """Colours, places, digits and tasks are drawn evenly and apart; a task forbids no output."""
+    scenes = cued_scenes(DIGITS, 6000, 1, distractor=True)
+    examples, lit = scenes.examples, halves(scenes) > 0
+    for values, number in ((examples.task, 3), (examples.target, 10), (lit[:, :, 0].int().argmax(1), 3)):
+        share = torch.bincount(values, minlength=number) / 6000
+        assert (share - 1 / number).abs().max() < 0.03
+    table = torch.zeros(3, 10).index_put((examples.task, examples.target), torch.ones(6000), accumulate=True) / 6000
+    assert (table - 1 / 30).abs().max() < 0.01
+    left = lit[torch.arange(6000), examples.task, 0].double().mean()
+    assert abs(left - 0.5) < 0.03
+    assert CUED.member_mask().all()
+    assert len(CUED.tasks) == len(COLOURS)
+
+
+def test_single_digits():
+    scenes = cued_scenes(DIGITS, 50, 2, distractor=False)
+    lit = halves(scenes) > 0
+    assert (lit.sum((1, 2)) == 1).all()
+    assert lit.any(2)[torch.arange(50), scenes.examples.task].all()
+    again = cued_scenes(DIGITS, 50, 2, distractor=False)
+    assert torch.equal(scenes.images, again.images)
+    assert patches(scenes.images).shape == (50, 48, 4, 8)
