@@ -145,9 +145,10 @@ def test_names_that_only_contain_such_words_are_classes(tmp_path):
 
 def test_pictures_of_kinds_that_are_not_read_are_counted(tmp_path):
     """A class that was photographed with a phone would be gone."""
-    _, classes, notes = read(lay(tmp_path, *SORTED, "train/bird/{n}.HEIC", "train/cat/raw.cr2"))
+    _, classes, notes = read(lay(tmp_path, *SORTED, "train/bird/{n}.DNG", "train/cat/raw.cr2"))
     assert classes == ("cat", "dog")
-    assert "kinds that are not read (1 .cr2, 10 .heic)" in notes[0]
+    assert "kinds that are not read (1 .cr2, 10 .dng)" in notes[0]
+    assert read(lay(tmp_path, "train/bird/{n}.HEIC"))[1] == ("bird", "cat", "dog")
 
 
 def test_links_to_folders_are_followed(tmp_path):

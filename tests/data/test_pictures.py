@@ -2,12 +2,15 @@
 
 import io
 import os
+import struct
+import sys
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from comodulation.data.pictures import BadImageError, decode_image
+from comodulation.data.pictures import BadImageError, decode_image, is_first_of_several
 from comodulation.errors import RunError
 from support.synthetic import encode
 
@@ -116,10 +119,72 @@ def test_half_transparent_is_half_white():
 
 def test_the_first_of_several_pictures_is_read():
     first, second = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
-    for kind in ("GIF", "TIFF", "WEBP"):
+    for kind in ("GIF", "TIFF", "WEBP", "PNG"):
         options = {"lossless": True} if kind == "WEBP" else {}
         content = saved(first, kind, save_all=True, append_images=[second], **options)
         assert np.array_equal(pixels(content)[0, 0], (255, 0, 0))
+        assert is_first_of_several(decode_image(content, "here"))
+        assert not is_first_of_several(decode_image(saved(first, kind, **options), "here"))
+
+
+def test_what_a_camera_stores_beside_a_picture_is_not_missed():
+    """Phones write a small or a second view into the file (MPO): the picture is the whole of it."""
+    content = saved(
+        Image.new("RGB", (8, 8), "red"), "MPO", save_all=True, append_images=[Image.new("RGB", (4, 4), "blue")]
+    )
+    image = decode_image(content, "here")
+    assert image.size == (8, 8)
+    assert not is_first_of_several(image)
+
+
+@pytest.mark.parametrize(("colour", "channels"), [(2, [0, 1, 2]), (6, [0, 1, 2, 3])])
+def test_colours_of_sixteen_bits_keep_the_upper_eight(colour, channels):
+    """A PNG by hand: Pillow reads such files, and writes none."""
+    values = np.dstack([SCENE, np.full((30, 20), 255, np.uint8)])[:, :, channels]
+    rows = b"".join(b"\0" + (257 * row.astype(">u2")).tobytes() for row in values)
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", 20, 30, 16, colour, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    assert np.array_equal(pixels(content), SCENE)
+
+
+# ---- HEIC ----
+
+
+def heic(image, **options):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    out = io.BytesIO()
+    pillow_heif.from_pillow(image).save(out, quality=-1, **options)
+    return out.getvalue()
+
+
+def test_heic_is_read_upright():
+    """Of what a phone takes, by its own orientation; damaged, it is refused by name."""
+    large = Image.fromarray(SCENE.repeat(4, 0).repeat(4, 1))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for content, turned in ((heic(large), False), (heic(large, exif=exif.tobytes()), True)):
+        seen = pixels(content)
+        expected = np.asarray(large.transpose(Image.Transpose.ROTATE_270) if turned else large).astype(int)
+        assert seen.shape == expected.shape
+        assert np.abs(seen - expected).mean() < 3
+    with pytest.raises(BadImageError, match="unreadable image: here"):
+        decode_image(content[: len(content) // 2], "here")
+
+
+def test_without_its_package_heic_is_refused_by_name(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    header = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+    with pytest.raises(
+        BadImageError, match=r"unreadable image: here: HEIC needs .* pip install 'comodulation\[heic\]'"
+    ):
+        decode_image(header, "here")
+    assert (
+        pixels(saved(Image.fromarray(SCENE), "AVIF", quality=100)).shape == SCENE.shape
+    )  # a relative, which Pillow reads
 
 
 def test_cmyk_has_its_colours():

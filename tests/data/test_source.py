@@ -240,7 +240,7 @@ def test_missing_labels(tmp_path):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (math.inf, r"numbers that are no classes, first inf \(row 1\); expected classes"),
+        (math.inf, r"numbers that are no classes, first inf \(row 1\); to predict numbers \(regression\)"),
         (-math.inf, "numbers that are no classes, first -inf"),
         (2.5, r"numbers that are no classes, first 2\.5"),
         (-1.0, r"first -1 \(row 1\); missing labels are empty cells"),

@@ -3,6 +3,7 @@
 import csv
 import os
 import pickle
+import re
 
 import datasets
 import numpy as np
@@ -165,6 +166,10 @@ def test_rows_whose_image_is_missing(images, tmp_path):
                 unreadable.append(str(error))
     assert len(unreadable) == 2
     assert any("gone.png: there is no such file" in message for message in unreadable)
+    (said,) = splits["train"].notes
+    assert re.search(
+        r"2 of 122 rows are left out: their images are not in .*, first 'red/gone\.png' \(.*line 122\)", said
+    )
 
 
 def test_no_image_at_all_is_refused_whatever_is_skipped(images, tmp_path):
@@ -187,6 +192,8 @@ def test_names_in_place_of_paths(named, images, tmp_path):
     for split in splits.values():
         found |= cells(split, "warm")
     assert found == dict(zip(FILES, WARM, strict=True))
+    (said,) = splits["train"].notes
+    assert f"column 'id' names 120 images without their folder or suffix: '{FILES[0]}' in" in said
 
 
 def test_a_name_of_two_images_is_refused(images, tmp_path):
@@ -401,7 +408,7 @@ REFUSED = {
     "all is ignored": (ROWS, ["--ignore", "warm", "--ignore", "colour"], "no label column that can be read: --ignore leaves none"),
     "unknown column to ignore": (ROWS, ["--ignore", "colur"], r"unknown column of labels\.csv 'colur'; did you mean 'colour'\?"),
     "ignored and named": (ROWS, ["--task", "warm", "--ignore", "colour"], "--ignore leaves label columns out where all of them"),
-    "measurement": ([(f, w, 0.5 + n) for n, (f, w, _) in enumerate(ROWS)], NAMED, r"'colour' .* no classes, first 0\.5 \(line 2\)"),
+    "measurement": ([(f, w, 0.5 + n) for n, (f, w, _) in enumerate(ROWS)], NAMED, r"'colour' .* no classes, first 0\.5 \(line 2\); .*regression.*--ignore"),
     "negative class": ([(f, w, n % 4 - 1) for n, (f, w, _) in enumerate(ROWS)], NAMED, "first -1 .*missing labels are empty"),
     "nan as text": ([(f, w, (1, 2, "nan")[n % 3]) for n, (f, w, _) in enumerate(ROWS)], NAMED, "first nan .*are empty cells"),
     "0 and -1": ([(f, n % 3 - 1, c) for n, (f, _, c) in enumerate(ROWS)], ["--task", "warm"], "'warm' .* holds both 0 and -1"),
@@ -436,8 +443,12 @@ FILES_REFUSED = {
             pickle.dumps({"photo": ["a.png"]}, protocol=0),
             "has no column of paths|one column|not a table|cells, expected",
         ),
-        ("photo,größe\na,1\n".encode("utf-16"), "is not text in UTF-8"),
-        (b"photo;warm\na.png;1\n", "one column, 'photo;warm'; cells seem to be separated by ';', expected ','"),
+        ("photo,größe\na,1\n".encode("utf-16-le"), "control characters"),
+        ("photo,größe\na,1\n".encode("latin-1"), "is not text in UTF-8 .*; save it as UTF-8, or as .xlsx"),
+        (
+            b"photo;warm\na.png;1;2\n",
+            "one column, 'photo;warm'; cells seem to be separated by ';', but its rows have different",
+        ),
         (b"photo,warm,warm\na.png,1,0\n", "several columns named 'warm'"),
         (b'photo,warm\n"a.png,1\n', "cannot be read as a table"),
         (b"a,b\nx,y\n", "has no column of paths to files in .*, where images are named as '.*--image-column, of a, b"),
@@ -445,10 +456,12 @@ FILES_REFUSED = {
         (b"image,b,split\nred/0.png,2,tran\n", "line 2: split 'tran' is unknown, expected train, test or validation"),
         (b"\0\x01,b\n1,2\n", "its first line holds control characters"),
     ],
-    "labels.tsv": [(b"photo,warm\na.png,1\n", "one column, 'photo,warm'; cells seem to be separated by ','")],
+    "labels.tsv": [(b"photo,warm\na.png\n", "one column, 'photo,warm'; cells seem to be separated by ','")],
+    "labels.xlsx": [(b"PK noise", "cannot be read as xlsx"), (b"", "cannot be read as xlsx")],
+    "labels.xls": [(b"", r"expected \.csv, \.tsv, \.parquet or \.xlsx; save it as \.xlsx")],
     "labels.parquet": [(b"PAR1 noise", "cannot be read as parquet"), (b"", "cannot be read as parquet")],
-    "labels.pkl": [(pickle.dumps({"photo": ["a.png"]}), r"expected \.csv, \.tsv or \.parquet")],
-    "labels": [(b"photo,warm\n", r"expected \.csv, \.tsv or \.parquet")],
+    "labels.pkl": [(pickle.dumps({"photo": ["a.png"]}), r"expected \.csv, \.tsv, \.parquet or \.xlsx")],
+    "labels": [(b"photo,warm\n", r"expected \.csv, \.tsv, \.parquet or \.xlsx")],
 }
 
 
@@ -468,13 +481,16 @@ def fit_there(images, out, cache, labels):
 def test_refused_places(images, data, tmp_path, refused):
     path = table(tmp_path / "labels.csv")
     refused(lambda out, cache: fit_there(images, out, cache, "nowhere.csv"), "no such labels file: nowhere.csv")
-    refused(lambda out, cache: fit_there(images, out, cache, images), "is a folder, expected a file")
+    refused(lambda out, cache: fit_there(images, out, cache, images), "is a folder, expected .csv")
     refused(
         lambda out, cache: fit_there("no/thing", out, cache, path), "with --labels, --data is the folder of the images"
     )
     nested = tmp_path / "nested.parquet"
     pq.write_table(pa.table({"photo": FILES, "box": [[0, 1]] * len(FILES)}), nested)
-    refused(lambda out, cache: fit_there(images, out, cache, nested), "column 'box' .* holds list, expected one label")
+    refused(
+        lambda out, cache: fit_there(images, out, cache, nested),
+        "column 'box' .* holds list, expected labels: one number",
+    )
 
 
 def test_only_what_can_be_chosen_from_is_found(data, refused):

@@ -12,6 +12,7 @@ from .label_columns import (
     read_label_columns,
 )
 from .label_files import read_label_table
+from .label_lists import with_binary_columns
 from .labels import answer_column, binary_column, class_column, is_binary, label_names, yes_no_column
 from .opening import available_splits, find_splits, open_split
 from .partitions import Partition, partition
@@ -54,5 +55,6 @@ __all__ = [
     "summary_table",
     "unlearnable",
     "warnings_of",
+    "with_binary_columns",
     "yes_no_column",
 ]

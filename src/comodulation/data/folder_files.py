@@ -12,7 +12,7 @@ from ..errors import InputError
 
 # Pillow reads more, but not everything it reads is meant to be looked at (.pdf, .h5).
 SUFFIXES = tuple(
-    ".avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp".split(" ")  # noqa: SIM905
+    ".avif .bmp .gif .heic .heif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp".split(" ")  # noqa: SIM905
 )
 # Words that people, and `datasets`, use for splits.
 SPLITS = {

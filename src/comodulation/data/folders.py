@@ -20,7 +20,7 @@ from .tables import held_out, table_splits
 
 CLASS_COLUMN = "label"  # as `datasets` calls it
 # Pictures that are not read: somebody may miss them.
-_UNREAD = tuple(".arw .cr2 .cr3 .dng .eps .heic .heif .jxl .nef .npy .orf .psd .raf .rw2 .svg".split(" "))  # noqa: SIM905
+_UNREAD = tuple(".arw .cr2 .cr3 .dng .eps .jxl .nef .npy .orf .psd .raf .rw2 .svg".split(" "))  # noqa: SIM905
 
 
 @dataclass(frozen=True)

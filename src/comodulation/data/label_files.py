@@ -1,24 +1,32 @@
-"""A file of labels, csv, tsv or parquet -> its cells as text, the same in all three; bounded, and never unpickled."""
+"""A file of labels, csv, tsv, parquet or xlsx -> its cells as text, the same in all four; bounded, and never unpickled."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, brief
 from ..files import check_regular
+from .label_lists import Labels, lists_of_texts, lists_of_values
 from .labels import label_word
+from .spreadsheets import SUFFIXES as SHEETS
+from .spreadsheets import read_sheet
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_OTHERS = (";", "\t", "|", ",")  # what else stands between cells; ";" where numbers have a comma
+_TRIED = 2**16  # characters of a file that are looked at to find out
 # A small file can claim to hold more than there is memory for: a run of equal cells takes a few bytes of parquet.
 MAX_TABLE, MAX_ROWS, MAX_CELLS = 2**30, 2**24, 2**27  # bytes, rows, cells
 
 _BATCH = 65_536  # rows of a parquet file that are read at once
+_EXPECTED = "expected .csv, .tsv, .parquet or .xlsx"
+_DECIMAL = re.compile(r"\s*[+-]?\d+(,\d+)?\s*")
 
 
 @dataclass(frozen=True)
@@ -30,38 +38,82 @@ class LabelTable:
         columns: cells by column, each N of them.
         lines: where each row is in the file, for messages: "line 3" or "row 2".
         unread: columns whose cells are no labels, and what they are.
+        lists: columns whose cells hold several labels each: of each cell a set, None where missing.
+        notes: how the file was read, where that was not plain; a sentence each, for the user.
     """
 
     path: Path
     columns: dict[str, list[str | None]]
     lines: list[str]
     unread: dict[str, str] = field(default_factory=dict)
+    lists: dict[str, list[Labels]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def read_label_table(path: Path) -> LabelTable:
-    """Read a csv, tsv or parquet file. Raises InputError for a file that is absent, none of these, damaged or without rows."""
+    """Read a csv, tsv, parquet or xlsx file.
+
+    Raises:
+        InputError: a file that is absent, none of these, damaged or without rows; xlsx without the package openpyxl.
+    """
     if not path.exists():
         raise InputError(f"no such labels file: {path}")
     if path.is_dir():
-        raise InputError(f"labels {str(path)!r} is a folder, expected a file: .csv, .tsv or .parquet")
+        raise InputError(f"labels {str(path)!r} is a folder, {_EXPECTED}")
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         table = _read_parquet(path)
+    elif suffix in SHEETS:
+        table = _read_excel(path)
     elif suffix in SEPARATORS:
         table = _read_text(path, SEPARATORS[suffix])
     else:
-        raise InputError(f"labels file {str(path)!r} is not a table that can be read: expected .csv, .tsv or .parquet")
+        advice = "; save it as .xlsx" if suffix in (".xls", ".xlsb", ".ods", ".numbers") else ""
+        raise InputError(f"labels file {str(path)!r} is not a table that can be read: {_EXPECTED}{advice}")
     if not table.lines:
         raise InputError(f"labels file {path} is empty: it has no rows")
-    return table
+    texts = {name: found for name, cells in table.columns.items() if (found := lists_of_texts(cells)) is not None}
+    return replace(table, lists={**texts, **table.lists})
 
 
-def _read_text(path: Path, separator: str) -> LabelTable:
+def encoding_of(path: Path) -> str:
+    """UTF-8, or UTF-16 where the file begins with its byte order mark, as tables that spreadsheets write as text do."""
+    with open(path, "rb") as file:
+        start = file.read(2)
+    return "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def separator_of(path: Path, usual: str) -> str:
+    """What separates the cells of a text: what its suffix says, or what makes a table of its first rows where that does not.
+
+    Raises:
+        UnicodeDecodeError, OSError: it cannot be read.
+    """
+    with open(path, encoding=encoding_of(path), newline="") as file:
+        text = file.read(_TRIED)
+        whole = not file.read(1)
+    widths = {mark: _width(text, mark, whole) for mark in (usual, *_OTHERS)}
+    best = max(widths, key=widths.__getitem__)
+    return best if widths[usual] < 2 <= widths[best] else usual
+
+
+def _width(text: str, separator: str, whole: bool) -> int:
+    """How many cells the rows of a text have, of which the last may be cut; 0 where they differ or there are none."""
+    try:
+        rows = [row for row in csv.reader(text.splitlines(keepends=True), delimiter=separator) if row]
+    except csv.Error:
+        return 0
+    widths = {len(row) for row in (rows if whole else rows[:-1])}
+    return widths.pop() if len(widths) == 1 else 0
+
+
+def _read_text(path: Path, usual: str) -> LabelTable:
     rows: list[tuple[int, list[str]]] = []
     cells = 0
     try:
         check_regular(path, MAX_TABLE)
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        separator = separator_of(path, usual)
+        with open(path, encoding=encoding_of(path), newline="") as file:
             reader = csv.reader(file, delimiter=separator, strict=True)
             for row in reader:
                 if any(cell.strip() for cell in row):
@@ -69,7 +121,9 @@ def _read_text(path: Path, separator: str) -> LabelTable:
                     cells += len(row)
                     _check_size(len(rows), cells)
     except UnicodeDecodeError as error:
-        raise InputError(f"labels file {path} is not text in UTF-8 ({error.reason} at byte {error.start})") from error
+        raise InputError(
+            f"labels file {path} is not text in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8, or as .xlsx"
+        ) from error
     except csv.Error as error:
         raise InputError(f"labels file {path} cannot be read as a table: {error}") from error
     except (OSError, ValueError) as error:
@@ -80,19 +134,42 @@ def _read_text(path: Path, separator: str) -> LabelTable:
     header = [name.strip() for name in rows[0][1]]
     if any(not name.isprintable() for name in header):
         raise InputError(f"labels file {path} is not a table: its first line holds control characters")
-    if len(header) == 1 and (other := next((mark for mark in ";\t|," if mark in header[0]), None)):
+    if len(header) == 1 and (other := next((mark for mark in _OTHERS if mark in header[0]), None)):
         raise InputError(
-            f"labels file {path} has one column, {brief(header[0])}; cells seem to be separated by {other!r}, expected "
-            f"{separator!r} in a {path.suffix} file"
+            f"labels file {path} has one column, {brief(header[0])}; cells seem to be separated by {other!r}, but its rows have "
+            "different numbers of them"
         )
     _check_header(header, path)
     for line, row in rows[1:]:
         if len(row) != len(header):
             raise InputError(f"labels file {path}, line {line}: {len(row)} cells, expected {len(header)}")
-    columns: dict[str, list[str | None]] = {
-        name: [label_word(row[place]) for _, row in rows[1:]] for place, name in enumerate(header) if name
+    columns: dict[str, list[str | None]] = {}
+    for place, name in enumerate(header):
+        texts = [row[place] for _, row in rows[1:]]
+        if separator == ";" and all(_DECIMAL.fullmatch(text) or not text.strip() for text in texts):
+            texts = [text.replace(",", ".") for text in texts]
+        if name:
+            columns[name] = [label_word(text) for text in texts]
+    notes = () if separator == usual else (f"{path}: cells are separated by {separator!r}",)
+    return LabelTable(path, columns, [f"line {line}" for line, _ in rows[1:]], notes=notes)
+
+
+def _read_excel(path: Path) -> LabelTable:
+    sheet = read_sheet(path)
+    if not sheet.rows:
+        raise InputError(f"labels file {path} is empty")
+    (_, first), *rows = sheet.rows
+    header = [label_word(value) or "" for value in first]
+    _check_header(header, path)
+    unread = {header[place]: what for place, what in sheet.unread.items() if header[place]}
+    columns = {
+        name: [label_word(row[place]) for _, row in rows]
+        for place, name in enumerate(header)
+        if name and name not in unread
     }
-    return LabelTable(path, columns, [f"line {line}" for line, _ in rows[1:]])
+    others = ", ".join(map(repr, sheet.others))
+    notes = (f"{path}: the sheet {sheet.name!r} is read, and not {others}",) if others else ()
+    return LabelTable(path, columns, [f"row {number}" for number, _ in rows], unread, notes=notes)
 
 
 def _read_parquet(path: Path) -> LabelTable:
@@ -111,6 +188,7 @@ def _read_parquet(path: Path) -> LabelTable:
             # The index that pandas writes is left out.
             names = [name for name in schema.names if name and not re.fullmatch(r"__index_level_\d+__", name)]
             unread = {name: kind for name in names if (kind := _no_label(schema.field(name).type))}
+            listed = [name for name in names if _holds_lists(schema.field(name).type)]
             names = [name for name in names if name not in unread]
             # Equal texts stay one text: a long one on every row would not fit into memory as often as it is there.
             texts = [name for name in names if _is_text(schema.field(name).type)]
@@ -120,12 +198,19 @@ def _read_parquet(path: Path) -> LabelTable:
                     own += _cells(batch.column(name))
             if any(len(cells) != about.num_rows for cells in columns.values()):
                 raise ValueError("it holds fewer rows than it says")
+            lists = {}
+            for name in listed:
+                _check_size(0, _values(about, name))
+                values = pq.ParquetFile(handle).read(columns=[name]).column(0).to_pylist()
+                if (found := lists_of_values(values)) is not None:
+                    lists[name] = found
+                    del unread[name]
     except InputError:
         raise
     except Exception as error:  # pyarrow raises several kinds, OSError among them
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"labels file {path} cannot be read as parquet: {reason}") from error
-    return LabelTable(path, columns, [f"row {row}" for row in range(1, about.num_rows + 1)], unread)
+    return LabelTable(path, columns, [f"row {row}" for row in range(1, about.num_rows + 1)], unread, lists)
 
 
 def _check_size(rows: int, cells: int) -> None:
@@ -151,6 +236,24 @@ def _no_label(kind: Any) -> str | None:
     if plain or others or types.is_decimal(kind) or types.is_null(kind):
         return None
     return re.split(r"[<\[(]", str(kind))[0]
+
+
+def _values(about: Any, column: str) -> int:
+    """How many values the lists of a column hold."""
+    groups = (about.row_group(number) for number in range(about.num_row_groups))
+    chunks = (group.column(place) for group in groups for place in range(group.num_columns))
+    return sum(chunk.num_values for chunk in chunks if chunk.path_in_schema.startswith(f"{column}."))
+
+
+def _holds_lists(kind: Any) -> bool:
+    """Whether the cells of a column are lists of what may be labels."""
+    import pyarrow as pa
+
+    types = pa.types
+    if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
+        return False
+    own = kind.value_type.value_type if types.is_dictionary(kind.value_type) else kind.value_type
+    return _is_text(own) or types.is_integer(own)
 
 
 def _cells(values: Any) -> list[str | None]:

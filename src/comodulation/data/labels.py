@@ -79,17 +79,19 @@ def distinct_words(words: Sequence[str | None], what: str, place: Place) -> list
     found = {word for word in words if word is not None}
     if not found:
         raise InputError(f"{what} has no labels: every cell is missing")
-    if not all(_is_number(word) for word in found):
+    if not all(is_number(word) for word in found):
         return sorted(found)
     for row, word in enumerate(words):
-        if word is not None and not re.fullmatch(r"\+?\d{1,4000}", word):  # Python reads 4300 digits
+        if word is not None and not re.fullmatch(r"\+?\d{1,4000}", word):
             unclear = re.fullmatch(r"-\d+|[+-]?nan", word.lower())
-            expected = "missing labels are empty cells" if unclear else "expected classes"
-            raise InputError(
-                f"{what} holds numbers that are no classes, first {word[:60]} ({place(row)}); {expected}; --task names the "
-                "columns to learn"
+            expected = (
+                "missing labels are empty cells; --task names the columns to learn"
+                if unclear
+                else "to predict numbers (regression) is not what this does; leave the column out (--ignore, or --task for the "
+                "others), or make classes of it, such as low and high"
             )
-    return sorted(found, key=lambda word: (int(word), word))
+            raise InputError(f"{what} holds numbers that are no classes, first {word[:60]} ({place(row)}); {expected}")
+    return ordered(found)
 
 
 def places_of(words: Sequence[str | None], answers: Sequence[str], what: str, place: Place) -> list[int | None]:
@@ -136,7 +138,20 @@ def _no_and_yes_places(words: Sequence[str | None], yes: int, what: str, place: 
     return [None if word is None else numbers[word] for word in words]
 
 
-def _is_number(word: str) -> bool:
+def ordered(words: Iterable[str]) -> list[str]:
+    """Labels in order: whole numbers by their value where all are, else as texts.
+
+    >>> ordered(["10", "9"]), ordered(["10", "9", "a"])
+    (['9', '10'], ['10', '9', 'a'])
+    """
+    found = list(words)
+    if all(re.fullmatch(r"[+-]?\d{1,4000}", word) for word in found):  # Python reads 4300 digits
+        return sorted(found, key=lambda word: (int(word), word))
+    return sorted(found)
+
+
+def is_number(word: str) -> bool:
+    """Whether a label is a number, written in any way that Python reads."""
     try:
         float(word)
     except ValueError:

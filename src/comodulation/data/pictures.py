@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,9 @@ MAX_FILE = 2**31  # bytes of an encoded picture
 _LARGEST = 65535.0  # of 16-bit grey
 _SHARE = 16  # a picture that uses less than one part in 16 of its range of values has another range than its type says
 _WHITE = (255, 255, 255, 255)
+_SEVERAL = "comodulation: first of several"
+# Kinds of an ISO media file that are HEIC pictures; "mif1" and "msf1" may be AVIF, too, which Pillow reads by itself.
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 # What the system says of a file that is not there. Anything else (a permission, a disk that fails) is no property of a picture.
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
@@ -34,8 +36,8 @@ def decode_image(cell: dict[str, Any] | bytes | str | Path | None, where: str) -
 
     The orientation that a camera notes (EXIF) is applied. What is transparent is laid on white. Grey of 16 bits is scaled from
     0..65535 to 0..255. Grey of floating-point numbers is scaled from 0..1, or taken as it is where it goes up to 255. Of an
-    animation, or of a file of several pages, the first picture is read. Colour profiles are not applied; CMYK is converted
-    without one.
+    animation, or of a file of several pages, the first picture is read, and ``is_first_of_several`` knows of it. Colour profiles
+    are not applied; CMYK is converted without one. HEIC needs the package pillow-heif.
 
     Args:
         cell: encoded bytes, a path, or a Hugging Face image cell, ``{"bytes": ..., "path": ...}``.
@@ -53,8 +55,13 @@ def decode_image(cell: dict[str, Any] | bytes | str | Path | None, where: str) -
         raise BadImageError(f"no image at {where}")
     try:
         content = cell if isinstance(cell, bytes) else _read(Path(cell), where)
+        if _may_be_heic(content):
+            _read_heic_too(content)
         with Image.open(io.BytesIO(content), formats=_formats()) as image:
-            return _rgb(ImageOps.exif_transpose(image))
+            several = _holds_several(image)
+            found = _rgb(ImageOps.exif_transpose(image))
+        found.info[_SEVERAL] = several
+        return found
     except (MemoryError, RunError):
         raise
     except Exception as error:  # Pillow's readers raise whatever a damaged file leads them into
@@ -98,8 +105,38 @@ def _grey(values: np.ndarray) -> np.ndarray:
     return np.rint(values.astype(np.float64) * (255 / _LARGEST)).astype(np.uint8)
 
 
-@cache
+def is_first_of_several(image: Image.Image) -> bool:
+    """Whether what ``decode_image`` has read is the first picture of an animation, or the first page of several."""
+    return bool(image.info.get(_SEVERAL))
+
+
+def _holds_several(image: Image.Image) -> bool:
+    # A camera's MPO holds the picture and small or second views of it: nothing is left out that anyone would miss.
+    if image.format == "MPO":
+        return False
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # of a damaged second picture, which is not read
+        return False
+
+
+def _may_be_heic(content: bytes) -> bool:
+    return content[4:8] == b"ftyp" and content[8:12] in _HEIC
+
+
+def _read_heic_too(content: bytes) -> None:
+    """Let Pillow read HEIC. Raises ValueError where it cannot, and cannot read the file by itself either."""
+    try:
+        import pillow_heif
+    except ImportError as error:
+        if content[8:12] in (b"mif1", b"msf1") and b"avif" in content[:64]:
+            return
+        raise ValueError("HEIC needs the package pillow-heif: pip install 'comodulation[heic]'") from error
+    if "HEIF" not in Image.OPEN:
+        pillow_heif.register_heif_opener()
+
+
 def _formats() -> list[str]:
     """All that Pillow reads by itself: PostScript it would hand to an interpreter, Ghostscript."""
     Image.init()
-    return [name for name in Image.OPEN if name != "EPS"]
+    return [name for name in list(Image.OPEN) if name != "EPS"]

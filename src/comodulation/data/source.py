@@ -37,6 +37,7 @@ class Split:
         folder: what paths of images are relative to; None where all are absolute.
         left_out: columns of a table of labels that hold no labels, and why not.
         notes: what else of the data was left out, and why; a sentence each, for the user.
+        lists: columns with several labels in a cell, and the label columns of no and yes that stand for them.
     """
 
     source: str
@@ -46,6 +47,7 @@ class Split:
     folder: Path | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -62,8 +64,11 @@ class Split:
             InputError: its path leads out of the folder.
             RunError: the system cannot read its file.
         """
-        cell = self._placed(self._images[row][self.image_column])
-        return decode_image(cell, f"{self.source} [{self.name}, row {row}]")
+        return decode_image(self._placed(self._images[row][self.image_column]), self.where(row))
+
+    def where(self, row: int) -> str:
+        """A row as messages call it."""
+        return f"{self.source} [{self.name}, row {row}]"
 
     def column(self, name: str) -> list[Any]:
         """Raw values of a label column. Raises InputError for a column that is not there."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from ..tasks import NO_YES
 from .folder_files import SPLITS
@@ -87,18 +87,20 @@ def unlearnable(column: str, counts: Mapping[str, int]) -> str | None:
     return None
 
 
-def several_labels(classes: Collection[str]) -> tuple[str, list[str]] | None:
-    """Whether cells seem to hold several labels each ("clear;water"): one that does, and the single labels. None if not.
+def several_labels(
+    classes: Collection[str], separators: Sequence[str] = _SEPARATORS
+) -> tuple[str, str, list[str]] | None:
+    """Whether cells seem to hold several labels each ("clear;water"): what separates them, a cell, the labels. None if not.
 
     They do where the parts of a class are classes by themselves, or where the same parts come again in several classes. Words
     between blanks must be fewer than the classes besides, and one that comes again must be a class by itself: "oak tree" and
     "pine tree" are two classes.
 
     >>> several_labels(["clear", "haze", "haze water", "clear water", "clear haze"])
-    ('haze water', ['clear', 'haze', 'water'])
+    (' ', 'haze water', ['clear', 'haze', 'water'])
     >>> several_labels(["oak tree", "pine tree", "elm tree", "oak chair", "pine chair", "elm chair"])
     """
-    for separator in _SEPARATORS:
+    for separator in separators:
         parts = {
             name: {part for piece in name.split(separator) if (part := piece.strip(" []{}()'\""))} for name in classes
         }
@@ -112,7 +114,7 @@ def several_labels(classes: Collection[str]) -> tuple[str, list[str]] | None:
         ]
         again = bool(shared) and (separator != " " or (len(labels) < len(parts) and not alone.isdisjoint(shared)))
         if again or any(own <= alone for own in several.values()):
-            return next(iter(several)), labels
+            return separator, next(iter(several)), labels
     return None
 
 

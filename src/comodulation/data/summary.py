@@ -113,7 +113,7 @@ def warnings_of(summaries: Sequence[TaskSummary]) -> list[str]:
             said.append(f"task {one.task!r}: classes with fewer than {FEW_IMAGES} training images: {shown}{more}")
         if one.kind == "categorical":
             if several := several_labels(one.counts):
-                example, labels = several
+                _, example, labels = several
                 said.append(
                     f"task {one.task!r} seems to hold several labels in a cell, such as {brief(example)}; each combination is a "
                     f"class of its own. For one task a label, make a column of no and yes for each: {brief(', '.join(labels))}"

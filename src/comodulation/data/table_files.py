@@ -14,13 +14,14 @@ from typing import Any
 
 from ..errors import InputError, brief
 from .folder_files import is_filler, split_of
+from .label_files import SEPARATORS, encoding_of, separator_of
 
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".parquet": ("parquet", {}),
     ".arrow": ("arrow", {}),
     ".tar": ("webdataset", {}),
     ".csv": ("csv", {}),
-    ".tsv": ("csv", {"sep": "\t"}),
+    ".tsv": ("csv", {}),
     ".jsonl": ("json", {}),
     ".json": ("json", {}),
 }
@@ -68,6 +69,8 @@ def load_tables(source: str, files: Mapping[str, Sequence[str]], suffix: str) ->
             f"cannot read {source}: {brief(chained)} has '::' in it, which `datasets` takes for an address; rename it"
         )
     try:
+        if kind == "csv":
+            options = options | _text_options(Path(next(own[0] for own in files.values())), suffix.lower())
         # It takes names for patterns, too.
         return datasets.load_dataset(
             kind, data_files={n: list(map(glob.escape, own)) for n, own in files.items()}, **options
@@ -76,6 +79,15 @@ def load_tables(source: str, files: Mapping[str, Sequence[str]], suffix: str) ->
         # So does `datasets` say that all of a split's files are without rows.
         reason = "it is empty" if "corresponds to no data" in str(error) else first_line(error)
         raise InputError(f"cannot read {source}: {reason}") from error
+
+
+def _text_options(path: Path, suffix: str) -> dict[str, Any]:
+    """How a csv or tsv is read, so that its cells mean what they mean in a table of labels: only an empty one is missing."""
+    separator, encoding = separator_of(path, SEPARATORS[suffix]), encoding_of(path)
+    options: dict[str, Any] = {"sep": separator, "keep_default_na": False, "na_values": [""]}
+    if separator == ";":
+        options["decimal"] = ","
+    return options if encoding == "utf-8-sig" else {**options, "encoding": encoding}
 
 
 def first_line(error: Exception) -> str:

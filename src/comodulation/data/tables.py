@@ -1,6 +1,6 @@
-"""A table of labels beside a folder of images: csv, tsv or parquet, a path column, a column per task -> splits.
+"""A table of labels beside a folder of images: csv, tsv, parquet or xlsx, a path column, a column per task -> splits.
 
-Read as text or as parquet's plain values, never unpickled. Rows go to train and test by the column ``split``, where there is
+Read as text or as plain values, never unpickled. Rows go to train and test by the column ``split``, where there is
 one; else by a hash of the image's path, so that an image is a test image for every seed and every method, and stays one
 when rows are added.
 """
@@ -11,6 +11,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..files import user_path
 from ..tasks import NO_YES
 from .folder_files import SPLITS, NamedImages, composed
 from .label_files import LabelTable, read_label_table
+from .label_lists import Labels, certain_lists, column_and_label, has_label, labels_of, task_name
 from .labels import distinct_words, means_no_and_yes, places_of
 from .source import Split
 
@@ -59,8 +61,9 @@ def label_table_splits(
 
     Returns:
         By name ``train`` and, where there are such rows, ``test`` and ``validation``. Label columns are integers 0 and 1 for
-        no and yes (0/1, -1/1, false/true, no/yes), else ClassLabels whose classes are those of the whole table. What was left
-        out, and why, is each split's ``left_out``.
+        no and yes (0/1, -1/1, false/true, no/yes), else ClassLabels whose classes are those of the whole table. A column with
+        several labels in a cell is a column of no and yes for each label, COLUMN=LABEL. What was left out, and why, is each
+        split's ``left_out``.
 
     Raises:
         InputError: a file, column or cell that is not what it should be; it names the first.
@@ -72,17 +75,19 @@ def label_table_splits(
     path = user_path(labels)
     table = read_label_table(path if path.exists() or not (base / labels).exists() else base / labels)
     image_column, known = _image_column(table, base, image_column)
-    files = _files(table, base, image_column, known, skip_missing)
+    files, notes = _files(table, base, image_column, known, skip_missing)
     has_splits = SPLIT_COLUMN in table.columns and SPLIT_COLUMN not in (answers or tasks)
     skipped = {image_column, *([SPLIT_COLUMN] if has_splits else [])}
-    others = dict.fromkeys(name for name in (*table.columns, *table.unread) if name not in skipped)
+    others = dict.fromkeys(name for name in (*table.columns, *table.unread, *table.lists) if name not in skipped)
     if not others:
         raise InputError(f"{table.path} has no label column: only {', '.join(table.columns)}")
-    columns, left_out = _label_columns(table, others, tasks, ignore, answers or {})
+    found = _label_columns(table, others, tasks, ignore, answers or {})
     dealt_by = [file or line for file, line in zip(files, table.lines, strict=True)]
     names = _given_splits(table) if has_splits else [held_out(name) for name in dealt_by]
     cells = [{"bytes": None, "path": None if file is None else str(base / file)} for file in files]
-    return table_splits(str(table.path), image_column, cells, columns, names, left_out)
+    splits = table_splits(str(table.path), image_column, cells, found.columns, names, found.left_out)
+    said = (*table.notes, *notes, *found.notes)
+    return {name: replace(split, notes=said, lists=found.lists) for name, split in splits.items()}
 
 
 def table_splits(
@@ -174,18 +179,20 @@ def _is_name(cell: str) -> bool:
 
 def _files(
     table: LabelTable, base: Path, column: str, known: NamedImages | None, skip_missing: bool
-) -> list[str | None]:
-    """Path of each row's image relative to the folder; None where the cell is empty."""
+) -> tuple[list[str | None], list[str]]:
+    """Path of each row's image relative to the folder, None where the cell is empty; and what to say of them."""
     files: list[str | None] = []
     spelled = known
     first_line: dict[str, str] = {}
     missing: list[tuple[str, str]] = []
+    by_name: list[tuple[str, str]] = []
     for line, cell in zip(table.lines, table.columns[column], strict=True):
         where = f"{table.path}, {line}"
         if cell is None:
             if not skip_missing:
                 raise InputError(f"{where}: column {column!r} is empty, expected the path of an image")
             files.append(None)
+            missing.append((where, ""))
             continue
         relative = os.path.relpath(os.path.normpath(base / cell), base) if "\0" not in cell else cell
         if relative == os.pardir or relative.startswith(os.pardir + os.sep):
@@ -193,6 +200,8 @@ def _files(
         if known and len(named := known.files(cell)) > 0:
             if len(named) > 1:
                 raise InputError(f"{where}: {brief(cell)} may be {named[0]} or {named[1]} in {base}; give paths")
+            if relative != named[0]:
+                by_name.append((cell, named[0]))
             relative = named[0]
         found = _is_name(cell) and (base / relative).is_file()
         if not found and not cell.isascii():
@@ -205,14 +214,41 @@ def _files(
         if not found:
             missing.append((where, cell))
         files.append(Path(relative).as_posix())
-    there = sum(file is not None for file in files) - len(missing)
+    there = len(files) - len(missing)
     if missing and not (skip_missing and there):
         where, cell = missing[0]
         more = "; --skip-bad leaves their rows out" if there else (known or NamedImages(base)).example()
         raise InputError(
             f"{len(missing)} of {len(files)} images are not in {base}; first {brief(cell)} ({where}){more}"
         )
-    return files
+    notes = []
+    if by_name:
+        cell, file = by_name[0]
+        notes.append(
+            f"column {column!r} names {len(by_name)} images without their folder or suffix: {brief(file)} in {base} for "
+            f"{brief(cell)}"
+        )
+    if missing:
+        where, cell = missing[0]
+        notes.append(
+            f"{len(missing)} of {len(files)} rows are left out: their images are not in {base}, first {brief(cell)} ({where})"
+        )
+    return files, notes
+
+
+@dataclass
+class _Found:
+    """Label columns; those that hold no labels, and why; tasks by column of lists; what to say of them."""
+
+    columns: dict[str, Column] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    lists: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, name: str, column: Column, what: str) -> None:
+        if name in self.columns:
+            raise InputError(f"{what}: there are two columns {name!r}, one of them of a column of lists; rename one")
+        self.columns[name] = column
 
 
 def _label_columns(
@@ -221,25 +257,50 @@ def _label_columns(
     tasks: Sequence[str],
     ignore: Sequence[str],
     answers: Mapping[str, Sequence[str]],
-) -> tuple[dict[str, Column], dict[str, str]]:
+) -> _Found:
     """The columns that are asked for, read; and those left out that nobody asked for by name, with what they hold instead."""
-    what = f"column of {table.path.name}"
+    what, path = f"column of {table.path.name}", str(table.path)
+    lists = {name: cells for name, cells in table.lists.items() if name in others}
+    found = _Found()
+
+    def labels_in(column: str) -> Sequence[Labels]:
+        return lists[column] if column in lists else certain_lists(table.columns[column])
+
+    of_lists = lists | {name: [] for name in others if name in table.columns}
     if answers:
-        named = [name for name in answers if name in others] or [choose(name, others, what) for name in answers]
-        return {name: _labels(table, name, answers[name]) for name in named}, {}
-    if tasks:
-        return {name: _labels(table, name) for name in _chosen(tasks, others, f"task ({what})")}, {}
-    columns, left_out = {}, {}
+        for name, own in answers.items():
+            if name in others:
+                found.add(name, _labels(table, name, own), path)
+            elif place := column_and_label(name, of_lists):
+                found.add(name, (None, has_label(labels_in(place[0]), place[1])), path)
+        if not found.columns:
+            choose(next(iter(answers)), others, what)
+        return found
     ignored = set(_chosen(ignore, others, what))
-    for name in [name for name in others if name not in ignored]:
+    for name in tasks or [name for name in others if name not in ignored]:
         try:
-            columns[name] = _labels(table, name)
+            if name in lists:
+                labels, notes = labels_of(name, lists[name], path)
+                new: dict[str, Column] = {task_name(name, one): (None, has_label(lists[name], one)) for one in labels}
+                found.lists[name] = tuple(new)
+                found.notes += notes
+            elif name not in others and (place := column_and_label(name, of_lists)):
+                column, label = place
+                choose(label, {one: None for cell in labels_in(column) if cell for one in cell}, f"label of {column!r}")
+                new = {name: (None, has_label(labels_in(column), label))}
+            else:
+                new = {name: _labels(table, choose(name, others, f"task ({what})"))}
         except InputError as error:
-            left_out[name] = str(error)
-    if not columns:
-        only = next(iter(left_out.values()), f"--ignore leaves none of {', '.join(others)}")
+            if tasks:
+                raise
+            found.left_out[name] = str(error)
+            continue
+        for own, values in new.items():
+            found.add(own, values, path)
+    if not found.columns:
+        only = next(iter(found.left_out.values()), f"--ignore leaves none of {', '.join(others)}")
         raise InputError(f"{table.path} has no label column that can be read: {only}")
-    return columns, left_out
+    return found
 
 
 def _chosen(names: Sequence[str], known: Mapping[str, None], what: str) -> list[str]:
@@ -250,8 +311,7 @@ def _labels(table: LabelTable, column: str, answers: Sequence[str] | None = None
     """A column's classes, or the ``answers`` that it is to be read by, and each row's place among them."""
     what = f"column {column!r} of {table.path}"
     if kind := table.unread.get(column):
-        advice = "; for several labels an image make a column of no and yes for each of them" if "list" in kind else ""
-        raise InputError(f"{what} holds {kind}, expected one label (number or text) a row{advice}")
+        raise InputError(f"{what} holds {kind}, expected labels: one number or text a row, or a list of them")
     words = [None if word is None else composed(word) for word in table.columns[column]]
     if answers is None:
         binary = means_no_and_yes({word for word in words if word is not None})

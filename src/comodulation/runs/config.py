@@ -104,7 +104,7 @@ class RunConfig(BaseModel):
             of the images.
         group, label: columns of a family of kind `classes`.
         attributes: columns of a family of kind `binary`, instead of group and label.
-        labels: a table (csv, tsv, parquet) of image paths and label columns, each column a task.
+        labels: a table (csv, tsv, parquet, xlsx) of image paths and label columns, each column a task.
         tasks: columns that are tasks, binary or categorical; none takes all columns of `labels`, the one label column of
             other data, or the folders that images are sorted in.
         ignore: label columns that are no tasks, where `tasks` names none.

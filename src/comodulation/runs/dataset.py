@@ -19,6 +19,7 @@ from ..data import (
     label_table_splits,
     partition,
     unlearnable,
+    with_binary_columns,
     yes_no_column,
 )
 from ..errors import InputError, brief, choose
@@ -74,7 +75,13 @@ def open_splits(
     for name in needed:
         choose(name, there, f"split of {config.data}")
     names = [name for name in dict.fromkeys([*needed, *wanted]) if name in there]
-    return {name: tables[name] if tables else openers[name]() for name in names}
+    if tables:
+        return {name: tables[name] for name in names}
+    opened = {name: openers[name]() for name in names}
+    asked = tuple(answers or tasks or config.tasks or config.attributes)
+    if not asked and config.columns and len(only := _names_of_columns(config, opened[names[0]])) == 1:
+        asked = only
+    return with_binary_columns(opened, asked, answered=bool(answers))
 
 
 def learnable_columns(config: RunConfig, split: Split) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -134,12 +141,18 @@ def read_family(config: RunConfig, split: Split, tasks: Sequence[str] = ()) -> T
 
 def _family_of_columns(config: RunConfig, split: Split, named: Sequence[str]) -> TaskFamily:
     """One task per column: binary where all of them are 0 and 1, else each with its own classes."""
-    ignored = set() if named or config.labels else {choose(n, split.label_columns, "column") for n in config.ignore}
-    names = tuple(named) or tuple(name for name in split.label_columns if name not in ignored)
+    names = tuple(named) or _names_of_columns(config, split)
     if not named and not config.labels and len(names) != 1:
         held = f"the columns {', '.join(names)}" if names else "no label column"
         raise InputError(f"{WHICH_TASKS}; {config.data!r} holds {held}")
-    return family_of_columns(split, names)
+    return family_of_columns(split, [own for name in names for own in split.lists.get(name, (name,))])
+
+
+def _names_of_columns(config: RunConfig, split: Split) -> tuple[str, ...]:
+    """Names of the label columns where none is named."""
+    ignored = set() if config.labels else {choose(name, split.label_columns, "column") for name in config.ignore}
+    of_lists = {own for name, names in split.lists.items() if name in split.label_columns for own in names}
+    return tuple(name for name in split.label_columns if name not in ignored | of_lists)
 
 
 def family_of_columns(split: Split, names: Sequence[str]) -> TaskFamily:

@@ -178,7 +178,7 @@ def _fit(
                 features[name] = extract(
                     backbone, data.split, cache, **asked_of, engine=settled,
                     skip_bad=shared.skip_bad, report=partial(tell.extraction, name), rank=processes.rank,
-                    world=processes.number,
+                    world=processes.number, say=tell.message,
                 )  # fmt: skip
                 seconds[f"features_{name}"] = round(time.perf_counter() - began, 2)
                 if features[name].bad_rows:

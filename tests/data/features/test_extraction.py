@@ -316,6 +316,22 @@ def test_skip_bad_counts_and_goes_on(backbone, split, spoiled, filled, tmp_path)
         extract(backbone, spoiled, tmp_path)
 
 
+def test_moving_pictures_are_counted_once(backbone, split, tmp_path):
+    """Said when they are extracted, with the first of them; not again from the cache."""
+    (tmp_path / "data").mkdir()
+    for row in range(100):
+        moves = {"save_all": True, "append_images": [picture("blue", 1)]} if row in (70, 99) else {}
+        picture("red", row).save(tmp_path / "data" / f"{row:03d}.{'gif' if moves else 'png'}", **moves)
+    said = []
+    for _ in range(2):
+        extract(backbone, open_split(tmp_path / "data", "train"), tmp_path / "cache", say=said.append)
+    (once,) = said
+    assert once.startswith(
+        "2 images of split 'train' are animations or have several pages: the first picture of each is read"
+    )
+    assert "row 70" in once
+
+
 def test_a_changed_list_of_bad_rows_is_damage(backbone, spoiled, tmp_path):
     extract(backbone, spoiled, tmp_path, skip_bad=True)
     journal = the_file(tmp_path, "journal.jsonl")

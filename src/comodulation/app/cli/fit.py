@@ -32,7 +32,7 @@ def fit(
     labels: Annotated[
         str | None,
         typer.Option(
-            help="Table (csv, tsv, parquet) of image paths in the folder and a label column for each task.",
+            help="Table (csv, tsv, parquet, xlsx) of image paths in the folder and a label column for each task.",
             rich_help_panel=DATA,
         ),
     ] = None,

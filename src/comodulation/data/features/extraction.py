@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ...errors import InputError, RunError, choose
 from ...tasks import Examples
-from ..pictures import BadImageError
+from ..pictures import BadImageError, is_first_of_several
 from ..source import Split
 from .allocator import large_blocks_kept
 from .backbone import Backbone
@@ -42,7 +42,8 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _LARGEST_HALF = 65504.0
 
 Report = Callable[[int, int], None]  # rows done, rows in all
-Batch = tuple[Tensor, list[int]]  # decoded images, and the rows among them that are bad
+# Decoded images, the rows among them that are bad, and those of which the first of several pictures was read.
+Batch = tuple[Tensor, list[int], list[int]]
 
 # Locks of the store are the process's, not a thread's.
 _one_at_a_time = threading.Lock()
@@ -131,7 +132,7 @@ def extract(
         skip_bad: go on when an image cannot be read, and list it in ``bad_rows``. Each call reads such images again: one that can
             be read now gets its features.
         report: called with (rows done, rows in all); rows of other processes count.
-        say: told a line on what ``auto`` has chosen.
+        say: told a line on what ``auto`` has chosen, and on animations and files of several pages, once they are extracted.
         rank: this process's number among ``world``: where in the split it begins, so that each reads a part of its own.
         world: how many processes are expected. Nothing depends on it but ``rank``'s meaning; more or fewer may come.
 
@@ -163,7 +164,7 @@ def extract(
             with _one_at_a_time, large_blocks_kept():
                 forward = forward_of(backbone, engine, device, precision)  # refused before anything is written
                 with store:
-                    extracted = _fill(store, backbone, forward, split, first, device, precision, skip_bad, report)
+                    extracted = _fill(store, backbone, forward, split, first, device, precision, skip_bad, report, say)
                     store.merge()
             store = FeatureStore(folder, identity, BLOCK)
             store.refresh()  # what is handed out has been verified as it lies there, whoever wrote it
@@ -276,6 +277,7 @@ def _fill(
     precision: str,
     skip_bad: bool,
     report: Report | None,
+    say: Callable[[str], None] | None,
 ) -> int:
     """Extract blocks from block ``first`` on until all are there; threads decode the next one meanwhile.
 
@@ -283,6 +285,7 @@ def _fill(
         How many rows this process has extracted.
     """
     extracted = 0
+    several: list[int] = []
     ahead: deque[tuple[int, list[Future[Batch]]]] = deque()  # claimed blocks, the next one to be extracted first
     pool = ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1))
 
@@ -308,9 +311,10 @@ def _fill(
             start, stop = store.rows(block)
             rows, bad = np.empty((stop - start, *backbone.feature_shape), np.float16), []
             for place, batch in zip(range(0, stop - start, BATCH), batches, strict=True):
-                images, spoiled = batch.result()
+                images, spoiled, first_only = batch.result()
                 rows[place : place + BATCH] = features_of_images(forward, images.to(device), precision).cpu().numpy()
                 bad += spoiled
+                several += first_only
             rows[[row - start for row in bad]] = 0
             store.write(block, rows, bad)
             extracted += stop - start
@@ -318,23 +322,31 @@ def _fill(
                 report(store.rows_done, len(split))
     finally:
         pool.shutdown(cancel_futures=True)
+    if several and say:
+        say(
+            f"{len(several)} images of split {split.name!r} are animations or have several pages: the first picture of each is "
+            f"read, such as {split.where(several[0])}"
+        )
     return extracted
 
 
 def _load(backbone: Backbone, split: Split, start: int, stop: int, skip_bad: bool) -> Batch:
-    """Decode some rows: uint8 ``(n, 3, S, S)``, in memory pixel by pixel, and the rows that are bad."""
+    """Decode some rows: uint8 ``(n, 3, S, S)``, in memory pixel by pixel, and the rows that are bad or more than their picture."""
     size = backbone.image_size
     # Laid out as Pillow and the backbone have them: nothing is transposed on the way.
     images = torch.zeros(stop - start, size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
-    bad = []
+    bad, several = [], []
     for row in range(start, stop):
         try:
-            images[row - start] = backbone.preprocess(split.image(row))
+            image = split.image(row)
+            images[row - start] = backbone.preprocess(image)
+            if is_first_of_several(image):
+                several.append(row)
         except BadImageError:
             if not skip_bad:
                 raise
             bad.append(row)
-    return images, bad
+    return images, bad, several
 
 
 class FeatureRows(Protocol):
