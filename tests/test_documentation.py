@@ -64,6 +64,22 @@ def test_the_tutorial_runs(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "digits.safetensors").stat().st_size < 2 * 4096
 
 
+# Four ways of training the same couplings, each of which needs the task to be right.
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*in eval mode at the start of training")
+@pytest.mark.filterwarnings("ignore:.*deprecated:UserWarning")
+def test_own_networks_are_trained(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("pytorch_lightning")
+    monkeypatch.chdir(tmp_path)
+    with torch.random.fork_rng():
+        names = run_blocks("own_network.md")
+    done = names["done"]
+    assert done.history[done.best - 1]["accuracy"] > 0.9
+    assert names["accuracy"] > 0.9
+    assert "Lightning: 9" in capsys.readouterr().out
+    assert names["net"].controller.embedding.weight.abs().max() > 0.1
+    assert not any(parameter.requires_grad for parameter in names["bert"].parameters())
+
+
 @pytest.mark.parametrize("page", ["choosing_layers.md", "faq.md", "sklearn.md"])
 def test_pages_run(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

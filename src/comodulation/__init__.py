@@ -1,7 +1,7 @@
 """Adapt one frozen network to a family of tasks by stochastic comodulation (arXiv 2311.15053).
 
 The mathematics: ``modulate``, ``decoder_gains``. The network: ``ComodulatedHead``, ``TaskFamily``, ``save_adapter``,
-``load_adapter``. Any other network: ``comodulate``. From the command line: ``comodulate --help``. Heavy parts load when
+``load_adapter``. Any other network: ``comodulate``, ``train``. From the command line: ``comodulate --help``. Heavy parts load when
 they are first used.
 """
 

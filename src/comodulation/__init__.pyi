@@ -15,6 +15,7 @@ from .networks.attached import Comodulated, comodulate
 from .networks.methods import add_tasks, all_tasks, begin_tasks
 from .runs import Run, RunConfig, fit
 from .tasks import TaskFamily
+from .training.attached import train
 
 __version__: str
 
@@ -44,4 +45,5 @@ __all__ = [
     "modulate",
     "save_adapter",
     "sklearn",
+    "train",
 ]

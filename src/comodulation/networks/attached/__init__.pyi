@@ -1,4 +1,5 @@
 from .attach import comodulate
+from .calls import arguments
 from .comodulated import Comodulated
 
-__all__ = ["Comodulated", "comodulate"]
+__all__ = ["Comodulated", "arguments", "comodulate"]

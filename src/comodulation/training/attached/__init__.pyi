@@ -1,0 +1,3 @@
+from .couplings import Trained, train
+
+__all__ = ["Trained", "train"]
