@@ -27,9 +27,8 @@ class Trained:
     """What a training reached.
 
     Attributes:
-        history: a dictionary an epoch, from the first on: ``epoch`` (from 1), ``loss`` (mean of the training batches), ``validation``
-            (mean loss of the labelled validation inputs), ``accuracy`` (unless the loss is your own), ``seconds``. Of pandas,
-            ``DataFrame(history)`` is a table.
+        history: a dictionary an epoch, from the first on: ``epoch`` (from 1), ``loss`` (mean of the training batches),
+            ``validation`` (mean loss of the labelled validation inputs), ``accuracy`` (unless the loss is your own), ``seconds``.
         best: the epoch that was kept, from 1.
         task_losses: validation loss of each task at that epoch, ``(K,)``, nan for a task without labels there.
     """
@@ -59,10 +58,10 @@ def train(
 
     Args:
         net: what ``comodulate`` returns, of K tasks.
-        loader: of the training data, a DataLoader or a list of batches, read once or twice an epoch. A batch is ``(inputs, task_ids,
-            labels)``; or ``(inputs, labels)`` with a label for each task ``(B, K)``, of which an epoch draws one an input; or a
-            dictionary of the model's arguments with ``labels`` and ``task_ids``. ``inputs`` are a tensor, a tuple of positional
-            or a dictionary of keyword arguments. -1 and NaN are missing labels: they enter neither the training nor a loss.
+        loader: of the training data, a DataLoader or a list of batches, read twice or three times an epoch. A batch is
+            ``(inputs, task_ids, labels)``; or ``(inputs, labels)`` with a label for each task ``(B, K)``, of which an epoch draws
+            one an input; or a dictionary of the model's arguments with ``labels`` and ``task_ids``. ``inputs`` are a tensor, a
+            tuple of positional or a dictionary of keyword arguments. -1 and NaN are missing labels: they enter neither the training nor a loss.
         validation: batches, likewise; None takes ``loader`` itself, so that the best epoch is that of the training data.
         loss: ``classes``: cross-entropy, logits ``(B, C)``, or ``(B, C, positions)`` with a label for each position; ``binary``:
             labels of 0 and 1, logits ``(B, 1)`` or, an output a task, ``(B, K)``; ``auto``: which of the two, where that is

@@ -84,8 +84,8 @@ class LabelledBatches:
             inputs, tasks, labels = (batch[0], None, batch[1]) if len(batch) == 2 else batch
         else:
             raise InputError(
-                f"batch {number} of {self.what} is {_shown(batch)}, expected (inputs, task_ids, labels), (inputs, labels (B, K)), or a "
-                "dictionary with 'labels' and 'task_ids'"
+                f"batch {number} of {self.what} is {_shown(batch)}, expected (inputs, task_ids, labels), (inputs, labels (B, K)), or "
+                "a dictionary with 'labels' and 'task_ids'"
             )
         where = f"batch {number} of {self.what}"
         if not isinstance(labels, Tensor) or labels.is_complex():
@@ -94,7 +94,8 @@ class LabelledBatches:
         if tasks is None:
             if labels.ndim != 2 or labels.shape[1] != self.num_tasks:
                 raise InputError(
-                    f"{where} has no task ids and labels {tuple(labels.shape)}, expected a label for each task, (B, {self.num_tasks})"
+                    f"{where} has no task ids and labels {tuple(labels.shape)}, expected a label for each task, "
+                    f"(B, {self.num_tasks})"
                 )
         elif not isinstance(tasks, Tensor) or tasks.ndim != 1 or labels.ndim < 1 or len(labels) != len(tasks):
             raise InputError(

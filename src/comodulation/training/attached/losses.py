@@ -42,8 +42,8 @@ def settled_loss(loss: str, outputs: Any, labels: Tensor, num_tasks: int) -> str
     known = labels[is_known(labels)]
     if width == num_tasks and not bool((known > 1).any()):
         raise InputError(
-            f"{num_tasks} tasks, {width} outputs and labels of 0 and 1: say loss='binary' where each task has an output of its own, "
-            "or loss='classes' where the outputs are classes"
+            f"{num_tasks} tasks, {width} outputs and labels of 0 and 1: say loss='binary' where each task has an output of its "
+            "own, or loss='classes' where the outputs are classes"
         )
     return "classes"
 
@@ -60,14 +60,14 @@ def classes_loss(outputs: Any, labels: Tensor, tasks: Tensor) -> Tensor:
     chosen = torch.where(known, labels, 0)
     if logits.ndim < 2 or logits.shape[:1] + logits.shape[2:] != labels.shape:
         raise InputError(
-            f"labels {tuple(labels.shape)} for logits {tuple(logits.shape)}, expected a class for each input, (B,) and (B, C), or for "
-            "each position"
+            f"labels {tuple(labels.shape)} for logits {tuple(logits.shape)}, expected a class for each input, (B,) and (B, C), or "
+            "for each position"
         )
     if bool((chosen != chosen.round()).any()) or bool(((chosen < 0) | (chosen >= logits.shape[1])).any()):
         wrong = chosen[(chosen != chosen.round()) | (chosen < 0) | (chosen >= logits.shape[1])][0].item()
         raise InputError(
-            f"label {wrong:g} is no class, expected 0 to {logits.shape[1] - 1}, and -1 where it is missing; to predict numbers pass a "
-            "loss= of your own"
+            f"label {wrong:g} is no class, expected 0 to {logits.shape[1] - 1}, and -1 where it is missing; to predict numbers pass "
+            "a loss= of your own"
         )
     losses = F.cross_entropy(logits, chosen.long(), reduction="none") * known
     return losses if losses.ndim == 1 else losses.flatten(1).sum(1) / known.flatten(1).sum(1).clamp(min=1)
