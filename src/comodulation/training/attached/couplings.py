@@ -61,7 +61,8 @@ def train(
         loader: of the training data, a DataLoader or a list of batches, read twice or three times an epoch. A batch is
             ``(inputs, task_ids, labels)``; or ``(inputs, labels)`` with a label for each task ``(B, K)``, of which an epoch draws
             one an input; or a dictionary of the model's arguments with ``labels`` and ``task_ids``. ``inputs`` are a tensor, a
-            tuple of positional or a dictionary of keyword arguments. -1 and NaN are missing labels: they enter neither the training nor a loss.
+            tuple of positional or a dictionary of keyword arguments. -1 and NaN are missing labels: they enter neither the
+            training nor a loss.
         validation: batches, likewise; None takes ``loader`` itself, so that the best epoch is that of the training data.
         loss: ``classes``: cross-entropy, logits ``(B, C)``, or ``(B, C, positions)`` with a label for each position; ``binary``:
             labels of 0 and 1, logits ``(B, 1)`` or, an output a task, ``(B, K)``; ``auto``: which of the two, where that is

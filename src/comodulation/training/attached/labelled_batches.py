@@ -84,8 +84,8 @@ class LabelledBatches:
             inputs, tasks, labels = (batch[0], None, batch[1]) if len(batch) == 2 else batch
         else:
             raise InputError(
-                f"batch {number} of {self.what} is {_shown(batch)}, expected (inputs, task_ids, labels), (inputs, labels (B, K)), or "
-                "a dictionary with 'labels' and 'task_ids'"
+                f"batch {number} of {self.what} is {_shown(batch)}, expected (inputs, task_ids, labels), (inputs, labels "
+                "(B, K)), or a dictionary with 'labels' and 'task_ids'"
             )
         where = f"batch {number} of {self.what}"
         if not isinstance(labels, Tensor) or labels.is_complex():

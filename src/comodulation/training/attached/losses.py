@@ -66,8 +66,8 @@ def classes_loss(outputs: Any, labels: Tensor, tasks: Tensor) -> Tensor:
     if bool((chosen != chosen.round()).any()) or bool(((chosen < 0) | (chosen >= logits.shape[1])).any()):
         wrong = chosen[(chosen != chosen.round()) | (chosen < 0) | (chosen >= logits.shape[1])][0].item()
         raise InputError(
-            f"label {wrong:g} is no class, expected 0 to {logits.shape[1] - 1}, and -1 where it is missing; to predict numbers pass "
-            "a loss= of your own"
+            f"label {wrong:g} is no class, expected 0 to {logits.shape[1] - 1}, and -1 where it is missing; to predict numbers "
+            "pass a loss= of your own"
         )
     losses = F.cross_entropy(logits, chosen.long(), reduction="none") * known
     return losses if losses.ndim == 1 else losses.flatten(1).sum(1) / known.flatten(1).sum(1).clamp(min=1)
