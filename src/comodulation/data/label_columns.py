@@ -152,7 +152,7 @@ def in_form(
     Args:
         form: one of ``FORMS``; a ``vector`` of more than one column is an array.
         names, columns, dtypes: as in ``LabelColumns``.
-        rows_like: where it is a pandas frame, another pandas frame gets its index.
+        rows_like: where it is a pandas frame or series, another pandas frame gets its index.
     """
     if form == "vector" and len(columns) == 1:
         return columns[0]
@@ -191,7 +191,7 @@ def _polars_series(polars: Any, name: Hashable, column: np.ndarray, dtype: str) 
 
 
 def _index(rows_like: Any) -> Any:
-    return rows_like.index if _library(rows_like) == ("pandas", "DataFrame") else None
+    return rows_like.index if _library(rows_like)[0] == "pandas" else None
 
 
 def _library(value: Any) -> tuple[str, str]:

@@ -31,7 +31,7 @@ class BadImageError(InputError):
     """An image that cannot be read; the message names it."""
 
 
-def decode_image(cell: dict[str, Any] | bytes | str | Path | None, where: str) -> Image.Image:
+def decode_image(cell: dict[str, Any] | bytes | str | Path | Image.Image | None, where: str) -> Image.Image:
     """Decode an image to RGB.
 
     The orientation that a camera notes (EXIF) is applied. What is transparent is laid on white. Grey of 16 bits is scaled from
@@ -40,7 +40,7 @@ def decode_image(cell: dict[str, Any] | bytes | str | Path | None, where: str) -
     are not applied; CMYK is converted without one. HEIC needs the package pillow-heif.
 
     Args:
-        cell: encoded bytes, a path, or a Hugging Face image cell, ``{"bytes": ..., "path": ...}``.
+        cell: encoded bytes, a path, an image of Pillow, or a Hugging Face image cell, ``{"bytes": ..., "path": ...}``.
         where: names it in errors.
 
     Raises:
@@ -54,6 +54,8 @@ def decode_image(cell: dict[str, Any] | bytes | str | Path | None, where: str) -
     if cell is None:
         raise BadImageError(f"no image at {where}")
     try:
+        if isinstance(cell, Image.Image):
+            return _rgb(ImageOps.exif_transpose(cell))
         content = cell if isinstance(cell, bytes) else _read(Path(cell), where)
         if _may_be_heic(content):
             _read_heic_too(content)
