@@ -209,18 +209,18 @@ def test_tasks_are_added_to_binary_ones(added, binary, data, cache, tmp_path):
 # ---- options ----
 
 
-LINEAR, COMMITTEE = {"linear, pooled"}, {"committee, pooled"}
+LINEAR, COMMITTEE, GUESS = {"linear, pooled"}, {"committee, pooled"}, {"frequencies"}
 MAP = ["--image-size", "64"]  # of 2x2 positions
 
 
 @pytest.mark.parametrize(
     ("options", "members"),
     [
-        (["--quality", "fast"], LINEAR),
-        (["--quality", "best"], {*LINEAR, *COMMITTEE, "committee 2, pooled"}),
+        (["--quality", "fast"], {*LINEAR, *GUESS}),
+        (["--quality", "best"], {*LINEAR, *COMMITTEE, "committee 2, pooled", *GUESS}),
         (["--method", "linear", *MAP], {*LINEAR, "linear, map"}),
         (["--method", "committee"], COMMITTEE),
-        (["--method", "auto", "--no-calibrate", *MAP], {*LINEAR, *COMMITTEE, "linear, map", "committee, map"}),
+        (["--method", "auto", "--no-calibrate", *MAP], {*LINEAR, *COMMITTEE, "linear, map", "committee, map", *GUESS}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -11,7 +11,7 @@ from ..report import Block, Details, Figure, Section, Table, Text, losses_figure
 
 TOGETHER = "together"
 MOST_ROWS = 12  # tasks whose weights are shown; more are folded away
-PRACTICALLY = 0.995  # a weight that is all of it
+PRACTICALLY = 0.995  # a weight that is all of it; what is left to the others is not told
 
 
 def chosen_sections(method: Method, result: Mapping[str, Any]) -> list[Section]:
@@ -52,7 +52,9 @@ def chosen_sentence(nll: Mapping[str, float], weights: Mapping[str, float]) -> s
     if weights[leader] >= PRACTICALLY:
         taken = f"Taken is, with practically all of the weight, **{leader}**"
     else:
-        shares = sorted(weights.items(), key=lambda item: -item[1])
+        shares = sorted(
+            ((name, share) for name, share in weights.items() if share > 1 - PRACTICALLY), key=lambda item: -item[1]
+        )
         taken = "Taken is the weighted mean of " + ", ".join(
             f"**{name}** ({100 * share:.0f}%)" for name, share in shares
         )

@@ -104,16 +104,18 @@ def test_predictions_out_of_fold(kind):
     if kind != "columns":  # of columns the mean is that of all answers, too
         assert own.isfinite().all()
     assert float(-own.mean()) == pytest.approx(about["nll_out_of_fold"]["together"], abs=1e-4)
-    assert set(about["weights"]) == {"linear, pooled", "linear, map", "committee, pooled", "committee, map"}
+    assert set(about["weights"]) == {
+        "linear, pooled", "linear, map", "committee, pooled", "committee, map", "frequencies",
+    }  # fmt: skip
     assert sum(about["weights"].values()) == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize(
     ("name", "quality", "members"),
     [
-        ("auto", "fast", 2),
-        ("auto", "default", 4),
-        ("auto", "best", 7),
+        ("auto", "fast", 3),
+        ("auto", "default", 5),
+        ("auto", "best", 8),
         ("linear", "best", 2),
         ("committee", "fast", 2),
     ],
@@ -144,7 +146,7 @@ def test_a_single_position_has_no_map():
     method = make_method("auto", NoLayers(5, COLUMNS.num_outputs, 2), COLUMNS)
     features = Features(np.asarray(FEATURES[:, :, :1, :1]), (), "test")
     fit_method(method, features, examples_of(COLUMNS), 0, Silent())
-    assert len(method.parts[0].members) == 2
+    assert len(method.parts[0].members) == 3
     assert all_tasks(method.eval(), NEW[:, :, :1, :1]).isfinite().any()
 
 

@@ -235,3 +235,34 @@ def test_answers_that_are_too_timid_are_made_surer(monkeypatch):
     fitted = fit_readouts(rows, linear(rows), Questions((3,)), BOTH[:1], None, 0)
     assert (fitted.readouts.temperature < 0.9).all()
     assert fitted.nll["together"] < fitted.nll["linear"]
+
+
+GUESS = Candidate("frequencies", "frequencies", 0, 1)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_frequencies_are_those_of_the_other_folds(binary):
+    """Against a count by hand: each row's fold has no say in what judges it."""
+    rows, answers = features(40), noise(2, 2, rows=40, missing=0.4)
+    questions = Questions((1, 1), True) if binary else Questions((2, 2))
+    found = fit_readouts(rows, answers, questions, (GUESS,), None, 0, calibrate=False)
+    fold = tables.deal_folds(answers, 5, tables.derived_seed(0, "folds"))
+    for row, question in (answers >= 0).nonzero().tolist():
+        others = answers[(fold != fold[row]) & (answers[:, question] >= 0), question]
+        yes = (float((others == 1).sum()) + 0.5) / (len(others) + 1)
+        own = found.logits[row, question].sigmoid() if binary else found.logits[row, 2 * question + 1].exp()
+        assert float(own) == pytest.approx(yes, rel=1e-5)
+    # Nothing of the features is read.
+    first, second = (found.readouts.combine(*found.readouts(features(3, seed=seed))) for seed in (5, 6))
+    assert torch.equal(first, second)
+
+
+def test_frequencies_bear_what_no_feature_foretells():
+    """Of answers that are noise, with more features than rows, the mixture is as good as they are."""
+    rows, answers = features(60, 100), torch.zeros(60, 1, dtype=torch.int64)
+    answers[torch.randperm(60, generator=torch.Generator().manual_seed(3))[:6]] = 1
+    candidates = (Candidate("probe", "linear", 0, 100), Candidate("bag", "committee", 0, 100), GUESS)
+    found = fit_readouts(rows, answers, Questions((2,)), candidates, None, 0, settings=QUICK)
+    assert found.nll["together"] < found.nll["frequencies"] + 0.02
+    again = Readouts.of_tensors(found.readouts.tensors(), [2])
+    assert torch.equal(again.combine(*again(rows)), found.readouts.combine(*found.readouts(rows)))

@@ -146,9 +146,13 @@ class Committee(ReadoutMethod):
 
 
 class Auto(ReadoutMethod):
-    """Probes and committees, weighed by answers out of fold: where nothing beats the probe, it is the probe."""
+    """Probes, committees and the answers' frequencies, weighed by answers out of fold.
+
+    Where nothing beats the probe, it is the probe.
+    """
 
     name = "auto"
+    kinds_of_members = ("probe", "bag", "frequencies")
     measured_by_linear = True
 
 

@@ -21,6 +21,7 @@ QUALITIES = ("fast", "default", "best")
 MOST_NUMBERS = 2**30  # of features held in memory (4 GiB); with more images, readouts are fitted to some of them
 MOST_PAIRS = 200_000  # of answers out of fold that stand for validation
 READ_ROWS = 8192
+LEAST_TOLD = 0.005  # a weight below it is not told
 
 
 class Yardstick(NamedTuple):
@@ -56,7 +57,7 @@ def fit_method(
         method: not fitted, or, for groups of classes that were added, fitted: then its answers stay.
         features: of all images. examples: to learn, at least one. seed: of the fit. tell: is told what happens.
         pooled: number of features, from the first, that a row has without the map; None takes the means over positions.
-        quality: `fast` (probes only), `default`, or `best` (more committees).
+        quality: `fast` (no committees), `default`, or `best` (more committees).
         calibrate: whether temperatures are fitted.
     """
     images = examples.image.unique()
@@ -119,12 +120,16 @@ def candidates_of(
     places = [("pooled", 0, narrow)] + ([("map", narrow, row)] if narrow < row else [])
     words = {"probe": "linear", "bag": "committee"}
     kinds = [
-        kind for kind in method.kinds_of_members if kind != "bag" or quality != "fast" or method.name == "committee"
+        kind
+        for kind in method.kinds_of_members
+        if kind in words and (kind != "bag" or quality != "fast" or method.name == "committee")
     ]
     found = [Candidate(kind, f"{words[kind]}, {name}", a, b) for kind in kinds for name, a, b in places]
     if quality == "best" and "bag" in kinds:
         found += [Candidate("bag", f"{words['bag']}, all", 0, row)] if narrow < row else []
         found += [Candidate("bag", f"{words['bag']} 2, {name}", a, b) for name, a, b in places]
+    if "frequencies" in method.kinds_of_members:
+        found.append(Candidate("frequencies", "frequencies", 0, 1))
     return found
 
 
@@ -132,7 +137,8 @@ def _choice(nll: dict[str, float], weights: dict[str, float]) -> str:
     """What was taken, and why, in one line."""
     single = {name: value for name, value in nll.items() if name != "together"}
     best = min(single, key=lambda name: single[name])
-    shares = ", ".join(f"{100 * share:.0f}% {name}" for name, share in sorted(weights.items(), key=lambda w: -w[1]))
+    heaviest = sorted(((share, name) for name, share in weights.items() if share >= LEAST_TOLD), reverse=True)
+    shares = ", ".join(f"{100 * share:.0f}% {name}" for share, name in heaviest)
     if len(single) == 1:
         return f"takes {best}: NLL {nll['together']:.3f} out of fold"
     return f"takes the weighted mean of {shares}: NLL {nll['together']:.3f} out of fold, the best alone ({best}) {single[best]:.3f}"

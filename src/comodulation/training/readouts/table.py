@@ -22,6 +22,7 @@ from ...evaluation import apply_temperature, fit_temperature
 from ...mathematics import derived_seed
 from ...networks.readouts import Bag, Probe, Questions, Readouts
 from .bagging import BagSettings, train_bag
+from .frequencies import fit_frequencies
 from .mixing import mixture_weights
 from .probe import fit_probe, moments_of
 
@@ -39,7 +40,7 @@ CERTAIN = -20.0  # the lowest log-probability that counts
 
 @dataclass(frozen=True)
 class Candidate:
-    """A member that may answer: its kind, `probe` or `bag`, and the features that it reads."""
+    """A member that may answer: its kind, `frequencies`, `probe` or `bag`, and the features that it reads."""
 
     kind: str
     name: str
@@ -138,7 +139,10 @@ def fit_readouts(
 
     for candidate in candidates:
         columns = slice(candidate.start, candidate.stop)
-        if candidate.kind == "probe":
+        if candidate.kind == "frequencies":
+            guess, logits = fit_frequencies(answers, questions, fold, candidate.stop - candidate.start)
+            members.append((guess, candidate.start, candidate.stop))
+        elif candidate.kind == "probe":
             probe, logits, strength = fit_probe(
                 rows[:, columns], answers, questions, fold, (mean[columns], deviation[columns]), seed
             )
@@ -150,7 +154,7 @@ def fit_readouts(
             members.append((trained.bag, candidate.start, candidate.stop))
             logits, history[candidate.name] = trained.unseen, trained.history
         names.append(candidate.name)
-        unseen.append(_limited(logits, allowed)[judged])
+        unseen.append(_limited(logits.to(rows.dtype), allowed)[judged])
         tell(f"{candidate.name}: NLL {judge(logits):.3f} out of fold")
     readouts = Readouts(questions, rows.shape[1], members)
     readouts.mean.copy_(mean)
