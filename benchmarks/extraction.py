@@ -156,7 +156,7 @@ def parts(backbone: Backbone, split: Split, clock: Callable[[], float]) -> dict[
         "hash of the encoded images": least(lambda: replace(fresh).fingerprint, clock, 2) / len(split),
         "read and decode": least(lambda: [split.image(row) for row in range(rows)], clock, 3) / rows,
         "resize": least(lambda: [backbone.preprocess(picture) for picture in pictures], clock, 3) / rows,
-        "all of loading": least(lambda: features._load(backbone, split, 0, rows, False), clock, 3) / rows,
+        "all of loading": least(lambda: features._load(backbone, split, range(rows), False), clock, 3) / rows,
         "write, fsync, verify": least(write, clock, 5) / size,
     }
 
@@ -171,7 +171,7 @@ def main(data: str, rows: int, threads: int, wall: bool) -> None:
     split = rows_of(open_split(data, "train"), rows)
     for name, weights in NETWORKS:
         backbone = Backbone(BackboneSettings(name, weights, 128))
-        images, _ = features._load(backbone, split, 0, max(BATCHES), False)
+        (images,), _ = features._load(backbone, split, range(max(BATCHES)), False)
         flops, moved = counts(backbone, images[:8])
         floors = {"operations": flops / operations, "memory": moved / memory}
         print(f"\n{name}: {flops / 1e6:.0f} MFLOP and {moved / 1e6:.1f} MB an image; floor " + ", ".join(
@@ -180,7 +180,7 @@ def main(data: str, rows: int, threads: int, wall: bool) -> None:
         times = forward_times(backbone, images, clock)
         for (allocator, layout, batch), seconds in times.items():
             print(f"    forward, {allocator:5s} allocator, {layout:13s} batch {batch:3d}  {1000 * seconds:7.2f}")
-        before, after = features.features_of_images(backbone, images), features.features_of_images(
+        before, after = features.features_of(backbone, (images,)), features.features_of(
             folded(backbone), images
         )  # fmt: skip
         print(f"    folding changes {100 * (before != after).float().mean():.1f}% of the stored values")

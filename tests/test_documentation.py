@@ -87,6 +87,17 @@ def test_pages_run(page, tmp_path, monkeypatch, capsys):
         run_blocks(page)
 
 
+# From sounds that the page makes to answers: a tone that it has not heard is one, and a loud one.
+def test_the_example_with_sound_runs(tmp_path, monkeypatch, capsys, no_figures):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COMODULATION_CACHE", str(tmp_path / "cache"))
+    names = run_blocks("sound.md")
+    said = {task: one["prediction"] for task, one in names["answer"]["tasks"].items()}
+    assert said == {"kind": "tone", "loud": "yes"}
+    tested = names["run"].metrics["test"]["tasks"]
+    assert min(tested["kind"]["accuracy"], tested["loud"]["accuracy"]) > 0.8
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
     pytest.importorskip("mkdocs")

@@ -15,6 +15,10 @@ class InputError(ValueError):
         super().__init__(one_line(message))
 
 
+class BadInputError(InputError):
+    """One input of many (a picture, a text, a vector) that cannot be used; the message names it. The others may be."""
+
+
 class RunError(RuntimeError):
     """Something failed while running (a full disk, an interrupted job). The command line exits with status 1."""
 

@@ -25,6 +25,8 @@ OTHER_TASKS = torch.tensor([2, 2, 0, 1, 1])
 class Pooled(nn.Module):
     """A backbone: uint8 images to a 2x2 map of features."""
 
+    kept, input_names, open_dimensions, longest = torch.float16, ("images",), 1, 0
+
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Conv2d(3, 6, 3, stride=2)

@@ -1,4 +1,4 @@
-"""A file of labels, csv, tsv, parquet or xlsx -> its cells as text, the same in all four; bounded, and never unpickled."""
+"""A file of labels, csv, tsv, parquet, arrow or xlsx -> its cells as text, the same in all; bounded, and never unpickled."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ from .label_lists import Labels, lists_of_texts, lists_of_values
 from .labels import label_word
 from .spreadsheets import SUFFIXES as SHEETS
 from .spreadsheets import read_sheet
+from .vectors import arrow_table
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
+ARROW = (".arrow", ".feather")
+TABLES = (*SEPARATORS, ".parquet", *ARROW, *SHEETS)
 _OTHERS = (";", "\t", "|", ",")  # what else stands between cells; ";" where numbers have a comma
 _TRIED = 2**16  # characters of a file that are looked at to find out
 # A small file can claim to hold more than there is memory for: a run of equal cells takes a few bytes of parquet.
 MAX_TABLE, MAX_ROWS, MAX_CELLS = 2**30, 2**24, 2**27  # bytes, rows, cells
+MAX_INPUTS = 2**40  # bytes of a file that holds texts or embeddings, too
 
 _BATCH = 65_536  # rows of a parquet file that are read at once
 _EXPECTED = "expected .csv, .tsv, .parquet or .xlsx"
@@ -50,8 +54,17 @@ class LabelTable:
     notes: tuple[str, ...] = ()
 
 
-def read_label_table(path: Path) -> LabelTable:
-    """Read a csv, tsv, parquet or xlsx file.
+def is_table(name: str) -> bool:
+    """Whether a name is that of a file that can be a table of labels."""
+    return Path(name).suffix.lower() in TABLES
+
+
+def read_label_table(path: Path, inputs: str | None = None) -> LabelTable:
+    """Read a csv, tsv, parquet, arrow or xlsx file.
+
+    Args:
+        path: of the file.
+        inputs: a column that holds no labels but texts, whose cells stay as they are written.
 
     Raises:
         InputError: a file that is absent, none of these, damaged or without rows; xlsx without the package openpyxl.
@@ -62,17 +75,20 @@ def read_label_table(path: Path) -> LabelTable:
         raise InputError(f"labels {str(path)!r} is a folder, {_EXPECTED}")
     suffix = path.suffix.lower()
     if suffix == ".parquet":
-        table = _read_parquet(path)
+        table = _read_parquet(path, inputs)
+    elif suffix in ARROW:
+        table = _read_arrow(path, inputs)
     elif suffix in SHEETS:
-        table = _read_excel(path)
+        table = _read_excel(path, inputs)
     elif suffix in SEPARATORS:
-        table = _read_text(path, SEPARATORS[suffix])
+        table = _read_text(path, SEPARATORS[suffix], inputs)
     else:
         advice = "; save it as .xlsx" if suffix in (".xls", ".xlsb", ".ods", ".numbers") else ""
         raise InputError(f"labels file {str(path)!r} is not a table that can be read: {_EXPECTED}{advice}")
     if not table.lines:
         raise InputError(f"labels file {path} is empty: it has no rows")
-    texts = {name: found for name, cells in table.columns.items() if (found := lists_of_texts(cells)) is not None}
+    labels = {name: cells for name, cells in table.columns.items() if name != inputs}
+    texts = {name: found for name, cells in labels.items() if (found := lists_of_texts(cells)) is not None}
     return replace(table, lists={**texts, **table.lists})
 
 
@@ -107,7 +123,7 @@ def _width(text: str, separator: str, whole: bool) -> int:
     return widths.pop() if len(widths) == 1 else 0
 
 
-def _read_text(path: Path, usual: str) -> LabelTable:
+def _read_text(path: Path, usual: str, inputs: str | None) -> LabelTable:
     rows: list[tuple[int, list[str]]] = []
     cells = 0
     try:
@@ -146,15 +162,15 @@ def _read_text(path: Path, usual: str) -> LabelTable:
     columns: dict[str, list[str | None]] = {}
     for place, name in enumerate(header):
         texts = [row[place] for _, row in rows[1:]]
-        if separator == ";" and all(_DECIMAL.fullmatch(text) or not text.strip() for text in texts):
+        if separator == ";" and name != inputs and all(_DECIMAL.fullmatch(text) or not text.strip() for text in texts):
             texts = [text.replace(",", ".") for text in texts]
         if name:
-            columns[name] = [label_word(text) for text in texts]
+            columns[name] = [(text or None) if name == inputs else label_word(text) for text in texts]
     notes = () if separator == usual else (f"{path}: cells are separated by {separator!r}",)
     return LabelTable(path, columns, [f"line {line}" for line, _ in rows[1:]], notes=notes)
 
 
-def _read_excel(path: Path) -> LabelTable:
+def _read_excel(path: Path, inputs: str | None) -> LabelTable:
     sheet = read_sheet(path)
     if not sheet.rows:
         raise InputError(f"labels file {path} is empty")
@@ -163,7 +179,7 @@ def _read_excel(path: Path) -> LabelTable:
     _check_header(header, path)
     unread = {header[place]: what for place, what in sheet.unread.items() if header[place]}
     columns = {
-        name: [label_word(row[place]) for _, row in rows]
+        name: [_word(row[place], name == inputs) for _, row in rows]
         for place, name in enumerate(header)
         if name and name not in unread
     }
@@ -172,30 +188,27 @@ def _read_excel(path: Path) -> LabelTable:
     return LabelTable(path, columns, [f"row {number}" for number, _ in rows], unread, notes=notes)
 
 
-def _read_parquet(path: Path) -> LabelTable:
+def _read_parquet(path: Path, inputs: str | None) -> LabelTable:
     import pyarrow.parquet as pq
 
     try:
-        check_regular(path, MAX_TABLE)
+        check_regular(path, MAX_INPUTS)
         with open(path, "rb") as handle:
             file = pq.ParquetFile(handle)
             schema, about = file.schema_arrow, file.metadata
-            _check_size(about.num_rows, about.num_rows * max(1, about.num_columns))
-            claimed = sum(about.row_group(place).total_byte_size for place in range(about.num_row_groups))
+            names, unread = _readable(schema, path)
+            listed = [name for name in unread if name != inputs and _holds_lists(schema.field(name).type)]
+            _check_size(about.num_rows, about.num_rows * max(1, len(names)))
+            groups = (about.row_group(place) for place in range(about.num_row_groups))
+            claimed = sum(_claimed(group, {*names, *listed} - {inputs}) for group in groups)
             if claimed > MAX_TABLE:
-                raise ValueError(f"it claims {claimed} bytes, at most {MAX_TABLE} are read")
-            _check_header(schema.names, path)
-            # The index that pandas writes is left out.
-            names = [name for name in schema.names if name and not re.fullmatch(r"__index_level_\d+__", name)]
-            unread = {name: kind for name in names if (kind := _no_label(schema.field(name).type))}
-            listed = [name for name in names if _holds_lists(schema.field(name).type)]
-            names = [name for name in names if name not in unread]
+                raise ValueError(f"it claims {claimed} bytes of labels, at most {MAX_TABLE} are read")
             # Equal texts stay one text: a long one on every row would not fit into memory as often as it is there.
             texts = [name for name in names if _is_text(schema.field(name).type)]
             columns: dict[str, list[str | None]] = {name: [] for name in names}
             for batch in pq.ParquetFile(handle, read_dictionary=texts).iter_batches(_BATCH, columns=names):
                 for name, own in columns.items():
-                    own += _cells(batch.column(name))
+                    own += _cells(batch.column(name), as_written=name == inputs)
             if any(len(cells) != about.num_rows for cells in columns.values()):
                 raise ValueError("it holds fewer rows than it says")
             lists = {}
@@ -211,6 +224,49 @@ def _read_parquet(path: Path) -> LabelTable:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"labels file {path} cannot be read as parquet: {reason}") from error
     return LabelTable(path, columns, [f"row {row}" for row in range(1, about.num_rows + 1)], unread, lists)
+
+
+def _read_arrow(path: Path, inputs: str | None) -> LabelTable:
+    import pyarrow as pa
+
+    try:
+        check_regular(path, MAX_INPUTS)
+        table = arrow_table(path)
+        names, unread = _readable(table.schema, path)
+        listed = [name for name in unread if name != inputs and _holds_lists(table.schema.field(name).type)]
+        _check_size(table.num_rows, table.num_rows * max(1, len(names)))
+        columns = {
+            name: [cell for chunk in table[name].chunks for cell in _cells(chunk, as_written=name == inputs)]
+            for name in names
+        }
+        found = {name: lists_of_values(table[name].to_pylist()) for name in listed}
+        lists = {name: cells for name, cells in found.items() if cells is not None}
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"labels file {path} cannot be read as arrow: {reason}") from error
+    unread = {name: kind for name, kind in unread.items() if name not in lists}
+    return LabelTable(path, columns, [f"row {row}" for row in range(1, table.num_rows + 1)], unread, lists)
+
+
+def _readable(schema: Any, path: Path) -> tuple[list[str], dict[str, str]]:
+    """Names of the columns that may hold labels; and of those that do not, with what they hold. An index of pandas is neither."""
+    _check_header(schema.names, path)
+    names = [name for name in schema.names if name and not re.fullmatch(r"__index_level_\d+__", name)]
+    unread = {name: kind for name in names if (kind := _no_label(schema.field(name).type))}
+    return [name for name in names if name not in unread], unread
+
+
+def _claimed(group: Any, names: set[str]) -> int:
+    """Bytes that columns of a row group claim to have."""
+    columns = (group.column(place) for place in range(group.num_columns))
+    return sum(one.total_uncompressed_size for one in columns if one.path_in_schema.split(".")[0] in names)
+
+
+def _word(value: Any, as_written: bool) -> str | None:
+    """A cell as a label, or as the text that it is."""
+    return value if as_written and isinstance(value, str) else label_word(value)
 
 
 def _check_size(rows: int, cells: int) -> None:
@@ -256,13 +312,13 @@ def _holds_lists(kind: Any) -> bool:
     return _is_text(own) or types.is_integer(own)
 
 
-def _cells(values: Any) -> list[str | None]:
-    """Cells of a column of a parquet file, or of a part of it, as a csv file would hold them."""
+def _cells(values: Any, *, as_written: bool = False) -> list[str | None]:
+    """Cells of a column of a parquet file, or of a part of it, as a csv file would hold them; texts as they are written."""
     import pyarrow as pa
 
     if not pa.types.is_dictionary(values.type):
-        return [label_word(value) for value in values.to_pylist()]
-    known = [label_word(value) for value in values.dictionary.to_pylist()]
+        return [_word(value, as_written) for value in values.to_pylist()]
+    known = [_word(value, as_written) for value in values.dictionary.to_pylist()]
     return [None if place is None else known[place] for place in values.indices.to_pylist()]
 
 

@@ -11,23 +11,29 @@ from ..errors import InputError, choose
 from ..files import user_path
 from .folder_files import folder_files
 from .folders import sorted_images
+from .given_tables import InputReader, given_splits
 from .hub import hub_or_offline
 from .metadata_folders import metadata_splits
 from .source import Split
-from .table_files import first_line, load_tables, split_files
+from .table_files import FORMATS, first_line, load_tables, split_files
 
 _TEXT = (".csv", ".tsv", ".json", ".jsonl")  # beside images they may be anything
 
 Opener = Callable[[], Split]
+Maker = Callable[[str, str, Any, Path | None], Split]  # source, name, table, folder
 
 
-def find_splits(source: str | Path, *, image_column: str | None = None) -> dict[str, Opener]:
+def find_splits(
+    source: str | Path, *, image_column: str | None = None, reader: InputReader | None = None
+) -> dict[str, Opener]:
     """What opens each split of a data set, by the split's name.
 
     Args:
         source: a folder, or the id of a Hugging Face data set. A folder holds tables (parquet, arrow, csv, JSON) with a column of
             images, folders of images, or images with metadata.csv, .jsonl or .parquet.
         image_column: of a table; None finds the one image column.
+        reader: of inputs that are no images; the data are tables then. Where they have one split, ``train``, it is dealt out as
+            ``given_splits`` says.
 
     Raises:
         InputError: no such folder or data set, or one that holds none of these.
@@ -38,13 +44,17 @@ def find_splits(source: str | Path, *, image_column: str | None = None) -> dict[
     datasets.logging.set_verbosity_error()
     source = str(source)
     path = user_path(source)
+    make = _image_split(image_column) if reader is None else _given_split(reader)
+    if path.is_dir() and reader is not None:
+        return _dealt(_of_tables(source, path.resolve(), make))
     if path.is_dir():
-        return _of_folder(source, path.resolve(), image_column)
+        return _of_folder(source, path.resolve(), image_column, make)
     if path.exists():
         raise InputError(f"data {source!r} is a file; give the folder that holds it, or a Hugging Face dataset id")
     if source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise InputError(f"no such data folder: {source!r}")
-    return _of_hub(source, image_column)
+    found = _of_hub(source, make)
+    return found if reader is None else _dealt(found)
 
 
 def available_splits(source: str | Path) -> list[str]:
@@ -68,7 +78,7 @@ def open_split(source: str | Path, split: str, *, image_column: str | None = Non
     return found[choose(split, found, f"split of {source}")]()
 
 
-def _of_folder(source: str, base: Path, image_column: str | None) -> dict[str, Opener]:
+def _of_folder(source: str, base: Path, image_column: str | None, make: Maker) -> dict[str, Opener]:
     files = folder_files(base)
     found = metadata_splits(source, base, files)
     # A table deeper in a folder of images is something that lies there, not the data.
@@ -83,8 +93,35 @@ def _of_folder(source: str, base: Path, image_column: str | None) -> dict[str, O
             f"cannot read data {source!r}: it holds no parquet files, no images in folders of classes, and no images with a "
             "metadata.csv"
         )
+    return _of_table_files(source, base, tables, make)
+
+
+def _of_tables(source: str, base: Path, make: Maker) -> dict[str, Opener]:
+    """Splits of the tables of a folder, whatever else lies there."""
+    files = folder_files(base)
+    tables = split_files(base, [file for file in files if len(file.parts) == 1 or _is_data(file)])
+    tables = tables or split_files(base, files)
+    if tables is None:
+        raise InputError(f"cannot read data {source!r}: it holds no table ({', '.join(FORMATS)})")
+    return _of_table_files(source, base, tables, make)
+
+
+def _of_table_files(
+    source: str, base: Path, tables: tuple[str, dict[str, list[str]]], make: Maker
+) -> dict[str, Opener]:
     suffix, by_split = tables
-    return {name: partial(_of_files, source, base, name, own, suffix, image_column) for name, own in by_split.items()}
+    return {name: partial(_of_files, source, base, name, own, suffix, make) for name, own in by_split.items()}
+
+
+def _dealt(found: dict[str, Opener]) -> dict[str, Opener]:
+    """Openers as they are; of data that say no splits, those of the splits that they are dealt to."""
+    if list(found) != ["train"]:
+        return found
+    return {name: partial(_itself, split) for name, split in given_splits(found["train"]()).items()}
+
+
+def _itself(split: Split) -> Split:
+    return split
 
 
 def _is_data(file: PurePath) -> bool:
@@ -99,12 +136,12 @@ def _with_column(split: Split, image_column: str | None) -> Split:
     return split
 
 
-def _of_files(source: str, base: Path, name: str, files: list[str], suffix: str, image_column: str | None) -> Split:
+def _of_files(source: str, base: Path, name: str, files: list[str], suffix: str, make: Maker) -> Split:
     table = load_tables(f"split {name!r} of {source!r}", {name: files}, suffix)[name]
-    return _of_table(source, name, table, image_column, base)
+    return _of_table(source, name, table, base, make)
 
 
-def _of_hub(source: str, image_column: str | None) -> dict[str, Opener]:
+def _of_hub(source: str, make: Maker) -> dict[str, Opener]:
     import datasets
 
     try:
@@ -121,17 +158,36 @@ def _of_hub(source: str, image_column: str | None) -> dict[str, Opener]:
                 table = datasets.load_dataset(source, split=name)
         except Exception as error:
             raise InputError(f"cannot read split {name!r} of {source!r}: {first_line(error)}") from error
-        return _of_table(source, name, table, image_column)
+        return _of_table(source, name, table, None, make)
 
     return {name: partial(opened, name) for name in names}
 
 
-def _of_table(source: str, name: str, table: Any, image_column: str | None, folder: Path | None = None) -> Split:
+def _of_table(source: str, name: str, table: Any, folder: Path | None, make: Maker) -> Split:
     """A split of a table that `datasets` has read."""
-    import datasets
-
     if len(table) == 0:
         raise InputError(f"split {name!r} of {source!r} is empty")
+    return make(source, name, table, folder)
+
+
+def _given_split(reader: InputReader) -> Maker:
+    """Makes splits of tables whose inputs a reader finds."""
+
+    def make(source: str, name: str, table: Any, folder: Path | None) -> Split:
+        inputs, column = reader.of_dataset(table, source)
+        return Split(source, name, table.remove_columns(column), "", inputs=inputs)
+
+    return make
+
+
+def _image_split(image_column: str | None) -> Maker:
+    """Makes splits of tables with a column of images; None finds it."""
+    return lambda source, name, table, folder: _of_images(source, name, table, image_column, folder)
+
+
+def _of_images(source: str, name: str, table: Any, image_column: str | None, folder: Path | None) -> Split:
+    import datasets
+
     images = [column for column, feature in table.features.items() if isinstance(feature, datasets.Image)]
     if image_column is None:
         images = images or [column for column in ("image", "img") if column in table.column_names]
@@ -150,7 +206,7 @@ def _of_table(source: str, name: str, table: Any, image_column: str | None, fold
         kind = feature.dtype if isinstance(feature, datasets.Value) else type(feature).__name__
         raise InputError(
             f"column {image_column!r} of {source!r} does not hold images: it holds {kind}, expected encoded images or paths "
-            "of files (embeddings and arrays of pixels are not read)"
+            "of files (a column of embeddings: --embeddings {image_column}; arrays of pixels are not read)"
         )
     try:
         table = table.cast_column(image_column, datasets.Image(decode=False))

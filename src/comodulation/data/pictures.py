@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..errors import InputError, RunError
+from ..errors import BadInputError, RunError
 from ..files import read_bounded
 
 # Part of the key of everything that is made of pixels: raise it whenever a file is read as other pixels than before.
@@ -27,7 +27,7 @@ _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
-class BadImageError(InputError):
+class BadImageError(BadInputError):
     """An image that cannot be read; the message names it."""
 
 
@@ -107,9 +107,9 @@ def _grey(values: np.ndarray) -> np.ndarray:
     return np.rint(values.astype(np.float64) * (255 / _LARGEST)).astype(np.uint8)
 
 
-def is_first_of_several(image: Image.Image) -> bool:
+def is_first_of_several(image: Any) -> bool:
     """Whether what ``decode_image`` has read is the first picture of an animation, or the first page of several."""
-    return bool(image.info.get(_SEVERAL))
+    return isinstance(image, Image.Image) and bool(image.info.get(_SEVERAL))
 
 
 def _holds_several(image: Image.Image) -> bool:

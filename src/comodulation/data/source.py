@@ -1,4 +1,4 @@
-"""One split of a data set: images that stay encoded until they are asked for, and label columns.
+"""One split of a data set: images that stay encoded until they are asked for, or other inputs, and label columns.
 
 So an image that cannot be read can be named, and opening a data set costs no decoding.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from PIL import Image
 
 from ..errors import InputError, RunError, brief, choose
 from ..files import user_path
+from .inputs import Inputs
 from .pictures import ABSENT, DECODING, BadImageError, decode_image
 
 __all__ = ["BadImageError", "Split", "decode_image"]
@@ -27,17 +28,18 @@ ID_COLUMNS = ("id", "image_id", "file_name", "filename", "file", "path", "name",
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a data set: N rows, each with an image and labels.
+    """One split of a data set: N rows, each with an input, which is an image unless said otherwise, and labels.
 
     Attributes:
         source: folder, file or data set id, for messages.
         name: of the split.
         table: ``datasets.Dataset`` with the image column undecoded.
-        image_column: its name.
+        image_column: its name; "" where the inputs are no images.
         folder: what paths of images are relative to; None where all are absolute.
         left_out: columns of a table of labels that hold no labels, and why not.
         notes: what else of the data was left out, and why; a sentence each, for the user.
         lists: columns with several labels in a cell, and the label columns of no and yes that stand for them.
+        inputs: of the rows, where they are no images.
     """
 
     source: str
@@ -48,6 +50,7 @@ class Split:
     left_out: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    inputs: Inputs | None = None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -55,6 +58,31 @@ class Split:
     @property
     def label_columns(self) -> list[str]:
         return [name for name in self.table.column_names if name != self.image_column]
+
+    @property
+    def what(self) -> str:
+        """What an input is called in messages: ``image``, ``text``, ``embedding``."""
+        return "image" if self.inputs is None else self.inputs.what
+
+    def read(self, row: int) -> Any:
+        """One input: an RGB image, or what ``Inputs.read`` gives.
+
+        Raises:
+            BadInputError: it cannot be used; names source, split and row.
+            RunError: as ``image``.
+        """
+        if self.inputs is None:
+            return self.image(row)
+        return self.inputs.read(row, f"{self.what} of {self.source} [{self.name}, row {row}]")
+
+    def length(self, row: int) -> int:
+        """How long an input is, where computing takes longer for longer ones; 0 where all are alike."""
+        return 0 if self.inputs is None else self.inputs.length(row)
+
+    def select(self, rows: Sequence[int]) -> Split:
+        """Some of its rows."""
+        inputs = None if self.inputs is None else self.inputs.take(rows)
+        return replace(self, table=self.table.select(rows), inputs=inputs)
 
     def image(self, row: int) -> Image.Image:
         """Decode one image to RGB.
@@ -99,6 +127,8 @@ class Split:
         import pyarrow.compute as pc
 
         ids = next((self.table[name] for name in ID_COLUMNS if name in self.table.column_names), [None] * len(self))
+        if self.inputs is not None:
+            return list(self.inputs.ids) or [None if own is None else str(own) for own in ids]
         images = self._images.with_format("arrow")
         found: list[str | None] = []
         for start in range(0, len(self), _HASH_ROWS):  # paths alone: the images may be gigabytes
@@ -109,7 +139,9 @@ class Split:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the image contents in order (files outside the table: path, size and time), and of how they are decoded."""
+        """Hash of the inputs in order; of images outside the table their path, size and time, and of all how they are decoded."""
+        if self.inputs is not None:
+            return self.inputs.fingerprint
         digest = hashlib.sha256(f"decoding {DECODING}".encode())
         for cell in self._image_cells():
             content = cell.get("bytes") if cell else None

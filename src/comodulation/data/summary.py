@@ -126,16 +126,16 @@ def warnings_of(summaries: Sequence[TaskSummary]) -> list[str]:
     return said
 
 
-def summary_table(summaries: Sequence[TaskSummary], images: Mapping[str, int]) -> str:
+def summary_table(summaries: Sequence[TaskSummary], images: Mapping[str, int], what: str = "image") -> str:
     """The summaries as text of at most 79 characters a line.
 
     Args:
         summaries: of the training split.
-        images: number of images by split.
+        images: number of inputs by split. what: one of them is called.
     """
     splits = ", ".join(f"{count:,} in {name!r}" for name, count in images.items())
     lines = [
-        f"{len(summaries)} task{'s' if len(summaries) > 1 else ''}; images: {splits}",
+        f"{len(summaries)} task{'s' if len(summaries) > 1 else ''}; {what}s: {splits}",
         f"{'task':19s} {'kind':11s} {'classes':>7s} {'labelled':>8s} {'missing':>7s} {'smallest':>8s} {'largest':>7s} "
         f"{'ratio':>5s}",
     ]

@@ -19,6 +19,7 @@ from ..errors import InputError, brief, choose
 from ..files import user_path
 from ..tasks import NO_YES
 from .folder_files import SPLITS, NamedImages, composed
+from .inputs import Inputs
 from .label_files import LabelTable, read_label_table
 from .label_lists import Labels, certain_lists, column_and_label, has_label, labels_of, task_name
 from .labels import distinct_words, means_no_and_yes, places_of
@@ -76,14 +77,14 @@ def label_table_splits(
     table = read_label_table(path if path.exists() or not (base / labels).exists() else base / labels)
     image_column, known = _image_column(table, base, image_column)
     files, notes = _files(table, base, image_column, known, skip_missing)
-    has_splits = SPLIT_COLUMN in table.columns and SPLIT_COLUMN not in (answers or tasks)
-    skipped = {image_column, *([SPLIT_COLUMN] if has_splits else [])}
+    given = split_column(table) if SPLIT_COLUMN not in (answers or tasks) else None
+    skipped = {image_column, *([] if given is None else [SPLIT_COLUMN])}
     others = dict.fromkeys(name for name in (*table.columns, *table.unread, *table.lists) if name not in skipped)
     if not others:
         raise InputError(f"{table.path} has no label column: only {', '.join(table.columns)}")
-    found = _label_columns(table, others, tasks, ignore, answers or {})
+    found = label_columns(table, others, tasks, ignore, answers or {})
     dealt_by = [file or line for file, line in zip(files, table.lines, strict=True)]
-    names = _given_splits(table) if has_splits else [held_out(name) for name in dealt_by]
+    names = given or [held_out(name) for name in dealt_by]
     cells = [{"bytes": None, "path": None if file is None else str(base / file)} for file in files]
     splits = table_splits(str(table.path), image_column, cells, found.columns, names, found.left_out)
     said = (*table.notes, *notes, *found.notes)
@@ -97,6 +98,7 @@ def table_splits(
     columns: Mapping[str, Column],
     names: Sequence[str],
     left_out: Mapping[str, str] | None = None,
+    inputs: Inputs | None = None,
 ) -> dict[str, Split]:
     """Splits made of rows in memory.
 
@@ -107,24 +109,26 @@ def table_splits(
         columns: for each label column the names of its classes (None: no and yes) and N places among them, None where missing.
         names: split of each row.
         left_out: columns that hold no labels, and why not.
+        inputs: N of them, in the place of image cells.
     """
     import datasets
     import pyarrow as pa
 
     check_text(source, [image_column, *columns, *(cell["path"] or "" for cell in cells)])
-    features: dict[str, Any] = {image_column: datasets.Image(decode=False)}
+    features: dict[str, Any] = {} if inputs is not None else {image_column: datasets.Image(decode=False)}
     for name, (classes, _) in columns.items():
         check_text(source, classes or ())
         features[name] = datasets.Value("int64") if classes is None else datasets.ClassLabel(names=classes)
     info = datasets.DatasetInfo(features=datasets.Features(features))
-    images = pa.array(cells, features[image_column].pa_type)
-    whole = pa.table([images, *(pa.array(values, pa.int64()) for _, values in columns.values())], names=list(features))
+    images = [] if inputs is not None else [pa.array(cells, features[image_column].pa_type)]
+    whole = pa.table([*images, *(pa.array(values, pa.int64()) for _, values in columns.values())], names=list(features))
     splits = {}
     for name in dict.fromkeys(SPLITS.values()):
         if own := [row for row, split in enumerate(names) if split == name]:
             # Made of the table as it is: `from_dict` looks at all features again for each of them.
             made = datasets.Dataset(whole.take(own), info=info, fingerprint=secrets.token_hex(8))
-            splits[name] = Split(source, name, made, image_column, left_out=dict(left_out or {}))
+            taken = None if inputs is None else inputs.take(own)
+            splits[name] = Split(source, name, made, image_column, left_out=dict(left_out or {}), inputs=taken)
     return splits
 
 
@@ -251,7 +255,7 @@ class _Found:
         self.columns[name] = column
 
 
-def _label_columns(
+def label_columns(
     table: LabelTable,
     others: Mapping[str, None],
     tasks: Sequence[str],
@@ -320,7 +324,10 @@ def _labels(table: LabelTable, column: str, answers: Sequence[str] | None = None
     return None if tuple(answers) == NO_YES else list(answers), places
 
 
-def _given_splits(table: LabelTable) -> list[str]:
+def split_column(table: LabelTable) -> list[str] | None:
+    """The split of each row, as the column of this name says; None where there is none. Raises InputError for another word."""
+    if SPLIT_COLUMN not in table.columns:
+        return None
     names = []
     for line, cell in zip(table.lines, table.columns[SPLIT_COLUMN], strict=True):
         name = SPLITS.get((cell or "").lower())

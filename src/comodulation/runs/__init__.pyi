@@ -16,7 +16,7 @@ from .export import Answers, export_run
 from .fitting import fit
 from .folder import ADAPTER, HEAD, load_head
 from .page import run_report
-from .predictions_table import PredictionsTable, images_in
+from .predictions_table import PredictionsTable
 from .records import Written, checked
 from .run import Run, content_id, describe
 from .session import Adapted, Session, TuningData, build_head, config_method
@@ -47,7 +47,6 @@ __all__ = [
     "export_run",
     "fit",
     "grow_run",
-    "images_in",
     "known_keys",
     "load_head",
     "make_config",

@@ -87,9 +87,7 @@ def grow_run(
             else "label columns: --task or --attribute adds one"
         )
         raise InputError(f"this run's tasks are {given}")
-    changed = config.model_copy(
-        update={"data": data, "skip_bad": skip_bad, **({} if labels is None else {"labels": labels})}
-    )
+    changed = config.of_data(data, labels, skip_bad=skip_bad)
     splits = open_splits(changed, [config.train_split], [config.test_split], tasks=names)
     for name in names:
         splits[config.train_split].feature(name)
@@ -98,7 +96,7 @@ def grow_run(
     labelled = _labelled(fresh.family, changed, splits)
     train = labelled[config.train_split]
     _check_all_there(fresh.family, train.examples, data)
-    made_from = sources(fresh.family, labelled, run.backbone.fingerprint())
+    made_from = sources(fresh.family, labelled, run.encoder.fingerprint())
     claim = _claim(run, fresh.family, changed)
     with writable(cache), claimed(out, claim, resume=resume, made_from=made_from, tell=tell):
         if finished(out):
@@ -110,7 +108,7 @@ def grow_run(
         fabric = Fabric(accelerator="auto", devices=1)
         features = {
             name: extract(
-                run.backbone, split, cache, device=fabric.device, precision=config.precision, engine="auto",
+                run.encoder, split, cache, device=fabric.device, precision=config.precision, engine="auto",
                 skip_bad=skip_bad, report=partial(tell.extraction, name), say=tell.message,
             )
             for name, split in splits.items() if name in labelled
@@ -129,7 +127,7 @@ def grow_run(
             identity,
             tell,
             run.temperature,
-            run.backbone.pooled_width,
+            run.encoder.pooled_width,
         )
         entry["made_from"] = made_from
         entry["seconds"] = round(time.perf_counter() - began, 2)
@@ -142,7 +140,7 @@ def grow_run(
         metrics["added"] = [*metrics.get("added", []), entry]
         tested = "test" in entry
         split = splits[config.test_split if tested else config.train_split]
-        answered = Answered(predictions, fresh.family, split.names(data), split.image)
+        answered = Answered(predictions, fresh.family, split.names(data), split.read, split.what)
         _write(run, grown, _config_of(config, grown.family), metrics, answered, out)
     return FitResult(out, metrics)
 
@@ -274,7 +272,7 @@ def _write(
     shown = {**metrics, split: {**metrics[split], "tasks": {**metrics[split]["tasks"], **new["tasks"]}}}
     write_bytes(out / CONFIG, write_config(config).encode())
     write_bytes(out / HEAD, (run.folder / HEAD).read_bytes())
-    save_adapter(grown, out / ADAPTER, backbone=run.backbone.fingerprint())
+    save_adapter(grown, out / ADAPTER, backbone=run.encoder.fingerprint())
     write_predictions(out / PREDICTIONS, answered.predictions, answered.family, answered.files)
     write_class_files(out, answered)
     write_bytes(out / REPORT, run_report(config, grown.family, grown, shown, out.resolve().name, answered).encode())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..evaluation import Predictions
@@ -38,13 +38,15 @@ class Answered:
     Attributes:
         predictions, family: what was answered, of which tasks.
         files: what the data call each image, by its number, ``Split.names``; None where that is not known.
-        picture: decodes an image by its number (``Split.image``); None where there are none.
+        read: gives an input by its number (``Split.read``): an image, a text or an embedding; None where there are none.
+        what: an input is called.
     """
 
     predictions: Predictions
     family: TaskFamily
     files: Sequence[str | None] | None = None
-    picture: Callable[[int], Image.Image] | None = None
+    read: Callable[[int], Any] | None = None
+    what: str = "image"
 
     def tasks(self) -> list[TaskAnswers]:
         """The tasks that have labels, in the family's order."""

@@ -36,18 +36,16 @@ def model_card(config: RunConfig, family: TaskFamily, metrics: Any) -> str:
     }[family.kind]
     lines = [
         "---", header.strip(), "---", "",
-        f"# {family.num_tasks} tasks on a frozen {_cell(config.backbone.name)}", "",
+        f"# {family.num_tasks} tasks on {'' if config.embeddings else 'a frozen '}{_cell(config.encoder.name)}", "",
         "One frozen, pretrained network, adapted to a family of tasks by [comodulation](https://arxiv.org/abs/2311.15053).", "",
         f"- Tasks: {answers}.",
         f"- Method: `{config.method}`, readout `{config.readout}`, seed {config.seed}.",
-        f"- Backbone: `{config.backbone.name}`, weights "
-        f"`{config.backbone.weights if config.backbone.weights in WEIGHTS else BACKBONE}`, "
-        f"{config.backbone.image_size} px; not part of this repository unless `{BACKBONE}` is.",
+        _encoder_line(config),
         f"- Modulator: standard deviation {m.std}, estimator `{m.estimator}`, link `{m.link}`, level `{m.level}`.",
         f"- Data: {_cell(portable(config).data)}.", "",
         "## Use", "", "```python", "from pathlib import Path", "", "from comodulation import Run", "",
         'run = Run.from_pretrained("OWNER/NAME")  # or a folder',
-        f"run.predict([Path(\"photo.png\")], [{_python(family.tasks[0])}])", "```", "",
+        f"run.predict({config.encoder.asked_as}, [{_python(family.tasks[0])}])", "```", "",
         f"## Metrics ({split} split)", "",
     ]  # fmt: skip
     lines += _table(result) if isinstance(result, Mapping) else ["Not stored with this run.", ""]
@@ -56,6 +54,18 @@ def model_card(config: RunConfig, family: TaskFamily, metrics: Any) -> str:
         lines += [""]
     lines += ["## Licence", "", "Not chosen yet: add `license:` to the header of this file.", ""]
     return "\n".join(lines)
+
+
+def _encoder_line(config: RunConfig) -> str:
+    """What computes the features, and whether it is here."""
+    backbone = config.backbone
+    if config.encoder is backbone:
+        return (
+            f"- Backbone: `{backbone.name}`, weights `{backbone.weights if backbone.weights in WEIGHTS else BACKBONE}`, "
+            f"{backbone.image_size} px; not part of this repository unless `{BACKBONE}` is."
+        )
+    said = ", ".join(f"{name} `{value}`" for name, value in config.encoder.facts().items())
+    return f"- Inputs: {said}; what computes their features is not part of this repository."
 
 
 # Balanced accuracy first: it equals accuracy where classes are equally frequent. Majority: what the most frequent class has.

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ..data.features import PRECISIONS, BackboneSettings
+from ..data import is_table
+from ..data.features import PRECISIONS, BackboneSettings, EmbeddingSettings, EncoderSettings, TextSettings
 from ..errors import InputError, brief, choose
 from ..evaluation import DECISION_METRICS
 from ..files import read_bounded
@@ -101,10 +102,11 @@ class RunConfig(BaseModel):
 
     Attributes:
         data: folder of parquet files, or Hugging Face dataset id; with `labels`, or where they are sorted in folders, the folder
-            of the images.
+            of the images. With `text` or `embeddings` also a table, or with `labels` the file that embeddings are in.
         group, label: columns of a family of kind `classes`.
         attributes: columns of a family of kind `binary`, instead of group and label.
-        labels: a table (csv, tsv, parquet, xlsx) of image paths and label columns, each column a task.
+        labels: a table (csv, tsv, parquet, xlsx) of image paths and label columns, each column a task; with `embeddings`, of
+            labels in their order.
         tasks: columns that are tasks, binary or categorical; none takes all columns of `labels`, the one label column of
             other data, or the folders that images are sorted in.
         ignore: label columns that are no tasks, where `tasks` names none.
@@ -121,6 +123,9 @@ class RunConfig(BaseModel):
         calibrate: fit the temperature of the answers, and answer at it.
         metric: `accuracy` (the most probable answer), `balanced_accuracy` or `f1`: what the answers are chosen for; the
             probabilities stay as they are.
+        backbone: the encoder, unless there is another one.
+        embeddings: the inputs are embeddings that are there already; no `backbone` then.
+        text: the inputs are texts; no `backbone` then.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -151,6 +156,8 @@ class RunConfig(BaseModel):
     calibrate: bool = True
     metric: str = "accuracy"
     backbone: BackboneSettings = BackboneSettings(image_size=None)
+    embeddings: EmbeddingSettings | None = None
+    text: TextSettings | None = None
     head: HeadSettings = HeadSettings()
     controller: ControllerSettings = ControllerSettings()
     modulation: Modulation = Modulation()
@@ -161,6 +168,30 @@ class RunConfig(BaseModel):
     def columns(self) -> bool:
         """Whether the tasks are label columns found in the data, rather than `group` and `label` or `attributes`."""
         return not (self.group or self.label or self.attributes)
+
+    @property
+    def encoder(self) -> EncoderSettings:
+        """Settings of the encoder that there is."""
+        return self.embeddings or self.text or self.backbone
+
+    def of_data(self, data: str, labels: str | None = None, *, skip_bad: bool = False) -> RunConfig:
+        """The same on other data: with a table of labels, where one is given; else its own, if that lies beside the data."""
+        beside = self.labels if self.encoder.reader is None or not is_table(data) else None
+        return self.model_copy(update={"data": data, "labels": labels or beside, "skip_bad": skip_bad})
+
+    def with_encoder(self, settings: EncoderSettings) -> RunConfig:
+        """The same with other settings of its encoder."""
+        return self.model_copy(update={settings.section: settings})
+
+    @property
+    def table(self) -> str | None:
+        """The table of labels, of which every column that can be learned is a task where none is named."""
+        return self.labels or (self.data if self.encoder.reader is not None and is_table(self.data) else None)
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The columns that are named; none: all."""
+        return self.tasks or self.attributes or tuple(name for name in (self.group, self.label) if name)
 
     @model_validator(mode="before")
     @classmethod
@@ -197,7 +228,12 @@ class RunConfig(BaseModel):
                 )
         if self.task_bias and METHODS[self.method].without_layers:
             raise InputError(f"method {self.method!r} has a bias for each output already; leave --task-bias out")
-        if bool(self.attributes) + bool(self.group or self.label) + bool(self.labels or self.tasks) > 1:
+        if self.embeddings is not None and self.text is not None:
+            raise InputError("a run has inputs of one kind: leave --text or --embeddings out")
+        if self.text is not None and self.labels is not None:
+            raise InputError("texts and labels are columns of one table: give it as --data, and leave --labels out")
+        beside = self.labels and self.encoder.reader is None
+        if bool(self.attributes) + bool(self.group or self.label) + bool(beside or self.tasks) > 1:
             raise InputError(WHICH_TASKS)
         if (self.group or self.label) and not (self.group and self.label):
             raise InputError("classes within groups need both --group and --label")

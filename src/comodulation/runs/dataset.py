@@ -14,6 +14,7 @@ from ..data import (
     answer_column,
     class_column,
     find_splits,
+    given_table_splits,
     is_binary,
     label_names,
     label_table_splits,
@@ -22,6 +23,7 @@ from ..data import (
     with_binary_columns,
     yes_no_column,
 )
+from ..data.features import Encoder, cut_note
 from ..errors import InputError, brief, choose
 from ..mathematics import derived_seed
 from ..tasks import NO_YES, Examples, TaskFamily, first_rows
@@ -59,7 +61,12 @@ def open_splits(
     """
     tables: dict[str, Split] = {}
     openers: dict[str, Callable[[], Split]] = {}
-    if config.labels:
+    reader = config.encoder.reader
+    if config.table and reader is not None:
+        tables = given_table_splits(
+            config.data, reader, config.labels, tasks or config.label_columns, ignore=config.ignore, answers=answers
+        )
+    elif config.labels:
         tables = label_table_splits(
             config.labels,
             config.data,
@@ -70,7 +77,7 @@ def open_splits(
             skip_missing=config.skip_bad,
         )
     else:
-        openers = find_splits(config.data, image_column=config.image_column)
+        openers = find_splits(config.data, image_column=config.image_column, reader=reader)
     there = list(tables or openers)
     for name in needed:
         choose(name, there, f"split of {config.data}")
@@ -88,7 +95,7 @@ def learnable_columns(config: RunConfig, split: Split) -> tuple[tuple[str, ...],
     """Label columns of a table that can be tasks where none is named, and why the others cannot.
 
     Args:
-        config: with ``labels``, and without ``tasks``.
+        config: with a ``table``, and without ``tasks``.
         split: to train on.
 
     Returns:
@@ -142,7 +149,7 @@ def read_family(config: RunConfig, split: Split, tasks: Sequence[str] = ()) -> T
 def _family_of_columns(config: RunConfig, split: Split, named: Sequence[str]) -> TaskFamily:
     """One task per column: binary where all of them are 0 and 1, else each with its own classes."""
     names = tuple(named) or _names_of_columns(config, split)
-    if not named and not config.labels and len(names) != 1:
+    if not named and not config.table and len(names) != 1:
         held = f"the columns {', '.join(names)}" if names else "no label column"
         raise InputError(f"{WHICH_TASKS}; {config.data!r} holds {held}")
     return family_of_columns(split, [own for name in names for own in split.lists.get(name, (name,))])
@@ -150,7 +157,7 @@ def _family_of_columns(config: RunConfig, split: Split, named: Sequence[str]) ->
 
 def _names_of_columns(config: RunConfig, split: Split) -> tuple[str, ...]:
     """Names of the label columns where none is named."""
-    ignored = set() if config.labels else {choose(name, split.label_columns, "column") for name in config.ignore}
+    ignored = set() if config.table else {choose(name, split.label_columns, "column") for name in config.ignore}
     of_lists = {own for name, names in split.lists.items() if name in split.label_columns for own in names}
     return tuple(name for name in split.label_columns if name not in ignored | of_lists)
 
@@ -211,6 +218,12 @@ def without_labels(family: TaskFamily, labelled: Labelled) -> list[str]:
         return []
     shown = ", ".join(repr(name) for name in absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
     return [f"no label in split {labelled.split.name!r} for {shown}: not among its metrics"]
+
+
+def cut_in(split: Split, encoder: Encoder) -> list[str]:
+    """A sentence on inputs of a split that are longer than its encoder takes; none where there are none."""
+    usable = [] if split.inputs is None else split.inputs.usable()
+    return cut_note(encoder, encoder.cut(usable), len(split), f" of split {split.name!r}")
 
 
 def deal_images(config: RunConfig, family: TaskFamily, examples: Examples) -> Partition:

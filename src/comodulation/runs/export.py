@@ -1,4 +1,4 @@
-"""One graph of a network with its tasks, for torch.export and ONNX: images and task ids in, probabilities out.
+"""One graph of a network with its tasks, for torch.export and ONNX: a batch of inputs and task ids in, probabilities out.
 
 The task is an input, or one task is folded in; the answers of a task that does not exist are nan. Stored task gains become a table
 in the graph; gains of level `input` are computed in it, by quadrature's passes or by the derivative's one more convolution. What
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from ..data.features import Backbone
+from ..data.features import Encoder, open_shapes
 from ..errors import InputError, RunError
 from ..evaluation import apply_temperature
 from ..files import write_bytes
@@ -30,10 +30,10 @@ BATCH = torch.export.Dim("batch", min=1, max=65536)
 
 
 class Answers(nn.Module):
-    """A run's backbone and method as one module.
+    """A run's encoder and method as one module.
 
     Args:
-        backbone: uint8 images ``(B, 3, S, S)`` -> features. method: fitted.
+        encoder: a batch of images, texts or embeddings -> features. method: fitted.
         task: the one task it answers; None leaves the task an input.
         temperature: of the answers; None gives them as the network does.
 
@@ -42,22 +42,30 @@ class Answers(nn.Module):
     """
 
     def __init__(
-        self, backbone: nn.Module, method: Method, task: int | None = None, temperature: float | None = None
+        self, encoder: Encoder, method: Method, task: int | None = None, temperature: float | None = None
     ) -> None:
         super().__init__()
         if method.head.modulation.encoder == "stochastic":
             raise InputError(
                 "a stochastic encoder draws its modulator anew for each image, and a graph cannot; fit with --encoder gain"
             )
-        self.backbone, self.method, self.task = backbone, method.eval().requires_grad_(False), task
+        self.encoder, self.method, self.task = encoder, method.eval().requires_grad_(False), task
         self.temperature = temperature
         _ = method.family.member_table
 
-    def forward(self, images: Tensor, tasks: Tensor | None = None) -> Tensor:
-        """uint8 images ``(B, 3, S, S)``, and task ids ``(B,)`` unless one is folded in -> probabilities ``(B, C)``."""
-        if tasks is None:
-            tasks = torch.full_like(images[:, 0, 0, 0], self.task or 0, dtype=torch.int64)
-        features = self.backbone(images).half().float()  # rounded as the cache rounds them
+    def open_shapes(self) -> Any:
+        """Which dimensions of its inputs are open; they are one argument, a tuple."""
+        batch = open_shapes(self.encoder)
+        return ((*batch, *([{0: batch[0][0]}] if self.task is None else [])),)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """A batch as the encoder takes it, and task ids ``(B,)`` unless one is folded in -> probabilities ``(B, C)``."""
+        batch = inputs if self.task is not None else inputs[:-1]
+        if self.task is None:
+            tasks = inputs[-1]
+        else:
+            tasks = torch.full_like(batch[0].flatten(1)[:, 0], self.task, dtype=torch.int64)
+        features = self.encoder(*batch).to(self.encoder.kept).float()  # rounded as the cache rounds them
         known = _clamped(tasks, self.method.family.num_tasks)
         logs = self.method.log_probabilities(self.method.prepare(features), known)
         if self.temperature is not None:
@@ -126,6 +134,8 @@ def export_program(network: nn.Module, example: tuple[Any, ...]) -> torch.export
             "estimator='quadrature'"
         )
     shapes: Any = tuple({0: BATCH} for _ in example)
+    if isinstance(network, Answers):
+        shapes = network.open_shapes()
     if isinstance(network, Comodulated):  # its arguments are the model's, whatever these are
         shapes = (shapes,)
         if len(example) > 1 and example[-1].ndim == 1 and not example[-1].is_floating_point():
@@ -176,9 +186,10 @@ def export_onnx(
 def export_run(run: Run, path: Path, task: str | None = None) -> dict[str, Any]:
     """A run's network as a file: ``*.onnx``, or ``*.pt2`` for ``torch.export.load``.
 
-    The file takes uint8 images ``(B, 3, S, S)``, scaled and cropped as ``preprocessing`` says, and, unless a task is folded in,
-    task ids ``(B,)``; it gives probabilities ``(B, C)`` at the run's temperature, of no and yes ``(B, 2)`` for binary tasks. A task
-    id that does not exist gives nan.
+    The file takes a batch as the run's encoder does (uint8 images ``(B, 3, S, S)``, scaled and cropped as ``preprocessing`` says;
+    ids and mask of the tokens of texts, int64 ``(B, L)``; or embeddings ``(B, C, H, W)``) and, unless a task is folded in, task
+    ids ``(B,)``; it gives probabilities ``(B, C)`` at the run's temperature, of no and yes ``(B, 2)`` for binary tasks. A task id
+    that does not exist gives nan.
 
     Args:
         run: finished. path: file to write. task: name of the one task it answers; None leaves the task an input.
@@ -187,7 +198,8 @@ def export_run(run: Run, path: Path, task: str | None = None) -> dict[str, Any]:
         What the file notes about itself, as JSON by name: ``tasks`` (their ids are their places), ``answers`` (words of the C
         columns), ``outputs`` (for each task by name, the columns that are its own and their words), ``task`` (that is folded in),
         ``temperature`` (that is in the graph), ``decisions`` (that are not: offsets of the log probabilities of each task's
-        words, after which the highest is the answer; null where the most probable is), ``image_size`` and ``preprocessing``.
+        words, after which the highest is the answer; null where the most probable is), ``inputs`` (names of the tensors),
+        ``preprocessing``, and what else the encoder says.
 
     Raises:
         InputError: another ending, a file that is there, an unknown task, a network without a graph. RunError: as
@@ -198,10 +210,10 @@ def export_run(run: Run, path: Path, task: str | None = None) -> dict[str, Any]:
     if path.exists():
         raise InputError(f"{path} is there already; remove it or choose another --out")
     number = None if task is None else run.family.task_id(task)
-    size = run.backbone.image_size
-    network = Answers(run.backbone, run.method, number, run.temperature)
-    images = torch.zeros(2, 3, size, size, dtype=torch.uint8)
-    example = (images,) if task is not None else (images, torch.zeros(2, dtype=torch.int64))
+    network = Answers(run.encoder, run.method, number, run.temperature)
+    tasks = () if task is not None else (torch.zeros(2, dtype=torch.int64),)
+    example = (*run.encoder.example(2), *tasks)
+    names = (*run.encoder.input_names, *["tasks"] * len(tasks))
     about = {
         "tasks": list(run.family.tasks),
         "answers": list(run.family.targets),
@@ -215,12 +227,12 @@ def export_run(run: Run, path: Path, task: str | None = None) -> dict[str, Any]:
         "task": task,
         "temperature": run.temperature,
         "decisions": None if run.decisions is None else run.decisions.to_json(),
-        "image_size": size,
-        "preprocessing": _preprocessing(run.backbone),
+        "inputs": list(names),
+        **run.encoder.about(),
     }
     notes = {key: json.dumps(value) for key, value in about.items()}
     if path.suffix == ".onnx":
-        export_onnx(network, example, path, notes=notes)
+        export_onnx(network, example, path, names=names, notes=notes)
     else:
         buffer = io.BytesIO()
         with warnings.catch_warnings():
@@ -228,24 +240,3 @@ def export_run(run: Run, path: Path, task: str | None = None) -> dict[str, Any]:
             torch.export.save(export_program(network, example), buffer, extra_files=notes)
         write_bytes(path, buffer.getvalue())
     return about
-
-
-def _preprocessing(backbone: Backbone) -> dict[str, Any]:
-    """What ``Backbone.preprocess`` does to an image before the graph, for readers in another language."""
-    size, scaled = backbone.image_size, int(backbone.image_size / backbone.crop_fraction)
-    long = (
-        f"the shorter side becomes {scaled}, the longer one int({scaled} * longer / shorter)"
-        if backbone.crop_mode == "center"
-        else f"both sides become {scaled}"
-    )
-    return {
-        "colours": "RGB",
-        "layout": "NCHW, uint8 from 0 to 255; the pixels' normalisation is in the graph",
-        "size": size,
-        "interpolation": backbone.interpolation,
-        "crop_fraction": backbone.crop_fraction,
-        "crop_mode": backbone.crop_mode,
-        "larger_images": f"where both sides are above {size}: resize so that {long}; then cut {size} x {size} from the centre",
-        "other_images": f"resize the whole image to {size} x {size}",
-        "library": "Pillow (Image.resize, which smooths when it makes smaller)",
-    }

@@ -18,15 +18,11 @@ from ..data.features import (
     ENGINES,
     TRAINED_COPIES,
     WEIGHTS,
-    Backbone,
+    Encoder,
     cache_folder,
     check_fits,
     extract,
-    first_images,
-    placed,
-    resolved_size,
     settled_engine,
-    size_note,
 )
 from ..errors import InputError, brief, choose, first_difference
 from ..files import writable
@@ -35,7 +31,7 @@ from ..processes import Processes
 from ..training import Company, Place, Progress, Silent, company
 from .claiming import Claim, claimed, sources
 from .config import RunConfig, read_config, write_config
-from .dataset import deal_images, learnable_columns, open_splits, read_family, read_labels, without_labels
+from .dataset import cut_in, deal_images, learnable_columns, open_splits, read_family, read_labels, without_labels
 from .folder import CONFIG, METRICS
 from .records import read_metrics
 from .session import Session, build_head
@@ -114,7 +110,7 @@ def _fit(
     splits = open_splits(shared, needed + wanted if asked else needed, wanted)
     names: tuple[str, ...] = ()
     left_out: dict[str, str] = {}
-    if shared.labels and not shared.tasks:
+    if shared.table and not shared.label_columns:
         names, left_out = learnable_columns(shared, splits[shared.train_split])
     family = read_family(shared, splits[shared.train_split], names)
     labelled = {
@@ -130,20 +126,19 @@ def _fit(
         refuse_unlearnable(found, named=bool(names or shared.tasks or shared.attributes))
     if not all(ALL_METHODS[config.method].without_layers for config in configs):
         deal_images(shared, family, train.examples)
-    asked_size = shared.backbone.image_size
-    size = resolved_size(asked_size, shared.backbone, first_images(train.split))
-    configs = [_sized(config, size) for config in configs]
+    settings, settled = shared.encoder.settled(train.split)
+    configs = [config.with_encoder(settings) for config in configs]
     shared = configs[0]
-    backbone = Backbone(shared.backbone)
+    encoder = settings.encoder()
     with torch.device("meta"):
-        head = build_head(shared, family, backbone.feature_shape[0])
+        head = build_head(shared, family, encoder.feature_shape[0])
     check_fits(head, "the head (--channels, --kernel-size)", TRAINED_COPIES)
     if others is not None:
-        others.same("data", _contents(labelled, family, backbone))
+        others.same("data", _contents(labelled, family, encoder))
     with ExitStack() as stack:
         made_from: dict[str, Any] = {}
         if first:
-            made_from = sources(family, labelled, backbone.fingerprint())
+            made_from = sources(family, labelled, encoder.fingerprint())
             stack.enter_context(writable(cache))
             for config, folder in zip(configs, folders, strict=True):
                 stack.enter_context(claimed(folder, _claim(config), resume=resume, made_from=made_from, tell=tell))
@@ -154,10 +149,12 @@ def _fit(
         finished = processes.agree([(folder / METRICS).exists() for folder in folders])
         unfinished = [run for run, done in zip(zip(configs, folders, strict=True), finished, strict=True) if not done]
         if unfinished:
-            if asked_size is None:
-                tell.message(size_note(shared.backbone.name, size))
-            tell.message(summary_table(found, {name: len(split) for name, split in splits.items()}))
-            for note in dict.fromkeys(note for split in splits.values() for note in split.notes):
+            if settled:
+                tell.message(settled)
+            tell.message(summary_table(found, {name: len(split) for name, split in splits.items()}, encoder.what))
+            notes = [note for split in splits.values() for note in split.notes]
+            notes += [note for data in labelled.values() for note in cut_in(data.split, encoder)]
+            for note in dict.fromkeys(notes):
                 tell.message(f"warning: {note}")
             for name, reason in left_out.items():
                 tell.message(
@@ -172,20 +169,20 @@ def _fit(
             for name, data in labelled.items():
                 began = time.perf_counter()
                 asked_of: dict[str, Any] = {"device": fabric.device, "precision": shared.precision}
-                settled = processes.agree(  # by the first: each would measure something else
-                    settled_engine(engine, backbone, data.split, cache, say=tell.message, **asked_of) if first else None
+                chosen = processes.agree(  # by the first: each would measure something else
+                    settled_engine(engine, encoder, data.split, cache, say=tell.message, **asked_of) if first else None
                 )
                 features[name] = extract(
-                    backbone, data.split, cache, **asked_of, engine=settled,
+                    encoder, data.split, cache, **asked_of, engine=chosen,
                     skip_bad=shared.skip_bad, report=partial(tell.extraction, name), rank=processes.rank,
                     world=processes.number, say=tell.message,
                 )  # fmt: skip
                 seconds[f"features_{name}"] = round(time.perf_counter() - began, 2)
                 if features[name].bad_rows:
-                    tell.message(f"skipped {len(features[name].bad_rows)} unreadable images of split {name!r}")
+                    tell.message(f"skipped {len(features[name].bad_rows)} unreadable {encoder.what}s of split {name!r}")
             session = Session(
-                shared, family, labelled, features, backbone.fingerprint(), cache, fabric, tell,
-                backbone.pooled_width,
+                shared, family, labelled, features, encoder.fingerprint(), cache, fabric, tell,
+                encoder.pooled_width,
             )  # fmt: skip
             for config, folder in unfinished:
                 session.run(config, folder, dict(seconds), made_from)
@@ -221,24 +218,19 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     return values
 
 
-def _contents(labelled: dict[str, Any], family: Any, backbone: Backbone) -> dict[str, Any]:
-    """What must be the same in all processes of the data that they have read, and of their backbones."""
+def _contents(labelled: dict[str, Any], family: Any, encoder: Encoder) -> dict[str, Any]:
+    """What must be the same in all processes of the data that they have read, and of their encoders."""
     digests = {}
     for name, data in labelled.items():
         digest = hashlib.sha256()
         for part in (data.examples.image, data.examples.task, data.examples.target):
             digest.update(part.numpy().tobytes())
         digests[name] = {"number of images": len(data.split), "labels": digest.hexdigest()[:16]}
-    return {"splits": digests, "tasks": family.to_json(), "weights of the backbone": backbone.fingerprint()[:16]}
+    return {"splits": digests, "tasks": family.to_json(), "weights of the backbone": encoder.fingerprint()[:16]}
 
 
 def _placed(config: RunConfig) -> RunConfig:
-    return config.model_copy(update={"backbone": placed(config.backbone)})
-
-
-def _sized(config: RunConfig, size: int) -> RunConfig:
-    """A configuration whose backbone's image size is settled."""
-    return config.model_copy(update={"backbone": replace(config.backbone, image_size=size)})
+    return config.with_encoder(config.encoder.placed())
 
 
 def _claim(config: RunConfig) -> Claim:

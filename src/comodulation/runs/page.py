@@ -40,7 +40,7 @@ def run_report(
         **({"date": date} if date else {}),
         "data": config.data,
         **({"labels": config.labels} if config.labels else {}),
-        "backbone": config.backbone.name,
+        **config.encoder.facts(),
         "method": config.method,
         "variant": "residual" if config.head.residual else "base",
         "readout": config.readout,

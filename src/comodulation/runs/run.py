@@ -1,10 +1,10 @@
-"""A finished run, loaded again: evaluate it on a data set, or predict images."""
+"""A finished run, loaded again: evaluate it on a data set, or predict images, texts or embeddings."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data import decode_image
-from ..data.features import BATCH, ENGINES, Backbone, Features, extract, faster_engine, features_of_images, forward_of
+from ..data import Asked
+from ..data.features import BATCH, ENGINES, Encoder, Features, cut_note, extract, faster_engine, features_of, forward_of
 from ..errors import InputError, brief, choose
 from ..evaluation import apply_temperature, decide, evaluate_predictions, scaled, stored_temperature
 from ..files import writable
@@ -26,7 +26,7 @@ from ..training import Inputs, Progress, Silent, predict
 from .card import model_card
 from .claiming import ADDED
 from .config import RunConfig, read_config
-from .dataset import open_splits, read_labels, without_labels
+from .dataset import cut_in, open_splits, read_labels, without_labels
 from .decisions import Decisions, decided, stored_decisions
 from .folder import ADAPTER, CONFIG, HEAD, METRICS, feature_channels, load_head
 from .records import read_metrics
@@ -150,14 +150,20 @@ class Run:
         return None if self.decisions is None else self.decisions.of_task(task)
 
     @cached_property
-    def backbone(self) -> Backbone:
-        return Backbone(self.config.backbone, feature_channels(self.folder / HEAD))
+    def encoder(self) -> Encoder:
+        """The frozen encoder of the run's inputs."""
+        return self.config.encoder.encoder(feature_channels(self.folder / HEAD))
+
+    @property
+    def backbone(self) -> Any:
+        """The encoder, by the name that it has where the inputs are images."""
+        return self.encoder
 
     @cached_property
     def method(self) -> Method:
         """The adapted network. Raises InputError if head or adapter do not belong to this backbone and configuration."""
         first = first_family(self.family, self.added_outputs, self.paired_outputs)
-        channels = self.backbone.feature_shape[0]
+        channels = self.encoder.feature_shape[0]
         with torch.device("meta"), WithoutValues():  # a configuration can describe more than there is memory for
             load_head(build_head(self.config, first, channels), self.folder / HEAD)
         head = build_head(self.config, first, channels)
@@ -165,7 +171,7 @@ class Run:
         if self.added_outputs:
             extend_head(head, self.family.num_tasks, self.added_outputs, self.paired_outputs)
         method = config_method(self.config, head, self.family)
-        load_adapter(method, self.folder / ADAPTER, backbone=self.backbone.fingerprint())
+        load_adapter(method, self.folder / ADAPTER, backbone=self.encoder.fingerprint())
         return method.eval()
 
     def evaluate(
@@ -219,89 +225,101 @@ class Run:
         engine: str = "auto",
         progress: Progress | None = None,
     ) -> tuple[Features, Examples]:
-        """Features of a split, and its pairs of image and task whose label and image can be read. Arguments as in ``evaluate``."""
+        """Features of a split, and its pairs of input and task whose label and input can be read. Arguments as in ``evaluate``."""
         tell = progress or Silent()
         name = split or self.config.test_split
-        if labels is not None and self.config.group:
+        if labels is not None and self.config.group and self.config.table is None:
             raise InputError("a table of labels has a column for each task; this run's tasks are groups of classes")
-        changed: dict[str, Any] = {
-            "data": data, "skip_bad": skip_bad, **({} if labels is None else {"labels": labels})
-        }  # fmt: skip
-        answers = {task: self.family.answers(number) for number, task in enumerate(self.family.tasks)}
-        opened = open_splits(self.config.model_copy(update=changed), [name], answers=answers)[name]
+        answers = None
+        if self.family.kind != "classes":
+            answers = {task: self.family.answers(number) for number, task in enumerate(self.family.tasks)}
+        opened = open_splits(self.config.of_data(data, labels, skip_bad=skip_bad), [name], answers=answers)[name]
         labelled = read_labels(self.config, opened, self.family)
-        for warning in (*opened.notes, *without_labels(self.family, labelled)):
+        for warning in (*opened.notes, *cut_in(opened, self.encoder), *without_labels(self.family, labelled)):
             tell.message(f"warning: {warning}")
         self.method.eval()  # a damaged run shows before anything is extracted
         with writable(Path(cache)):
             features = extract(
-                self.backbone, opened, cache, precision=self.config.precision, engine=engine, skip_bad=skip_bad,
+                self.encoder, opened, cache, precision=self.config.precision, engine=engine, skip_bad=skip_bad,
                 report=partial(tell.extraction, name), say=tell.message,
             )  # fmt: skip
         examples = features.readable(labelled.examples)
         if not len(examples):
-            raise InputError(f"split {name!r} of {data!r} has no labelled image that can be read")
+            raise InputError(f"split {name!r} of {data!r} has no labelled {opened.what} that can be read")
         return features, examples
 
-    def predict(self, images: Sequence[str | Path], tasks: Sequence[str]) -> list[dict[str, Any]]:
-        """Predictions for image files under named tasks (none: all of them), at the run's temperature.
+    def predict(self, inputs: Iterable[Any], tasks: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Predictions for inputs under named tasks (none: all of them), at the run's temperature.
+
+        Args:
+            inputs: as the run's encoder takes them: paths of image files; texts; or embeddings ``(N, V)`` or ``(N, C, H, W)``.
+            tasks: by name.
 
         Returns:
-            One dict per image: ``image``, and under ``tasks`` by name ``prediction``, ``confidence`` (a probability) and
-            ``probabilities`` of the task's own classes (or yes and no), in falling order.
+            One dict per input: its name (of a file, a text, or a place among the embeddings) under ``image``, ``text`` or
+            ``embedding``, and under ``tasks`` by name ``prediction``, ``confidence`` (a probability) and ``probabilities`` of
+            the task's own classes (or yes and no), in falling order.
 
         Raises:
-            InputError: an unknown task; BadImageError: an image that cannot be read.
+            InputError: an unknown task; BadInputError: an input that cannot be used.
         """
-        return list(self.answers(images, tasks))
+        return list(self.answers(inputs, tasks))
 
     def answers(
         self,
-        images: Iterable[str | Path],
+        inputs: Iterable[Any],
         tasks: Sequence[str],
-        bad: Callable[[Path, InputError], None] | None = None,
+        bad: Callable[[str, InputError], None] | None = None,
         *,
         engine: str = "torch",
         say: Callable[[str], None] | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """As ``predict``, image by image, in memory that does not grow with their number.
+        """As ``predict``, input by input, in memory that does not grow with their number.
 
         Args:
-            images, tasks: as for ``predict``.
-            bad: called for each image that cannot be read, which is then left out; None raises.
-            engine: of the backbone's pass: ``torch``, ``onnx``, or ``auto``, the faster one where there are many images and their
+            inputs, tasks: as for ``predict``; or what ``config.encoder.asked_in`` found in files.
+            bad: called with the name of each input that cannot be used, which is then left out; None raises.
+            engine: of the encoder's pass: ``torch``, ``onnx``, or ``auto``, the faster one where there are many inputs and their
                 number is known.
             say: told a line on what ``auto`` has chosen.
         """
         choose(engine, ENGINES, "engine")
-        ids, backbone, remaining = self.task_ids(tasks), self.backbone, iter(images)
-        _ = self.method  # a damaged run shows before any image does
+        ids, encoder = self.task_ids(tasks), self.encoder
+        number = len(inputs) if isinstance(inputs, Sized) else 0
+        named = isinstance(inputs, list) and bool(inputs) and isinstance(inputs[0], Asked)
+        remaining: Iterator[Asked] = iter(inputs) if named else self.config.encoder.asked(inputs)
+        _ = self.method  # a damaged run shows before any input does
         precision = self.config.precision
         if engine == "auto":
-            number = len(images) if isinstance(images, Sized) else 0
-            engine = faster_engine(backbone, number, precision=precision, say=say)
-        forward = forward_of(backbone, engine, precision=precision)
-        while paths := list(map(Path, itertools.islice(remaining, BATCH))):
-            read: dict[Path, Tensor] = {}
-            for path in paths:
+            engine = faster_engine(encoder, number, precision=precision, say=say)
+        forward = forward_of(encoder, engine, precision=precision)
+        cut = done = 0
+        while asked := list(itertools.islice(remaining, BATCH)):
+            names, prepared, values = [], [], []
+            for one in asked:
                 try:
-                    read[path] = backbone.preprocess(decode_image(_file(path), str(path)))
+                    values.append(one.read())
+                    prepared.append(encoder.preprocess(values[-1]))
+                    names.append(one.name)
                 except InputError as error:
                     if bad is None:
                         raise
-                    bad(path, error)
-            if read:
-                yield from self._answered(forward, [path for path in paths if path in read], read, ids)
+                    bad(one.name, error)
+            if names:
+                yield from self._answered(forward, names, prepared, ids)
+            cut, done = cut + encoder.cut(values), done + len(asked)
+        if say:
+            for note in cut_note(encoder, cut, done):
+                say(f"warning: {note}")
 
     def _answered(
-        self, forward: Callable[[Tensor], Tensor], paths: list[Path], read: Mapping[Path, Tensor], ids: list[int]
+        self, forward: Callable[..., Tensor], names: list[str], prepared: list[Tensor], ids: list[int]
     ) -> list[dict[str, Any]]:
-        """Answers to tasks, by number, for at most ``BATCH`` images."""
-        pixels = torch.stack([read[path] for path in paths])
-        features = features_of_images(forward, pixels, self.config.precision)
-        # Noise belongs to an image's content, not to its place among the images asked about.
-        sample_ids = torch.tensor([content_id(image) for image in pixels])
-        results: list[dict[str, Any]] = [{"image": str(path), "tasks": {}} for path in paths]
+        """Answers to tasks, by number, for at most ``BATCH`` preprocessed inputs."""
+        features = features_of(forward, self.encoder.collate(prepared), self.config.precision, self.encoder.kept)
+        # Noise belongs to an input's content, not to its place among those asked about.
+        sample_ids = torch.tensor([content_id(one) for one in prepared])
+        results: list[dict[str, Any]] = [{self.encoder.what: name, "tasks": {}} for name in names]
         for pairs, logs in task_chunks(self.method, features, torch.tensor(ids), sample_ids=sample_ids):
             given = logs if self.temperature is None else apply_temperature(logs, self.temperature)
             for pair, log in zip(pairs.tolist(), given.exp(), strict=True):
@@ -348,13 +366,6 @@ def describe(
     }
 
 
-def content_id(pixels: torch.Tensor) -> int:
-    """A number of 56 bits that stands for an image, uint8 ``(3, S, S)``."""
-    return int.from_bytes(hashlib.sha256(pixels.numpy().tobytes()).digest()[:7], "little")
-
-
-def _file(path: str | Path) -> Path:
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"no such image: {path}")
-    return path
+def content_id(prepared: torch.Tensor) -> int:
+    """A number of 56 bits that stands for a preprocessed input: of an image, uint8 ``(3, S, S)``."""
+    return int.from_bytes(hashlib.sha256(prepared.numpy().tobytes()).digest()[:7], "little")

@@ -102,7 +102,9 @@ class Session:
         usable = {name: features[name].readable(data.examples) for name, data in labelled.items()}
         for name, examples in usable.items():
             if not len(examples):
-                raise InputError(f"split {name!r} of {config.data!r} has no labelled image that can be read")
+                raise InputError(
+                    f"split {name!r} of {config.data!r} has no labelled {labelled[name].split.what} that can be read"
+                )
         self.train_examples = usable[config.train_split]
         self.test_examples = usable.get(config.test_split)
         self.processes = Processes.of(fabric)
@@ -277,7 +279,7 @@ class Session:
         split = self.config.train_split if tested is None else self.config.test_split
         data = self.labelled[split].split
         shown = given["validation" if tested is None else "test"]
-        answered = Answered(shown, self.family, data.names(config.data), data.image)
+        answered = Answered(shown, self.family, data.names(config.data), data.read, data.what)
         write_predictions(folder / PREDICTIONS, shown, self.family, answered.files)
         write_class_files(folder, answered)
         from .page import run_report

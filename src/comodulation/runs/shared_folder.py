@@ -19,7 +19,16 @@ LIMITS = {CONFIG: MAX_CONFIG, HEAD: MAX_TENSORS, ADAPTER: MAX_TENSORS, BACKBONE:
 
 
 def portable(config: RunConfig) -> RunConfig:
-    """A configuration without paths of the machine it was made on: data by its last name, own weights by a fixed one."""
+    """A configuration without paths of the machine it was made on: data by its last name, own weights by a fixed one.
+
+    Raises:
+        InputError: the encoder is a folder of texts' models, which is not handed on.
+    """
+    if config.text is not None and config.text.local:
+        raise InputError(
+            f"the run's text encoder is the folder {config.text.name}, which is not handed on with it; put the encoder on the hub, "
+            "and fit with its name there (--backbone OWNER/NAME)"
+        )
     weights = config.backbone.weights
     backbone = {**vars(config.backbone), "weights": weights if weights in WEIGHTS else BACKBONE}
     data = Path(config.data).name if Path(config.data).exists() or _leads_away(config.data) else config.data
@@ -63,6 +72,10 @@ def check_shared(folder: Path, root: Path | None = None) -> None:
             raise InputError(
                 f"{folder / CONFIG} names {field} {brief(value)}; a shared run names no place outside its folder"
             )
+    if config.text is not None and (_leads_away(config.text.name) or config.text.name.count("/") > 1):
+        raise InputError(
+            f"{folder / CONFIG} names the text encoder {brief(config.text.name)}; a shared run names one of the hub, OWNER/NAME"
+        )
     if weights not in (*WEIGHTS, BACKBONE):
         raise InputError(f"{folder / CONFIG} names weights {brief(weights)}; a shared run may name {BACKBONE!r} alone")
     if weights == BACKBONE and not (folder / BACKBONE).is_file():

@@ -241,7 +241,8 @@ def test_one_temperature_everywhere(run, data, cache, tmp_path):
     assert differences["given"] == pytest.approx(expected, abs=1e-4)
     with Image.open(tmp_path / "yellow.png") as file:
         yellow = file.convert("RGB")
-    served = Service(opened).predict(yellow, ["warm"])["tasks"]["warm"]["probabilities"]
+    service = Service(opened)
+    served = service.predict(service.prepare(yellow), ["warm"])["tasks"]["warm"]["probabilities"]
     pixels = opened.backbone.preprocess(yellow)[None]
     graph = Answers(opened.backbone, opened.method, 0, opened.temperature)(pixels)[0]
     for place, word in enumerate(GROUPS["warm"]):

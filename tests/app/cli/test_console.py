@@ -17,4 +17,4 @@ def test_names_do_not_reach_the_terminal_as_they_are(capsys):
         progress.message("task 'a\x1b[2Jb\x07'\nwarning: [red]c\u202ed")
         progress.extraction("[/]\x1b]0;x", 5, 5)
     said = capsys.readouterr().err
-    assert said == "task 'a\\x1b[2Jb\\x07'\nwarning: [red]c\\u202ed\nfeatures, [/]\\x1b]0;x: 5/5 images\n"
+    assert said == "task 'a\\x1b[2Jb\\x07'\nwarning: [red]c\\u202ed\nfeatures, [/]\\x1b]0;x: 5/5\n"

@@ -142,7 +142,7 @@ def test_a_grid_of_the_modulator_comes_with_one_request(server, run, images):
             assert alone["probabilities"][place][here] == pytest.approx(m["probabilities"][row][there], abs=1e-5)
     service = Service(Run.open(run))
     image = Image.open(io.BytesIO(content)).convert("RGB")
-    features, sample = service._features(image)
+    features, sample = service._features(service.prepare(image))
     direct = inspect(service.method, features, 1, torch.tensor([2.0]), sample, service.temperature or 1.0)
     close(alone["factors"][1], direct.modulated.factors[0].tolist())
     close(seen["decoder_gains"], direct.decoder_gains.tolist())
@@ -439,7 +439,9 @@ def test_the_validation_temperature_scales_confidence(run, tmp_path):
         metrics = json.loads((folder / "metrics.json").read_text())
         (folder / "metrics.json").write_text(json.dumps({**metrics, "temperature": temperature}))
         service = Service(Run.open(folder))
-        results.append((service.predict(red(), []), service.mechanism(red(), "warm", [0.0], 1)))
+        results.append(
+            (service.predict(service.prepare(red()), []), service.mechanism(service.prepare(red()), "warm", [0.0], 1))
+        )
     plain, warm, absurd = results
     assert (plain[0]["temperature"], warm[0]["temperature"]) == (1.0, 2.0)
     assert absurd[0]["temperature"] is None  # not what a fit writes: not believed
@@ -461,10 +463,10 @@ def test_methods_without_a_modulator(data, cache, tmp_path, no_figures, method, 
     assert fit(data, tmp_path / "run", cache, "--method", method, "--epochs", 1).status == 0
     service = Service(Run.open(tmp_path / "run"))
     assert service.describe()["modulator"] is None
-    seen = service.mechanism(red(), "warm", [0.0], 8)
+    seen = service.mechanism(service.prepare(red()), "warm", [0.0], 8)
     assert seen["modulator"] is None
     assert (seen["encoder_gains"] is not None, seen["decoder_gains"] is not None) == (encoder, decoder)
-    close(seen["answer"], service.predict(red(), ["warm"])["tasks"]["warm"])
+    close(seen["answer"], service.predict(service.prepare(red()), ["warm"])["tasks"]["warm"])
     json.dumps(seen, allow_nan=False)
 
 
@@ -476,9 +478,9 @@ def test_a_stochastic_encoder_and_binary_tasks(data, cache, tmp_path, no_figures
     run = Run.open(tmp_path / "run")
     (tmp_path / "red.png").write_bytes(GOOD)
     service = Service(run)
-    close(service.predict(red(), [])["tasks"], run.predict([tmp_path / "red.png"], [])[0]["tasks"])
-    seen = service.mechanism(red(), "cool", [-1.0, 1.0], 8)["modulator"]
+    close(service.predict(service.prepare(red()), [])["tasks"], run.predict([tmp_path / "red.png"], [])[0]["tasks"])
+    seen = service.mechanism(service.prepare(red()), "cool", [-1.0, 1.0], 8)["modulator"]
     assert sorted(seen["outputs"]) == ["no", "yes"]
     assert np.sum(seen["probabilities"], 1) == pytest.approx([1, 1], abs=1e-5)
     with pytest.raises(InputError, match="did you mean 'cool'"):
-        service.predict(red(), ["col"])
+        service.predict(service.prepare(red()), ["col"])

@@ -10,7 +10,7 @@ import torch
 from comodulation.data.features import engines, extraction
 from comodulation.data.features.backbone import Backbone, BackboneSettings
 from comodulation.data.features.engines import OnnxForward, faster_engine, forward_of
-from comodulation.data.features.extraction import extract, features_of_images, settled_engine
+from comodulation.data.features.extraction import extract, features_of, settled_engine
 from comodulation.data.opening import open_split
 from comodulation.errors import InputError, RunError
 from support.synthetic import write
@@ -53,7 +53,7 @@ def test_the_engines_agree(options):
     assert isinstance(forward, OnnxForward)
     for number in (1, 5):
         images = pixels(options["size"], number)
-        expected, found = features_of_images(backbone, images), features_of_images(forward, images)
+        expected, found = features_of(backbone, (images,)), features_of(forward, (images,))
         assert found.shape == (number, *backbone.feature_shape)
         assert found.dtype == expected.dtype
         exact, given = backbone(images), forward(images)

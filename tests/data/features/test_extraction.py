@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from comodulation.data.features import extraction as features
 from comodulation.data.features.backbone import Backbone, BackboneSettings
-from comodulation.data.features.extraction import cache_folder, extract, features_of_images
+from comodulation.data.features.extraction import cache_folder, extract, features_of
 from comodulation.data.features.store import FeatureStore
 from comodulation.data.opening import open_split
 from comodulation.data.pictures import BadImageError
@@ -87,7 +87,7 @@ def test_images_on_their_own_get_the_features_of_the_cache(backbone, split, fill
     """`predict` computes what `evaluate` reads, up to the rounding of a convolution over another batch size."""
     images = torch.stack([backbone.preprocess(split.image(row)) for row in range(3)])
     cached = extract(backbone, split, filled).rows(slice(0, 3))
-    torch.testing.assert_close(features_of_images(backbone, images), cached, atol=1e-3, rtol=2e-3)
+    torch.testing.assert_close(features_of(backbone, (images,)), cached, atol=1e-3, rtol=2e-3)
 
 
 def test_a_second_call_extracts_nothing(backbone, split, cache):

@@ -5,7 +5,7 @@ import itertools
 import pytest
 from PIL import Image
 
-from comodulation.data.features import BackboneSettings, first_images, natural_size, resolved_size, size_note
+from comodulation.data.features import BackboneSettings, first_images, natural_size, size_note
 from comodulation.data.opening import open_split
 from comodulation.errors import InputError
 from support.synthetic import images_at, write
@@ -35,20 +35,22 @@ def pictures(*sides):
     ],
 )
 def test_the_rule(name, sides, expected):
-    assert natural_size(BackboneSettings(name, "random", None), pictures(*sides)) == expected
+    assert natural_size(name, pictures(*sides)) == expected
 
 
 def test_only_the_first_64_count():
     small, large = pictures((32, 32)), pictures((300, 300))
     endless = itertools.chain(small * 64, itertools.repeat(large[0]))
-    assert natural_size(BackboneSettings(), endless) == 128
-    assert natural_size(BackboneSettings(), itertools.chain(small * 31, itertools.repeat(large[0]))) == 224
+    assert natural_size("efficientnet-lite0", endless) == 128
+    assert natural_size("efficientnet-lite0", itertools.chain(small * 31, itertools.repeat(large[0]))) == 224
 
 
-def test_a_size_that_is_given_is_kept():
-    never = (pytest.fail("an image was read") for _ in range(1))
-    assert resolved_size(96, BackboneSettings(), never) == 96
-    assert resolved_size(None, BackboneSettings(), pictures((300, 300))) == 224
+def test_a_size_that_is_given_is_kept(tmp_path):
+    split = open_split(str(write(tmp_path / "data")), "train")
+    given = BackboneSettings(image_size=96)
+    assert given.settled(split) == (given, "")
+    settings, note = BackboneSettings(image_size=None).settled(split)
+    assert (settings, note) == (BackboneSettings(image_size=128), size_note("efficientnet-lite0", 128))
 
 
 def test_images_that_cannot_be_read_do_not_count(tmp_path):
@@ -66,4 +68,4 @@ def test_what_is_said():
 
 def test_an_unknown_backbone():
     with pytest.raises(InputError, match=r"unknown backbone 'resnet-18'; did you mean 'resnet18'\?"):
-        natural_size(BackboneSettings("resnet-18"), [])
+        natural_size("resnet-18", [])

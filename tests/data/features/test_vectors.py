@@ -5,7 +5,7 @@ import timm
 import torch
 
 from comodulation.data.features.backbone import Backbone, BackboneSettings
-from comodulation.data.features.extraction import features_of_images
+from comodulation.data.features.extraction import features_of
 from comodulation.errors import InputError
 
 # Fingerprints of 0.1.0, before there were vectors: caches and adapters are found by them.
@@ -113,7 +113,7 @@ def test_one_pass():
 
 def test_vectors_in_bfloat16():
     backbone, images = vector(), pixels()
-    half, whole = features_of_images(backbone, images, "bfloat16"), features_of_images(backbone, images)
+    half, whole = features_of(backbone, (images,), "bfloat16"), features_of(backbone, (images,))
     assert half.shape == whole.shape == (3, *backbone.feature_shape)
     assert 0 < (half - whole).abs().max() < 0.1 * whole.abs().max()
 

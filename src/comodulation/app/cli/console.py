@@ -38,7 +38,7 @@ class ConsoleProgress:
     def extraction(self, split: str, done: int, total: int) -> None:
         self._update(f"features, {split}", done, total, "")
         if not self.console.is_terminal and (done == total or done % (20 * 512) == 0):
-            self.message(f"features, {split}: {done}/{total} images")
+            self.message(f"features, {split}: {done}/{total}")
 
     def epoch(self, phase: str, epoch: Epoch) -> None:
         note = f"loss {epoch.loss:.3f}  validation accuracy {100 * epoch.validation['accuracy']:.1f}%"

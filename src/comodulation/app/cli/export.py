@@ -20,14 +20,11 @@ def export(
     seed: Annotated[int | None, typer.Option(help="Of the modulator's noise [the run's].")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """The network with its tasks as one graph, for ONNX or torch.export: uint8 images (and task ids) in, probabilities out."""
+    """The network with its tasks as one graph, for ONNX or torch.export: a batch of inputs (and task ids) in, probabilities out."""
     from ...runs import Run, export_run
 
     about = export_run(with_seed(Run.open(folder), seed), out, task)
     if as_json:
         print(json.dumps({"run": str(folder), "file": str(out), **about}))
         return
-    inputs = f"images (B, 3, {about['image_size']}, {about['image_size']}) uint8" + (
-        "" if task else ", tasks (B,) int64"
-    )
-    print(f"{out}: {inputs} -> probabilities (B, {len(about['answers'])})")
+    print(f"{out}: {', '.join(about['inputs'])} -> probabilities (B, {len(about['answers'])})")

@@ -25,7 +25,24 @@ def fit(
         str | None,
         typer.Option(
             help="Folder of parquet files, of images that --labels names, or of images sorted in folders; or Hugging Face "
-            "dataset id.",
+            "dataset id. With --text or --embeddings also a table.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Texts in the place of images: their column in the table (csv, tsv, parquet) or data set.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    embeddings: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE_OR_COLUMN",
+            help="Embeddings in the place of images: a column of lists of the table or data set, or a file (parquet, arrow; .npy "
+            "or .safetensors with --labels, rows in one order).",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -61,11 +78,15 @@ def fit(
         typer.Option(metavar="COLUMN", help="Binary column that is a task; repeat for more.", rich_help_panel=DATA),
     ] = None,
     skip_bad: Annotated[
-        bool | None, typer.Option("--skip-bad", help="Count unreadable images and go on.", rich_help_panel=DATA)
+        bool | None, typer.Option("--skip-bad", help="Count unreadable inputs and go on.", rich_help_panel=DATA)
     ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(help="timm model name, or efficientnet-lite0 [efficientnet-lite0].", rich_help_panel=ENCODER),
+        typer.Option(
+            help="timm model name, or efficientnet-lite0; with --text a model of transformers or sentence-transformers (folder "
+            "or hub id) [efficientnet-lite0; all-minilm-l6-v2].",
+            rich_help_panel=ENCODER,
+        ),
     ] = None,
     weights: Annotated[
         str | None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperCommand
 
+from .given import given_inputs
 from .shared import method_options
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ KEYS: dict[str, tuple[str, ...]] = {
 # Flags that are keys under their own name.
 OWN = (
     "data", "labels", "ignore", "balance", "group", "label", "image_column", "train_split", "test_split", "readout",
-    "protocol", "quality", "calibrate", "metric", "task_bias", "precision", "seed", "skip_bad",
+    "protocol", "quality", "calibrate", "metric", "task_bias", "precision", "seed", "skip_bad", "embeddings", "text",
 )  # fmt: skip
 
 # What --set and a file can say and no flag in the help does: a line each.
@@ -140,6 +141,7 @@ def configurations(
 
     stored = {} if config is None else read_settings(config)
     said = dict(map(parse_setting, settings))
+    flags = {**flags, **given_inputs(flags, stored)}
     for name in (*OWN, *KEYS):
         value = flags[name]
         if value is not None and value != [] and value != ():

@@ -1,6 +1,6 @@
 "use strict";
 const $ = id => document.getElementById(id), root = document.documentElement;
-const state = { run: null, image: null, task: null, answers: null, seen: null, asked: 0 };
+const state = { run: null, given: null, task: null, answers: null, seen: null, asked: 0 };
 const percent = p => p > .9995 ? "100%" : (100 * p).toFixed(1) + "%";
 const signed = (x, digits = 2) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(digits);
 const times = x => "×" + (x >= 100 ? x.toFixed(0) : x >= .1 || x === 0 ? x.toFixed(2) : x.toPrecision(1));
@@ -46,9 +46,21 @@ async function start() {
   document.title = $("title").textContent;
   $("subtitle").textContent = `Behind ${run.backbone}. Measured on ${m.count.toLocaleString("en")} ${m.split} predictions:`;
   listMeasured(run.tasks);
+  prepareInput(run.input);
   $("calibration").textContent = run.confidence.replaceAll("`", "");
   $("belonging").textContent = run.kind !== "classes" ? ""
-    : "Every task is asked, also those that the image does not belong to; confidence means something for those it does.";
+    : `Every task is asked, also those that the ${run.input} does not belong to; confidence means something for those it does.`;
+}
+
+// An image is dropped or chosen, a text is written, the numbers of an embedding are pasted.
+function prepareInput(kind) {
+  const image = kind === "image";
+  $("drop").hidden = !image;
+  $("file").hidden = !image;
+  $("write").hidden = image;
+  if (image) return;
+  $("writing").textContent = kind === "text" ? "Write a text" : "Paste an embedding, as [0.1, 0.2, ...]";
+  $("waiting").textContent = $("waiting").textContent.replace("Choose an image", kind === "text" ? "Write a text" : "Paste an embedding");
 }
 
 // How good each task is, beside what its most frequent class would have; no number for all of them together.
@@ -75,11 +87,13 @@ async function take(file) {
     $("status").textContent = "Asking the network";
     const found = await ask("/api/predict", file);
     if (order !== state.asked) return;
-    state.image = file;
-    if ($("preview").src) URL.revokeObjectURL($("preview").src);
-    $("preview").src = URL.createObjectURL(file);
-    $("preview").hidden = false;
-    $("invitation").firstElementChild.textContent = "Drop another image";
+    state.given = file;
+    if (state.run.input === "image") {
+      if ($("preview").src) URL.revokeObjectURL($("preview").src);
+      $("preview").src = URL.createObjectURL(file);
+      $("preview").hidden = false;
+      $("invitation").firstElementChild.textContent = "Drop another image";
+    }
     state.answers = found.tasks;
     listTasks();
     $("waiting").hidden = true;
@@ -115,7 +129,7 @@ async function look(task) {
   state.task = task;
   for (const button of $("tasks").querySelectorAll("button")) button.ariaPressed = String(button.value === task);
   try {
-    const seen = await ask("/api/mechanism?" + new URLSearchParams({ task }), state.image);
+    const seen = await ask("/api/mechanism?" + new URLSearchParams({ task }), state.given);
     if (order !== state.asked) return;
     complain("");
     state.seen = seen;
@@ -288,11 +302,15 @@ $("reset").addEventListener("click", () => {
   $("slider").value = state.seen.modulator.deviations.indexOf(0);
   update();
 });
+$("write").addEventListener("submit", event => {
+  event.preventDefault();
+  take(new Blob([$("words").value], { type: state.run.input === "text" ? "text/plain" : "application/json" }));
+});
 $("file").addEventListener("change", event => { take(event.target.files[0]); event.target.value = ""; });
 for (const kind of ["dragover", "dragleave", "drop"]) document.addEventListener(kind, event => {
   event.preventDefault();
   document.body.classList.toggle("over", kind === "dragover");
-  if (kind === "drop") take(event.dataTransfer.files[0]);
+  if (kind === "drop" && !$("drop").hidden) take(event.dataTransfer.files[0]);
 });
-document.addEventListener("paste", event => take(event.clipboardData.files[0]));
+document.addEventListener("paste", event => $("drop").hidden || take(event.clipboardData.files[0]));
 start().catch(error => complain(error.message));

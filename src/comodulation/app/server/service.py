@@ -19,11 +19,10 @@ import torch
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse
-from PIL import Image
 from starlette.exceptions import HTTPException
 from torch import Tensor
 
-from ...data.features import features_of_images
+from ...data.features import features_of
 from ...errors import InputError, RunError, choose
 from ...evaluation import stored_temperature as stored_temperature
 from ...evaluation import temperature_note
@@ -66,8 +65,9 @@ class Service:
         modulation = self.method.head.modulation
         return {
             "method": self.method.name,
-            "backbone": self.run.config.backbone.name,
-            "image_size": self.run.config.backbone.image_size,
+            "input": self.run.encoder.what,
+            "backbone": self.run.config.encoder.name,
+            "image_size": self.run.encoder.about().get("image_size"),
             "kind": self.family.kind,
             "readout": self.run.config.readout,
             "tasks": [
@@ -90,10 +90,11 @@ class Service:
             "limits": {"bytes": MAX_BYTES, "pixels": MAX_PIXELS, "formats": FORMATS},
         }
 
-    def predict(self, image: Image.Image, tasks: Sequence[str]) -> dict[str, Any]:
-        """Answers to tasks (none named: all of them), from one pass of the backbone and one batch of the decoder."""
+    def predict(self, prepared: Tensor, tasks: Sequence[str]) -> dict[str, Any]:
+        """Answers to tasks (none named: all of them) about one preprocessed input, from one pass of the encoder and one batch
+        of the decoder."""
         ids = self.run.task_ids(tasks)
-        features, sample = self._features(image)
+        features, sample = self._features(prepared)
         found = answers(self.method, features, torch.tensor(ids), sample, self.temperature or 1.0)
         described = (
             describe(self.family, task, row, self.run.decision(task)) for task, row in zip(ids, found, strict=True)
@@ -103,10 +104,10 @@ class Service:
             "tasks": {self.family.tasks[task]: answer for task, answer in zip(ids, described, strict=True)},
         }
 
-    def mechanism(self, image: Image.Image, task: str, deviations: Sequence[float], neurons: int) -> dict[str, Any]:
-        """One image under one task, with the modulator at several values, in standard deviations."""
+    def mechanism(self, prepared: Tensor, task: str, deviations: Sequence[float], neurons: int) -> dict[str, Any]:
+        """One preprocessed input under one task, with the modulator at several values, in standard deviations."""
         number = self.family.task_id(task)
-        features, sample = self._features(image)
+        features, sample = self._features(prepared)
         values = torch.tensor(deviations, dtype=torch.float64)
         seen = inspect(self.method, features, number, values, sample, self.temperature or 1.0)
         return {
@@ -145,14 +146,15 @@ class Service:
             "probabilities": _listed(m.probabilities[:, likely]),
         }
 
-    def input_size(self, image: Image.Image) -> Image.Image:
-        """An image as the backbone takes it, which preprocessing then leaves as it is."""
-        return Image.fromarray(self.run.backbone.preprocess(image).permute(1, 2, 0).numpy())
+    def prepare(self, given: Any) -> Tensor:
+        """An image, a text or an embedding as the encoder takes it, which is all that is kept of it."""
+        return self.run.encoder.preprocess(given)
 
-    def _features(self, image: Image.Image) -> tuple[Tensor, int]:
-        """Features of an image, ``(1, C, H, W)``, and the number that stands for its content."""
-        pixels = self.run.backbone.preprocess(image)
-        return features_of_images(self.run.backbone, pixels[None], self.run.config.precision), content_id(pixels)
+    def _features(self, prepared: Tensor) -> tuple[Tensor, int]:
+        """Features of a preprocessed input, ``(1, C, H, W)``, and the number that stands for its content."""
+        encoder = self.run.encoder
+        features = features_of(encoder, encoder.collate([prepared]), self.run.config.precision, encoder.kept)
+        return features, content_id(prepared)
 
 
 def _listed(values: Tensor) -> Any:
@@ -167,10 +169,10 @@ def make_app(service: Service, uploads: Uploads | None = None) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     network, uploads = anyio.CapacityLimiter(1), uploads or Uploads()
 
-    async def answer(request: Request, work: Callable[[Image.Image], T]) -> T:
-        async with uploads.image(request) as image:
-            image = await asyncio.to_thread(service.input_size, image)
-        return await anyio.to_thread.run_sync(work, image, limiter=network)
+    async def answer(request: Request, work: Callable[[Tensor], T]) -> T:
+        async with uploads.given(request, service.run.encoder.what) as given:
+            prepared = await asyncio.to_thread(service.prepare, given)
+        return await anyio.to_thread.run_sync(work, prepared, limiter=network)
 
     @app.get("/")
     async def index() -> HTMLResponse:
@@ -189,7 +191,7 @@ def make_app(service: Service, uploads: Uploads | None = None) -> FastAPI:
         given = _query(request, ("task",))
         for task in given["task"]:
             service.family.task_id(task)  # before the upload is read
-        return JSONResponse(await answer(request, lambda image: service.predict(image, given["task"])))
+        return JSONResponse(await answer(request, lambda prepared: service.predict(prepared, given["task"])))
 
     @app.post("/api/mechanism")
     async def mechanism(request: Request) -> JSONResponse:
@@ -198,7 +200,9 @@ def make_app(service: Service, uploads: Uploads | None = None) -> FastAPI:
         service.family.task_id(task)
         deviations = _deviations(given["modulator"])
         neurons = _neurons(given, service.method.head.decoder_channels)
-        return JSONResponse(await answer(request, lambda image: service.mechanism(image, task, deviations, neurons)))
+        return JSONResponse(
+            await answer(request, lambda prepared: service.mechanism(prepared, task, deviations, neurons))
+        )
 
     @app.exception_handler(InputError)
     async def bad_input(_: Request, error: InputError) -> JSONResponse:

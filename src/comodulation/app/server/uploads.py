@@ -1,4 +1,4 @@
-"""The image of a request, raw or as a multipart field, read into memory within limits. Nothing is spooled to disk.
+"""The input of a request, of an image raw or as a multipart field, read into memory within limits. Nothing is spooled to disk.
 
 A framework's own form parser writes uploads above some size to a temporary file; here the body stays in memory, which the
 limit on its size makes affordable.
@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import json
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import anyio.to_thread
+import numpy as np
 from fastapi import Request
 from PIL import Image
 from python_multipart import MultipartParser
@@ -21,7 +24,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect
 
-from ...data import decode_image
+from ...data import Texts, Vectors, decode_image
 from ...errors import InputError, brief
 
 MAX_BYTES = 20 * 2**20
@@ -33,11 +36,16 @@ PACE = 2**15  # bytes a second; a body that comes slower is given up after the g
 ROOM = 256 * 2**20  # bytes of bodies that are held at once
 DRAINED = 512 * 2**20  # of a body that is too large, read and thrown away so that the sender gets to read the answer
 FIELD = "image"
+EXPECTED = {
+    "image": "the bytes of an image file",
+    "text": 'the text in UTF-8, or {"text": ...} as application/json',
+    "embedding": 'a list of numbers as JSON, or {"embedding": ...}',
+}
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 class UploadError(InputError):
-    """A request that carries no usable image; ``status`` is the HTTP status that says so."""
+    """A request that carries no usable input; ``status`` is the HTTP status that says so."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -83,8 +91,12 @@ class Uploads:
         self._decoders, self._large = anyio.CapacityLimiter(DECODERS), anyio.CapacityLimiter(1)
 
     @contextlib.asynccontextmanager
-    async def image(self, request: Request) -> AsyncIterator[Image.Image]:
-        """The RGB image that a request carries; what is done with it within the context counts as decoding.
+    async def given(self, request: Request, what: str) -> AsyncIterator[Any]:
+        """The input that a request carries: an RGB image, a text, or the numbers of an embedding; what is done with it within the
+        context counts as decoding.
+
+        Args:
+            request: whose body it is. what: an ``image``, a ``text`` or an ``embedding``.
 
         Raises:
             UploadError: it carries none.
@@ -93,7 +105,11 @@ class Uploads:
         upload = Upload()
         self.active.add(upload)
         try:
-            body = await read_body(request, upload=upload, uploads=self)
+            body = await read_body(request, upload=upload, uploads=self, what=what)
+            if what in READERS:
+                async with self._decoders:
+                    yield await asyncio.to_thread(READERS[what], body, kind)
+                return
             if kind.partition(";")[0].strip().lower() == "multipart/form-data":
                 body = multipart_image(body, kind)
             width, height = await anyio.to_thread.run_sync(image_size, body, limiter=self._decoders)
@@ -125,6 +141,7 @@ async def read_body(
     *,
     upload: Upload | None = None,
     uploads: Uploads | None = None,
+    what: str = "image",
 ) -> bytes:
     """The body of a request, of which no more than ``limit`` bytes are ever held.
 
@@ -133,6 +150,7 @@ async def read_body(
         limit: bytes.
         seconds: in which it must have come; also, after a grace, it must keep a pace of 32 KiB a second.
         upload, uploads: where what is held is counted.
+        what: is expected.
 
     Raises:
         UploadError: a body that is empty, too large, too slow or cut off, or that had to make room for others.
@@ -171,7 +189,7 @@ async def read_body(
     if upload.received > limit:
         raise too_large
     if not body:
-        raise UploadError(400, "no image: the request has an empty body; send the bytes of an image file")
+        raise UploadError(400, f"no {what}: the request has an empty body; send {EXPECTED[what]}")
     return bytes(body)
 
 
@@ -225,6 +243,51 @@ def _field_name(headers: bytes) -> str:
         if kind == b"form-data":
             return options.get(b"name", b"").decode("utf-8", "replace")
     return ""
+
+
+def read_text(body: bytes, kind: str) -> str:
+    """The text of a request: its body, or the field ``text`` of a JSON object. Raises UploadError for anything else."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise UploadError(400, f"not text in UTF-8: {error.reason} at byte {error.start}") from error
+    if kind.partition(";")[0].strip().lower() == "application/json":
+        found = _field(text, "text")
+        if not isinstance(found, str):
+            raise UploadError(400, f"expected {EXPECTED['text']}, got {brief(found)}")
+        text = found
+    try:
+        return Texts((text,)).read(0, "the text")
+    except InputError as error:
+        raise UploadError(400, str(error)) from error
+
+
+def read_embedding(body: bytes, kind: str) -> np.ndarray:
+    """The numbers of a request, a list or the field ``embedding`` of a JSON object. Raises UploadError for anything else."""
+    try:
+        values = np.asarray(_field(body.decode("utf-8", "replace"), "embedding"))
+        if values.dtype.kind not in "iuf" or values.ndim not in (1, 3):
+            raise ValueError
+        return Vectors(values[None]).read(0, "the embedding")
+    except UploadError:
+        raise
+    except (ValueError, RecursionError) as error:
+        said = (
+            str(error) if isinstance(error, InputError) else f"expected {EXPECTED['embedding']}, got {brief(body[:64])}"
+        )
+        raise UploadError(400, said) from error
+
+
+def _field(text: str, name: str) -> Any:
+    """A value of JSON, or this field of it. Raises UploadError for what is no JSON."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UploadError(400, f"not JSON: expected {EXPECTED[name]}") from error
+    return found.get(name) if isinstance(found, dict) else found
+
+
+READERS: dict[str, Callable[[bytes, str], Any]] = {"text": read_text, "embedding": read_embedding}
 
 
 def image_size(content: bytes) -> tuple[int, int]:

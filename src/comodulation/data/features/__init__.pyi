@@ -1,40 +1,50 @@
 from .allocator import large_blocks_kept
-from .backbone import WEIGHTS, Backbone, BackboneSettings, placed
-from .engines import BATCH, ENGINES, faster_engine, forward_of
-from .extraction import PRECISIONS, FeatureRows, Features, cache_folder, extract, features_of_images, settled_engine
+from .backbone import WEIGHTS, Backbone, BackboneSettings
+from .embeddings import Embeddings, EmbeddingSettings
+from .encoder import Encoder, EncoderSettings, cut_note
+from .engines import BATCH, ENGINES, faster_engine, forward_of, open_shapes
+from .extraction import PRECISIONS, FeatureRows, Features, cache_folder, extract, features_of, settled_engine
 from .given_pictures import check_pictures, features_of_pictures, known_backbone, picture_settings
-from .input_sizes import first_images, natural_size, resolved_size, size_note
+from .input_sizes import first_images, natural_size, size_note
 from .memory import TRAINED_COPIES, check_fits
 from .small_resnets import SMALL_RESNETS, small_resnet
 from .store import FeatureStore
+from .text_encoder import MINILM, TextEncoder, TextSettings
 
 __all__ = [
     "BATCH",
     "ENGINES",
+    "MINILM",
     "PRECISIONS",
     "SMALL_RESNETS",
     "TRAINED_COPIES",
     "WEIGHTS",
     "Backbone",
     "BackboneSettings",
+    "EmbeddingSettings",
+    "Embeddings",
+    "Encoder",
+    "EncoderSettings",
     "FeatureRows",
     "FeatureStore",
     "Features",
+    "TextEncoder",
+    "TextSettings",
     "cache_folder",
     "check_fits",
     "check_pictures",
+    "cut_note",
     "extract",
     "faster_engine",
-    "features_of_images",
+    "features_of",
     "features_of_pictures",
     "first_images",
     "forward_of",
     "known_backbone",
     "large_blocks_kept",
     "natural_size",
+    "open_shapes",
     "picture_settings",
-    "placed",
-    "resolved_size",
     "settled_engine",
     "size_note",
     "small_resnet",

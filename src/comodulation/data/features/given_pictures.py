@@ -18,8 +18,8 @@ from ..pictures import BadImageError, decode_image
 from .allocator import large_blocks_kept
 from .backbone import Backbone, BackboneSettings
 from .engines import BATCH
-from .extraction import features_of_images
-from .input_sizes import LOOKED_AT, resolved_size
+from .extraction import features_of
+from .input_sizes import LOOKED_AT, natural_size
 
 
 def picture_settings(name: str, pictures: Sequence[Any]) -> BackboneSettings:
@@ -29,7 +29,7 @@ def picture_settings(name: str, pictures: Sequence[Any]) -> BackboneSettings:
         InputError: an unknown backbone; pictures that are none.
     """
     settings = BackboneSettings(name, image_size=None, output="vector")
-    return replace(settings, image_size=resolved_size(None, settings, _decoded(pictures[:LOOKED_AT])))
+    return replace(settings, image_size=natural_size(name, _decoded(pictures[:LOOKED_AT])))
 
 
 @lru_cache(maxsize=2)
@@ -52,7 +52,7 @@ def features_of_pictures(backbone: Backbone, pictures: Sequence[Any]) -> Tensor:
     with large_blocks_kept():
         for start in range(0, len(pictures), BATCH):
             images = [backbone.preprocess(image) for image in _decoded(pictures[start : start + BATCH], start)]
-            rows.append(features_of_images(backbone, torch.stack(images)).flatten(1))
+            rows.append(features_of(backbone, backbone.collate(images)).flatten(1))
     return torch.cat(rows)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..pictures import BadImageError
 from ..source import Split
-from .backbone import EFFICIENTNET_LITE0, BackboneSettings, architecture_of
+from .architectures import EFFICIENTNET_LITE0, architecture_of
 from .efficientnet_lite import INPUT_SIZE
 from .small_resnets import SIDE, SMALL_RESNETS
 
@@ -31,25 +31,20 @@ def own_size(name: str) -> int:
     return INPUT_SIZE if config is None else min(config.input_size[1:])
 
 
-def natural_size(settings: BackboneSettings, images: Iterable[Image.Image]) -> int:
-    """The backbone's own input size; 128 (or the own one if that is less) where most images are not half as large.
+def natural_size(name: str, images: Iterable[Image.Image]) -> int:
+    """A backbone's own input size; 128 (or the own one if that is less) where most images are not half as large.
 
     Args:
-        settings: of the backbone; its image size does not matter.
+        name: of the backbone.
         images: the first ``LOOKED_AT`` count. None: the own size.
 
     Raises:
         InputError: an unknown backbone.
     """
-    own = own_size(settings.name)
+    own = own_size(name)
     sides = [min(image.size) for image in itertools.islice(images, LOOKED_AT)]
     small = bool(sides) and statistics.median(sides) < own / 2
     return min(own, _FOR_SMALL_IMAGES) if small else own
-
-
-def resolved_size(image_size: int | None, settings: BackboneSettings, images: Iterable[Image.Image]) -> int:
-    """The size that was asked for, or else the natural one: ``natural_size``, whose errors it raises."""
-    return natural_size(settings, images) if image_size is None else image_size
 
 
 def first_images(split: Split) -> Iterator[Image.Image]:

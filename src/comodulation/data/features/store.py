@@ -1,6 +1,7 @@
 """The files of one feature cache, which any number of processes fill together.
 
-- ``data.bin``: rows in order, float16; a block of rows is written in place and reaches the disk before it is journalled.
+- ``data.bin``: rows in order, float16 or what ``kept`` of the identity says; a block of rows is written in place and reaches the
+  disk before it is journalled.
 - ``journal.jsonl``, and while processes work one ``journal-*.jsonl`` for each of them: a line a block, its rows, its
   checksum and its bad rows. A line counts only where its checksum is that of the data; which file it stands in does not matter.
 - ``identity.json``: what the features depend on; replaced as a whole, so that it is never half there.
@@ -35,7 +36,7 @@ class FeatureStore:
 
     Args:
         folder: of the files; need not be there.
-        identity: what the features depend on; ``shape`` is ``[N, C, s, s]``.
+        identity: what the features depend on; ``shape`` is ``[N, C, s, s]``, ``kept`` the precision if it is not float16.
         block: rows of a block.
     """
 
@@ -43,7 +44,8 @@ class FeatureStore:
         self.folder, self.identity, self.block = folder, identity, block
         self.data, self.journal, self.manifest = folder / "data.bin", folder / "journal.jsonl", folder / "identity.json"
         self.shape = tuple(identity["shape"])
-        self.row_bytes = 2 * int(np.prod(self.shape[1:]))
+        self.dtype = np.dtype(identity.get("kept", "float16"))
+        self.row_bytes = self.dtype.itemsize * int(np.prod(self.shape[1:]))
         blocks = -(-self.shape[0] // block)
         self.done = np.zeros(blocks, bool)
         self._checksums = np.zeros(blocks, np.uint32)
@@ -77,8 +79,8 @@ class FeatureStore:
         return not any(self.folder.glob("journal-*.jsonl"))
 
     def array(self) -> np.ndarray:
-        """The features, float16 ``(N, C, s, s)``, memory-mapped and read-only."""
-        return np.memmap(self.data, np.float16, "r", shape=self.shape)
+        """The features ``(N, C, s, s)``, memory-mapped and read-only."""
+        return np.memmap(self.data, self.dtype, "r", shape=self.shape)
 
     # ---- reading ----
 
@@ -200,7 +202,7 @@ class FeatureStore:
     def write(self, block: int, rows: np.ndarray, bad: list[int]) -> None:
         """Store the rows ``(n, C, s, s)`` of a claimed block, journal them, and give up the claim."""
         start, _ = self.rows(block)
-        content = np.ascontiguousarray(rows, dtype=np.float16).tobytes()
+        content = np.ascontiguousarray(rows, dtype=self.dtype).tobytes()
         with open(self.data, "r+b") as data:
             data.seek(start * self.row_bytes)
             data.write(content)

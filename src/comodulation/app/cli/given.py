@@ -1,0 +1,63 @@
+"""Where a command's inputs and labels are: what `--data`, `--labels`, `--embeddings`, `--text` and `--backbone` say together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def given_inputs(flags: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags in the place of those that were given: of embeddings and texts, sections of a configuration; else none.
+
+    Args:
+        flags: by name; None: not given. stored: values of a file of settings.
+
+    Raises:
+        InputError: flags that do not go together, or none that says where the inputs are.
+    """
+    from ...errors import InputError
+
+    text, embeddings, encoder = flags["text"], flags["embeddings"], flags["backbone"]
+    if text is not None and embeddings is not None:
+        raise InputError("give either --text or --embeddings: a run has inputs of one kind")
+    if text is not None:
+        return {**_texts(text, flags, stored), "backbone": None}
+    if embeddings is not None:
+        return _embeddings(embeddings, flags, stored)
+    if encoder is not None and isinstance(stored.get("text"), dict):  # of the texts that the file names
+        return {"text": {**stored["text"], "name": encoder}, "backbone": None}
+    return {}
+
+
+def _texts(column: str, flags: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    from ...data import is_table
+    from ...errors import InputError
+
+    data, labels = flags["data"], flags["labels"]
+    if data is None and labels is None and "data" not in stored:
+        raise InputError(f"--text {column!r} names a column; give its table with --data")
+    if labels is not None and (data is None or is_table(labels)):  # the table of labels holds the texts
+        data, labels = labels, None
+    section = {"column": column, **({} if flags["backbone"] is None else {"name": flags["backbone"]})}
+    return {"data": data, "labels": labels, "text": section}
+
+
+def _embeddings(embeddings: str, flags: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    from ...data import is_table
+    from ...errors import InputError
+    from ...files import user_path
+
+    data, labels = flags["data"], flags["labels"]
+    if user_path(embeddings).is_file():
+        if data is not None:
+            raise InputError(
+                f"--embeddings names the file {embeddings!r}; leave --data out, --labels names the table of labels"
+            )
+        return {"data": embeddings, "labels": labels, "embeddings": {}}
+    if data is None and labels is None and "data" not in stored:
+        if user_path(embeddings).suffix or "/" in embeddings:
+            raise InputError(f"no such file of embeddings: {embeddings!r}")
+        raise InputError(f"--embeddings {embeddings!r} names a column; give its table with --data")
+    if labels is not None and (data is None or is_table(data)):  # the table of labels holds the embeddings
+        data, labels = labels, None
+    return {"data": data, "labels": labels, "embeddings": {"column": embeddings}}
