@@ -254,6 +254,34 @@ def test_other_things_that_are_refused():
         binary_loss((torch.zeros(4),), zeros_and_ones, zeros_and_ones)
 
 
+def test_observed_networks_keep_exact_gains():
+    """After `observe` the gains that are kept are those of the couplings that were learned, whatever the loader's batches are."""
+    net = made()
+    net.observe([(X, TASKS)])
+    done = train(net, batches(size=8), epochs=2)
+    kept = net.task_gains.clone()
+    assert done.history[0]["validation"] > done.history[-1]["validation"]
+    net.response = None
+    net.store_task_gains([(X, TASKS)])
+    torch.testing.assert_close(kept, net.task_gains, atol=1e-4, rtol=1e-4)
+
+
+def test_labels_of_positions_are_trained_and_closed_forms_are_not():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 5, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(5, 3),
+    )  # fmt: skip
+    images = torch.randn(96, 1, 4, 4, generator=torch.Generator().manual_seed(2))
+    site = {"encoder": "1", "decoder": "3", "num_tasks": 2, "example": images[:4], "labels": "positions"}
+    net = comodulate(model, **site)
+    train(net, [(images, TASKS, CLASSES)], epochs=2)
+    assert couplings(net).abs().max() > 0
+    assert net.task_gains is None
+    with pytest.raises(InputError, match="couplings='informativeness' are computed"):
+        train(comodulate(model, couplings="informativeness", **site), [(images, TASKS, CLASSES)])
+
+
 def test_a_loader_that_does_not_know_its_length_is_counted():
     class Endless:
         def __iter__(self):

@@ -54,7 +54,8 @@ def train(
     """Train the couplings of ``net``, leave it at its best epoch in evaluation mode, with its task gains stored.
 
     Nothing but ``net.controller`` learns: AdamW, one-cycle learning rate. After each epoch the task gains are computed from the
-    training data, and the validation loss of the network with these gains says which epoch is the best.
+    training data (after ``net.observe`` exactly, without a pass over them), and the validation loss of the network with these
+    gains says which epoch is the best. Labels of positions, and gains at level `input`, are computed in each call instead.
 
     Args:
         net: what ``comodulate`` returns, of K tasks.
@@ -79,7 +80,8 @@ def train(
         History, best epoch, and the validation loss of each task.
 
     Raises:
-        InputError: batches, labels or settings that are not as above; a loader that can be read once only.
+        InputError: batches, labels or settings that are not as above; a loader that can be read once only; couplings in closed
+            form.
         ValueError, IndexError: task ids that are out of range.
         DivergedError: the loss is no number any more.
 
@@ -93,6 +95,10 @@ def train(
     """
     if not isinstance(net, Comodulated):
         raise InputError(f"net is a {type(net).__name__}, expected what comodulate(model, ...) returns")
+    if not net.learnable():
+        raise InputError(
+            f"couplings={net.couplings!r} are computed, by net.observe(batches): there is nothing to train"
+        )
     settings = TrainingSettings(epochs=epochs, learning_rate=learning_rate, patience=patience)
     place = torch.device(device) if device is not None else next(net.controller.parameters()).device
     net.to(place)
@@ -111,7 +117,9 @@ def train(
             yield (batch.drawn(generator),)
 
     def store() -> None:
-        if net.modulation.level == "task":
+        if net.response is not None:
+            net.store_task_gains()  # exact, at no cost
+        elif net.modulation.level == "task" and net.labels != "positions":
             net.store_task_gains(pairs)
 
     def validate() -> dict[str, float]:
