@@ -60,14 +60,15 @@ def family_of(data: Data) -> TaskFamily:
 
 
 def base_network(
-    train: Data, family: TaskFamily, seed: int, depth: int, epochs: int, keep: Path
-) -> tuple[ComodulatedHead, Tensor]:
-    """A network pretrained on single images, and the images that are left for the tasks."""
+    train: Data, family: TaskFamily, seed: int, depth: int, epochs: int, keep: Path, channels: int = 256
+) -> tuple[ComodulatedHead, list[Tensor]]:
+    """A network pretrained on single images, and the images that are left for the tasks: to learn from, to choose by."""
     order = torch.from_numpy(np.random.default_rng(derived_seed(seed, "halves")).permutation(len(train.label)))
     parts = order.split([round(share * len(order)) for share in PARTS])
     torch.manual_seed(derived_seed(seed, "layers"))
-    head = ComodulatedHead(train.features.shape[0], family.num_outputs, family.num_tasks, seed=seed, depth=depth)
-    path = keep / f"base {seed} depth {depth} epochs {epochs}.pt"
+    sizes = {"encoder_channels": channels, "decoder_channels": channels, "depth": depth}
+    head = ComodulatedHead(train.features.shape[0], family.num_outputs, family.num_tasks, seed=seed, **sizes)
+    path = keep / f"base {seed} depth {depth} epochs {epochs} channels {channels}.pt"
     if path.exists():
         head.load_state_dict(torch.load(path, weights_only=True), strict=False)
     else:
@@ -76,7 +77,7 @@ def base_network(
         rows = [part.sort().values for part in parts]
         pretrain(head, train.features, train.label, Partition(*rows), settings, fabric, None, "", Silent(), seed=seed)
         torch.save(head.pretrained_tensors(), path)
-    return head.freeze().eval(), parts[2]
+    return head.freeze().eval(), [part.sort().values for part in parts[2:]]
 
 
 def some_of(images: Tensor, group: Tensor, number: int, groups: int) -> Tensor:
@@ -166,7 +167,7 @@ def main() -> None:
     family, found = family_of(train), []
     for seed in range(options.seeds):
         began = time.perf_counter()
-        head, images = base_network(train, family, seed, options.depth, options.epochs, options.keep)
+        head, (images, _) = base_network(train, family, seed, options.depth, options.epochs, options.keep)
         found.append(measure(head, family, train, test, images, seed))
         print(f"seed {seed}: {time.perf_counter() - began:.0f} s", flush=True)
         for name in found[0]:

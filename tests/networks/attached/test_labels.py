@@ -206,6 +206,15 @@ def test_refused(change, message):
         comodulate(pixels(), num_tasks=3, example=CASES["pixels"][1], **options)
 
 
+def test_half_precision_is_no_reason_to_refuse():
+    net, x = adapt("pixels")
+    exact = net(x, TASKS)
+    net._pools = False
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = net(x, TASKS)
+    torch.testing.assert_close(rounded.float(), exact, rtol=0.05, atol=0.02)
+
+
 def test_refused_in_use():
     net, x = adapt("pixels")
     with pytest.raises(InputError, match="belong to an input"):

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from ...errors import InputError, brief, choose, first_difference
 from ...mathematics import (
@@ -50,6 +50,7 @@ from .dimensions import look
 from .interception import sharded_part
 from .neurons import Neurons
 from .padding import AUTO, is_cached, mask_at, positions_that_count
+from .pooled import check_mean_is_read
 from .rectified import NotRectified, nearest_rectified
 from .replay import Call, Edit, Layer, Recording, edited
 
@@ -63,7 +64,6 @@ UNRECTIFIED = ("refuse", "magnitude", "layer_norm")
 LABELS = ("channels", "positions", "both")  # what the computed gains multiply
 LEARNED = "learned"
 MAX_RESPONSE = 2**28  # numbers in an exact response (1 GiB in float32)
-POOLED = 1e-3  # of the answer's size: more than rounding, when each position is replaced by their mean
 
 
 class Comodulated(TaskGains):
@@ -595,46 +595,16 @@ class Comodulated(TaskGains):
 
     @torch.no_grad()
     def _check_pooled(self, call: Call) -> None:
-        """At the first labels of positions. Raises InputError unless what follows the decoder reads the mean of its positions:
-        their gains are weights of that mean, and would be something else elsewhere."""
+        """At the first labels of positions. Raises InputError unless what follows the decoder reads the mean of its positions."""
         if self._pools or torch.compiler.is_compiling():
             return
         counts = positions_that_count(self.model, call.args, call.kwargs, self.mask)
-        cached = counts is not None and is_cached(call.args, call.kwargs)
+        cached, site = counts is not None and is_cached(call.args, call.kwargs), self.decoder_site
 
         def averaged(activity: Tensor) -> Tensor:
-            site = self.decoder_site
-            mean = site.averaged(activity, mask_at(site, activity, counts, cached=cached)).to(activity.dtype)
-            shape = [1] * activity.ndim
-            shape[site.batch_dim], shape[site.dimension(activity)] = activity.shape[site.batch_dim], mean.shape[1]
-            return (
-                (mean if site.batch_dim < site.dimension(activity) else mean.T)
-                .reshape(shape)
-                .expand_as(activity)
-                .clone()
-            )
+            return site.evened(activity, mask_at(site, activity, counts, cached=cached))
 
-        given = call.given if isinstance(call, Recording) else True
-        if isinstance(call, Recording):
-            call.given = False  # these two passes are not the answer
-        answers = [
-            [
-                leaf
-                for leaf in tree_leaves(call.run({self.decoder: edit}))
-                if isinstance(leaf, Tensor) and leaf.is_floating_point()
-            ]
-            for edit in (lambda activity: activity, averaged)
-        ]
-        if isinstance(call, Recording):
-            call.given = given
-        size = max((float(leaf.abs().max()) for leaf in answers[0] if leaf.numel()), default=0.0)
-        change = max((float((a - b).abs().max()) for a, b in zip(*answers, strict=True) if a.numel()), default=0.0)
-        if change > POOLED * size:
-            raise InputError(
-                f"what follows layer {self.decoder.name!r} does not read the mean of its positions: with that mean at every "
-                f"position, the answer changes by {change:.2g} (its size is {size:.2g}). Labels of positions weigh that mean; name "
-                "the last layer before the global pooling as decoder, or take labels='channels'"
-            )
+        check_mean_is_read(call, self.decoder, averaged)
         self._pools = True
 
     def _gains(self, call: Call, tasks: Tensor, u: Tensor) -> Tensor:

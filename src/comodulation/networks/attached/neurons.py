@@ -122,6 +122,12 @@ class Neurons:
         each = each.movedim((0, 1), (self.batch_dim, self.dimension(activity)))
         return (activity.to(precise) * each).to(activity.dtype)
 
+    def evened(self, activity: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Activity with its mean over positions, those that count, at each of them."""
+        mean = self.averaged(activity, mask).to(activity.dtype)
+        mean = mean.reshape(*mean.shape, *[1] * (activity.ndim - 2))
+        return mean.movedim((0, 1), (self.batch_dim, self.dimension(activity))).expand_as(activity).clone()
+
     def normalised(self, activity: Tensor) -> Tensor:
         """What LayerNorm without weights makes of activity, at each position over its neurons, in at least float32: mean 0, mean
         square 1. Where all neurons are equal, 0."""

@@ -1,0 +1,80 @@
+"""Gains through several decoder layers: exact by the response, or estimated from each batch.
+
+    python benchmarks/depth.py FEATURES --depth 2 --seeds 3 --keep FOLDER
+
+FEATURES as for benchmarks/positions.py. For each seed a network is pretrained on the classes of one half of the training images;
+on the other half a controller learns the superclasses (open readout), each method at its default learning rate. Accuracy and NLL on
+the test images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from positions import Data, base_network, family_of
+
+from comodulation.evaluation import metrics
+from comodulation.networks.methods import METHODS, Comodulation, Method
+from comodulation.tasks import Examples
+from comodulation.training import Inputs, Silent, TrainingSettings, predict, tune
+
+
+class Estimated(Comodulation):
+    """Comodulation whose gains are those of the task's images in a batch, and afterwards of all its images."""
+
+    def observe(self, batches: Any, *, shared: bool = False) -> None:
+        self.head.response = None
+
+
+KINDS: dict[str, type[Method]] = {
+    "no task": METHODS["base"],
+    "attention": METHODS["attention"],
+    "comodulation, gains from batches": Estimated,
+    "comodulation, exact gains": Comodulation,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("features", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--depth", type=int, default=2)
+    parser.add_argument("--channels", type=int, default=256)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--keep", type=Path, default=Path("runs/positions"))
+    options = parser.parse_args()
+    options.keep.mkdir(parents=True, exist_ok=True)
+    train, test = (Data(options.features, split) for split in ("train", "test"))
+    family, fabric = family_of(train), Fabric(accelerator="cpu", devices=1)
+    everything = torch.arange(len(test.label))
+    asked = Examples(everything, test.group, test.label)
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in KINDS}
+    for seed in range(options.seeds):
+        for name, kind in KINDS.items():
+            began = time.perf_counter()
+            head, parts = base_network(
+                train, family, seed, options.depth, options.epochs, options.keep, options.channels
+            )
+            method = kind(head, family)
+            images = torch.cat(parts).sort().values
+            tuning, held = (Examples(part, train.group[part], train.label[part]) for part in parts)
+            settings = TrainingSettings(epochs=options.epochs, learning_rate=kind.default_learning_rate)
+            inputs = Inputs(method, train.features, images)
+            tune(method, inputs, tuning, held, settings, fabric, None, "", Silent(), seed=seed)
+            answers = predict(method, Inputs(method, test.features, everything), asked)
+            numbers = metrics(answers.log_probabilities, answers.target)
+            found[name].append((100 * numbers["accuracy"], numbers["nll"]))
+            print(f"seed {seed} {name}: {found[name][-1]} ({time.perf_counter() - began:.0f} s)", flush=True)
+    for name, values in found.items():
+        accuracy, nll = np.mean(values, 0)
+        print(f"{name:34s} {accuracy:5.1f}  {nll:.3f}   ({' '.join(f'{value:.1f}' for value, _ in values)})")
+
+
+if __name__ == "__main__":
+    main()
