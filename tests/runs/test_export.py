@@ -150,7 +150,7 @@ def test_what_has_no_graph():
 
 # The head compiles to one graph; around a network of one's own the graph may break where hooks are set. The answer stays.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
-@pytest.mark.parametrize("name", ["comodulation", "attention", "ia3", "film"])
+@pytest.mark.parametrize("name", ["comodulation", "attention", "ia3", "film", "positions"])
 def test_compiled_heads(name):
     assert name in METHODS
     backbone, method = network(name)

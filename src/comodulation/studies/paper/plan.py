@@ -124,7 +124,7 @@ def settings_row(row: Row) -> Row:
 def cifar100_plan() -> Plan:
     """Everything the paper compares on CIFAR-100, and what it left out."""
     regimes = [f"{name} images=25" for name in REGIME_ROWS]
-    regimes += [f"{name} distractors=1" for name in ("base", "local-mask", *REGIME_ROWS)]
+    regimes += [f"{name} distractors=1" for name in ("base", "local-mask", "positions", *REGIME_ROWS)]
     return Plan(
         core=_rows(CORE), others=_rows(OTHERS), restricted=_rows(RESTRICTED), regimes=_rows(regimes), options=_rows(TRAINING),
         layers=_rows(TRAINING_LAYERS), aggregation=_rows(AGGREGATION), ablation=_rows(ABLATION),

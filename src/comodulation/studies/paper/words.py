@@ -16,6 +16,7 @@ NAMES = {
     "base": "no task",
     "class-mask": "class mask",
     "local-mask": "mask at each column",
+    "positions": "labels of positions",
     "task-bias": "task bias",
     "decoder-gains": "decoder gains, learned",
     "ia3": "IA3 style",
