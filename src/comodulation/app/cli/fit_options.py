@@ -83,6 +83,7 @@ LINES: dict[str, dict[str, str]] = {
         "modulation.encoder": "what the encoder does: gain, none or stochastic [gain]",
         "modulation.training_encoder": "the same while training, if different",
         "modulation.after_gain": "the decoder's statistics at the encoder's activity after its gain [false]",
+        "modulation.response": "how the decoder answers to couplings: found by task, or shared, once for all of them [task]",
         "modulation.num_nodes": "of quadrature [5]",
         "modulation.num_samples": "of the modulator, where it is sampled [16]",
     },
