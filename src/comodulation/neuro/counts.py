@@ -187,12 +187,12 @@ def check_counts(counts: NDArray[np.generic]) -> Integers:
     return given.astype(np.int64)
 
 
-def check_active(spikes: NDArray[np.generic], least: int = MIN_SPIKES) -> None:
+def check_active(spikes: NDArray[np.generic]) -> None:
     """Raises InputError where one of the neurons' numbers of spikes ``(N,)`` is too small, naming them and what is needed."""
-    few = np.flatnonzero(np.asarray(spikes) < least)
+    few = np.flatnonzero(np.asarray(spikes) < MIN_SPIKES)
     if len(few):
         shown = ", ".join(str(neuron) for neuron in few[:10]) + (", ..." if len(few) > 10 else "")
         raise InputError(
-            f"{len(few)} of {len(spikes)} neurons fire fewer than {least} spikes, too few for a coupling (neurons {shown}); leave "
-            "them out, for example with Recording.active()"
+            f"{len(few)} of {len(spikes)} neurons fire fewer than {MIN_SPIKES} spikes, too few for a coupling (neurons {shown}); "
+            "leave them out, for example with Recording.active()"
         )

@@ -84,22 +84,23 @@ class PopulationStudy:
     learning: dict[str, Floats]
     strength: dict[str, Floats]
 
-    def trials_needed(self, decoder: str, share: float = 0.9) -> int | None:
-        """Training trials after which the decoder's mean accuracy has ``share`` of what maximum likelihood has above chance.
+    def trials_needed(self, decoder: str) -> int | None:
+        """Training trials after which the decoder's mean accuracy has nine tenths of what maximum likelihood has above chance.
 
         None where no number of trials that was tried is enough.
         """
-        wanted = 0.5 + share * (self.learning[MAXIMUM_LIKELIHOOD].mean() - 0.5)
+        wanted = 0.5 + 0.9 * (self.learning[MAXIMUM_LIKELIHOOD].mean() - 0.5)
         reached = np.flatnonzero(self.learning[decoder].mean(0) >= wanted)
         return self.settings.learning_trials[reached[0]] if len(reached) else None
 
-    def peak(self, decoder: str = "modulator-guided") -> tuple[float, PairedDifference, PairedDifference]:
-        """The strength of highest mean accuracy, and that accuracy minus the one at the weakest and at the strongest modulator.
+    def peak(self) -> tuple[float, PairedDifference, PairedDifference]:
+        """The strength of highest mean accuracy of modulator-guided decoding, and that accuracy minus the one at the weakest and at
+        the strongest modulator.
 
         The peak is chosen on the same seeds, which favours it by less than the spread over seeds.
         """
-        best = int(self.strength[decoder].mean(0).argmax())
-        _, _, weakest, strongest = self._judged(decoder)
+        best = int(self.strength["modulator-guided"].mean(0).argmax())
+        _, _, weakest, strongest = self._judged()
         return self.settings.strengths[best], weakest, strongest
 
     def ahead(self) -> tuple[int, PairedDifference]:
@@ -114,11 +115,11 @@ class PopulationStudy:
     def _trials(self) -> int:
         return self.trials_needed("modulator-guided") or self.settings.learning_trials[-1]
 
-    def _judged(self, decoder: str = "modulator-guided") -> list[PairedDifference]:
+    def _judged(self) -> list[PairedDifference]:
         """The four differences of the two verdicts, as one family: ahead, harmed, and the peak above either end."""
         place = self.settings.learning_trials.index(self._trials())
         guided, learned = (self.learning[name][:, place] for name in ("modulator-guided", "regression"))
-        ideal, values = self.strength[MAXIMUM_LIKELIHOOD], self.strength[decoder]
+        ideal, values = self.strength[MAXIMUM_LIKELIHOOD], self.strength["modulator-guided"]
         best = values[:, int(values.mean(0).argmax())]
         sides = ((guided, learned), (ideal[:, 0], ideal[:, -1]), (best, values[:, 0]), (best, values[:, -1]))
         return [d for d in as_family([paired_difference(*pair) for pair in sides]) if d is not None]

@@ -66,7 +66,7 @@ def forest_figure(rows: Sequence[ForestRow], *, xlabel: str) -> Figure:
     return finished(figure, spines=("bottom",))
 
 
-def accuracy_figure(groups: Mapping[str, Mapping[str, Sequence[float]]], *, xlabel: str = "accuracy (%)") -> Figure:
+def accuracy_figure(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     """A dot per seed and a bar at the mean, a row per method, a panel per group.
 
     Args:
@@ -85,7 +85,7 @@ def accuracy_figure(groups: Mapping[str, Mapping[str, Sequence[float]]], *, xlab
         axis.set_ylim(len(methods) - 0.4, -0.6)
         axis.set_title(variant, loc="left", fontsize=9.5)
         axis.grid(axis="x", color=INK, alpha=0.15)
-    panels[-1].set_xlabel(xlabel)
+    panels[-1].set_xlabel("accuracy (%)")
     return finished(figure)
 
 

@@ -96,15 +96,15 @@ def noise_figure(
     return finished(figure)
 
 
+BINS = 10  # of neurons by informativeness
+COUPLED = 12  # encoder neurons shown of one image
+
+
 def informativeness_figure(
     encoder: Mapping[str, tuple[ArrayLike, ArrayLike]],
     decoder: Mapping[str, tuple[ArrayLike, ArrayLike]],
-    *,
-    bins: int = 10,
-    encoder_label: str = "coupling of encoder neuron",
-    decoder_label: str = "gain of decoder neuron",
 ) -> Figure:
-    """Coupling and gain against how informative a neuron is: median and quartiles in bins of equally many neurons.
+    """Coupling and gain against how informative a neuron is: median and quartiles in ten bins of equally many neurons.
 
     Args:
         encoder, decoder: name -> (d', coupling or gain), of equal shapes, such as ``(K, E)`` and ``(K, D)``. Neurons
@@ -113,11 +113,12 @@ def informativeness_figure(
     figure = new_figure(4.8)
     panels = figure.subplots(2)
     styles = styles_of([*encoder, *decoder])
-    for axis, lines, label in zip(panels, (encoder, decoder), (encoder_label, decoder_label), strict=True):
+    labels = ("coupling of encoder neuron", "gain of decoder neuron")
+    for axis, lines, label in zip(panels, (encoder, decoder), labels, strict=True):
         for name, (dprime, gain) in lines.items():
             x, y = as_array(dprime).ravel(), as_array(gain).ravel()
             order = np.argsort(np.where(np.isfinite(x), x, np.inf), kind="stable")[: int(np.isfinite(x).sum())]
-            parts = [part for part in np.array_split(order, bins) if len(part)]
+            parts = [part for part in np.array_split(order, BINS) if len(part)]
             centre = [np.median(x[part]) for part in parts]
             quartiles = np.array([np.quantile(y[part], (0.25, 0.5, 0.75)) for part in parts]).reshape(-1, 3).T
             colour, marker = styles[name]
@@ -172,9 +173,6 @@ def one_image_figure(
     before: Mapping[str, float],
     after: Mapping[str, float],
     target: str,
-    *,
-    neurons: int = 12,
-    neutral: float = 0.0,
 ) -> Figure:
     """One image followed through: couplings, the modulator and the neurons that covary with it, gains, predictions.
 
@@ -185,7 +183,6 @@ def one_image_figure(
         gains: of the decoder neurons, ``(D,)``.
         before, after: class -> probability, without and with the task; shown in the order of ``after``.
         target: the image's class.
-        neurons: how many encoder neurons to show. neutral: the coupling of a neuron that the task leaves alone.
     """
     figure = new_figure(8.6)
     grid = figure.add_gridspec(5, 2, height_ratios=[2.2, 1.7, 0.9, 1.7, 1.5], width_ratios=[1, 1.5])
@@ -210,14 +207,12 @@ def one_image_figure(
 
     (own, own_coupling), (other, other_coupling) = ((name, as_array(c)) for name, c in couplings.items())
     contrast = own_coupling - other_coupling
-    top = np.argsort(-np.abs(contrast), kind="stable")[:neurons]
+    top = np.argsort(-np.abs(contrast), kind="stable")[:COUPLED]
     top = top[np.argsort(-contrast[top], kind="stable")]
     place = np.arange(len(top))
-    coupled.axhline(neutral, color=INK, linewidth=0.8)
+    coupled.axhline(0, color=INK, linewidth=0.8)
     for lift, name, values, colour in ((-0.2, own, own_coupling, "#D55E00"), (0.2, other, other_coupling, "#56B4E9")):
-        coupled.bar(
-            place + lift, values[top] - neutral, 0.38, bottom=neutral, color=colour, label=f"task {spaced(name)}"
-        )
+        coupled.bar(place + lift, values[top], 0.38, color=colour, label=f"task {spaced(name)}")
     coupled.set_xticks(place, [str(neuron) for neuron in top])
     coupled.set(xlabel="encoder neuron (where the tasks differ most)", ylabel="coupling")
     add_legend(coupled, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)

@@ -15,7 +15,8 @@ def drawn(questions, *shape, missing=0.4, seed=0):
     """Logits and answers, some of them missing, all of the second row's."""
     generator = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(*shape, questions.num_outputs, generator=generator)
-    places = [torch.randint(int(size), shape, generator=generator) for size in questions.num_answers]
+    sizes = [2] * len(questions.sizes) if questions.binary else questions.sizes
+    places = [torch.randint(int(size), shape, generator=generator) for size in sizes]
     answers = torch.stack(places, -1)
     answers[torch.rand(answers.shape, generator=generator) < missing] = -1
     answers[..., 1, :] = -1

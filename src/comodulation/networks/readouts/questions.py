@@ -39,11 +39,6 @@ class Questions:
     def num_outputs(self) -> int:
         return sum(self.sizes)
 
-    @property
-    def num_answers(self) -> Tensor:
-        """Number of answers of each question, int64 ``(Q,)``."""
-        return torch.tensor([2 if self.binary else size for size in self.sizes])
-
     @cached_property
     def first(self) -> Tensor:
         """First output of each question, int64 ``(Q,)``."""
