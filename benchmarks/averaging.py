@@ -21,8 +21,8 @@ from comodulation.evaluation import metrics
 from comodulation.mathematics import TaskResponse
 from comodulation.networks.methods import make_method
 from comodulation.runs import build_head
-from comodulation.studies.cells import Laboratory, read_gains, read_material
-from comodulation.studies.paper import CELLS, open_study
+from comodulation.studies.cells import CELLS, Laboratory, read_gains, read_material
+from comodulation.studies.paper import open_study
 from comodulation.tasks import task_logits
 
 SILENT = 1e-3  # mean activity below which a neuron's relative slope means nothing

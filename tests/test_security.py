@@ -326,8 +326,9 @@ def test_no_limit_of_another_library_is_lifted():
 STARTS = {
     "devices": "import sys\nfrom comodulation.training.launching import launch\n"
     "launch(2, [sys.executable, '-m', 'json.tool', 'none.json'])",
-    "studies": "from comodulation.studies.cells.pool import run_jobs\nfrom support.pool_worker import worker\n"
-    "if __name__ == '__main__': run_jobs([('a', 1), ('b', 2)], worker, ('x',), 2, lambda event: None)",
+    "studies": "from functools import partial\nfrom comodulation.studies.cells.pieces import Resources, run\n"
+    "from support.piece_worker import worker\n"
+    "if __name__ == '__main__': run([1, 2], Resources(2), partial(worker, 'x'), lambda event: None)",
 }
 
 

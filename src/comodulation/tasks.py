@@ -43,6 +43,10 @@ class Examples:
         """The pairs whose image is among ``images`` (row numbers)."""
         return self.take(torch.isin(self.image, images).nonzero()[:, 0])
 
+    def followed_by(self, others: Examples) -> Examples:
+        """These pairs, then some others."""
+        return Examples(*(torch.cat(pair) for pair in zip(vars(self).values(), vars(others).values(), strict=True)))
+
 
 @dataclass(frozen=True)
 class TaskFamily:

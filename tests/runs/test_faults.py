@@ -21,8 +21,8 @@ from comodulation.data.features import extraction as features
 from comodulation.errors import InputError
 from comodulation.files import json_bytes, torn, write_json
 from comodulation.runs import fitting
-from comodulation.studies.cells import study_config
-from comodulation.studies.paper import CELLS, Study, claim
+from comodulation.studies.cells import CELLS, claim, study_config
+from comodulation.studies.paper import Study
 from comodulation.tensors import read_tensors, write_tensors
 from comodulation.training import loop as training
 from support.command import GROUPED, SMALL, Process, comodulate, comodulate_here, fit

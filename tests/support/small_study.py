@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from comodulation.files import read_json
-from comodulation.studies.cells import Result, read_results
-from comodulation.studies.paper import CELLS, Study
+from comodulation.studies.cells import CELLS, Result, read_results
+from comodulation.studies.paper import Study
 from support.command import Outcome, comodulate
 from support.synthetic import write
 
@@ -36,7 +36,7 @@ class SmallStudy:
 
     @property
     def results(self) -> list[Result]:
-        return read_results(self.out / CELLS, [cell for _, cells in self.study.stages() for cell in cells])
+        return read_results(self.out / CELLS, self.study.cells)
 
     def cell(self, variant: str, readout: str, label: str, seed: int = 0) -> Result:
         wanted = (variant, readout, label, seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from comodulation.studies.paper import CELLS
+from comodulation.studies.cells import CELLS
 from support.faults import (
     tree,
     without_times,

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from comodulation.networks.methods import METHODS, Attention
+from comodulation.studies.cells import CELLS, measure_everything
 from comodulation.studies.cells.laboratory import Laboratory, few_per_task
 from comodulation.studies.cells.material import read_material
 from comodulation.studies.cells.results import read_gains, read_scores
 from comodulation.studies.cells.rows import Cell, Row
-from comodulation.studies.paper import CELLS
 from comodulation.tasks import Examples
 from support.small_study import small_study
 
@@ -68,7 +68,7 @@ def test_a_cell_is_the_same_each_time(laboratory, tmp_path):
     """Trained again in another laboratory: the same files to the bit, but for the seconds."""
     small = small_study()
     result = small.cell("residual", "open", "comodulation", 1)
-    laboratory.run(result.cell, result.numbers["settings"], tmp_path)
+    measure_everything(laboratory, result.cell, result.numbers["settings"], tmp_path)
     for kind in ("scores", "gains"):
         name = f"{result.cell.key}.{kind}.safetensors"
         assert (tmp_path / name).read_bytes() == (small.out / CELLS / name).read_bytes()

@@ -12,6 +12,7 @@ from scipy import stats
 
 from comodulation.errors import InputError
 from comodulation.evaluation import expected_calibration_error
+from comodulation.studies.cells import CELLS
 from comodulation.studies.cells.results import (
     PRIMARY,
     Result,
@@ -25,7 +26,6 @@ from comodulation.studies.cells.results import (
     values,
 )
 from comodulation.studies.cells.rows import Cell, Row
-from comodulation.studies.paper import CELLS
 from support.small_study import small_study
 
 CELL_COLUMNS = "variant,readout,method,options,seed,accuracy,nll,ece,brier,learnable_parameters,seconds"
@@ -65,8 +65,12 @@ def recomputed(cells):
         label = f"{row['method']} {row['options']}".strip()
         by_row.setdefault((row["variant"], row["readout"], label), {})[int(row["seed"])] = row
 
+    def side_of(variant, readout, label):
+        """The linear readout is the same everywhere, and stands in the table once."""
+        return by_row["residual", "open", label] if label.startswith("linear") else by_row[variant, readout, label]
+
     def numbers(variant, readout, metric, a, b):
-        left, right = (by_row[variant, readout, label] for label in (a, b))
+        left, right = (side_of(variant, readout, label) for label in (a, b))
         seeds = sorted(left.keys() & right.keys())
         x, y = (np.array([float(side[s][metric]) for s in seeds]) for side in (left, right))
         d = x - y

@@ -39,9 +39,8 @@ def trials(path):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Sixteen trials in one go, and what was trained."""
-    path, bench, told = tmp_path_factory.mktemp("search") / "whole.jsonl", Bench(), []
-    search(bench, CELL, 16, path, told.append)
-    assert told == list(range(1, 17))
+    path, bench = tmp_path_factory.mktemp("search") / "whole.jsonl", Bench()
+    assert list(search(bench, CELL, 16, path)) == list(range(1, 17))
     return path, bench
 
 
@@ -79,10 +78,10 @@ def test_the_search_finds_the_bowl(whole):
 def test_an_interrupted_search_goes_on_to_the_same_bits(stop, whole, tmp_path):
     path = tmp_path / "trials.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        search(Bench(stop), CELL, 16, path)
+        list(search(Bench(stop), CELL, 16, path))
     assert len(trials(path)) == stop
     bench = Bench()
-    search(bench, CELL, 16, path)
+    list(search(bench, CELL, 16, path))
     assert len(bench.asked) == 16 - stop
     assert path.read_bytes() == whole[0].read_bytes()
 
@@ -90,7 +89,7 @@ def test_an_interrupted_search_goes_on_to_the_same_bits(stop, whole, tmp_path):
 def test_a_finished_search_is_not_repeated(whole, tmp_path):
     path = tmp_path / "trials.jsonl"
     path.write_bytes(whole[0].read_bytes())
-    search(Bench(0), CELL, 16, path)
+    assert list(search(Bench(0), CELL, 16, path)) == []
     assert path.read_bytes() == whole[0].read_bytes()
 
 
@@ -99,9 +98,9 @@ def test_searches_differ_by_row_and_variant(tmp_path, whole):
     first = trials(whole[0])[0]["params"]
     for number, other in enumerate((Cell("base", "open", CELL.row, 0), Cell("residual", "open", Row("attention"), 0))):
         path = tmp_path / f"{number}.jsonl"
-        search(Bench(), other, 2, path)
+        list(search(Bench(), other, 2, path))
         assert trials(path)[0]["params"]["learning_rate"] != first["learning_rate"]
-    search(Bench(), CELL, 3, tmp_path / "short.jsonl")
+    list(search(Bench(), CELL, 3, tmp_path / "short.jsonl"))
     assert trials(tmp_path / "short.jsonl") == trials(whole[0])[:3]
 
 
@@ -120,7 +119,7 @@ def test_searches_differ_by_row_and_variant(tmp_path, whole):
 def test_a_damaged_file(content, tmp_path):
     path = tmp_path / "trials.jsonl"
     path.write_text(content, encoding="latin-1")
-    for call in (lambda: read_trials(path), lambda: best_settings(path), lambda: search(Bench(), CELL, 3, path)):
+    for call in (lambda: read_trials(path), lambda: best_settings(path), lambda: list(search(Bench(), CELL, 3, path))):
         with pytest.raises(InputError, match=r"trials\.jsonl is not a list of trials: .*; remove it to search again"):
             call()
 

@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 from comodulation.errors import InputError
 from comodulation.files import read_json
 from comodulation.studies.cells import (
+    CELLS,
+    SEARCH,
     all_comparisons,
     best_settings,
     cells_csv,
     check_alike,
+    claim,
     comparisons_csv,
     params_at_an_end,
     read_cells_csv,
@@ -25,7 +28,7 @@ from comodulation.studies.paper import report
 from comodulation.studies.paper.claims import judge_claims
 from comodulation.studies.paper.diagnosis import diagnose
 from comodulation.studies.paper.illustration import read_illustration
-from comodulation.studies.paper.reproduction import CELLS, ILLUSTRATION, SEARCH, ablated, claim
+from comodulation.studies.paper.reproduction import ILLUSTRATION, ablated
 from comodulation.studies.paper.tables import (
     ablation_table,
     binary_table,

@@ -14,12 +14,15 @@ SEEDS = tuple(range(10))
 
 @WHOLE
 def test_the_core_is_complete_before_the_rest(plan):
-    (name, core), *rest = plan.stages(SEEDS)
+    first, *rest = plan.stages(SEEDS)
+    name, core = first.name, first.cells
     assert name == "core"
     assert {cell.seed for cell in core} == set(SEEDS)
     assert len(core) == 10 * 2 * len(plan.core) == len({cell.key for cell in core})
     assert [cell.seed for cell in core] == sorted(cell.seed for cell in core)  # a seed is complete before the next
-    others = [cell for _, cells in rest for cell in cells]
+    yardstick, *rest = rest
+    assert [(cell.row.label, cell.seed) for cell in yardstick.cells] == [("linear", seed) for seed in SEEDS]
+    others = [cell for stage in rest for cell in stage.cells]
     assert {cell.seed for cell in others} == {0, 1, 2}
     assert not {cell.key for cell in core} & {cell.key for cell in others}
     assert len({cell.key for cell in others}) == len(others)
@@ -28,7 +31,7 @@ def test_the_core_is_complete_before_the_rest(plan):
 @WHOLE
 def test_both_sides_of_the_primary_comparison_are_in_the_core(plan):
     variant, readout, _, a, b = PRIMARY
-    core = {(cell.variant, cell.readout, cell.row.label) for cell in plan.stages(SEEDS)[0][1]}
+    core = {(cell.variant, cell.readout, cell.row.label) for cell in plan.stages(SEEDS)[0].cells}
     assert {(variant, readout, a), (variant, readout, b)} <= core
 
 
@@ -38,7 +41,7 @@ def test_every_row_that_learns_takes_the_settings_of_a_search(plan):
     searches = plan.searches()
     keys = {cell.key for cell in searches}
     assert len(keys) == len(searches)
-    for _, cells in plan.stages(SEEDS):
+    for cells in (stage.cells for stage in plan.stages(SEEDS)):
         for cell in cells:
             source = plan.searched_for(cell)
             assert source.row.method == cell.row.method
@@ -70,11 +73,11 @@ def test_what_is_searched_is_an_option_of_its_method(plan):
             assert RunConfig.model_validate(config.model_dump()) == config
 
 
-def test_the_plan_compares_every_method_with_layers():
+def test_the_plan_compares_every_method_with_layers_and_the_linear_readout():
     plan = PLANS["cifar100"]
     assert {row.method for rows in vars(plan).values() for row in rows} == {
-        name for name, kind in METHODS.items() if not kind.without_layers
-    }
+        "linear", *(name for name, kind in METHODS.items() if not kind.without_layers)
+    }  # fmt: skip
 
 
 def test_attributes_hold_no_method_for_classes():
@@ -88,7 +91,8 @@ def test_narrowed_to_methods():
     """The primary comparison's are kept; the order stays."""
     plan = narrowed(PLANS["cifar100"], ("ia3", "film"), ())
     assert [row.method for row in plan.core] == ["attention", "ia3", "comodulation"]
-    assert {row.method for rows in vars(plan).values() for row in rows} == {"attention", "ia3", "comodulation", "film"}
+    kept = {"attention", "ia3", "comodulation", "film", "linear"}
+    assert {row.method for rows in vars(plan).values() for row in rows} == kept
     assert plan.aggregation == ()
 
 
@@ -104,20 +108,20 @@ def test_narrowed_to_methods():
 )
 def test_narrowed_to_parts(parts, filled):
     plan = narrowed(PLANS["cifar100"], (), parts)
-    assert {name for name, rows in vars(plan).items() if rows} == filled
+    assert {name for name, rows in vars(plan).items() if rows} == {*filled, "yardstick"}
     keys = {cell.key for cell in plan.searches()}
-    for _, cells in plan.stages((0, 1)):
+    for cells in (stage.cells for stage in plan.stages((0, 1))):
         assert all(plan.searched_for(cell).key in keys or cell.row.method in FREE for cell in cells)
 
 
 def test_narrowing_does_not_change_what_a_cell_is():
     """A cell and the search it takes are the same in a part of the plan as in the whole."""
     whole = PLANS["cifar100"]
-    known = {cell.key: whole.searched_for(cell).key for _, cells in whole.stages((0, 1)) for cell in cells}
+    known = {cell.key: whole.searched_for(cell).key for stage in whole.stages((0, 1)) for cell in stage.cells}
     for methods in ((), ("film",)):
         for kept in [("core", name) for name in PARTS]:
             part = narrowed(whole, methods, kept)
-            cells = [cell for _, stage in part.stages((0, 1)) for cell in stage]
+            cells = [cell for stage in part.stages((0, 1)) for cell in stage.cells]
             assert {cell.key: part.searched_for(cell).key for cell in cells}.items() <= known.items()
 
 
@@ -125,6 +129,7 @@ def test_narrowing_does_not_change_what_a_cell_is():
     ("methods", "parts", "message"),
     [
         (("atention",), (), r"unknown method 'atention'; did you mean 'attention'\?"),
+        (("auto",), (), "method 'auto' is not a row of this study; it has linear, base, class-mask, "),
         ((), ("option",), r"unknown part 'option'; did you mean 'options'\?"),
         ((), ("restricted",), "the core is part of every study; name it too: --part core"),
     ],

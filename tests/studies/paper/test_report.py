@@ -6,8 +6,9 @@ import shutil
 
 import pytest
 
+from comodulation.studies.cells import CELLS
 from comodulation.studies.paper.report import command_of
-from comodulation.studies.paper.reproduction import CELLS, ILLUSTRATION, STUDY
+from comodulation.studies.paper.reproduction import ILLUSTRATION, STUDY
 from comodulation.studies.paper.words import shown_name
 from support.browser import CHROMIUM, Browser
 from support.command import comodulate

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from comodulation.data.sets import cifar100_classes
-from comodulation.studies.cells import read_trials
+from comodulation.studies.cells import CELLS, SEARCH, engine, read_trials, searches
+from comodulation.studies.cells.folder import LOCK
 from comodulation.studies.paper import reproduction as module
 from comodulation.studies.paper.illustration import read_illustration
 from comodulation.studies.paper.plan import PARTS
-from comodulation.studies.paper.reproduction import CELLS, ILLUSTRATION, LOCK, SEARCH, STUDY
+from comodulation.studies.paper.reproduction import ILLUSTRATION, STUDY
 from support import celeba_layout
 from support.command import Process, comodulate, comodulate_here
 from support.small_study import CORE, SHORT, SMALL, reproduce, small_study
@@ -62,7 +63,7 @@ def without_seconds(path):
 def test_every_cell_is_there():
     """Three files a cell (two without gains), as many trials as asked for, the settings of each search."""
     small = small_study()
-    planned = [cell for _, cells in small.study.stages() for cell in cells]
+    planned = small.study.cells
     assert len(planned) > 100
     names = {path.name for path in (small.out / CELLS).iterdir()}
     assert {f"{cell.key}.{kind}" for cell in planned for kind in ("json", "scores.safetensors")} <= names
@@ -104,14 +105,12 @@ def test_the_json_on_standard_output():
 
 def test_gains_that_do_not_move_are_named(monkeypatch, no_report, tmp_path):
     """A search range of vanishing beta and rates: the signature is in results.json and on the terminal."""
-    from comodulation.studies.cells import searches as search
-
-    real = search.space
+    real = searches.space
 
     def space(row):
         return real(row) | ({"beta": ("linear", 0.0, 1e-9)} if row.method == "comodulation" else {})
 
-    monkeypatch.setattr(search, "space", space)
+    monkeypatch.setattr(searches, "space", space)
     outcome = again(tmp_path / "study", *NARROW, "--json")
     found = [(d["name"], d["variant"]) for d in outcome.json["diagnoses"] if d["found"]]
     assert ("gains that do not move from 1", "residual") in found
@@ -196,10 +195,9 @@ def test_more_seeds_and_parts(tmp_path, no_report):
     rows = without_seconds(out / "cells.csv")
     mine = [row for row in rows if row.split(b",")[4] != b"2"]
     assert set(mine) <= whole
-    assert len(mine) == 1 + 2 * (
-        2 * 2 + 2 * 3
-    )  # two seeds; variants by rows of the core, and of the restricted readout
-    assert len(rows) == 1 + 3 * (2 * 2 + 2 * 3)
+    # Two seeds; the linear readout, variants by rows of the core, and of the restricted readout.
+    assert len(mine) == 1 + 2 * (1 + 2 * 2 + 2 * 3)
+    assert len(rows) == 1 + 3 * (1 + 2 * 2 + 2 * 3)
 
 
 def _text(path):
@@ -257,9 +255,9 @@ def test_killed_and_continued(tmp_path, no_report):
         ended = Process(tmp_path / f"process {name}", call).wait()
         assert ended.code == -signal.SIGKILL, ended.err
 
-    killed_after(module, "search", 1)
+    killed_after(searches, "write_bytes", 2)  # the first search has two trials
     assert (there(SEARCH), there(CELLS)) == (1, 0)
-    killed_after(module.Laboratory, "run", 3)
+    killed_after(engine, "write_json", 3)
     assert there(CELLS) == 3
     finished = times(out)
     outcome = reproduce("cifar100", small.data, out, tmp_path / "cache", *NARROW)
@@ -270,7 +268,7 @@ def test_killed_and_continued(tmp_path, no_report):
     assert all(after[name] == finished[name] for name in finished if name.split(".")[0] in done)
     # As the study that was never stopped, in which other methods were trained between these.
     rows = without_seconds(out / "cells.csv")
-    assert len(rows) == 9
+    assert len(rows) == 11
     assert set(rows) <= set(without_seconds(small.out / "cells.csv"))
     for name in os.listdir(out / SEARCH):
         assert (out / SEARCH / name).read_bytes() == (small.out / SEARCH / name).read_bytes()
@@ -294,7 +292,7 @@ def test_the_real_command_killed(devices, tmp_path):
     outcome = comodulate(*words)
     assert outcome.status == 0, outcome.err
     assert set(without_seconds(out / "cells.csv")) <= set(without_seconds(small.out / "cells.csv"))
-    assert len(without_seconds(out / "cells.csv")) == 9
+    assert len(without_seconds(out / "cells.csv")) == 11
 
 
 def test_a_folder_in_use(copy, tmp_path):
@@ -329,7 +327,7 @@ def test_ctrl_c(tmp_path, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "search", interrupt)
+    monkeypatch.setattr(module.Study, "search", interrupt)
     outcome = again(tmp_path / "study", *NARROW)
     assert outcome.status == 1
     assert outcome.err.splitlines()[-1] == "error: interrupted; what is finished is kept, the same command goes on"
@@ -394,7 +392,7 @@ def test_celeba(tmp_path, no_report):
     assert verdict["claim"] == "C1 attributes"
     assert verdict["n"] == "2 seeds"
     assert verdict["effect"].endswith(" %")
-    assert outcome.json["cells"] == 12
+    assert outcome.json["cells"] == 14
     numbers = json.loads(next((tmp_path / "study" / CELLS).glob("comodulation-*.json")).read_text())
     assert len(numbers["binary"]["tasks"]) == 40
     assert len(numbers["binary"]["groups"]) == 8
@@ -454,7 +452,7 @@ def test_attributes(tmp_path, no_report):
     outcome = reproduce("attributes", data, tmp_path / "study", tmp_path / "cache", *options)
     assert outcome.status == 0, outcome.err
     assert outcome.json["verdicts"][0]["n"] == "2 seeds"
-    assert outcome.json["cells"] == 12
+    assert outcome.json["cells"] == 14
     numbers = json.loads(next((tmp_path / "study" / CELLS).glob("attention-*.json")).read_text())
     assert {"furry", "wheels"} <= set(numbers["tasks"])
     assert "covering" in numbers["binary"]["groups"]

@@ -14,8 +14,17 @@ import pytest
 
 from comodulation.errors import DivergedError
 from comodulation.evaluation import PairedDifference, paired_difference
-from comodulation.studies.cells import Budget, judged, read_cell, search_of, search_path
-from comodulation.studies.cells import engine as frame
+from comodulation.studies.cells import (
+    Asked,
+    Budget,
+    Inquiry,
+    clock,
+    judged,
+    read_cell,
+    search_of,
+    search_path,
+    study_config,
+)
 from comodulation.studies.questions import controller as controllers
 from comodulation.studies.questions import registry as questions
 from comodulation.studies.questions.noise import answer as trainings
@@ -34,8 +43,8 @@ def study(question, data, out, cache, *options):
     return comodulate("study", question, "--data", data, "--out", out, "--cache", cache, *SMALL, *SHORT, *options)
 
 
-def first_rows(name, number, monkeypatch):
-    """The question with the first rows of its first stage of several alone."""
+def first_rows(name, number, monkeypatch, has_yardstick=False):
+    """The question with the first rows of its first stage of several alone, with linear readouts beside them or not."""
     whole = QUESTIONS[name]
 
     def stages(seeds):
@@ -43,7 +52,7 @@ def first_rows(name, number, monkeypatch):
         kept = list(dict.fromkeys(cell.row for cell in first.cells))[:number]
         return [replace(first, cells=tuple(cell for cell in first.cells if cell.row in kept))]
 
-    monkeypatch.setitem(QUESTIONS, name, replace(whole, stages=stages))
+    monkeypatch.setitem(QUESTIONS, name, replace(whole, stages=stages, has_yardstick=has_yardstick))
 
 
 def quick_training(monkeypatch):
@@ -109,6 +118,49 @@ def test_a_study_from_data_to_verdict(name, data, cache, tmp_path, monkeypatch):
     assert str(found["cells"]) in again.out
 
 
+def test_how_far_a_study_is_from_linear_readouts(data, cache, tmp_path, monkeypatch):
+    """One readout a seed beside all rows: in the files, on the page, in the terminal; differences are those of the cells."""
+    first_rows("controller", 2, monkeypatch, has_yardstick=True)
+    out = tmp_path / "study"
+    outcome = study("controller", data, out, cache, "--json", "--trials", "0")
+    assert outcome.status == 0, outcome.err
+    rows = table(out)
+    linear = {row["seed"]: float(row["accuracy"]) for row in rows if row["method"] == "linear"}
+    assert len(linear) == len([row for row in rows if row["method"] == "linear"]) == 2
+    found = outcome.json["yardstick"]
+    assert [one["row"] for one in found] == ["comodulation", "comodulation rank=4"]
+    for one, options in zip(found, ("", "rank=4"), strict=True):
+        own = {
+            r["seed"]: float(r["accuracy"]) for r in rows if (r["method"], r["options"]) == ("comodulation", options)
+        }
+        assert one["accuracy"] == pytest.approx(np.mean(list(own.values())))
+        assert one["linear_accuracy"] == pytest.approx(np.mean(list(linear.values())))
+        interval = paired_difference([own[s] for s in sorted(own)], [linear[s] for s in sorted(linear)], 1 - 0.05 / 2)
+        assert list(one["accuracy_minus_linear"].values()) == pytest.approx([interval.low, interval.high])
+    assert "How far from logistic regression" in (out / "report.html").read_text()
+    again = study("controller", data, out, cache, "--trials", "0", "--hours", "0").out
+    assert "minus logistic regression" in again
+    assert f"{100 * found[0]['linear_accuracy']:.2f}%" in again
+
+
+def test_what_linear_readouts_see():
+    """The images and classes of the rows beside them; a draw makes a difference only where images are drawn."""
+    config = study_config("cifar100", "digits")
+    for name, question in QUESTIONS.items():
+        agenda = Asked(question, Inquiry(name, config, (3, 4), 0))
+        linear = [cell for cell in agenda.cells if cell.row.method == "linear"]
+        assert len(set(linear)) == len(linear)
+        if name == "location":
+            assert not linear
+            continue
+        wanted = {(cell.variant, cell.readout, cell.row.yardstick, cell.seed) for cell in agenda.cells}
+        assert wanted == {(cell.variant, cell.readout, cell.row, cell.seed) for cell in linear}
+    cells = Asked(QUESTIONS["training"], Inquiry("training", config, (0,), 0)).cells
+    labels = {cell.row.yardstick.label for cell in cells}
+    assert {"linear", "linear classes=2", "linear images=5 draw=0", "linear images=5 draw=1"} <= labels
+    assert "linear draw=0" not in labels
+
+
 def test_a_study_goes_on_where_it_was_interrupted(data, cache, tmp_path, monkeypatch):
     """A process that dies in the third cell: the next one trains that and the rest, to the bits of an uninterrupted study."""
     first_rows("controller", 2, monkeypatch)
@@ -164,7 +216,7 @@ def test_time_that_is_over(data, cache, tmp_path, monkeypatch):
     out = tmp_path / "study"
     outcome = study("controller", data, out, cache, "--trials", "0", "--hours", "0")
     assert (outcome.status, "no finished cell, of 4" in last_line(outcome)) == (2, True)
-    monkeypatch.setattr(frame.Budget, "allows", lambda budget, kind: len(list((out / "cells").glob("*.json"))) < 3)
+    monkeypatch.setattr(clock.Budget, "allows", lambda budget, kind: len(list((out / "cells").glob("*.json"))) < 3)
     outcome = study("controller", data, out, cache, "--trials", "0", "--hours", "1", "--json")
     assert outcome.status == 0, outcome.err
     assert (outcome.json["cells"], outcome.json["left_out"]) == (3, 1)
@@ -186,7 +238,7 @@ def test_a_row_is_trained_only_when_its_search_is_complete(data, cache, tmp_path
         allowed.append(kind)
         return len(allowed) <= 3 or "rank" not in kind
 
-    monkeypatch.setattr(frame.Budget, "allows", allows)
+    monkeypatch.setattr(clock.Budget, "allows", allows)
     outcome = study("controller", data, out, cache, "--trials", "2", "--json")
     assert outcome.status == 0, outcome.err
     assert {row["options"] for row in table(out)} == {""}
@@ -197,7 +249,7 @@ def test_a_row_is_trained_only_when_its_search_is_complete(data, cache, tmp_path
 
 def test_a_budget_never_begins_what_would_end_too_late(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(frame.time, "time", lambda: now[0])
+    monkeypatch.setattr(clock.time, "time", lambda: now[0])
     budget = Budget(100.0)
     assert budget.allows("unknown")
     budget.spent("slow", 60)

@@ -38,7 +38,7 @@ def study(
     """Answer one of the paper's open questions on real data: cells in the order of their worth, verdict, figure, table."""
     from ...data.features import BackboneSettings, cache_folder
     from ...errors import InputError, RunError, choose
-    from ...studies.cells import Inquiry, investigate, study_config, usable_devices, write_answer
+    from ...studies.cells import Asked, Inquiry, run_stages, study_config, usable_devices, write_answer
     from ...studies.questions import QUESTIONS
     from .console import ConsoleProgress
 
@@ -63,8 +63,8 @@ def study(
     inquiry = Inquiry(asked.name, config, tuple(range(seed, seed + seeds)), trials)
     try:
         with ConsoleProgress() as progress:
-            investigate(
-                asked, inquiry, out, cache_folder(cache), hours=hours, devices=devices or usable_devices(),
+            run_stages(
+                Asked(asked, inquiry), out, cache_folder(cache), hours=hours, devices=devices or usable_devices(),
                 progress=progress, say=progress.message,
             )  # fmt: skip
     except KeyboardInterrupt:

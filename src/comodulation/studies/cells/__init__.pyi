@@ -1,24 +1,16 @@
+from .agenda import CELLS, SEARCH, Agenda, Besides, Manifest, Stage, stage
 from .answer import write_answer
+from .asked import Asked, finished, rates_at_an_end, read_cell, search_of, search_path, tried_rates
 from .balance import common_seeds
-from .engine import Budget, investigate
-from .folder import (
-    QUESTION,
-    cell_path,
-    claim,
-    finished,
-    rates_at_an_end,
-    read_cell,
-    read_probabilities,
-    search_of,
-    search_path,
-    tried_rates,
-)
+from .clock import Budget
+from .engine import run_stages
+from .folder import cell_path, claim, diverged_path
 from .laboratory import Laboratory, classes_kept
 from .material import STUDIES, Material, read_material, study_config
-from .measure import measure_accuracy, train_and_test
+from .measure import measure_accuracy, measure_everything, train_and_test
 from .mechanism import MOST_PER_TASK, NOISE_NODES, NOISE_PER_TASK, at_most, represent
-from .numbers import check_alike, checked_illustration, checked_numbers
-from .pool import Clock, in_rounds, run_jobs, usable_devices
+from .numbers import cell_numbers, check_alike, checked_illustration, checked_numbers, read_probabilities
+from .pieces import usable_devices
 from .rates import at_an_end, next_rate
 from .results import (
     PRIMARY,
@@ -36,8 +28,9 @@ from .results import (
     read_scores,
     scores_by_seed,
     values,
+    with_yardstick,
 )
-from .rows import VARIANTS, Cell, Row
+from .rows import VARIANTS, YARDSTICK, Cell, Row
 from .searches import (
     FREE,
     LAYERS,
@@ -51,7 +44,7 @@ from .searches import (
     space,
 )
 from .settings import usual_settings
-from .study import CELLS, SEARCH, Answer, Inquiry, Question, Stage, stage
+from .study import QUESTION, Answer, Inquiry, Question
 from .verdicts import Finding, alone, family_words, judged, shown_p, sign_verdict, strength
 
 __all__ = [
@@ -67,14 +60,18 @@ __all__ = [
     "SEARCH_SEED",
     "STUDIES",
     "VARIANTS",
+    "YARDSTICK",
+    "Agenda",
     "Answer",
+    "Asked",
+    "Besides",
     "Budget",
     "Cell",
-    "Clock",
     "Comparison",
     "Finding",
     "Inquiry",
     "Laboratory",
+    "Manifest",
     "Material",
     "Question",
     "Result",
@@ -87,6 +84,7 @@ __all__ = [
     "at_an_end",
     "at_most",
     "best_settings",
+    "cell_numbers",
     "cell_path",
     "cells_csv",
     "check_alike",
@@ -97,12 +95,12 @@ __all__ = [
     "common_seeds",
     "compare",
     "comparisons_csv",
+    "diverged_path",
     "family_words",
     "finished",
-    "in_rounds",
-    "investigate",
     "judged",
     "measure_accuracy",
+    "measure_everything",
     "next_rate",
     "params_at_an_end",
     "primary_scores",
@@ -117,7 +115,7 @@ __all__ = [
     "read_scores",
     "read_trials",
     "represent",
-    "run_jobs",
+    "run_stages",
     "scores_by_seed",
     "search",
     "search_of",
@@ -133,5 +131,6 @@ __all__ = [
     "usable_devices",
     "usual_settings",
     "values",
+    "with_yardstick",
     "write_answer",
 ]

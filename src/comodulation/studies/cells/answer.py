@@ -14,10 +14,13 @@ import torch
 from ...errors import InputError
 from ...files import write_bytes, write_json
 from ...report import Section, Table, Text, Verdict, finite, render, source_commit
-from .folder import diverged_path, finished, rates_at_an_end
+from .agenda import FIGURES
+from .asked import Asked, finished, rates_at_an_end
+from .folder import diverged_path
 from .results import Result, cells_csv
-from .rows import Cell
-from .study import FIGURES, Answer, Inquiry, Question
+from .rows import YARDSTICK, Cell
+from .study import Answer, Inquiry, Question
+from .yardstick import Distance, yardstick_distances, yardstick_table, yardstick_text
 
 REPORT, RESULTS, TABLE = "report.html", "results.json", "cells.csv"
 
@@ -32,14 +35,19 @@ def write_answer(question: Question, inquiry: Inquiry, out: Path) -> dict[str, A
         InputError: nothing is finished.
     """
     results = finished(question, inquiry, out)
-    cells = [cell for stage in question.stages(inquiry.seeds) for cell in stage.cells]
+    cells = Asked(question, inquiry).cells
     if not results:
         raise InputError(
             f"{out} has no finished cell, of {len(cells)}: the time was too short for the first; run it again with more --hours"
         )
     done = {result.cell for result in results}
     left_out = [cell for cell in cells if cell not in done and not diverged_path(out, cell).exists()]
-    answer = question.answer(results, inquiry, out)
+    linear = [result for result in results if result.cell.row.method == YARDSTICK]
+    rows_of = [result for result in results if result.cell.row.method != YARDSTICK]
+    if not rows_of:
+        raise InputError(f"{out} has no finished cell but linear readouts yet; run it again with more --hours")
+    answer = question.answer(rows_of, inquiry, out)
+    distances = yardstick_distances(rows_of, linear)
     notes = [*answer.notes, *_notes(question, inquiry, out, cells, left_out)]
     facts = {
         "command": command_of(question, inquiry, out.name), "commit": source_commit(),
@@ -57,6 +65,7 @@ def write_answer(question: Question, inquiry: Inquiry, out: Path) -> dict[str, A
         Section("Answer", [Text(sentence(answer.verdicts[0])), *answer.figures.values()]),
         Section("What was expected", [Text(question.predicts)]),
         *answer.sections,
+        *([Section("How far from logistic regression", [yardstick_table(distances)])] if distances else []),
         Section("What weakens this", [Text("\n".join(f"- {note}" for note in notes) or "- Nothing was left out.")]),
     ]
     if left_out:
@@ -75,6 +84,7 @@ def write_answer(question: Question, inquiry: Inquiry, out: Path) -> dict[str, A
         "verdict": sentence(answer.verdicts[0]),
         "verdicts": [vars(verdict) for verdict in answer.verdicts],
         "numbers": finite(answer.numbers),
+        "yardstick": [finite(distance.to_json()) for distance in distances],
         "cells": len(results),
         "left_out": len(left_out),
         "notes": notes,
@@ -85,7 +95,7 @@ def write_answer(question: Question, inquiry: Inquiry, out: Path) -> dict[str, A
     }
     write_json(out / RESULTS, result)
     write_bytes(out / REPORT, page.encode())
-    return {**result, "text": _terminal(question, answer, results, len(cells), notes, out)}
+    return {**result, "text": _terminal(question, answer, distances, results, len(cells), notes, out)}
 
 
 def sentence(verdict: Verdict) -> str:
@@ -130,9 +140,16 @@ def _notes(
 
 
 def _terminal(
-    question: Question, answer: Answer, results: Sequence[Result], planned: int, notes: Sequence[str], out: Path
+    question: Question,
+    answer: Answer,
+    distances: Sequence[Distance],
+    results: Sequence[Result],
+    planned: int,
+    notes: Sequence[str],
+    out: Path,
 ) -> str:
     lines = [f"{question.title}: {len(results)} of {planned} cells", "", answer.text.rstrip(), ""]
+    lines += [*yardstick_text(distances), ""] if distances else []
     lines += [sentence(verdict) for verdict in answer.verdicts]
     lines += ["", *(f"note: {note}" for note in notes)] if notes else []
     return "\n".join([*lines, "", f"{out}: {REPORT}, {TABLE}, {RESULTS}, {FIGURES}/"])

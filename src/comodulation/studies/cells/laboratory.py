@@ -1,14 +1,8 @@
-"""Where cells are trained: one process's data, features and sessions, shared by all cells that it is given.
-
-A cell's outcome is three things on disk: numbers (JSON, written last), scores of every test prediction, and the learned gains
-(safetensors). A cell whose numbers are there is not trained again.
-"""
+"""Where cells are trained: one process's data, features and sessions, shared by all cells that it is given."""
 
 from __future__ import annotations
 
-import time
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,28 +11,15 @@ from torch import Tensor
 from ...data.features import Backbone, extract
 from ...data.sets import make_scenes
 from ...errors import InputError, choose
-from ...evaluation import (
-    METRICS,
-    Predictions,
-    apply_temperature,
-    evaluate_binary,
-    evaluate_predictions,
-    metrics,
-    temperature_of,
-)
-from ...files import write_json
 from ...mathematics import derived_seed
-from ...networks.methods import gains_of
+from ...networks.methods import METHODS
 from ...runs import Adapted, ControllerSettings, HeadSettings, Session, TuningData
 from ...tasks import Examples, TaskFamily
-from ...tensors import write_tensors
 from ...training import Progress, Silent
 from .material import Material
-from .mechanism import measure_mechanism
 from .rows import Cell, Row
 
 VALIDATION_PAIRS = 20_000  # of binary tasks
-MEASURED = ("base", "attention", "decoder-gains", "ia3", "comodulation")  # rows whose mechanism is analysed
 
 
 class Laboratory:
@@ -90,7 +71,7 @@ class Laboratory:
             self._session = ((variant, seed, head), session)
         return self._session[1]
 
-    def adapt(self, cell: Cell, settings: dict[str, Any], tell: Progress | None = None) -> tuple[Session, Adapted]:
+    def adapt(self, cell: Cell, settings: dict[str, Any]) -> tuple[Session, Adapted]:
         """Train a cell's network."""
         session = self.session(cell.variant, cell.seed, cell.row)
         config = cell.row.configure(session.config.model_copy(update={"readout": cell.readout}), settings)
@@ -98,15 +79,21 @@ class Laboratory:
             vectors = task_vectors(kind, session)
             controller = ControllerSettings(**{**config.controller.model_dump(), "task_vectors": vectors})
             config = config.model_copy(update={"controller": controller})
-        session.tell = tell or self.tell
+        if METHODS[config.method].without_layers:  # temperatures are for all rows fitted in the same way
+            config = config.model_copy(update={"calibrate": False})
         draw = cell.row.get("draw")
         seed = None if draw is None else derived_seed(cell.seed, "draw", draw) % 2**32
         return session, session.adapt(config, data=self.training_data(session, cell), training_seed=seed)
 
     def training_data(self, session: Session, cell: Cell) -> TuningData:
-        """The family's half, or as much or whatever is made of it as the row's data options say."""
-        data = session.tuning_data()
-        if session.family.kind == "binary":  # every image has a label for every task: a sample of the pairs will do
+        """The family's half, or as much or whatever is made of it as the row's data options say.
+
+        A method without layers learns from those images, too, that the others are validated on.
+        """
+        data, whole = session.tuning_data(), METHODS[cell.row.method].without_layers and not cell.row.get("images")
+        if (
+            session.family.kind == "binary" and not whole
+        ):  # every image has a label for every task: a sample of the pairs will do
             kept = few_per_task(
                 data.validation, VALIDATION_PAIRS // session.family.num_tasks, derived_seed(cell.seed, "validation")
             )
@@ -130,6 +117,8 @@ class Laboratory:
                 data.features, [data.tuning, data.validation], distractors, derived_seed(cell.seed, "scenes")
             )
             data = TuningData(features, tuning, validation)
+        if whole:  # what judges it, it keeps out by itself
+            data = TuningData(data.features, data.tuning.followed_by(data.validation), data.validation)
         return data
 
     def test_data(self, session: Session, cell: Cell) -> tuple[Any, Examples]:
@@ -145,49 +134,6 @@ class Laboratory:
             scenes, (examples,) = make_scenes(features, [examples], distractors, derived_seed(cell.seed, "test scenes"))
             return scenes, examples
         return features, examples
-
-    def run(self, cell: Cell, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-        """Train, test and measure a cell, and write its files. Returns its numbers."""
-        began = time.perf_counter()
-        session, adapted = self.adapt(cell, settings)
-        features, examples = self.test_data(session, cell)
-        tested = session.answer(adapted, features, examples)
-        # As the cell's cost: what training it takes where the layers are there.
-        seconds = adapted.seconds["tuning"]
-        temperature = temperature_of(adapted.validation) or 1.0
-        scaled = apply_temperature(tested.log_probabilities, temperature)
-        whole = evaluate_predictions(tested, self.material.family.tasks)
-        numbers: dict[str, Any] = {
-            "variant": cell.variant,
-            "readout": cell.readout,
-            "method": cell.row.method,
-            "options": cell.row.described,
-            "seed": cell.seed,
-            **{name: whole[name] for name in METRICS},
-            "outputs": self.material.family.num_outputs,
-            "tuning_images": len(self.training_data(session, cell).tuning.image.unique()),
-            "learnable_parameters": adapted.method.num_learnable(),
-            "seconds": seconds,
-            "settings": settings,
-            "temperature": temperature,
-            "scaled": metrics(scaled, tested.target),
-            "validation": metrics(adapted.validation.log_probabilities, adapted.validation.target),
-            "tasks": whole["tasks"],
-            "macro": whole["macro"],
-            "history": adapted.history,
-            "pretraining": adapted.pretraining[-1] if adapted.pretraining else {},
-        }
-        if self.material.family.kind == "binary":
-            numbers["binary"] = evaluate_binary(tested, self.material.family.tasks, self.material.groups)
-        if cell.row.method in MEASURED and not cell.row.get("distractors"):
-            numbers["mechanism"] = measure_mechanism(session, adapted, features, examples)
-        numbers["seconds_in_all"] = round(time.perf_counter() - began, 2)
-        tensors = scores(tested, scaled)
-        write_tensors(folder / f"{cell.key}.scores.safetensors", tensors)
-        if gains := gains_of(adapted.method):
-            write_tensors(folder / f"{cell.key}.gains.safetensors", gains)
-        write_json(folder / f"{cell.key}.json", numbers)
-        return numbers
 
 
 def classes_kept(family: TaskFamily, number: int, seed: int) -> Tensor:
@@ -237,28 +183,3 @@ def few_per_task(examples: Examples, number: int, seed: int) -> Tensor:
     for task in examples.task.unique():
         kept.append(order[examples.task[order] == task][:number])
     return torch.cat(kept).sort().values
-
-
-def scores(tested: Predictions, scaled: Tensor) -> dict[str, Tensor]:
-    """What is kept of each test prediction: enough for every metric, paired test and reliability diagram.
-
-    Args:
-        tested: M predictions.
-        scaled: their log-probabilities after temperature scaling, ``(M, C)``.
-    """
-    logs = tested.log_probabilities
-    hits = torch.nn.functional.one_hot(tested.target, logs.shape[1])
-
-    def nll(values: Tensor) -> Tensor:
-        return -values.gather(1, tested.target[:, None])[:, 0].clamp(min=-100)
-
-    return {
-        "image": tested.image.int(),
-        "task": tested.task.short(),
-        "hit": (logs.argmax(1) == tested.target).to(torch.uint8),
-        "nll": nll(logs),
-        "brier": (logs.exp() - hits).square().sum(1),
-        "confidence": logs.max(1).values.exp(),
-        "scaled_nll": nll(scaled),
-        "scaled_confidence": scaled.max(1).values.exp(),
-    }

@@ -1,9 +1,9 @@
-"""What the files of a cell must hold before tables and claims are made of them; see ``Laboratory.run``, which writes them."""
+"""What the files of a cell hold, and what is asked of them before tables and claims are made of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +11,9 @@ import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from ...errors import InputError, brief
+from ...evaluation import METRICS
 from ...runs import Written, checked
+from ...tensors import read_tensors
 from .rows import Cell
 
 # Of each score: whether it is a whole number, the smallest and the largest, with room for rounding.
@@ -37,6 +39,8 @@ def _present(value: Any) -> Any:
 
 # NaN and infinity are what a network that diverged has: they are left out further on.
 Number = Annotated[float, AfterValidator(_bounded)]
+# A training that diverged leaves no numbers, and a rank correlation or an interval of what is not finite is none.
+Finite = Annotated[Number, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Present = BeforeValidator(_present)  # readers ask whether a section is there; a default is not validated
 
@@ -94,8 +98,25 @@ class Epoch(Written):
     accuracy: Number
 
 
+class TestedNumbers(Written):
+    """KEY.json of a cell, as far as every question needs it; ``read_cell`` adds what one of them measures besides."""
+
+    variant: str
+    readout: str
+    method: str
+    options: str
+    seed: Count
+    accuracy: Finite
+    nll: Finite
+    ece: Finite
+    brier: Finite
+    learnable_parameters: Count
+    seconds: Finite
+    alone: Finite = Field(default=math.nan)  # accuracy on images without distractors, where a question has them
+
+
 class CellNumbers(Written):
-    """KEY.json of a cell."""
+    """KEY.json of a cell, as far as the paper's claims need it."""
 
     accuracy: Number
     nll: Number
@@ -115,16 +136,44 @@ class CellNumbers(Written):
     mechanism: Annotated[Mechanism | None, Present] = None
 
 
-def checked_numbers(cell: Cell, numbers: Any, path: Path) -> dict[str, Any]:
-    """The numbers themselves, if they are this cell's. Raises InputError for a file that is damaged or another cell's."""
-    checked(numbers, CellNumbers, path)
-    own = {
+def cell_numbers(
+    cell: Cell,
+    tested: Mapping[str, float],
+    learnable: int,
+    seconds: float,
+    settings: dict[str, Any],
+    epochs: int,
+) -> dict[str, Any]:
+    """What KEY.json of every cell begins with.
+
+    Args:
+        cell: it. tested: metrics of its test predictions. learnable: number of its learned parameters.
+        seconds, epochs: of its training, where the layers are there. settings: it was trained with.
+    """
+    return {
+        **_identity(cell), **{name: tested[name] for name in METRICS}, "learnable_parameters": learnable,
+        "seconds": seconds, "settings": settings, "epochs": epochs,
+    }  # fmt: skip
+
+
+def _identity(cell: Cell) -> dict[str, Any]:
+    return {
         "variant": cell.variant, "readout": cell.readout, "method": cell.row.method, "options": cell.row.described,
         "seed": cell.seed,
     }  # fmt: skip
-    for name, value in own.items():
+
+
+def check_own(cell: Cell, numbers: Mapping[str, Any], path: Path) -> None:
+    """Raise InputError for numbers of another cell."""
+    for name, value in _identity(cell).items():
         if numbers.get(name) != value:
             raise InputError(f"{path} is another cell's: {name} is {brief(numbers.get(name))}, expected {brief(value)}")
+
+
+def checked_numbers(cell: Cell, numbers: Any, path: Path) -> dict[str, Any]:
+    """The numbers themselves, if they are this cell's. Raises InputError for a file that is damaged or another cell's."""
+    checked(numbers, CellNumbers, path)
+    check_own(cell, numbers, path)
     return numbers
 
 
@@ -159,6 +208,40 @@ def checked_scores(scores: dict[str, np.ndarray], path: Path) -> dict[str, np.nd
                 f"{path} is damaged: {name} is {values.dtype} from {values.min():g} to {values.max():g}, expected {expected}"
             )
     return scores
+
+
+def read_probabilities(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """What N cells kept of the same M test examples. Raises InputError for files that are damaged or do not fit each other.
+
+    Returns:
+        Probabilities ``(N, M, C)`` and the targets, classes ``(M,)``.
+    """
+    found: list[np.ndarray] = []
+    answers = shown = np.empty(0)
+    for path in paths:
+        tensors, _ = read_tensors(path)
+        if missing := [name for name in ("probabilities", "target") if name not in tensors]:
+            raise InputError(f"{path} is damaged: it has no {missing[0]}, expected probabilities and target")
+        p, target = tensors["probabilities"].double().numpy(), tensors["target"].numpy()
+        if p.ndim != 2 or not p.size or target.shape != p.shape[:1]:
+            raise InputError(
+                f"{path} is damaged: probabilities are {p.shape} and target {target.shape}, expected (examples, classes) "
+                "and (examples,)"
+            )
+        if not (np.isfinite(p).all() and p.min() >= 0 and p.max() <= 1.001):  # half precision
+            raise InputError(f"{path} is damaged: probabilities from {p.min():g} to {p.max():g}, expected 0 to 1")
+        if target.dtype.kind not in "iu" or target.min() < 0 or target.max() >= p.shape[1]:
+            raise InputError(
+                f"{path} is damaged: target is {target.dtype} from {target.min():g} to {target.max():g}, expected classes "
+                f"from 0 to {p.shape[1] - 1}"
+            )
+        images = tensors["image"].numpy() if "image" in tensors else np.empty(0)
+        same = [np.array_equal(*pair) for pair in ((target, answers), (images, shown))] if found else []
+        if found and (p.shape != found[0].shape or not all(same)):
+            raise InputError(f"{path} has other test examples than {paths[0].name}")
+        found.append(p)
+        answers, shown = target, images
+    return np.stack(found), answers
 
 
 class IllustrationNames(Written):

@@ -14,12 +14,12 @@ FACTOR = 3.0
 SMALLEST = 1.1  # the smallest step
 
 
-def next_rate(tried: Mapping[float, float], start: float, factor: float = FACTOR) -> float:
+def next_rate(tried: Mapping[float, float], start: float) -> float:
     """The rate to try next.
 
     Args:
         tried: rate -> validation NLL (infinite where training diverged).
-        start: the first rate. factor: between neighbours at first.
+        start: the first rate.
 
     >>> next_rate({}, 0.1), next_rate({0.1: 2.0}, 0.1), next_rate({0.1: 2.0, 0.3: 3.0}, 0.1)
     (0.1, 0.3, 0.033)
@@ -27,7 +27,7 @@ def next_rate(tried: Mapping[float, float], start: float, factor: float = FACTOR
     if not tried:
         return start
     best = min(tried, key=lambda rate: (tried[rate], rate))  # where all have diverged, the smallest
-    ends = (max(tried) * FACTOR, min(tried) / FACTOR)
+    factor, ends = FACTOR, (max(tried) * FACTOR, min(tried) / FACTOR)
     while True:
         for neighbour in (best * factor, best / factor) if factor > SMALLEST else ends:
             if not any(math.isclose(neighbour, rate, rel_tol=0.05) for rate in tried):

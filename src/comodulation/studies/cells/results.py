@@ -21,7 +21,7 @@ from ...evaluation import METRICS, PairedDifference, as_family, paired_differenc
 from ...files import MAX_JSON, read_bounded, read_json
 from ...tensors import read_arrays
 from .numbers import checked_scores
-from .rows import DATA_OPTIONS, Cell, Row
+from .rows import DATA_OPTIONS, YARDSTICK, Cell, Row
 
 CELL_COLUMNS = (
     "variant", "readout", "method", "options", "seed", "accuracy", "nll", "ece", "brier", "learnable_parameters",
@@ -42,6 +42,7 @@ REFERENCES = (
     "film",
     "hard-sharing",
     "base",
+    YARDSTICK,
 )
 
 
@@ -51,6 +52,10 @@ class Result:
 
     cell: Cell
     numbers: dict[str, Any]
+    key: str = ""  # of its files; the cell's unless it stands for another one that is the same
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", self.key or self.cell.key)
 
     @property
     def name(self) -> str:
@@ -99,9 +104,24 @@ def read_results(folder: Path, cells: Iterable[Cell]) -> list[Result]:
     return found
 
 
+def with_yardstick(results: Sequence[Result]) -> list[Result]:
+    """The results, and linear readouts in every variant and readout that others have: without layers, they are the same there."""
+    wanted: dict[tuple[str, str], set[Row]] = {}
+    for result in results:
+        wanted.setdefault((result.cell.variant, result.cell.readout), set()).add(result.cell.row.yardstick)
+    again = [
+        Result(replace(r.cell, variant=variant, readout=readout), r.numbers, r.key)
+        for (variant, readout), rows in wanted.items()
+        for r in results
+        if r.cell.row.method == YARDSTICK and r.cell.row in rows
+        if (variant, readout) != (r.cell.variant, r.cell.readout)
+    ]
+    return [*results, *again]
+
+
 def read_scores(folder: Path, result: Result) -> dict[str, np.ndarray]:
     """Scores of every test prediction of a cell, by name, each ``(M,)``."""
-    path = folder / f"{result.cell.key}.scores.safetensors"
+    path = folder / f"{result.key}.scores.safetensors"
     return checked_scores(read_arrays(path)[0], path)
 
 
@@ -165,7 +185,7 @@ def primary_scores(folder: Path, results: Sequence[Result]) -> PrimaryScores | N
 
 def read_gains(folder: Path, result: Result) -> dict[str, np.ndarray]:
     """Learned and computed gains of a cell; {} where it has none."""
-    path = folder / f"{result.cell.key}.gains.safetensors"
+    path = folder / f"{result.key}.gains.safetensors"
     return read_arrays(path)[0] if path.exists() else {}
 
 
@@ -205,6 +225,7 @@ def all_comparisons(results: Sequence[Result]) -> list[Comparison]:
     Those of one variant, readout and metric are a table, and judged together.
     """
     found = []
+    results = with_yardstick(results)
     names: dict[tuple[str, str], list[str]] = {}
     for result in results:
         place = names.setdefault((result.cell.variant, result.cell.readout), [])

@@ -13,6 +13,7 @@ from ...runs import ControllerSettings, HeadSettings, RunConfig
 from ...training import TrainingSettings
 
 VARIANTS = ("residual", "base")
+YARDSTICK = "linear"  # what a user would do instead: a method without layers, the same in every variant and readout
 # What a row is trained and tested on, rather than what it is.
 DATA_OPTIONS = ("images", "distractors", "classes", "draw")
 CONTROLLER_OPTIONS = ("hidden", "embedding_size", "activation", "rank", "task_vectors")
@@ -81,6 +82,12 @@ class Row:
 
     def adding(self, **options: Any) -> Row:
         return replace(self, options=(*self.options, *options.items()))
+
+    @property
+    def yardstick(self) -> Row:
+        """The linear readout that sees the same data; where it sees all of them, no draw makes a difference."""
+        seen = self.without(*(() if self.get("images") else ("draw",)))
+        return Row(YARDSTICK, tuple(item for item in seen.options if item[0] in DATA_OPTIONS))
 
     def configure(self, config: RunConfig, settings: dict[str, Any]) -> RunConfig:
         """A configuration with this row's method and options, and tuned settings.

@@ -9,7 +9,7 @@ JSON file, from which an interrupted search goes on.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,17 @@ from ...files import MAX_JSON, parse_json, read_bounded, write_bytes
 from ...mathematics import derived_seed
 from ...runs import Written, checked
 from .laboratory import Laboratory
-from .rows import Cell, Row
+from .rows import YARDSTICK, Cell, Row
 
 DIVERGED = 1e3  # stands for the NLL of a trial without one
 SEARCH_SEED = 100  # not among the seeds that are compared
 LAYERS = ("hard-sharing", "gradient-aggregation", "task-routing", "maximum-roaming", "fine-tuning")
-FREE = ("base", "class-mask", "local-mask")  # nothing to learn, nothing to search
+FREE = (
+    "base",
+    "class-mask",
+    "local-mask",
+    YARDSTICK,
+)  # nothing to search; what the last one learns, it chooses by itself
 
 # Ranges of the learning rate, log-uniform, set so that no best trial lies at an end.
 RATES = {
@@ -62,21 +67,14 @@ def space(row: Row) -> dict[str, tuple[str, float, float]]:
     return {name: value for name, value in ranges.items() if row.get(name) is None}
 
 
-def search(
-    laboratory: Laboratory,
-    cell: Cell,
-    trials: int,
-    path: Path,
-    report: Callable[[int], None] | None = None,
-) -> None:
-    """Run the trials of a row that are not there yet.
+def search(laboratory: Laboratory, cell: Cell, trials: int, path: Path) -> Iterator[int]:
+    """Run the trials of a row that are not there yet, one by one; yields the number of finished ones after each.
 
     Args:
         laboratory: where they run.
         cell: variant, readout and row; its seed is ``SEARCH_SEED``.
         trials: how many in all.
         path: file of finished trials, one JSON object a line.
-        report: told the number of finished trials after each.
     """
     try:
         import optuna
@@ -112,8 +110,7 @@ def search(
             study.tell(trial, state=TrialState.PRUNED)
         done.append(line)
         write_bytes(path, "".join(json.dumps(entry) + "\n" for entry in done).encode())
-        if report:
-            report(number + 1)
+        yield number + 1
 
 
 def ablate(
@@ -121,14 +118,15 @@ def ablate(
     rows: Sequence[Row],
     settings: Callable[[Row], dict[str, Any]],
     path: Path,
-    report: Callable[[str], None] | None = None,
-) -> None:
+) -> Iterator[str]:
     """One change at a time, on the search's seed and validation images: the evidence for the defaults.
+
+    Yields:
+        The label of each row that is finished.
 
     Args:
         laboratory: where they run. rows: each with what it changes. settings: of a row, as the searches chose them.
         path: file of what is finished, one JSON object a line.
-        report: told the label of each row that is finished.
     """
     done = read_changes(path)
     for row in rows:
@@ -142,8 +140,7 @@ def ablate(
             line = {"row": row.label, "failed": str(error)}
         done.append(line)
         write_bytes(path, "".join(json.dumps(entry) + "\n" for entry in done).encode())
-        if report:
-            report(row.label)
+        yield row.label
 
 
 def read_trials(path: Path) -> list[dict[str, Any]]:

@@ -6,15 +6,29 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from ...report import Figure, Section, Verdict
-from ...runs import RunConfig
+from ...runs import RunConfig, Written
+from .agenda import Manifest, Stage
 from .laboratory import Laboratory
+from .numbers import Count
 from .results import Result
 from .rows import Cell, Row
 
-CELLS, SEARCH, FIGURES = "cells", "search", "figures"
+QUESTION = "question.json"
+
+
+class InquiryFile(Written):
+    """question.json; what the configuration must be, ``written_in_full`` knows."""
+
+    version: Literal[1] = Field(alias="schema")
+    question: str
+    config: dict[str, Any]
+    seeds: list[Count]
+    trials: Count
 
 
 @dataclass(frozen=True)
@@ -33,19 +47,15 @@ class Inquiry:
     seeds: tuple[int, ...]
     trials: int
 
+    @property
+    def manifest(self) -> Manifest:
+        return Manifest(QUESTION, "a study of an open question", self.to_json(), ("seeds",), InquiryFile)
+
     def to_json(self) -> dict[str, Any]:
         config = self.config.model_dump(mode="json")
         return {
             "schema": 1, "question": self.question, "config": config, "seeds": list(self.seeds), "trials": self.trials
         }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Cells that are worth about the same, in the order in which they run."""
-
-    name: str
-    cells: tuple[Cell, ...]
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,7 @@ class Question:
         columns: numbers of a cell that cells.csv has besides the usual ones.
         make_laboratory: what trains the cells, from the inquiry and the cache; None for the usual one.
         network: what is frozen, in words, where it is not the configuration's backbone.
+        has_yardstick: whether linear readouts of the same features, fitted to the same images, stand beside the rows.
         rates: where the learning rates are from that a row has without a search.
         place: "module:NAME" of the question, where a process of the study finds it: its functions cannot be sent.
     """
@@ -107,6 +118,7 @@ class Question:
     make_laboratory: Callable[[Inquiry, Path], Laboratory] | None = None
     network: str = ""
     place: str = ""
+    has_yardstick: bool = True
     rates: str = "Learning rates are those that another study's searches chose for attention and comodulation."
 
     def __reduce__(self) -> tuple[Callable[[str], Question], tuple[str]]:
@@ -116,8 +128,3 @@ class Question:
 def _at(place: str) -> Question:
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)
-
-
-def stage(name: str, labels: Sequence[str], seeds: Sequence[int], variant: str = "residual") -> Stage:
-    """Rows of some seeds in the open readout; all rows of a seed before the next, so that a process keeps its layers."""
-    return Stage(name, tuple(Cell(variant, "open", Row.parse(label), seed) for seed in seeds for label in labels))

@@ -4,7 +4,7 @@ from .figures import draw_figures
 from .illustration import illustrate, read_illustration
 from .plan import REST_SEEDS, Plan, attributes_plan, cifar100_plan, narrowed
 from .report import open_study, write_report
-from .reproduction import CELLS, STUDY, Study, claim, reproduce
+from .reproduction import STUDY, Study, reproduce
 from .tables import (
     ablation_table,
     bias_table,
@@ -28,7 +28,6 @@ from .tables import (
 from .words import interval, mean, shown_name, subtitle_of, title_of
 
 __all__ = [
-    "CELLS",
     "REST_SEEDS",
     "STUDY",
     "Diagnosis",
@@ -42,7 +41,6 @@ __all__ = [
     "calibration_rows",
     "calibration_table",
     "cifar100_plan",
-    "claim",
     "comparisons_tables",
     "diagnose",
     "diagnosis_table",

@@ -28,12 +28,20 @@ from ...report import (
     separability_figure,
     svg,
 )
-from ..cells import VARIANTS, Comparison, Result, as_table, read_gains, scores_by_seed, values
+from ..cells import CELLS, VARIANTS, YARDSTICK, Comparison, Result, as_table, read_gains, scores_by_seed, values
 from .illustration import read_illustration
-from .reproduction import CELLS, ILLUSTRATION, Study
+from .reproduction import ILLUSTRATION, Study
 from .words import shown_name
 
-SHOWN = ("comodulation", "attention", "ia3", "class-mask", "task-bias", "base")  # in figures that cannot hold all
+SHOWN = (
+    "comodulation",
+    YARDSTICK,
+    "attention",
+    "ia3",
+    "class-mask",
+    "task-bias",
+    "base",
+)  # in figures that cannot hold all
 
 
 def draw_figures(
@@ -48,7 +56,8 @@ def draw_figures(
 
     groups: dict[str, dict[str, list[float]]] = {}
     for variant in VARIANTS:
-        rows = {name: values(results, variant, "open", name, "accuracy") for name in core if name != "base"}
+        names = [name for name in (YARDSTICK, *core) if name != "base"]
+        rows = {name: values(results, variant, "open", name, "accuracy") for name in names}
         groups[variant] = {shown_name(name): [100 * v for v in row.values()] for name, row in rows.items() if row}
     if groups := {variant: rows for variant, rows in groups.items() if rows}:
         add(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...errors import InputError, choose
 from ...networks.methods import METHODS
-from ..cells import FREE, LAYERS, VARIANTS, Cell, Row
+from ..cells import FREE, LAYERS, VARIANTS, YARDSTICK, Cell, Row, Stage
 
 CORE = ("base", "class-mask", "task-bias", "attention", "decoder-gains", "ia3", "comodulation")
 OWN_SETTINGS = ("task_bias", "link", "hidden", "aggregator")  # options that make a search of their own
@@ -56,7 +56,7 @@ ABLATION = (
 )
 TRAINING_LAYERS = ("hard-sharing", "fine-tuning", "task-routing", "maximum-roaming")
 AGGREGATION = ("gradient-aggregation aggregator=upgrad", "gradient-aggregation aggregator=mgda")
-REGIME_ROWS = ("class-mask", "task-bias", "attention", "ia3", "film", "comodulation")
+REGIME_ROWS = (YARDSTICK, "class-mask", "task-bias", "attention", "ia3", "film", "comodulation")
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class Plan:
 
     Attributes:
         core: rows of all seeds, both variants, open readout.
+        yardstick: of all seeds; the same in every variant and readout, so that one of each seed will do.
         others: rows of the first seeds, both variants, open readout.
         restricted: rows of the first seeds, both variants, restricted readout.
         regimes, options: rows of the first seeds, residual variant, open readout: of what the data are made to be, and of
@@ -75,6 +76,7 @@ class Plan:
     """
 
     core: tuple[Row, ...]
+    yardstick: tuple[Row, ...] = ()
     others: tuple[Row, ...] = ()
     restricted: tuple[Row, ...] = ()
     regimes: tuple[Row, ...] = ()
@@ -83,11 +85,12 @@ class Plan:
     aggregation: tuple[Row, ...] = ()
     ablation: tuple[Row, ...] = ()
 
-    def stages(self, seeds: Sequence[int], rest_seeds: int = REST_SEEDS) -> list[tuple[str, list[Cell]]]:
-        """Named stages of cells, in order: the core is complete before the rest begins."""
+    def stages(self, seeds: Sequence[int], rest_seeds: int = REST_SEEDS) -> list[Stage]:
+        """Stages of cells, in order: the core is complete before the rest begins."""
         few = list(seeds)[:rest_seeds]
         stages = {
             "core": [Cell(v, "open", row, s) for s in seeds for v in VARIANTS for row in self.core],
+            "yardstick": [Cell(VARIANTS[0], "open", row, s) for s in seeds for row in self.yardstick],
             "others": [Cell(v, "open", row, s) for s in few for v in VARIANTS for row in self.others],
             "restricted": [Cell(v, "restricted", row, s) for s in few for v in VARIANTS for row in self.restricted],
             "regimes": [Cell("residual", "open", row, s) for s in few for row in self.regimes],
@@ -95,12 +98,11 @@ class Plan:
             "layers": [Cell(v, "open", row, s) for s in few for v in VARIANTS for row in self.layers],
             "aggregation": [Cell("residual", "open", row, s) for s in few for row in self.aggregation],
         }
-        return [(name, cells) for name, cells in stages.items() if cells]
+        return [Stage(name, tuple(cells)) for name, cells in stages.items() if cells]
 
-    def searches(self, cells: Iterable[Cell] | None = None) -> list[Cell]:
-        """The searches whose settings cells take (by default all of the plan's), each once, in the order of the cells."""
-        if cells is None:
-            cells = [cell for _, stage in self.stages((0,)) for cell in stage]
+    def searches(self) -> list[Cell]:
+        """The searches whose settings cells take, each once, in the order of the cells."""
+        cells = [cell for stage in self.stages((0,)) for cell in stage.cells]
         needed = (self.searched_for(cell) for cell in cells if cell.row.method not in FREE)
         return list(dict.fromkeys(needed))
 
@@ -126,8 +128,9 @@ def cifar100_plan() -> Plan:
     regimes = [f"{name} images=25" for name in REGIME_ROWS]
     regimes += [f"{name} distractors=1" for name in ("base", "local-mask", "positions", *REGIME_ROWS)]
     return Plan(
-        core=_rows(CORE), others=_rows(OTHERS), restricted=_rows(RESTRICTED), regimes=_rows(regimes), options=_rows(TRAINING),
-        layers=_rows(TRAINING_LAYERS), aggregation=_rows(AGGREGATION), ablation=_rows(ABLATION),
+        core=_rows(CORE), yardstick=_rows([YARDSTICK]), others=_rows(OTHERS), restricted=_rows(RESTRICTED),
+        regimes=_rows(regimes), options=_rows(TRAINING), layers=_rows(TRAINING_LAYERS), aggregation=_rows(AGGREGATION),
+        ablation=_rows(ABLATION),
     )  # fmt: skip
 
 
@@ -140,8 +143,11 @@ def attributes_plan() -> Plan:
         "comodulation task_bias=True",
         "attention task_bias=True",
     )
-    regimes = [f"{name} images=25" for name in ("task-bias", "attention", "ia3", "film", "comodulation")]
-    return Plan(core=_rows(core), others=_rows(others), regimes=_rows(regimes), layers=_rows(TRAINING_LAYERS[1:]))
+    regimes = [f"{name} images=25" for name in (YARDSTICK, "task-bias", "attention", "ia3", "film", "comodulation")]
+    return Plan(
+        core=_rows(core), yardstick=_rows([YARDSTICK]), others=_rows(others), regimes=_rows(regimes),
+        layers=_rows(TRAINING_LAYERS[1:]),
+    )  # fmt: skip
 
 
 def narrowed(plan: Plan, methods: Sequence[str], parts: Sequence[str]) -> Plan:
@@ -149,25 +155,28 @@ def narrowed(plan: Plan, methods: Sequence[str], parts: Sequence[str]) -> Plan:
 
     Args:
         plan: whole.
-        methods: names; none means all. Attention and comodulation, which the primary comparison needs, are kept.
+        methods: names; none means all. Attention and comodulation, which the primary comparison needs, and the yardstick are kept.
         parts: of ``PARTS``; none means all but gradient aggregation, which must be asked for.
 
     Raises:
-        InputError: an unknown method or part, with the nearest name.
+        InputError: an unknown method or part, with the nearest name; a method that the plan does not have.
     """
+    known = dict.fromkeys(row.method for part in ("yardstick", *PARTS) for row in getattr(plan, part))
     for name in methods:
-        choose(name, METHODS, "method")
+        if choose(name, METHODS, "method") not in known:
+            raise InputError(f"method {name!r} is not a row of this study; it has {', '.join(known)}")
     for name in parts:
         choose(name, PARTS, "part")
     if parts and "core" not in parts:
         raise InputError("the core is part of every study; name it too: --part core")
-    wanted = {*methods, "attention", "comodulation"} if methods else set(METHODS)
+    wanted = {*methods, "attention", "comodulation", YARDSTICK} if methods else set(METHODS)
 
     def keep(rows: tuple[Row, ...], part: str) -> tuple[Row, ...]:
         asked = part in parts if parts else part != "aggregation"
         return tuple(row for row in rows if row.method in wanted) if asked else ()
 
-    return Plan(**{part: keep(getattr(plan, part), part) for part in PARTS}, ablation=keep(plan.ablation, "options"))
+    kept = {part: keep(getattr(plan, part), part) for part in PARTS}
+    return Plan(**kept, yardstick=plan.yardstick, ablation=keep(plan.ablation, "options"))
 
 
 def _rows(labels: Sequence[str]) -> tuple[Row, ...]:

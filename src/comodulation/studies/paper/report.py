@@ -16,8 +16,10 @@ from ...evaluation import CrossedDifference, crossed_bootstrap
 from ...files import read_json, write_bytes, write_json
 from ...report import Block, Details, Figure, Section, Text, Verdict, finite, render, source_commit
 from ..cells import (
+    CELLS,
     PRIMARY,
     VARIANTS,
+    YARDSTICK,
     Comparison,
     Result,
     all_comparisons,
@@ -26,6 +28,7 @@ from ..cells import (
     checked_numbers,
     compare,
     comparisons_csv,
+    diverged_path,
     family_words,
     primary_scores,
     read_results,
@@ -33,11 +36,12 @@ from ..cells import (
     strength,
     study_config,
     values,
+    with_yardstick,
 )
 from .claims import judge_claims
 from .diagnosis import Diagnosis, diagnose
 from .figures import draw_figures
-from .reproduction import CELLS, STUDY, Study
+from .reproduction import STUDY, Study
 from .tables import (
     ablation_table,
     bias_table,
@@ -76,21 +80,24 @@ def write_report(folder: Path, also: Sequence[Path] = ()) -> dict[str, Any]:
         InputError: a folder that is not a study, or one without finished cells.
     """
     study, results = open_study(folder)
-    others = {str(path): open_study(path) for path in also}
-    for path, (other, _) in others.items():
+    others = {}
+    for path in also:
+        other, theirs = open_study(path)
+        others[str(path)] = (other, with_yardstick(theirs))
         if other.name != study.name:
             raise InputError(f"{path} is a study of {other.name}, expected one of {study.name} as {folder}")
-    comparisons = all_comparisons(results)
+    comparisons, everywhere = all_comparisons(results), with_yardstick(results)
     binary = study.name != "cifar100"
     verdicts = judge_claims(results, binary)
     chance = 0.5 if binary else 1 / max(1, results[0].numbers.get("outputs", 100))
     diagnoses = diagnose(results, chance)
     crossed = crossed_primary(folder, results)
     calibration = calibration_rows(folder, results)
-    figures = draw_figures(folder, study, results, comparisons)
+    diverged = sorted({shown_name(cell.row.label) for cell in study.cells if diverged_path(folder, cell).exists()})
+    figures = draw_figures(folder, study, everywhere, comparisons)
     page = render(
         title_of(study), subtitle_of(study, results), _facts(folder, study),
-        verdicts, _sections(folder, study, results, comparisons, diagnoses, crossed, calibration, figures, others),
+        verdicts, _sections(folder, study, everywhere, comparisons, diagnoses, crossed, calibration, figures, others, diverged),
     )  # fmt: skip
     (folder / "figures").mkdir(exist_ok=True)
     for name, figure in figures.items():
@@ -106,11 +113,12 @@ def write_report(folder: Path, also: Sequence[Path] = ()) -> dict[str, Any]:
         "primary": {name: finite(value) for name, value in _primary_json(results, crossed).items()},
         "diagnoses": [vars(diagnosis) for diagnosis in diagnoses],
         "cells": len(results),
+        "diverged": diverged,
         "report": str(folder / REPORT),
     }
     write_json(folder / RESULTS, result)
     write_bytes(folder / REPORT, page.encode())
-    return {**result, "text": describe(folder, study, results, verdicts, diagnoses)}
+    return {**result, "text": describe(folder, study, results, verdicts, diagnoses, diverged)}
 
 
 def open_study(folder: Path) -> tuple[Study, list[Result]]:
@@ -122,7 +130,7 @@ def open_study(folder: Path) -> tuple[Study, list[Result]]:
         study = Study.from_json(value)
     except InputError as error:
         raise InputError(f"{folder / STUDY}: {error}") from error
-    results = read_results(folder / CELLS, [cell for _, cells in study.stages() for cell in cells])
+    results = read_results(folder / CELLS, study.cells)
     numbers = {folder / CELLS / f"{result.cell.key}.json": result for result in results}
     check_alike({path: checked_numbers(found.cell, found.numbers, path) for path, found in numbers.items()})
     if not results:
@@ -155,6 +163,7 @@ def _sections(
     calibration: Sequence[Sequence[Any]],
     figures: Mapping[str, Figure],
     others: Mapping[str, tuple[Study, list[Result]]],
+    diverged: Sequence[str],
 ) -> list[Section]:
     def drawn(*names: str) -> list[Block]:
         return [figures[name] for name in names if name in figures]
@@ -196,7 +205,8 @@ def _sections(
         sections.append(Section("By task", [by_task]))
     if drawn("learning"):
         sections.append(Section("Learning", drawn("learning")))
-    sections.append(Section("Failure signatures", [diagnosis_table(diagnoses)]))
+    lost = [Text(f"Training diverged, so that there is no cell: {', '.join(diverged)}.")] if diverged else []
+    sections.append(Section("Failure signatures", [diagnosis_table(diagnoses), *lost]))
     if others:
         sections.append(Section("Over what it holds", [others_table(folder, study, results, others)]))
     sections += [
@@ -235,24 +245,32 @@ def _primary_blocks(results: Sequence[Result], crossed: CrossedDifference | None
 
 
 def describe(
-    folder: Path, study: Study, results: Sequence[Result], verdicts: Sequence[Verdict], diagnoses: Sequence[Diagnosis]
+    folder: Path,
+    study: Study,
+    results: Sequence[Result],
+    verdicts: Sequence[Verdict],
+    diagnoses: Sequence[Diagnosis],
+    diverged: Sequence[str],
 ) -> str:
     """What the terminal shows at the end."""
     lines = [f"{title_of(study)}: {len(results)} cells, {len(study.seeds)} seeds", ""]
+    results, plan = with_yardstick(results), study.plan()
     for variant in VARIANTS:
-        names = [row.label for row in study.plan().core if values(results, variant, "open", row.label, "accuracy")]
-        judged = judged_together(results, [(variant, "open", "accuracy", name, "attention") for name in names])
+        rows = [row.label for row in (*plan.yardstick, *plan.core)]
+        names = [name for name in rows if values(results, variant, "open", name, "accuracy")]
+        others = ("attention", *([YARDSTICK] if YARDSTICK in names else []))
+        wanted = [(variant, "open", "accuracy", name, other) for name in names for other in others]
+        judged = judged_together(results, wanted)
         if names:
-            lines.append(
-                f"{variant:30s} accuracy      NLL    ECE   accuracy − attention, {family_words(judged.values())}"
-            )
+            head = "".join(f" {f'− {other}':24s}" for other in others)
+            lines.append(f"{variant:30s} accuracy      NLL    ECE  {head}accuracy, {family_words(judged.values())}")
         for name in names:
             accuracy, nll, ece = (
                 mean(values(results, variant, "open", name, m).values()) for m in ("accuracy", "nll", "ece")
             )
-            d = judged.get((variant, "open", "accuracy", name, "attention"))
-            against = "" if d is None else f"   {interval(d, 100, 2).text}"
-            lines.append(f"  {shown_name(name):28s} {100 * accuracy:7.2f}%  {nll:7.3f}  {100 * ece:4.1f}%{against}")
+            found = [judged.get((variant, "open", "accuracy", name, other)) for other in others]
+            against = "".join(f" {interval(d, 100, 2).text:24s}" for d in found).rstrip()
+            lines.append(f"  {shown_name(name):28s} {100 * accuracy:7.2f}%  {nll:7.3f}  {100 * ece:4.1f}%  {against}")
     lines.append("")
     for v in verdicts:
         numbers = ", ".join(part for part in (v.effect, v.interval, v.p and f"p {v.p}", v.n) if part)
@@ -261,6 +279,8 @@ def describe(
         if signature.found:
             where = f"{signature.name} ({signature.variant})"
             lines.append(f"failure signature: {where}: {signature.evidence}. Try {signature.advice}.")
+    if diverged:
+        lines.append(f"training diverged, so that there is no cell: {', '.join(diverged)}")
     lines += ["", f"{folder}: {REPORT}, cells.csv, comparisons.csv, calibration.csv, {RESULTS}, figures/"]
     return "\n".join(lines)
 

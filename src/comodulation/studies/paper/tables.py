@@ -8,13 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...errors import InputError
 from ...evaluation import BINARY_METRICS, METRICS, PairedDifference, as_family, paired_by_task, perfect_ece
 from ...networks.methods import METHODS
 from ...report import Block, Table
 from ..cells import (
+    CELLS,
     PRIMARY,
     VARIANTS,
+    YARDSTICK,
     Comparison,
     Result,
     as_table,
@@ -30,8 +34,8 @@ from ..cells import (
 from .claims import relative_to_hard_sharing
 from .diagnosis import Diagnosis
 from .figures import as_logs
-from .reproduction import CELLS, Study, ablated, search_path
-from .words import interval, mean, parameters, shown_name, spread
+from .reproduction import Study, ablated, search_path
+from .words import YARDSTICK_NOTE, interval, mean, parameters, shown_name, spread
 
 PRIMARY_APART = " (the primary comparison, comodulation's accuracy minus attention's, stands alone)"
 Compared = tuple[str, str, str, str, str]  # variant, readout, metric, a, b
@@ -61,11 +65,11 @@ def _reversed(key: Compared) -> Compared:
 def main_table(study: Study, results: Sequence[Result], variant: str) -> Table:
     """Every method in the open readout, and its differences from attention."""
     plan = study.plan()
-    names = [row.label for row in (*plan.core, *plan.others, *plan.layers, *plan.aggregation)]
+    names = [row.label for row in (*plan.yardstick, *plan.core, *plan.others, *plan.layers, *plan.aggregation)]
     names = [name for name in names if values(results, variant, "open", name, "accuracy")]
-    judged = judged_together(
-        results, [(variant, "open", m, name, "attention") for name in names for m in ("accuracy", "nll", "ece")]
-    )
+    linear = [(variant, "open", m, name, YARDSTICK) for name in names for m in ("accuracy", "nll")]
+    wanted = [(variant, "open", m, name, "attention") for name in names for m in ("accuracy", "nll", "ece")]
+    judged = judged_together(results, wanted + (linear if YARDSTICK in names else []))
     rows = []
     for name in names:
         found = {m: values(results, variant, "open", name, m) for m in (*METRICS, "scaled.ece", "seconds")}
@@ -84,17 +88,23 @@ def main_table(study: Study, results: Sequence[Result], variant: str) -> Table:
                 spread(found["brier"], 1, 3, with_sd=False),
                 parameters(results, variant, name),
                 spread(found["seconds"], 1, 0, with_sd=False),
+                interval(judged.get((variant, "open", "accuracy", name, YARDSTICK)), 100, 2),
+                interval(judged.get((variant, "open", "nll", name, YARDSTICK)), 1, 3),
             ]
         )
-    columns = (
+    columns: tuple[str, ...] = (
         "method", "seeds", "accuracy, %", "− attention", "NLL", "− attention, NLL", "ECE, %", "− attention, ECE", "ECE scaled, %",
-        "Brier", "learned", "seconds",
+        "Brier", "learned", "seconds", "− linear", "− linear, NLL",
     )  # fmt: skip
     caption = (
         f"**{variant.capitalize()} variant.** Test split, mean (± sd) over seeds; differences from attention with "
         f"{family_words(judged.values())}{PRIMARY_APART if variant == PRIMARY[0] else ''}. ECE scaled: after temperature scaling "
         "on validation data. Seconds: of training, in one process of several."
     )
+    if YARDSTICK not in names:  # of a study from before there was one
+        columns, rows = columns[:-2], [row[:-2] for row in rows]
+    else:
+        caption = f"{caption} {YARDSTICK_NOTE}"
     return Table(columns, rows, caption, {"learned": ","})
 
 
@@ -103,6 +113,7 @@ def bias_table(results: Sequence[Result], variant: str) -> Table | None:
     names = [
         "task-bias",
         *(f"{method} task_bias=True" for method in ("attention", "decoder-gains", "ia3", "comodulation")),
+        YARDSTICK,
     ]
     names = [name for name in names if values(results, variant, "open", name, "accuracy")]
     pairs = [("accuracy", "task-bias"), ("accuracy", "attention task_bias=True"), ("nll", "task-bias")]
@@ -119,13 +130,14 @@ def bias_table(results: Sequence[Result], variant: str) -> Table | None:
     columns = ("method", "seeds", "accuracy, %", "− task bias", "− attention with it", "NLL", "− task bias, NLL")
     caption = f"**{variant.capitalize()} variant, open readout, beside a task bias.** Differences with "
     caption += f"{family_words(judged.values())}."
-    return Table(columns, rows, caption) if len(rows) > 1 else None
+    return Table(columns, rows, caption) if len(rows) > 1 + (YARDSTICK in names) else None
 
 
 def short_table(results: Sequence[Result], variant: str, readout: str) -> Table:
     names = list(dict.fromkeys(r.name for r in results if (r.cell.variant, r.cell.readout) == (variant, readout)))
+    others = ("base", "attention", *([YARDSTICK] if YARDSTICK in names else []))
     judged = judged_together(
-        results, [(variant, readout, "accuracy", name, other) for name in names for other in ("base", "attention")]
+        results, [(variant, readout, "accuracy", name, other) for name in names for other in others]
     )
     rows = []
     for name in names:
@@ -135,11 +147,9 @@ def short_table(results: Sequence[Result], variant: str, readout: str) -> Table:
             spread(values(results, variant, readout, name, m), s, d, with_sd=False)
             for m, s, d in (("nll", 1, 3), ("ece", 100, 2))
         ]
-        row += [
-            interval(judged.get((variant, readout, "accuracy", name, other)), 100, 2) for other in ("base", "attention")
-        ]
+        row += [interval(judged.get((variant, readout, "accuracy", name, other)), 100, 2) for other in others]
         rows.append(row)
-    columns = ("method", "seeds", "accuracy, %", "NLL", "ECE, %", "accuracy − base", "accuracy − attention")
+    columns = ("method", "seeds", "accuracy, %", "NLL", "ECE, %", *(f"accuracy − {other}" for other in others))
     return Table(
         columns,
         rows,
@@ -355,12 +365,16 @@ def task_table(folder: Path, study: Study, results: Sequence[Result]) -> Table |
                 d.p,
             ]
         )
-    columns = ("task", "predictions", "comodulation, %", "attention, %", "difference", "p", "p, Holm")
+    columns: tuple[str, ...] = ("task", "predictions", "comodulation, %", "attention, %", "difference", "p", "p, Holm")
+    linear = scores_by_seed(folder / CELLS, results, variant, readout, YARDSTICK, "hit")
+    if seeds := [seed for seed in found.seeds if seed in linear and linear[seed].shape == task.shape]:
+        columns = (*columns, "linear, %")
+        for row, number in zip(rows, numbers, strict=True):
+            row.append(100 * float(np.mean([linear[seed][task == number].mean() for seed in seeds])))
     shown = f"{variant} variant, open readout, {len(found.seeds)} seeds"
     caption = f"Accuracy by task, {shown}; {family_words(judged)}, Holm's correction over the tasks."
-    return Table(
-        columns, rows, caption, {"comodulation, %": ".1f", "attention, %": ".1f", "p": ".3g", "p, Holm": ".3g"}
-    )
+    formats = {"comodulation, %": ".1f", "attention, %": ".1f", "p": ".3g", "p, Holm": ".3g", "linear, %": ".1f"}
+    return Table(columns, rows, caption, formats)
 
 
 def diagnosis_table(diagnoses: Sequence[Diagnosis]) -> Table:
@@ -380,6 +394,7 @@ def others_table(
         ("accuracy", "attention"),
         ("accuracy", "ia3"),
         ("accuracy", "class-mask"),
+        ("accuracy", YARDSTICK),
         ("nll", "attention"),
         ("ece", "attention"),
     )
@@ -399,8 +414,8 @@ def others_table(
         row.append(len(values(found, variant, "open", "comodulation", "accuracy")))
         rows.append(row)
     columns = (
-        "backbone", "variant", "accuracy − attention", "accuracy − IA3 style", "accuracy − class mask", "NLL − "
-        "attention",
+        "backbone", "variant", "accuracy − attention", "accuracy − IA3 style", "accuracy − class mask", "accuracy − linear",
+        "NLL − attention",
         "ECE − attention", "seeds",
     )  # fmt: skip
     caption = f"Comodulation minus its rivals on every backbone tried, with {family_words(judged)}{PRIMARY_APART}."

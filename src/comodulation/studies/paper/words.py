@@ -23,6 +23,12 @@ NAMES = {
     "film": "FiLM",
 }
 
+YARDSTICK_NOTE = (
+    "Linear: logistic regression on the same frozen features, fitted to the images that the other rows learn their tasks from and "
+    "are validated on; like the class mask it answers among the task's own classes. The layers of the other rows have learned "
+    "from the other half of the training images besides."
+)
+
 
 def title_of(study: Study) -> str:
     return {

@@ -187,7 +187,7 @@ class LocationLaboratory(Laboratory):
 
     # ---- controllers --------------------------------------------------------------------------------------------------
 
-    def adapt(self, cell: Cell, settings: dict[str, Any], tell: Progress | None = None) -> tuple[Any, Any]:
+    def adapt(self, cell: Cell, settings: dict[str, Any]) -> tuple[Any, Any]:
         """Train a cell's controller, and fix its task gains. Returns None (for a session) and what was trained."""
         kind, row = cell.variant, cell.row
         location, sequences = row.get("location", LOCATIONS[-1]), kind == "temporal"

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from ....data.sets import KINDS
-from ....evaluation import METRICS, informativeness, metrics
+from ....evaluation import informativeness, metrics
 from ....networks.attached import Comodulated
-from ...cells import Cell, Inquiry, Laboratory, Question, Row, Stage
+from ...cells import Cell, Inquiry, Laboratory, Question, Row, Stage, cell_numbers
 from .answer import METHODS, OWN, QUALITIES, Condition, answer
 from .laboratory import LocationLaboratory, make_laboratory
 from .network import LOCATIONS
@@ -69,19 +69,9 @@ def measure(laboratory: Laboratory, cell: Cell, settings: dict[str, Any], folder
         more |= label_quality(laboratory, cell, net)
     tested = laboratory.answer(cell, net, "test")
     whole = metrics(tested.log_probabilities, tested.target)
-    return {
-        "variant": cell.variant,
-        "readout": cell.readout,
-        "method": cell.row.method,
-        "options": cell.row.described,
-        "seed": cell.seed,
-        **{name: whole[name] for name in METRICS},
-        "learnable_parameters": sum(value.numel() for value in net.learnable()) if history else 0,
-        "seconds": sum(entry["seconds"] for entry in history),
-        "settings": settings,
-        "epochs": len(history),
-        **more,
-    }
+    learnable = sum(value.numel() for value in net.learnable()) if history else 0
+    seconds = sum(entry["seconds"] for entry in history)
+    return {**cell_numbers(cell, whole, learnable, seconds, settings, len(history)), **more}
 
 
 @torch.no_grad()
@@ -142,6 +132,7 @@ LOCATION = Question(
     first_rate=first_rate,
     columns=tuple(QUALITIES),
     make_laboratory=make_laboratory,
+    has_yardstick=False,  # its answers are about a part of the canvas, of which a readout of the whole knows nothing
     network="residual network of four stages that the study pretrains",
     rates="Learning rates are from a few trials at stage 3 on another seed; --trials searches each row's own.",
 )  # fmt: skip

@@ -171,12 +171,12 @@ class _Kept:
         return brier_parts(probabilities.reshape(len(found), len(found[0]), *probabilities.shape[1:]), target)
 
 
-def noisy_minus_quiet(kept: _Kept, condition: Condition, noisy: str = NOISY, quiet: str = QUIET) -> Pair:
+def noisy_minus_quiet(kept: _Kept, condition: Condition, noisy: str = NOISY) -> Pair:
     """The seeds that have every draw of both trainings."""
     rows: list[tuple[float, ...]] = []
     seeds = []
     for seed in kept.seeds:
-        sides = [kept.draws(method, condition, seed) for method in (noisy, quiet)]
+        sides = [kept.draws(method, condition, seed) for method in (noisy, QUIET)]
         if all(sides):
             seeds.append(seed)
             values = []

@@ -54,13 +54,12 @@ class Predictor:
         return self.decided and self.error < self.mean_error
 
 
-def predictors(properties: Mapping[str, ArrayLike], outcome: ArrayLike, seed: int = 0) -> list[Predictor]:
+def predictors(properties: Mapping[str, ArrayLike], outcome: ArrayLike) -> list[Predictor]:
     """Every property against the outcome.
 
     Args:
         properties: by name, one number a network, ``(N,)``.
         outcome: ``(N,)``, N >= 4.
-        seed: of permutations and bootstrap.
 
     Raises:
         ValueError: fewer than 4 networks, lengths that disagree, values that are not finite.
@@ -72,13 +71,13 @@ def predictors(properties: Mapping[str, ArrayLike], outcome: ArrayLike, seed: in
     for name, x in (*table.items(), ("the outcome", y)):
         if x.shape != y.shape or not np.isfinite(x).all():
             raise ValueError(f"{name} must have {len(y)} finite values, got shape {x.shape}")
-    p_values = {name: permutation_p(x, y, seed) for name, x in table.items()}
+    p_values = {name: permutation_p(x, y) for name, x in table.items()}
     adjusted = holm(list(p_values.values()))
     # As many as are tested: a property that is the same for all networks has no p.
     alpha = ALPHA / max(1, sum(not math.isnan(p) for p in p_values.values()))
     found = []
     for (name, x), p_holm in zip(table.items(), adjusted, strict=True):
-        low, high = _bootstrap(x, y, seed, alpha)
+        low, high = _bootstrap(x, y, alpha)
         scale = float(x.std())
         slope = float(np.polyfit((x - x.mean()) / scale, y, 1)[0]) if scale else math.nan
         errors = leave_one_out(x, y)
@@ -138,8 +137,8 @@ def mean_error(y: Floats) -> float:
     return float(np.sqrt(np.mean(np.square((y - y.mean()) * len(y) / (len(y) - 1)))))
 
 
-def _bootstrap(x: Floats, y: Floats, seed: int, alpha: float) -> tuple[float, float]:
-    drawn = np.random.default_rng(seed).integers(len(y), size=(RESAMPLES, len(y)))
+def _bootstrap(x: Floats, y: Floats, alpha: float) -> tuple[float, float]:
+    drawn = np.random.default_rng(0).integers(len(y), size=(RESAMPLES, len(y)))
     a, b = (stats.rankdata(values[drawn], axis=1) - (len(y) + 1) / 2 for values in (x, y))
     scale = np.sqrt(np.square(a).sum(1) * np.square(b).sum(1))
     values = (a * b).sum(1)[scale > 0] / scale[scale > 0]

@@ -10,7 +10,7 @@ import torch
 
 from ....evaluation import THRESHOLDS, gain_sparsity
 from ....networks.methods import gains_of
-from ...cells import Cell, Inquiry, Laboratory, Question, Stage, train_and_test, usual_settings
+from ...cells import Cell, Laboratory, Question, Stage, train_and_test, usual_settings
 from ...cells import stage as plain_stage
 from .answer import PROPERTIES, STRENGTHS, answer, skips
 from .flow import influence, skip_shares
@@ -40,10 +40,6 @@ def stages(seeds: Sequence[int]) -> list[Stage]:
         plain_stage("width", rows(OTHERS[4:]), seeds),
         plain_stage("place, halves", rows(PLACES[2:]), seeds),
     ]
-
-
-def settings(cell: Cell, inquiry: Inquiry, num_tasks: int) -> dict[str, Any]:
-    return usual_settings(cell)
 
 
 def measure(laboratory: Laboratory, cell: Cell, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -80,7 +76,7 @@ RESIDUAL = Question(
     ),
     stages=stages,
     measure=measure,
-    settings=settings,
+    settings=usual_settings,
     answer=answer,
     columns=tuple(PROPERTIES),
     rates="Another study searched learning rates for full skips and for none; networks with any skip take those of full ones.",

@@ -1,4 +1,4 @@
-"""Jobs in real processes: order, events, errors, and processes that are killed."""
+"""Pieces of work in real processes: order, events, errors, and processes that are killed."""
 
 import multiprocessing
 import os
@@ -6,53 +6,58 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from comodulation.errors import InputError, RunError
-from comodulation.studies.cells.pool import Clock, run_jobs
+from comodulation.studies.cells.clock import Clock
+from comodulation.studies.cells.pieces import Resources, run
 from support.command import Process
-from support.pool_worker import worker
+from support.piece_worker import worker
+
+MADE = partial(worker, "a")
 
 
-def jobs(*values):
-    return [(f"job {value}", value) for value in values]
+def heard(pieces, workers):
+    """What is heard of some pieces."""
+    events = []
+    run(pieces, Resources(workers), MADE, events.append)
+    return events
 
 
 def test_in_this_process():
-    """One device, or one job: no process is started; jobs in order."""
-    for values, devices in (((3, 1, 2), 1), ((7,), 4)):
-        events = []
-        run_jobs(jobs(*values), worker, ("a",), devices, events.append)
-        assert events == [("a", value, os.getpid()) for value in values for _ in range(2)]
-    run_jobs([], worker, ("a",), 4, events.append)
+    """One worker, or one piece: no process is started; pieces in order."""
+    for pieces, workers in (((3, 1, 2), 1), ((7,), 4)):
+        assert heard(pieces, workers) == [("a", piece, os.getpid()) for piece in pieces for _ in range(2)]
+    assert heard([], 4) == []
 
 
 def test_in_this_process_errors_pass():
     for value, kind in (("input", InputError), ("run", RunError), ("bug", KeyError)):
         with pytest.raises(kind):
-            run_jobs(jobs(1, value), worker, ("a",), 1, lambda event: None)
+            heard([1, value], 1)
 
 
 def test_two_processes():
-    """Every job once, with all its events; a process takes its jobs in their order. An error at the end is raised here."""
+    """Every piece once, with all its events; a process takes its pieces in their order. An error at the end is raised here."""
     events = []
     with pytest.raises(InputError, match=r"^a column is missing$"):
-        run_jobs(jobs(*range(12), "wait", "wait", "input"), worker, ("a",), 2, events.append)
+        run([*range(12), "wait", "wait", "input"], Resources(2), MADE, events.append)
     assert multiprocessing.active_children() == []
-    assert sorted(job for _, job, _ in events) == sorted([*range(12), *range(12)])
+    assert sorted(piece for _, piece, _ in events) == sorted([*range(12), *range(12)])
     by_process = {}
-    for prefix, job, process in events:
+    for prefix, piece, process in events:
         assert prefix == "a"
         assert process != os.getpid()
-        by_process.setdefault(process, []).append(job)
+        by_process.setdefault(process, []).append(piece)
     assert 1 <= len(by_process) <= 2
     assert all(taken == sorted(taken) for taken in by_process.values())
 
 
 @pytest.mark.parametrize(
-    ("job", "kind", "message"),
+    ("piece", "kind", "message"),
     [
         pytest.param("run", RunError, "^the disk is full$", marks=pytest.mark.slow),
         pytest.param(
@@ -66,21 +71,55 @@ def test_two_processes():
         pytest.param("leave", RunError, "a worker process ended", marks=pytest.mark.slow),
     ],
 )
-def test_errors_of_a_worker(job, kind, message):
+def test_errors_of_a_worker(piece, kind, message):
     """The parent raises the same, and no process stays behind."""
     with pytest.raises(kind, match=message):
-        run_jobs(jobs(job, 1, job), worker, ("a",), 2, lambda event: None)
+        heard([piece, 1, piece], 2)
     assert multiprocessing.active_children() == []
+
+
+SCRIPT = (
+    "import sys; from functools import partial; from comodulation.studies.cells.pieces import Resources, run; "
+    "from support.piece_worker import worker\n"
+    "try: run({pieces}, Resources(2), partial(worker, 'a'), lambda event: print(event[1]))\n"
+    "except BaseException as error: print(type(error).__name__)"
+)
+
+
+def script(pieces):
+    """A process of its own that runs pieces in two more, and says how it ended."""
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT.format(pieces=pieces)], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def test_an_error_stops_the_others_at_once():
+    """Those that are in the middle of a piece, or have another one before them; what they hold is given back in silence."""
+    with script(["long", "input", "long", "long", 1]) as process:
+        began = time.monotonic()
+        out, err = process.communicate(timeout=300)
+        assert (out.split(), err) == (["InputError"], "")
+        assert time.monotonic() - began < 300
+
+
+@pytest.mark.slow
+def test_ctrl_c_reaches_all_and_the_parent_alone_says_so(tmp_path):
+    """A terminal sends it to every process: the workers leave it to the parent, which stops them."""
+    place = tmp_path / "there"
+    with script(f"[__import__('pathlib').Path({str(place)!r}), 'long', 'long']") as process:
+        number = int(_appears(place))
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=300)
+        assert (out.split(), err) == (["KeyboardInterrupt"], "")
+        assert not _alive(number)
 
 
 def test_processes_leave_nothing_to_the_system():
     """A lock that a worker's libraries hold is given back when its work is done, and nobody is warned of one that was not."""
-    script = (
-        "from comodulation.studies.cells.pool import run_jobs; from support.pool_worker import worker; "
-        "run_jobs([(job, job) for job in ('lock', 'lock', 'lock')], worker, ('a',), 2, lambda event: print(event[1]))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], capture_output=True, text=True)
-    assert (done.stdout.split(), done.stderr) == (["lock"] * 6, "")
+    with script(["lock", "lock", "lock"]) as process:
+        out, err = process.communicate(timeout=120)
+        assert (out.split(), err) == (["lock"] * 6, "")
 
 
 @pytest.mark.slow
@@ -89,7 +128,7 @@ def test_workers_end_with_their_parent(tmp_path):
     places = [tmp_path / "a", tmp_path / "b"]
 
     def call():
-        run_jobs(jobs(*places), worker, ("a",), 2, lambda event: None)
+        heard(places, 2)
         return 0
 
     process = Process(tmp_path / "process", call)
@@ -120,7 +159,7 @@ def _alive(number):
 
 def test_the_time_left():
     """Mean seconds of each kind, by the number that is left; unknown kinds cost the mean of all; devices share."""
-    clock = Clock({"a": 3, "b": 2}, devices=2)
+    clock = Clock("aaabb", workers=2)
     assert clock.remaining() is None
     clock.finish("a", 10.0)
     assert clock.remaining() == (2 * 10 + 2 * 10) / 2

@@ -1,0 +1,117 @@
+"""The linear readout in every table of a study: what it learns from, where it stands, and how far the others are from it."""
+
+import csv
+import io
+import re
+
+import numpy as np
+import pytest
+
+from comodulation.studies.cells import (
+    CELLS,
+    VARIANTS,
+    Cell,
+    Laboratory,
+    Row,
+    read_material,
+    read_scores,
+    with_yardstick,
+)
+from comodulation.studies.paper import main_table, short_table
+from support.small_study import small_study
+
+
+def linear_of(results):
+    return [result for result in results if result.cell.row.method == "linear"]
+
+
+def accuracy(label, variant, readout, seed):
+    return small_study().cell(variant, readout, label, seed).numbers["accuracy"]
+
+
+def test_one_a_seed():
+    """It has no layers, so that one will do for both variants and readouts; every regime has its own."""
+    places = [(r.cell.variant, r.cell.readout, r.name, r.cell.seed) for r in linear_of(small_study().results)]
+    labels = ("linear", "linear images=25", "linear distractors=1")
+    assert sorted(places) == sorted(("residual", "open", label, seed) for label in labels for seed in (0, 1))
+
+
+def test_what_it_learns_from():
+    """The images that other rows learn from and are validated on; in few images the few alone, in scenes the same scenes."""
+    small = small_study()
+    laboratory = Laboratory(read_material(small.study.name, small.study.config, small.cache))
+    session = laboratory.session("residual", 0)
+    parts, seen = session.parts, {}
+    for label in (
+        "linear",
+        "attention",
+        "linear images=5",
+        "attention images=5",
+        "linear distractors=1",
+        "base distractors=1",
+    ):
+        seen[label] = laboratory.training_data(session, Cell("residual", "open", Row.parse(label), 0))
+    own = sorted([*parts.tuning.tolist(), *parts.tuning_validation.tolist()])
+    assert sorted(seen["linear"].tuning.image.tolist()) == own
+    assert not set(own) & set(parts.pretraining.tolist())
+    assert small.cell("residual", "open", "linear").numbers["tuning_images"] == len(own)
+    assert seen["linear images=5"].tuning.image.tolist() == seen["attention images=5"].tuning.image.tolist()
+    ours, theirs = seen["linear distractors=1"], seen["base distractors=1"]
+    assert ours.features.key == theirs.features.key
+    assert ours.tuning.image.tolist() == [*theirs.tuning.image.tolist(), *theirs.validation.image.tolist()]
+
+
+def test_the_same_wherever_it_stands():
+    """In every variant and readout that others have: its numbers, and its scores of every prediction."""
+    small = small_study()
+    found = [r for r in with_yardstick(small.results) if r.name == "linear" and r.cell.seed == 1]
+    assert sorted((r.cell.variant, r.cell.readout) for r in found) == sorted(
+        (variant, readout) for variant in VARIANTS for readout in ("open", "restricted")
+    )
+    assert all(r.numbers == found[0].numbers for r in found)
+    hits = [read_scores(small.out / CELLS, r)["hit"] for r in found]
+    assert all((one == hits[0]).all() for one in hits)
+    assert hits[0].mean() == pytest.approx(found[0].numbers["accuracy"])
+    assert not [
+        r for r in with_yardstick(small.results) if r.name == "linear images=25" and r.cell.readout == "restricted"
+    ]
+    without = [r for r in small.results if r.cell.row.method != "linear"]
+    assert with_yardstick(without) == without
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_how_far_the_others_are(variant):
+    """The table's differences are those of the cells; the row itself has none."""
+    small = small_study()
+    results = with_yardstick(small.results)
+    for readout, table in (
+        ("open", main_table(small.study, results, variant)),
+        ("restricted", short_table(results, variant, "restricted")),
+    ):
+        column = table.columns.index("− linear" if readout == "open" else "accuracy − linear")
+        rows = {row[0]: row for row in table.rows}
+        assert rows["linear"][column].text == ""
+        for label in ("attention", "comodulation"):
+            differences = [
+                accuracy(label, variant, readout, seed) - accuracy("linear", "residual", "open", seed)
+                for seed in (0, 1)
+            ]
+            assert rows[label][column].text.split()[0] == f"{100 * np.mean(differences):+.2f}"
+
+
+def test_the_terminal_and_the_page():
+    """A row of every table of methods, a column of the terminal's, and the note that says what it is."""
+    small = small_study()
+    lines = small.outcome.json["text"].splitlines()
+    assert len([line for line in lines if line.startswith("  linear ")]) == 2
+    heads = [line for line in lines if line.startswith(VARIANTS)]
+    assert len(heads) == 2
+    assert all("− attention" in head and "− linear" in head for head in heads)
+    page = (small.out / "report.html").read_text()
+    assert page.count("Linear: logistic regression on the same frozen features") == 2
+    assert re.search(r"comodulation − linear", page)
+    with open(small.out / "comparisons.csv", newline="") as file:
+        pairs = {(row["variant"], row["readout"], row["a"]) for row in csv.DictReader(file) if row["b"] == "linear"}
+    assert pairs == {(v, r, "comodulation") for v in VARIANTS for r in ("open", "restricted")}
+    assert (small.out / "cells.csv").read_text().count("residual,open,linear,,") == 2
+    assert io.StringIO((small.out / "calibration.csv").read_text()).read().count(",linear,") == 1
