@@ -26,7 +26,7 @@ from comodulation.data.features import TextSettings, cache_folder, extract
 from comodulation.evaluation import metrics
 from comodulation.runs import open_splits
 
-STRENGTHS = (0.003, 0.01, 0.03, 0.1)
+STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0)
 
 
 def main() -> None:

@@ -215,6 +215,8 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     values = config.model_dump(mode="json", exclude={"data", "labels"})
     if config.backbone.weights not in WEIGHTS:
         del values["backbone"]["weights"]
+    if config.text is not None and config.text.local:
+        del values["text"]["name"]
     return values
 
 

@@ -15,7 +15,7 @@ EXAMPLE = "comodulate add-task runs/faces --data FOLDER --task hat --out runs/fa
 
 def add_task(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder; not changed.")],
-    data: Annotated[str, typer.Option(help="Folder or dataset id with images and labels of the new tasks.")],
+    data: Annotated[str, typer.Option(help="Folder, table or dataset id with inputs and labels of the new tasks.")],
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
     task: Annotated[
         list[str] | None, typer.Option(help="Label column that is a new task, binary or of classes; repeat.")
