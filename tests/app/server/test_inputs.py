@@ -1,6 +1,8 @@
 """A server of runs on texts and embeddings: what a request holds, and what is refused."""
 
 import json
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from comodulation.app.server.service import Service
 from comodulation.app.server.uploads import UploadError, read_embedding, read_text
 from comodulation.errors import InputError
 from comodulation.runs import Run
+from support.browser import CHROMIUM, Browser
 from support.command import comodulate
 from support.server import Server
 from support.texts import write_encoder, write_texts
@@ -106,3 +109,33 @@ def test_wrong_texts(body):
     with pytest.raises(UploadError):
         read_text(body, JSON)
     assert read_text(b'{"text": "a"}', "text/plain") == '{"text": "a"}'
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on this machine")
+def test_the_page_takes_a_text(place, tmp_path):
+    """A text is written and sent; the answers to all tasks come, and how one comes about. Nothing asks for an image."""
+    server, browser = Server(place / "run", cwd=place), Browser(tmp_path)
+    try:
+        browser.open(SimpleNamespace(as_uri=lambda: server.address))
+        _wait(browser, "document.getElementById('title').textContent.includes('tasks')")
+        assert browser.run("document.getElementById('drop').checkVisibility()") is False
+        assert browser.run("document.getElementById('writing').textContent") == "Write a text"
+        browser.run("document.getElementById('words').value = 'we see rain and wind'")
+        browser.run("document.querySelector('#write button').click()")
+        _wait(browser, "document.querySelectorAll('#tasks button').length === 2")
+        _wait(browser, "!document.getElementById('mechanism').hidden")
+        assert "weather" in browser.run("document.getElementById('tasks').textContent")
+        browser.run("document.getElementById('words').value = '  '")
+        browser.run("document.querySelector('#write button').click()")
+        _wait(browser, "document.getElementById('error').textContent.includes('is missing')")
+        assert not browser.seen("Runtime.exceptionThrown")
+    finally:
+        browser.close()
+        server.end()
+
+
+def _wait(browser, condition):
+    ends = time.monotonic() + 60
+    while not browser.run(condition):
+        assert time.monotonic() < ends, (condition, browser.run("document.body.innerText"))
+        time.sleep(0.05)
