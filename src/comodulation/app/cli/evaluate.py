@@ -15,7 +15,9 @@ EXAMPLE = "comodulate evaluate runs/c100 --data FOLDER --json"
 
 def evaluate(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
-    data: Annotated[str, typer.Option(help="Folder, table or dataset id with the run's columns; or a file of embeddings.")],
+    data: Annotated[
+        str, typer.Option(help="Folder, table or dataset id with the run's columns; or a file of embeddings.")
+    ],
     labels: Annotated[str | None, typer.Option(help="Table of labels, if the run has one [the run's].")] = None,
     split: Annotated[str | None, typer.Option(help="Split to evaluate [the run's test split].")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count unreadable images and go on.")] = False,
