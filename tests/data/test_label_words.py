@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+import zipfile
 
 import datasets
 import numpy as np
@@ -347,6 +348,26 @@ def test_spreadsheets_that_cannot_be_used(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(InputError, match=r"needs the package openpyxl \(pip install 'comodulation\[excel\]'\)"):
         read_label_table(path)
+
+
+@pytest.mark.parametrize("name", ["entities of entities", "two cells far apart"])
+def test_spreadsheets_that_claim_too_much(name, tmp_path):
+    """A kilobyte that stands for gigabytes of text, or of cells."""
+    source = excel(tmp_path / "a.xlsx", {"photo": FILES, "size": CELLS["size"]})
+    entities = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 11))
+    rows = {
+        "entities of entities": '<row r="1"><c r="A1" t="inlineStr"><is><t>&a10;</t></is></c></row>',
+        "two cells far apart": '<row r="1"><c r="A1"><v>1</v></c></row><row r="1048576"><c r="XFD1048576"><v>1</v></c></row>',
+    }[name]
+    sheet = (
+        f'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a0 "lol">{entities}]>'
+        f'<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>{rows}</sheetData></worksheet>'
+    )
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(tmp_path / "b.xlsx", "w", zipfile.ZIP_DEFLATED) as new:
+        for member in old.namelist():
+            new.writestr(member, sheet if member.endswith("sheet1.xml") else old.read(member))
+    with pytest.raises(InputError, match=r"cannot be read as xlsx: (Unable to read|it has more than 16,777,216 cells)"):
+        read_label_table(tmp_path / "b.xlsx")
 
 
 def test_a_damaged_spreadsheet_is_refused(tmp_path):
