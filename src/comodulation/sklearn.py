@@ -34,10 +34,11 @@ from .data import (
 )
 from .data.features import (
     BackboneSettings,
-    check_pictures,
-    features_of_pictures,
-    known_backbone,
-    picture_settings,
+    TextSettings,
+    check_given,
+    features_of_given,
+    known_encoder,
+    settings_by_name,
 )
 from .errors import InputError, brief, choose
 from .files import user_path
@@ -78,9 +79,9 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
         method: ``auto`` (what answers best out of fold), ``linear`` (logistic regression) or ``committee`` (small networks).
         quality: ``fast`` (of ``auto`` the logistic regression only), ``default`` or ``best`` (more committees).
         calibrate: whether probabilities are calibrated by answers out of fold.
-        encoder: what makes features of X, a list then. The name of a backbone (``efficientnet-lite0``, or of timm) for pictures:
-            paths, encoded bytes, images of Pillow or arrays of uint8. Or a function from a list to ``(N, V)``, such as the
-            ``encode`` of a model of sentence-transformers for texts. None: X is features.
+        encoder: what makes features of X, a list then. ``efficientnet-lite0`` or a name of timm for pictures: paths, encoded bytes,
+            images of Pillow or arrays of uint8. ``all-minilm-l6-v2``, a folder or a repository of the hub for texts. Or a
+            function from a list to ``(N, V)``. None: X is features.
         random_state: of folds, initial values and order; equal numbers give equal classifiers.
 
     Attributes:
@@ -246,15 +247,22 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
         names = [*self._names, *getattr(self, "feature_names_in_", ())]
         if wrong := [name for name in names if not isinstance(name, (str, int, np.integer))]:
             raise InputError(f"cannot save the name {brief(wrong[0])}: expected a text or a whole number")
-        if callable(self.encoder):
-            raise InputError(
-                "cannot save an encoder that is a function; encode X by yourself and fit to its features, or name a backbone"
-            )
+        named: dict[str, Any] = {}
+        if self.encoder is not None:
+            if callable(self.encoder) or re.search(r"[/\\\\:]", self.encoder):
+                what = "a function" if callable(self.encoder) else f"a folder or of the hub, {self.encoder!r}"
+                raise InputError(
+                    f"cannot save an encoder that is {what}: what a file names is neither run nor fetched; encode X by yourself "
+                    "and fit to its features, or name an encoder that comes with a package"
+                )
+            size = getattr(self._encoder_settings, "image_size", None)
+            named = {
+                "encoder": self.encoder,
+                "image_size": size,
+                "pooled": self._pooled,
+                "fingerprint": self._fingerprint,
+            }
         state = self.random_state
-        named = {} if self.encoder is None else {
-            "encoder": self.encoder, "image_size": self._backbone.image_size, "pooled": self._pooled,
-            "fingerprint": self._fingerprint,
-        }  # fmt: skip
         about = {
             **named,
             "comodulation.sklearn": _FORMAT,
@@ -311,7 +319,16 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
         result._pooled = result._shape[0]
         if "encoder" in about:
             result.encoder, result._fingerprint = str(about["encoder"]), str(about["fingerprint"])
-            result._backbone = BackboneSettings(result.encoder, image_size=int(about["image_size"]), output="vector")
+            if re.search(r"[/\\\\:]", result.encoder):
+                raise InputError(
+                    f"the saved classifier names the encoder {brief(result.encoder)}, which is not fetched"
+                )
+            size = about["image_size"]
+            result._encoder_settings = (
+                TextSettings("", result.encoder)
+                if size is None
+                else BackboneSettings(result.encoder, image_size=int(size), output="vector")
+            )
             result._pooled = int(about["pooled"])
             if not 0 < result._pooled <= result._shape[0]:
                 raise InputError("the saved classifier is damaged: its pooled features are not among its features")
@@ -426,23 +443,23 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
 
     def _encoded(self, X: Any, reset: bool) -> tuple[Any, int | None]:
         """What the encoder makes of X ``(N, V)``, and how many of the V features, from the first, are without positions."""
-        given = check_pictures(X)
+        given = check_given(X)
         if callable(self.encoder):
             return self.encoder(given), None
         if not isinstance(self.encoder, str):
             raise InputError(
-                f"encoder {brief(self.encoder)} is neither the name of a backbone nor a function of a list"
+                f"encoder {brief(self.encoder)} is neither the name of an encoder nor a function of a list"
             )
         if reset:
-            self._backbone = picture_settings(self.encoder, given)
-        backbone = known_backbone(self._backbone)
+            self._encoder_settings = settings_by_name(self.encoder, given)
+        encoder = known_encoder(self._encoder_settings)
         if reset:
-            self._fingerprint = backbone.fingerprint()
-        elif backbone.fingerprint() != self._fingerprint:
+            self._fingerprint = encoder.fingerprint()
+        elif encoder.fingerprint() != self._fingerprint:
             raise InputError(
                 f"encoder {self.encoder!r} has other weights here than those that the classifier was fitted with"
             )
-        return features_of_pictures(backbone, given), backbone.pooled_width or None
+        return features_of_given(encoder, given), encoder.pooled_width or None
 
     def _readouts(
         self, rows: Tensor, columns: list[tuple[np.ndarray, np.ndarray]], seed: int

@@ -4,7 +4,7 @@ from .embeddings import Embeddings, EmbeddingSettings
 from .encoder import Encoder, EncoderSettings, cut_note
 from .engines import BATCH, ENGINES, faster_engine, forward_of, open_shapes
 from .extraction import PRECISIONS, FeatureRows, Features, cache_folder, extract, features_of, settled_engine
-from .given_pictures import check_pictures, features_of_pictures, known_backbone, picture_settings
+from .given_inputs import check_given, features_of_given, known_encoder, settings_by_name
 from .input_sizes import first_images, natural_size, size_note
 from .memory import TRAINED_COPIES, check_fits
 from .small_resnets import SMALL_RESNETS, small_resnet
@@ -32,19 +32,19 @@ __all__ = [
     "TextSettings",
     "cache_folder",
     "check_fits",
-    "check_pictures",
+    "check_given",
     "cut_note",
     "extract",
     "faster_engine",
     "features_of",
-    "features_of_pictures",
+    "features_of_given",
     "first_images",
     "forward_of",
-    "known_backbone",
+    "known_encoder",
     "large_blocks_kept",
     "natural_size",
     "open_shapes",
-    "picture_settings",
+    "settings_by_name",
     "settled_engine",
     "size_note",
     "small_resnet",
