@@ -3,6 +3,7 @@ from .brier import BrierParts, brier_parts
 from .by_class import ClassScores, Confusion, class_scores, confusions
 from .calibration import (
     Reliability,
+    answer_reliability,
     apply_temperature,
     fit_temperature,
     perfect_ece,
@@ -56,6 +57,7 @@ __all__ = [
     "Predictions",
     "Reliability",
     "against_reference",
+    "answer_reliability",
     "apply_temperature",
     "as_family",
     "balanced_accuracy",

@@ -70,9 +70,20 @@ def reliability(
     array([nan, 0.5])
     """
     top, predicted = _top(log_probabilities)
+    return answer_reliability(torch.from_numpy(top), torch.from_numpy(predicted) == targets.cpu(), bins, confidence)
+
+
+def answer_reliability(given: Tensor, hit: Tensor, bins: int = ECE_BINS, confidence: float = 0.95) -> Reliability:
+    """Confidence and accuracy of answers that need not be the most probable ones, in bins of confidence.
+
+    Args:
+        given: probability of each answer, ``(M,)``. hit: whether it is right, bool ``(M,)``.
+        bins: number of bins. confidence: of the interval, see ``wilson_interval``.
+    """
+    top = given.double().clamp(max=1).numpy()
     place = _place(top, bins)
     count = np.bincount(place, minlength=bins)
-    hits = np.bincount(place, (predicted == targets.cpu().numpy()).astype(float), minlength=bins)
+    hits = np.bincount(place, hit.double().numpy(), minlength=bins)
     n = np.where(count, count, np.nan)  # empty bins: nan without a division by zero
     accuracy = hits / n
     low, high = wilson_interval(accuracy, n, confidence)

@@ -37,6 +37,11 @@ class Predictions:
         """The answer to each pair, ``(M,)``."""
         return self.log_probabilities.argmax(1) if self.decided is None else self.decided
 
+    @property
+    def confidence(self) -> Tensor:
+        """The probability of each answer, ``(M,)``."""
+        return self.log_probabilities.gather(1, self.answers[:, None])[:, 0].exp()
+
     def __len__(self) -> int:
         return len(self.target)
 

@@ -15,7 +15,7 @@ from .theme import INK
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BLUE = "#0072B2"
+BLUE, ORANGE = "#0072B2", "#D55E00"
 LONGEST = 22  # letters of a class that axes show
 SPREADS = 6  # how far up losses are shown, in multiples of what the ends span
 SMALL = 12  # classes that fit on the width of a phone
@@ -63,13 +63,21 @@ def confusion_figure(counts: ArrayLike, rows: Sequence[str], columns: Sequence[s
     return finished(figure, spines=())
 
 
-def confidence_accuracy_figure(bins: Bins) -> Figure:
-    """Accuracy of predictions against their confidence, with intervals; the area of a marker is its share of predictions."""
+def confidence_accuracy_figure(bins: Bins, beside: Bins | None = None) -> Figure:
+    """Accuracy of predictions against their confidence, with intervals; the area of a marker is its share of predictions.
+
+    Args:
+        bins: of the predictions. beside: of those that they are compared with, drawn behind them, without intervals.
+    """
     figure = new_figure(3.4)
     axis = figure.subplots()
     count, confidence, accuracy, low, high = (as_array(values) for values in bins)
     held = count > 0
     axis.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--")
+    if beside is not None:
+        number, x, y = (as_array(values) for values in beside[:3])
+        axis.plot(x[number > 0], y[number > 0], color=ORANGE, linewidth=1)
+        axis.scatter(x[number > 0], y[number > 0], s=8 + 150 * number[number > 0] / max(number.sum(), 1), color=ORANGE)
     axis.vlines(confidence[held], low[held], high[held], color=SUBDUED, linewidth=1.2)
     axis.plot(confidence[held], accuracy[held], color=BLUE, linewidth=1)
     axis.scatter(confidence[held], accuracy[held], s=8 + 150 * count[held] / max(count.sum(), 1), color=BLUE, zorder=3)

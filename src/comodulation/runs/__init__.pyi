@@ -14,10 +14,11 @@ from .dataset import Labelled, deal_images, open_splits, read_family, read_label
 from .decisions import decision_note
 from .export import Answers, export_run
 from .fitting import fit
-from .folder import ADAPTER, HEAD, load_head
+from .folder import ADAPTER, HEAD, load_head, run_folders
 from .page import run_report
 from .predictions_table import PredictionsTable
 from .records import Written, checked
+from .remade import write_run_report
 from .run import Run, content_id, describe
 from .session import Adapted, Session, TuningData, build_head, config_method
 from .values import known_keys, of_method, parse_setting, read_settings, with_settings
@@ -58,8 +59,10 @@ __all__ = [
     "read_family",
     "read_labels",
     "read_settings",
+    "run_folders",
     "run_report",
     "with_settings",
     "write_config",
+    "write_run_report",
     "written_in_full",
 ]

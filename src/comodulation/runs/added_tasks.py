@@ -267,14 +267,11 @@ def _write(
     """The new run folder; metrics.json last."""
     from .page import run_report
 
-    split = "test" if "test" in metrics else "validation"
-    new = metrics["added"][-1].get(split, metrics["added"][-1]["validation"])
-    shown = {**metrics, split: {**metrics[split], "tasks": {**metrics[split]["tasks"], **new["tasks"]}}}
     write_bytes(out / CONFIG, write_config(config).encode())
     write_bytes(out / HEAD, (run.folder / HEAD).read_bytes())
     save_adapter(grown, out / ADAPTER, backbone=run.encoder.fingerprint())
-    write_predictions(out / PREDICTIONS, answered.predictions, answered.family, answered.files)
+    write_predictions(out / PREDICTIONS, answered)
     write_class_files(out, answered)
-    write_bytes(out / REPORT, run_report(config, grown.family, grown, shown, out.resolve().name, answered).encode())
+    write_bytes(out / REPORT, run_report(config, grown.family, grown, metrics, out.resolve().name, answered).encode())
     write_json(out / METRICS, metrics)
     (out / CHECKPOINT).unlink(missing_ok=True)

@@ -20,7 +20,7 @@ class TaskAnswers:
     Attributes:
         name: of the task. rows: its pairs among the predictions, ``(M,)``.
         classes: names of its own classes, C of them, and then of those of other tasks that it was answered with.
-        own: C. target, answer: places among the classes, ``(M,)``.
+        own: C. target, answer: places among the classes, ``(M,)``. linear: those that logistic regression alone answers.
     """
 
     name: str
@@ -29,24 +29,42 @@ class TaskAnswers:
     own: int
     target: Tensor
     answer: Tensor
+    linear: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class StoredAnswers:
+    """What is kept of M predictions; names as in ``Predictions``.
+
+    Attributes:
+        image, task, target, answers: int64 ``(M,)``. confidence: probability of each answer, ``(M,)``.
+    """
+
+    image: Tensor
+    task: Tensor
+    target: Tensor
+    answers: Tensor
+    confidence: Tensor
 
 
 @dataclass(frozen=True)
 class Answered:
-    """Predictions of M pairs of image and task, at the temperature that they are given at, and what they are of.
+    """Answers to M pairs of image and task, at the temperature that they are given at, and what they are of.
 
     Attributes:
         predictions, family: what was answered, of which tasks.
         files: what the data call each image, by its number, ``Split.names``; None where that is not known.
         read: gives an input by its number (``Split.read``): an image, a text or an embedding; None where there are none.
         what: an input is called.
+        linear: what logistic regression alone answers to the same pairs, in the same order; None where that is not known.
     """
 
-    predictions: Predictions
+    predictions: Predictions | StoredAnswers
     family: TaskFamily
     files: Sequence[str | None] | None = None
     read: Callable[[int], Any] | None = None
     what: str = "image"
+    linear: Predictions | StoredAnswers | None = None
 
     def tasks(self) -> list[TaskAnswers]:
         """The tasks that have labels, in the family's order."""
@@ -60,12 +78,15 @@ class Answered:
                 continue
             own = [0, 1] if family.kind == "binary" else list(family.members[task])
             said = predicted[rows]
-            foreign = sorted(set(said.unique().tolist()) - set(own))
+            beside = None if self.linear is None else self.linear.answers[rows]
+            all_said = said if beside is None else torch.cat([said, beside])
+            foreign = sorted(set(all_said.unique().tolist()) - set(own))
             place = torch.full((len(family.targets),), -1)
             place[own + foreign] = torch.arange(len(own) + len(foreign))
             classes = (*family.answers(task), *(family.targets[one] for one in foreign))
             target = place[predictions.target[rows]]
-            found.append(TaskAnswers(family.tasks[task], rows, classes, len(own), target, place[said]))
+            line = None if beside is None else place[beside]
+            found.append(TaskAnswers(family.tasks[task], rows, classes, len(own), target, place[said], line))
         return found
 
     def name(self, image: int) -> str:

@@ -11,6 +11,8 @@ from ..report import Block, Details, Figure, Section, Table, Text, losses_figure
 
 TOGETHER = "together"
 MOST_ROWS = 12  # tasks whose weights are shown; more are folded away
+FINE_TUNING = ("Learning curve", "while the method is fine-tuned")
+PRETRAINING = ("Pretraining", "while the layers are pretrained, without tasks")
 PRACTICALLY = 0.995  # a weight that is all of it; what is left to the others is not told
 
 
@@ -31,8 +33,9 @@ def chosen_sections(method: Method, result: Mapping[str, Any]) -> list[Section]:
             first += len(weights)
             title = "What was chosen" if entry is result else f"What was chosen for {', '.join(tasks)}"
             sections.append(Section(title, _chosen(entry["readouts"], tasks, weights)))
-    if curve := _epochs(result.get("history") or []):
-        sections.append(Section("Learning curve", [curve]))
+    curves = [_epochs(result.get("history") or [], FINE_TUNING), _epochs(result.get("pretraining") or [], PRETRAINING)]
+    if shown := [curve for curve in curves if curve]:
+        sections.append(Section("Learning curve", shown))
     return sections
 
 
@@ -115,16 +118,16 @@ def _chosen(about: Mapping[str, Any], tasks: Sequence[str], weights: Sequence[Se
     return blocks
 
 
-def _epochs(history: Sequence[Mapping[str, float]]) -> Figure | None:
-    """Validation loss over epochs, of methods with layers."""
+def _epochs(history: Sequence[Mapping[str, float]], what: tuple[str, str]) -> Figure | None:
+    """Validation loss over epochs, of methods with layers. what: title, and of what it is."""
     curve = _curve(history, "epoch")
     if not curve[0]:
         return None
     return Figure(
         _drawn({"validation": curve}, {}, "epoch", "validation NLL (nats)"),
-        "How to read it: negative log-likelihood of validation answers, in nats, lower is better, while the method is fine-tuned. "
-        "A ring marks the epoch that is taken.",
-        "Learning curve",
+        f"How to read it: negative log-likelihood of validation answers, in nats, lower is better, {what[1]}. "
+        "A ring marks the epoch with the lowest.",
+        what[0],
     )
 
 

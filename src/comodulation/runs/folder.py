@@ -9,15 +9,20 @@ confusions.csv, report.html, and metrics.json, written last: a folder with metri
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from ..errors import InputError
 from ..evaluation import Predictions
 from ..files import PARTIAL as PARTIAL
 from ..files import safetensors_header, write_bytes
 from ..networks import ComodulatedHead
 from ..tasks import TaskFamily
 from ..tensors import _read_header, copy_checked, read_tensors
+from .answered import Answered, StoredAnswers
+from .decisions import own_targets
 
 CONFIG, HEAD, ADAPTER = "config.yaml", "head.safetensors", "adapter.safetensors"
 PREDICTIONS, REPORT, METRICS = "predictions.parquet", "report.html", "metrics.json"
@@ -36,23 +41,26 @@ def feature_channels(path: Path) -> int | None:
     return shape[0] if shape else None
 
 
-def write_predictions(
-    path: Path, predictions: Predictions, family: TaskFamily, files: Sequence[str | None] | None = None
-) -> None:
-    """One row per (image, task) pair as parquet: image, file, task, target, prediction, confidence, target_probability.
+def run_folders(folder: Path) -> list[Path]:
+    """The folder itself, if it is a run's, or the runs of several methods in it; none of another folder."""
+    if (folder / CONFIG).is_file():
+        return [folder]
+    return sorted(path.parent for path in folder.glob(f"*/{CONFIG}")) if folder.is_dir() else []
+
+
+def write_predictions(path: Path, answered: Answered) -> None:
+    """One row per (image, task) pair as parquet: image, file, task, target, prediction, confidence, target_probability, and what
+    logistic regression alone answers, linear_prediction and linear_confidence, empty where that is not known.
 
     Args:
-        path: of the file. predictions: of M pairs. family: of their tasks.
-        files: what the data call each image, by its number, ``Split.names``; None leaves the column empty.
+        path: of the file. answered: predictions of M pairs; of files and of the probe, if they are known.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    predicted = predictions.answers
-    confidence, target = (
-        predictions.log_probabilities.gather(1, places[:, None])[:, 0].exp()
-        for places in (predicted, predictions.target)
-    )
+    predictions, family, files, linear = answered.predictions, answered.family, answered.files, answered.linear
+    assert isinstance(predictions, Predictions)
+    target = predictions.log_probabilities.gather(1, predictions.target[:, None])[:, 0].exp()
     names = family.targets
     rows = predictions.image.tolist()
     table = pa.table(
@@ -61,11 +69,62 @@ def write_predictions(
             "file": pa.array([None if files is None else files[row] for row in rows], pa.string()),
             "task": [family.tasks[task] for task in predictions.task.tolist()],
             "target": [names[place] for place in predictions.target.tolist()],
-            "prediction": [names[place] for place in predicted.tolist()],
-            "confidence": confidence.numpy(),
+            "prediction": [names[place] for place in predictions.answers.tolist()],
+            "confidence": predictions.confidence.numpy(),
             "target_probability": target.numpy(),
+            "linear_prediction": pa.array(
+                [None] * len(rows) if linear is None else [names[place] for place in linear.answers.tolist()],
+                pa.string(),
+            ),
+            "linear_confidence": pa.array(
+                [None] * len(rows) if linear is None else linear.confidence.tolist(), pa.float64()
+            ),
         }
     )
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def read_predictions(path: Path, family: TaskFamily) -> Answered:
+    """The inverse of ``write_predictions``, as far as the file goes: pictures stay with the data.
+
+    Raises:
+        InputError: the file cannot be read, or names other tasks or classes than the family has.
+    """
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path).to_pydict()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    wanted = ("image", "task", "target", "prediction", "confidence")
+    if missing := [name for name in wanted if name not in table]:
+        raise InputError(f"{path} is damaged: it has no column {missing[0]!r}")
+    places = [_places(family, task) for task in range(family.num_tasks)]
+    tasks = [family.task_id(name) for name in table["task"]]
+
+    def answers(column: str) -> Tensor:
+        try:
+            found = [places[task][name] for task, name in zip(tasks, table[column], strict=True)]
+        except KeyError as error:
+            raise InputError(f"{path} is damaged: {column} {error} is none of its task's classes") from error
+        return torch.tensor(found, dtype=torch.int64)
+
+    image, task, target = torch.tensor(table["image"], dtype=torch.int64), torch.tensor(tasks), answers("target")
+    confidence = torch.tensor(table["confidence"], dtype=torch.float64)
+    given = StoredAnswers(image, task, target, answers("prediction"), confidence)
+    linear = None
+    if None not in table.get("linear_prediction", [None]):
+        confidence = torch.tensor(table["linear_confidence"], dtype=torch.float64)
+        linear = StoredAnswers(image, task, target, answers("linear_prediction"), confidence)
+    files: list[str | None] = [None] * (1 + max(table["image"], default=0))
+    for row, name in zip(table["image"], table.get("file", [None] * len(tasks)), strict=True):
+        files[row] = name
+    return Answered(given, family, files, linear=linear)
+
+
+def _places(family: TaskFamily, task: int) -> dict[str, int]:
+    """The targets that a task may be answered with by name, its own and, of groups of classes, those of other groups."""
+    everything = {name: place for place, name in enumerate(family.targets)} if family.kind == "classes" else {}
+    return everything | dict(zip(family.answers(task), own_targets(family, task), strict=True))

@@ -24,8 +24,7 @@ def mistakes_section(answered: Answered, split: str) -> Section | None:
         answered: predictions of the split. split: its name.
     """
     predictions, family = answered.predictions, answered.family
-    answer = predictions.answers
-    confidence = predictions.log_probabilities.gather(1, answer[:, None])[:, 0]
+    answer, confidence = predictions.answers, predictions.confidence
     wrong = (answer != predictions.target).nonzero()[:, 0]
     if not len(wrong):
         return None
@@ -33,7 +32,7 @@ def mistakes_section(answered: Answered, split: str) -> Section | None:
     for row in wrong[confidence[wrong].argsort(descending=True, stable=True)[:MOST]].tolist():
         place, task = int(predictions.image[row]), family.tasks[int(predictions.task[row])]
         words = family.targets[int(predictions.target[row])], family.targets[int(answer[row])]
-        found.append(_Mistake(place, task, *words, float(confidence[row].exp())))
+        found.append(_Mistake(place, task, *words, float(confidence[row])))
     block = (_pictures if answered.what == "image" else _table)(answered, found, f"{len(wrong):,}", split)
     return Section("Most confidently wrong", [block])
 

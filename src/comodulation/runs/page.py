@@ -30,10 +30,12 @@ def run_report(
     """HTML of a finished run.
 
     Args:
-        config: what was run. family: names. method: fitted. result: the content of metrics.json. name: of the run, for the title.
+        config: what was run. family: names. method: fitted. result: the content of metrics.json, whose added tasks stand among the
+            others. name: of the run, for the title.
         answered: to the test split, or else validation, for what is said of each task; None leaves that out.
     """
     split = "test" if "test" in result else "validation"
+    result = _with_added(result, split)
     date = result.get("finished", "")
     facts = {
         **({"run": name} if name else {}),
@@ -67,6 +69,14 @@ def run_report(
         [f"{name or config.method}: {config.method} on {data}", f"seed {config.seed}", *([date] if date else [])]
     )
     return render(title, subtitle, facts, [], sections)
+
+
+def _with_added(result: dict[str, Any], split: str) -> dict[str, Any]:
+    """The content of metrics.json with the metrics of added tasks among those of the others."""
+    tasks = dict(result[split]["tasks"])
+    for entry in result.get("added", []):
+        tasks |= entry.get(split, entry["validation"])["tasks"]
+    return {**result, split: {**result[split], "tasks": tasks}}
 
 
 COLUMNS = ("accuracy", MAJORITY, "nll", "brier", "ece", "count")

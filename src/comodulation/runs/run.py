@@ -28,7 +28,7 @@ from .claiming import ADDED
 from .config import RunConfig, read_config
 from .dataset import cut_in, open_splits, read_labels, without_labels
 from .decisions import Decisions, decided, stored_decisions
-from .folder import ADAPTER, CONFIG, HEAD, METRICS, feature_channels, load_head
+from .folder import ADAPTER, CONFIG, HEAD, METRICS, feature_channels, load_head, run_folders
 from .records import read_metrics
 from .session import build_head, config_method
 from .shared_folder import check_shared, with_weights
@@ -60,7 +60,7 @@ class Run:
         if (folder / ADDED).exists() and not (folder / METRICS).exists():
             raise InputError(f"the run in {folder} is not finished; continue it with add-task --resume")
         if not folder.is_dir() or not (folder / CONFIG).exists():
-            inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}")) if folder.is_dir() else []
+            inside = [path.name for path in run_folders(folder)]
             hint = f"; it holds the runs {', '.join(inside)}: name one of them" if inside else ""
             raise InputError(f"{folder} is not a run folder: it has no {CONFIG}{hint}")
         if not (folder / METRICS).exists():

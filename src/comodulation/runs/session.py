@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from ..networks.methods import METHODS, Method, NoLayers, ReadoutMethod, make_me
 from ..processes import Processes
 from ..tasks import Examples, TaskFamily
 from ..tensors import hash_tensors, read_tensors, write_tensors
-from ..training import Inputs, Progress, predict, pretrain, pretraining_targets, tune
+from ..training import Inputs, Progress, Silent, predict, pretrain, pretraining_targets, tune
 from ..training.readouts import Yardstick, fit_method
 from .answered import Answered
 from .claiming import CHECKPOINT
@@ -109,6 +109,7 @@ class Session:
         self.test_examples = usable.get(config.test_split)
         self.processes = Processes.of(fabric)
         self._prepared: dict[tuple[str, ...], Tensor] = {}
+        self._probes: dict[bool, tuple[Predictions, ReadoutMethod]] = {}  # by whether they are calibrated
 
     @property
     def train_features(self) -> Features:
@@ -201,19 +202,37 @@ class Session:
             adapted.method, self.inputs(adapted, features, examples.image.unique()), examples, self.processes
         )
 
-    def linear(self, config: RunConfig, adapted: Adapted, tested: bool) -> dict[str, Any]:
-        """Metrics of the probe that a method is measured by, of validation and, if it was ``tested``, of the test split; {} where
-        there is none."""
-        if adapted.linear is None:
+    def yardstick(self, config: RunConfig, adapted: Adapted, tested: bool) -> dict[str, Predictions]:
+        """What logistic regression alone answers, of the first process: out of fold under `validation`, and under `test` if the
+        method was ``tested``. A method that has no probe among its members gets one that learns from the same labelled images."""
+        if config.method == "linear" or not self.processes.first:
             return {}
-        assert isinstance(adapted.method, ReadoutMethod)
-        found = {"validation": adapted.linear.validation}
-        if tested:
-            alone = self.test(replace(adapted, method=adapted.method.alone(adapted.linear.place)))
-            assert alone is not None
-            found["test"] = alone
-        own = find_decisions(adapted.linear.validation, self.family, config.metric)
-        return {name: evaluate_predictions(decided(answers, own), self.family.tasks) for name, answers in found.items()}
+        if adapted.linear is not None:
+            assert isinstance(adapted.method, ReadoutMethod)
+            found, alone = {"validation": adapted.linear.validation}, adapted.method.alone(adapted.linear.place)
+        else:
+            if config.calibrate not in self._probes:
+                self._probes[config.calibrate] = self._probe(config)
+            unseen, alone = self._probes[config.calibrate]
+            found = {"validation": unseen}
+        if tested and self.test_examples is not None:
+            features = self.features[self.config.test_split]
+            inputs = Inputs(alone, features, self.test_examples.image.unique())
+            found["test"] = predict(alone, inputs, self.test_examples)
+        own = find_decisions(found["validation"], self.family, config.metric)
+        return {name: decided(answers, own) for name, answers in found.items()}
+
+    def _probe(self, config: RunConfig) -> tuple[Predictions, ReadoutMethod]:
+        """Logistic regression on all labelled images: its answers out of fold, and itself."""
+        settings = {"method": "linear", "options": {}, "task_bias": False}
+        plain = config.model_copy(update=settings)
+        method = config_method(plain, build_head(plain, self.family, self.train_features.shape[0]), self.family)
+        assert isinstance(method, ReadoutMethod)
+        unseen, _, _ = fit_method(
+            method, self.train_features, self.train_examples, config.seed, Silent(),
+            pooled=self.pooled, calibrate=config.calibrate,
+        )  # fmt: skip
+        return unseen, method.to(self.fabric.device).eval()
 
     def inputs(self, adapted: Adapted, features: FeatureRows, images: Tensor) -> Inputs:
         """What an adapted method reads of some images (sorted row numbers)."""
@@ -239,9 +258,9 @@ class Session:
         method = adapted.method
         began = time.perf_counter()
         tested = self.test(adapted)
-        linear = self.linear(config, adapted, tested is not None)
         if not self.processes.first:
             return
+        linear = self.yardstick(config, adapted, tested is not None)
         result: dict[str, Any] = {
             "schema": 1,
             "method": config.method,
@@ -268,7 +287,9 @@ class Session:
             if temperature is not None:
                 result["unscaled"][name] = metrics(found.log_probabilities, found.target)
         if linear:
-            result["linear"] = linear
+            result["linear"] = {
+                name: evaluate_predictions(answers, self.family.tasks) for name, answers in linear.items()
+            }
         if any(features.bad_rows for features in self.features.values()):
             result["skipped_images"] = {name: len(features.bad_rows) for name, features in self.features.items()}
         evaluation = {"evaluation": round(time.perf_counter() - began, 2)}
@@ -278,9 +299,14 @@ class Session:
         save_adapter(method, folder / ADAPTER, backbone=self.backbone_fingerprint)
         split = self.config.train_split if tested is None else self.config.test_split
         data = self.labelled[split].split
-        shown = given["validation" if tested is None else "test"]
-        answered = Answered(shown, self.family, data.names(config.data), data.read, data.what)
-        write_predictions(folder / PREDICTIONS, shown, self.family, answered.files)
+        name = "validation" if tested is None else "test"
+        beside = linear.get(name)
+        if beside is not None and not (
+            torch.equal(beside.image, given[name].image) and torch.equal(beside.task, given[name].task)
+        ):
+            beside = None  # it was judged by other images
+        answered = Answered(given[name], self.family, data.names(config.data), data.read, data.what, beside)
+        write_predictions(folder / PREDICTIONS, answered)
         write_class_files(folder, answered)
         from .page import run_report
 

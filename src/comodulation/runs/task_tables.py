@@ -8,7 +8,16 @@ from typing import Any
 
 import torch
 
-from ..evaluation import BALANCED, class_scores, confusions, labels_needed, reliability, wilson_interval, yes_from
+from ..evaluation import (
+    BALANCED,
+    Predictions,
+    answer_reliability,
+    class_scores,
+    confusions,
+    labels_needed,
+    wilson_interval,
+    yes_from,
+)
 from ..report import (
     Bins,
     Block,
@@ -22,7 +31,7 @@ from ..report import (
     svg,
 )
 from ..tasks import NO_YES
-from .answered import Answered, TaskAnswers
+from .answered import Answered, StoredAnswers, TaskAnswers
 from .decisions import METRIC_WORDS, stored_offsets
 
 MOST_TASKS = 12  # that a page shows one by one
@@ -133,13 +142,21 @@ def _decision(task: TaskAnswers, result: Mapping[str, Any]) -> list[Block]:
 
 
 def _classes(task: TaskAnswers, split: str) -> Table:
-    scores = class_scores(task.target, task.answer, len(task.classes))
+    scores = class_scores(task.target, task.answer, len(task.classes))[: task.own]
+    rows = [[name, *own] for name, own in zip(task.classes, scores, strict=False)]
+    columns, note = ["class", "precision", "recall", "F1", "labels", "answers"], ""
+    if task.linear is not None:
+        beside = class_scores(task.target, task.linear, len(task.classes))[: task.own]
+        for row, own in zip(rows, beside, strict=True):
+            row[4:4] = [own.f1]
+        columns[4:4] = ["F1, linear"]
+        note = " **F1, linear**: that of logistic regression alone."
     return Table(
-        ("class", "precision", "recall", "F1", "labels", "answers"),
-        [(name, *own) for name, own in zip(task.classes, scores[: task.own], strict=False)],
+        columns,
+        rows,
         f"**Each class**, on the {split} split. How to read it: precision is the share of the answers that name the class that are "
-        "right, recall the share of its labels that are answered so, F1 their harmonic mean (1 is best for all three).",
-        formats=dict.fromkeys(("precision", "recall", "F1"), ".2f"),
+        f"right, recall the share of its labels that are answered so, F1 their harmonic mean (1 is best for all three).{note}",
+        formats=dict.fromkeys(("precision", "recall", "F1", *(["F1, linear"] if note else [])), ".2f"),
     )
 
 
@@ -174,19 +191,25 @@ def _pairs(task: TaskAnswers) -> Table:
 
 
 def _calibration(answered: Answered, task: TaskAnswers) -> Figure:
-    predictions = answered.predictions
-    found = reliability(predictions.log_probabilities[task.rows], predictions.target[task.rows])
+    beside = None if answered.linear is None else _bins(answered.linear, task)
+    note = " Orange: logistic regression alone." if beside else ""
     return Figure(
-        _drawn_calibration(Bins(found.count, found.confidence, found.accuracy, found.low, found.high)),
+        _drawn_calibration(_bins(answered.predictions, task), beside),
         "How to read it: on the broken line, answers are right as often as they are sure; below it they are too sure. Bars are 95% "
-        "intervals, the area of a dot its share of the answers.",
+        f"intervals, the area of a dot its share of the answers.{note}",
         "Reliability",
     )
+
+
+def _bins(given: Predictions | StoredAnswers, task: TaskAnswers) -> Bins:
+    hit = given.answers[task.rows] == given.target[task.rows]
+    found = answer_reliability(given.confidence[task.rows], hit)
+    return Bins(found.count, found.confidence, found.accuracy, found.low, found.high)
 
 
 def _drawn_matrix(counts: torch.Tensor, rows: tuple[str, ...], columns: tuple[str, ...]) -> str:
     return svg(confusion_figure(counts.numpy(), rows, columns))
 
 
-def _drawn_calibration(bins: Bins) -> str:
-    return svg(confidence_accuracy_figure(bins))
+def _drawn_calibration(bins: Bins, beside: Bins | None) -> str:
+    return svg(confidence_accuracy_figure(bins, beside))

@@ -1,0 +1,58 @@
+"""The page of a finished run, made again from its folder; pictures come from the data, where they are as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..errors import InputError, RunError
+from ..files import read_json, write_bytes
+from .claiming import ADDED
+from .dataset import open_splits
+from .folder import PREDICTIONS, REPORT, read_predictions
+from .page import run_report
+from .run import Run
+
+
+def write_run_report(run: Run, say: Callable[[str], None]) -> Path:
+    """Write report.html of a run anew, and nothing else.
+
+    Args:
+        run: finished. say: is told in a line what the page lacks.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: a file of the run is damaged.
+    """
+    stored = run.metrics
+    answered = read_predictions(run.folder / PREDICTIONS, run.family)
+    answered = replace(answered, picture=_pictures(run, stored, say))
+    page = run_report(run.config, run.family, run.method, stored, run.folder.resolve().name, answered)
+    write_bytes(run.folder / REPORT, page.encode())
+    return run.folder / REPORT
+
+
+def _pictures(run: Run, metrics: dict[str, Any], say: Callable[[str], None]) -> Callable[[int], Image.Image] | None:
+    """Decodes an image of the answered split by its number; None where the data are gone, or are others by now."""
+    config, entry = run.config, metrics
+    if (run.folder / ADDED).exists():  # the answers are those of the tasks that came last, to the data they came with
+        added = read_json(run.folder / ADDED)
+        config = config.model_copy(update={name: added.get(name) for name in ("data", "labels")})
+        entry = metrics["added"][-1]
+    name = config.test_split if "test" in entry else config.train_split
+    try:
+        answers = {task: run.family.answers(number) for number, task in enumerate(run.family.tasks)}
+        split = open_splits(config, [name], answers=answers)[name]
+        if entry.get("made_from", {}).get(name, {}).get("images") == split.fingerprint:
+            return split.image
+        reason = "its images are others by now"
+    except (InputError, RunError, OSError) as error:
+        reason = str(error)
+    say(f"the page shows no pictures: {reason}")
+    return None
