@@ -57,13 +57,13 @@ def test_without_the_data_there_are_no_pictures(here, tmp_path):
     (run / "config.yaml").write_text(config.replace(str(here / "data"), str(here / "gone")))
     outcome = comodulate("report", run)
     assert outcome.status == 0
-    assert "the page shows no pictures: " in outcome.err
+    assert "the page shows no images: " in outcome.err
     assert "img src" not in (run / "report.html").read_text()
     metrics = json.loads((run / "metrics.json").read_text())
     metrics["made_from"]["test"]["images"] = "of others"
     (run / "metrics.json").write_text(json.dumps(metrics))
     (run / "config.yaml").write_text(config)
-    assert "its images are others by now" in comodulate("report", run).err
+    assert "the images of split 'test' are others by now" in comodulate("report", run).err
 
 
 def test_linear_stands_beside_a_method_with_layers(here):

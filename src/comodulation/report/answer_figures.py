@@ -94,6 +94,8 @@ def losses_figure(
     Args:
         curves: name -> steps ``(P,)``, losses ``(P,)``, finite, P > 0. levels: name -> loss. xlabel, ylabel: with units.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure = new_figure(3.2)
     axis = figure.subplots()
     styles = styles_of((*curves, *levels))
@@ -106,6 +108,7 @@ def losses_figure(
     for name, value in levels.items():
         axis.axhline(value, color=styles[name][0], linestyle="--", linewidth=1.2, label=name)
     axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no half epoch
     if (top := _upper_end([as_array(losses) for _, losses in curves.values()], levels.values())) is not None:
         axis.set_ylim(top=top)
     axis.grid(color=INK, alpha=0.15)

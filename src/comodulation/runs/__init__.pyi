@@ -21,6 +21,7 @@ from .records import Written, checked
 from .remade import write_run_report
 from .run import Run, content_id, describe
 from .session import Adapted, Session, TuningData, build_head, config_method
+from .trackers import check_trackers, track
 from .values import known_keys, of_method, parse_setting, read_settings, with_settings
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "TuningData",
     "Written",
     "build_head",
+    "check_trackers",
     "checked",
     "config_method",
     "content_id",
@@ -61,6 +63,7 @@ __all__ = [
     "read_settings",
     "run_folders",
     "run_report",
+    "track",
     "with_settings",
     "write_config",
     "write_run_report",

@@ -1,4 +1,4 @@
-"""The page of a finished run, made again from its folder; pictures come from the data, where they are as they were."""
+"""The page of a finished run, made again from its folder; pictures and texts come from the data, where they are as they were."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from ..errors import InputError, RunError
 from ..files import read_json, write_bytes
@@ -32,14 +30,14 @@ def write_run_report(run: Run, say: Callable[[str], None]) -> Path:
     """
     stored = run.metrics
     answered = read_predictions(run.folder / PREDICTIONS, run.family)
-    answered = replace(answered, picture=_pictures(run, stored, say))
+    answered = replace(answered, read=_reader(run, stored, say), what=run.encoder.what)
     page = run_report(run.config, run.family, run.method, stored, run.folder.resolve().name, answered)
     write_bytes(run.folder / REPORT, page.encode())
     return run.folder / REPORT
 
 
-def _pictures(run: Run, metrics: dict[str, Any], say: Callable[[str], None]) -> Callable[[int], Image.Image] | None:
-    """Decodes an image of the answered split by its number; None where the data are gone, or are others by now."""
+def _reader(run: Run, metrics: dict[str, Any], say: Callable[[str], None]) -> Callable[[int], Any] | None:
+    """Gives an input of the answered split by its number; None where the data are gone, or are others by now."""
     config, entry = run.config, metrics
     if (run.folder / ADDED).exists():  # the answers are those of the tasks that came last, to the data they came with
         added = read_json(run.folder / ADDED)
@@ -50,9 +48,9 @@ def _pictures(run: Run, metrics: dict[str, Any], say: Callable[[str], None]) -> 
         answers = {task: run.family.answers(number) for number, task in enumerate(run.family.tasks)}
         split = open_splits(config, [name], answers=answers)[name]
         if entry.get("made_from", {}).get(name, {}).get("images") == split.fingerprint:
-            return split.image
-        reason = "its images are others by now"
+            return split.read
+        reason = f"the {run.encoder.what}s of split {name!r} are others by now"
     except (InputError, RunError, OSError) as error:
         reason = str(error)
-    say(f"the page shows no pictures: {reason}")
+    say(f"the page shows no {run.encoder.what}s: {reason}")
     return None

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from .exits import say
 from .fit_options import DATA, ENCODER, HIDDEN, METHOD, OUTPUT, TRAINING, configurations
 from .shared import CACHE_HELP, ENGINE_HELP, JSON_HELP, table
 
@@ -154,6 +155,14 @@ def fit(
         bool, typer.Option("--resume", help="Continue an interrupted run in OUT.", rich_help_panel=TRAINING)
     ] = False,
     cache: Annotated[Path | None, typer.Option("--cache", help=CACHE_HELP, rich_help_panel=OUTPUT)] = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TRACKER",
+            help="Hand each finished run to tensorboard, mlflow or wandb, offline; repeat for more.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP, rich_help_panel=OUTPUT)] = False,
     config: Annotated[
         Path | None,
@@ -211,10 +220,11 @@ def fit(
     from ...data.features import cache_folder
     from ...errors import RunError
     from ...processes import LostProcess
-    from ...runs import decision_note
+    from ...runs import check_trackers, decision_note, track
     from ...runs import fit as fit_runs
     from .console import ConsoleProgress
 
+    check_trackers(log or [])
     configs = configurations(config, settings or [], ctx.params, method or [], option or [])
     try:
         with ConsoleProgress() as progress:
@@ -227,6 +237,9 @@ def fit(
         raise RunError("interrupted; what is finished is kept, the same command with --resume continues") from None
     if not results:
         return
+    for result in results:
+        for name in dict.fromkeys(log or []):
+            say(f"logged {result.folder} to {track(result.folder, name)}")
     if as_json:
         print(json.dumps({"runs": [{"folder": str(result.folder), **result.metrics} for result in results]}))
         return
