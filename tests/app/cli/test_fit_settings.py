@@ -110,7 +110,7 @@ def test_the_help_is_in_groups():
         "Options",
         *(f"{name}: keys without a flag, for --set KEY=VALUE and --config" for name in groups[:4]),
     ]
-    assert len([param for param in COMMAND.params if not getattr(param, "hidden", False)]) <= 28
+    assert len([param for param in COMMAND.params if not getattr(param, "hidden", False)]) <= 30
     assert "--sigma" not in text
 
 
