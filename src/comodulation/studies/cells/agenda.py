@@ -23,7 +23,7 @@ class Manifest:
     Attributes:
         name: of the file. what: a folder that has it, in words.
         content: as JSON. free: its keys that may change while a folder grows, its finished cells staying what they are.
-        form: what such a file holds.
+        form: what such a file holds at least, before it is compared with this content.
         derived: names of files that the engine makes from others.
     """
 

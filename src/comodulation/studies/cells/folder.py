@@ -42,7 +42,7 @@ def claim(study: HasManifest, out: Path) -> None:
     if not has_begun(out) and torn(path, json_bytes(now)):
         return  # a power cut when nothing else had been written
     before = checked(read_json(path), manifest.form, path)
-    before = {**before, "config": written_in_full(before["config"])}
+    before = {**before, "config": written_in_full(before.get("config"))}
     then_fixed, now_fixed = (
         {key: value for key, value in side.items() if key not in manifest.free} for side in (before, now)
     )

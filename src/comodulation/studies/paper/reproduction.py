@@ -96,7 +96,7 @@ class Study(Agenda):
 
     @property
     def manifest(self) -> Manifest:
-        return Manifest(STUDY, "a study", self.to_json(), ("seeds", "methods", "parts"), StudyFile, (SETTINGS,))
+        return Manifest(STUDY, "a study", self.to_json(), ("seeds", "methods", "parts"), Written, (SETTINGS,))
 
     def stages(self) -> list[Stage | Besides]:
         first, *rest = self.plan().stages(self.seeds, REST_SEEDS)
