@@ -10,8 +10,10 @@ import torch
 
 pytest.importorskip("transformers")
 
+from comodulation.data.features import TextSettings
 from comodulation.errors import InputError
 from comodulation.runs import Run, make_config, read_config
+from comodulation.sklearn import MultiTaskClassifier
 from support.command import comodulate
 from support.texts import write_encoder, write_texts
 
@@ -176,3 +178,26 @@ def test_python_takes_lists_of_texts(run):
         run.predict(["  "])
     assert json.loads(json.dumps(run.predict(["rain"])))
     assert np.isfinite(run.encoder(*run.encoder.collate([torch.tensor([2, 5, 3])])).numpy()).all()
+
+
+def test_files_that_are_no_texts(place, tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"text": "rain"}\n')
+    assert (
+        "is no file of texts that can be read: expected a table"
+        in comodulate("predict", place / "run", tmp_path / "x.jsonl").line
+    )
+
+
+def test_scikit_learn_takes_texts(place):
+    """The name of the encoder in the place of features: what the encoder and the class do one after the other."""
+    with open(place / "messages.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    texts, topics = [row["text"] for row in rows], [row["topic"] for row in rows]
+    fitted = MultiTaskClassifier("linear", encoder=str(place / "encoder"), random_state=0).fit(texts, topics)
+    encoder = TextSettings("text", str(place / "encoder")).encoder()
+    with torch.no_grad():
+        features = torch.cat([encoder(*encoder.collate([encoder.preprocess(text)])) for text in texts]).flatten(1)
+    beside = MultiTaskClassifier("linear", random_state=0).fit(features, topics)
+    np.testing.assert_allclose(fitted.predict_proba(texts[:9]), beside.predict_proba(features[:9]), atol=5e-3)
+    with pytest.raises(InputError, match="text 1 is 3, expected a text"):
+        fitted.predict(["rain", 3])

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import InputError, brief
 from .folder_files import SUFFIXES
-from .given_tables import InputReader, row_ids
+from .given_tables import InputReader, id_column
 from .label_files import is_table, read_label_table
 from .pictures import decode_image
 from .texts import Texts
@@ -122,8 +122,8 @@ def inputs_in(given: Sequence[Path], reader: InputReader) -> list[Asked]:
             raise InputError(f"no such file: {path}")
         table = read_label_table(path, reader.column) if is_table(path.name) else None
         inputs, column = reader.of_file(path, table)
-        if table is not None:
-            inputs = replace(inputs, ids=row_ids(table, column))
+        if table is not None and (own := id_column(table, column)) is not None:
+            inputs = replace(inputs, ids=tuple(table.columns[own]))
         lines = [f"row {row + 1}" for row in range(len(inputs))] if table is None else table.lines
         found += asked_inputs(inputs, str(path), lines.__getitem__)
     return found

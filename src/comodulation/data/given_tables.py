@@ -112,23 +112,24 @@ def given_table_splits(
             "in one order"
         )
     names = split_column(table) if SPLIT_COLUMN not in (answers or tasks) else None
-    skipped = {column, *([] if names is None else [SPLIT_COLUMN])}
+    own = id_column(table, column)
+    single = own is not None and own not in (answers or tasks) and len(set(table.columns[own])) == len(table.lines)
+    skipped = {column, *([] if names is None else [SPLIT_COLUMN]), *([own] if single else [])}
     others = dict.fromkeys(name for name in (*table.columns, *table.unread, *table.lists) if name not in skipped)
     if not others:
         raise InputError(f"{table.path} has no label column besides {brief(', '.join(map(str, skipped)))}")
     found = label_columns(table, others, tasks, ignore, answers or {})
     names = names or [held_out(one) for one in inputs.identities()]
-    inputs = replace(inputs, ids=row_ids(table, column))
+    inputs = replace(inputs, ids=() if own is None else tuple(table.columns[own]))
     splits = table_splits(str(path), "", (), found.columns, names, found.left_out, inputs=inputs)
     return {
         name: replace(split, notes=(*table.notes, *found.notes), lists=found.lists) for name, split in splits.items()
     }
 
 
-def row_ids(table: LabelTable, inputs: str | None) -> tuple[str | None, ...]:
-    """What a table calls each row: the first of ``ID_COLUMNS`` that it has, but for the column of inputs; () where it has none."""
-    own = next((name for name in ID_COLUMNS if name in table.columns and name != inputs), None)
-    return () if own is None else tuple(table.columns[own])
+def id_column(table: LabelTable, inputs: str | None) -> str | None:
+    """The column that says what a table calls each row: the first of ``ID_COLUMNS`` that it has, but for the column of inputs."""
+    return next((name for name in ID_COLUMNS if name in table.columns and name != inputs), None)
 
 
 def given_splits(split: Split) -> dict[str, Split]:

@@ -64,6 +64,10 @@ class Texts:
 
 def texts_in(path: Path) -> Texts:
     """The lines of a file as texts, without those that are blank. Raises InputError for a file that is no text in UTF-8."""
+    if path.suffix.lower() not in ("", ".txt"):
+        raise InputError(
+            f"{path} is no file of texts that can be read: expected a table with their column, or .txt, a text a line"
+        )
     try:
         whole = read_bounded(path, MAX_FILE).decode("utf-8-sig")
     except UnicodeDecodeError as error:

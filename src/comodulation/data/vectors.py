@@ -28,14 +28,16 @@ class Vectors:
     Attributes:
         array: numbers ``(N, V)`` or ``(N, C, H, W)``, in memory or mapped to it.
         ids: what the data call each, where they say.
+        places: of those that there are in the array; None: all.
     """
 
     array: np.ndarray
     ids: tuple[str | None, ...] = ()
+    places: np.ndarray | None = None
     what = "embedding"
 
     def __len__(self) -> int:
-        return len(self.array)
+        return len(self.array if self.places is None else self.places)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -44,7 +46,7 @@ class Vectors:
 
     def read(self, row: int, where: str) -> np.ndarray:
         """One embedding, float32, ``(V,)`` or ``(C, H, W)``. Raises BadInputError for one that is missing or not finite."""
-        return finite(self.array[row], where)
+        return finite(self.array[row if self.places is None else self.places[row]], where)
 
     def length(self, row: int) -> int:
         return 0
@@ -53,9 +55,9 @@ class Vectors:
         return []
 
     def take(self, rows: Sequence[int]) -> Vectors:
-        whole = len(rows) == len(self) and list(rows) == list(range(len(self)))
         ids = tuple(self.ids[row] for row in rows) if self.ids else ()
-        return self if whole else Vectors(self.array[np.asarray(rows, np.int64)], ids)
+        places = np.asarray(rows, np.int64)  # of an array in a file, nothing is read
+        return Vectors(self.array, ids, places if self.places is None else self.places[places])
 
     def identities(self) -> list[str]:
         return [hashlib.sha256(row.tobytes()).hexdigest() for block in self._blocks() for row in block]
@@ -63,15 +65,16 @@ class Vectors:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the numbers as float32: the same numbers in another precision are the same embeddings."""
-        digest = hashlib.sha256(f"embeddings {self.array.shape}".encode())
+        digest = hashlib.sha256(f"embeddings {(len(self), *self.array.shape[1:])}".encode())
         for block in self._blocks():
             digest.update(block.tobytes())
         return digest.hexdigest()
 
     def _blocks(self) -> Any:
         for start in range(0, len(self), _HASH_ROWS):
+            rows: Any = slice(start, start + _HASH_ROWS)
             with np.errstate(over="ignore", invalid="ignore"):
-                yield np.ascontiguousarray(self.array[start : start + _HASH_ROWS], "<f4")
+                yield np.ascontiguousarray(self.array[rows if self.places is None else self.places[rows]], "<f4")
 
 
 def feature_shape(shape: Sequence[int]) -> tuple[int, int, int]:
