@@ -77,7 +77,7 @@ def base_network(
         rows = [part.sort().values for part in parts]
         pretrain(head, train.features, train.label, Partition(*rows), settings, fabric, None, "", Silent(), seed=seed)
         torch.save(head.pretrained_tensors(), path)
-    return head.freeze().eval(), [part.sort().values for part in parts[2:]]
+    return head.freeze().eval(), list(parts[2:])
 
 
 def some_of(images: Tensor, group: Tensor, number: int, groups: int) -> Tensor:

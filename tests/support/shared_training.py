@@ -171,6 +171,9 @@ def trainings(folder: Path) -> dict[str, Callable[[Any], dict[str, Tensor]]]:
     found: dict[str, Callable[[Any], dict[str, Tensor]]] = {
         **{f"method {name}": lambda fabric, name=name: tuned(fabric, name) for name in several},
         **{f"gains {name}": lambda fabric, own=own: tuned(fabric, **own) for name, own in MODULATIONS.items()},
+        "two layers": lambda fabric: tuned(fabric, depth=2),
+        "shared response": lambda fabric: tuned(fabric, response="shared"),
+        "closed form": lambda fabric: tuned(fabric, "positions", options={"couplings": "informativeness"}),
         "binary": lambda fabric: tuned(fabric, family=BINARY),
         "binary, all labels": lambda fabric: tuned(fabric, family=BINARY, missing=False),
         "columns, balanced": lambda fabric: tuned(fabric, family=COLUMNS, balance="classes"),
@@ -193,6 +196,7 @@ def exchanges(processes: Processes) -> None:
     whole = torch.arange(7.0, dtype=torch.float64)[:, None] * torch.tensor([1.0, -1.0])
     assert torch.equal(processes.gather(whole[processes.share(7).rows], 7), whole)
     assert torch.equal(processes.gather(whole[:1][processes.share(1).rows], 1), whole[:1])
+    assert torch.equal(processes.join(whole[processes.share(7).rows]), whole)
     told = {"nll": float("inf"), "name": "ü", "parts": [0.1, None]}
     assert processes.agree(told if processes.first else "not read") == told
     mine = torch.full((2,), float(processes.rank))
