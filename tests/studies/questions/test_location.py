@@ -27,7 +27,6 @@ from comodulation.studies.questions.location import (
 from comodulation.studies.questions.location import answer as judging
 from comodulation.studies.questions.location import laboratory as laboratories
 from comodulation.studies.questions.registry import QUESTIONS
-from comodulation.training import TrainingSettings
 from support.command import comodulate as command
 
 SHORT = ["--seeds", "2", "--epochs", "1", "--pretraining-epochs", "1", "--devices", "1"]
@@ -235,9 +234,7 @@ def small():
 
 @pytest.fixture(scope="module")
 def laboratory(small, tmp_path_factory):
-    config = study_config(
-        "cifar100", "digits", pretraining=TrainingSettings(epochs=12), tuning=TrainingSettings(epochs=4)
-    )
+    config = study_config("cifar100", "digits", pretraining={"epochs": 12}, tuning={"epochs": 4})
     return laboratories.make_laboratory(Inquiry("location", config, (0, 1), 0), tmp_path_factory.mktemp("cache"))
 
 

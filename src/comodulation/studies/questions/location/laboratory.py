@@ -25,7 +25,7 @@ from ....runs import deal_images, read_family, read_labels
 from ....tasks import Examples
 from ....tensors import read_tensors, write_tensors
 from ....training import Progress, TrainingSettings, train
-from ...cells import Cell, Inquiry, Laboratory, Material, read_material
+from ...cells import Cell, Inquiry, Laboratory, Material, read_material, study_config
 from .network import LOCATIONS, WIDTHS, LocationNetwork, arranged, augmented, frozen, modulated
 
 VERSION = 1
@@ -258,7 +258,7 @@ class LocationLaboratory(Laboratory):
 def make_laboratory(inquiry: Inquiry, cache: Path) -> LocationLaboratory:
     """The laboratory of an inquiry. Raises InputError for options of another network."""
     config = inquiry.config
-    usual = type(config)(data=config.data, group=config.group, label=config.label)
+    usual = study_config("cifar100", config.data)
     if (config.backbone, config.head) != (usual.backbone, usual.head):
         raise InputError(
             "the study of location pretrains a network of its own: leave out --backbone, --weights, --image-size and --channels"
