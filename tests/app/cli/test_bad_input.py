@@ -116,7 +116,7 @@ def test_missing_arguments(refused):
     refused(lambda out, cache: comodulate("fit", "--out", out, *GROUPED), "[Mm]issing option '--data'")
     refused(lambda out, cache: comodulate("fit", "--data", "x", *GROUPED), "[Mm]issing option '--out'")
     refused(lambda out, cache: comodulate("fitt"), "[Nn]o such command 'fitt'.*fit")
-    refused(lambda out, cache: comodulate("predict", out), "[Mm]issing argument 'IMAGE")
+    refused(lambda out, cache: comodulate("predict", out), "[Mm]issing argument 'FILE")
     refused(lambda out, cache: comodulate("evaluate"), "[Mm]issing argument 'RUN'")
 
 
