@@ -108,6 +108,7 @@ def test_one_task_batches_hold_every_pair_once_and_one_task_each():
     assert sorted(torch.cat([batch.image for batch in work.batches(0)]).tolist()) == list(range(number))
 
 
+@pytest.mark.slow
 def test_peers_command(data, cache, monkeypatch, capsys):
     # One contender in a process of its own, as always; the others here, because a process takes seconds to start.
     pytest.importorskip("peft")
@@ -154,6 +155,7 @@ def test_peers_command_refuses_before_it_works(asked, line, monkeypatch, capsys)
         peers.main()
 
 
+@pytest.mark.slow
 def test_growth_command():
     done = run("growth.py", "--small", "nodes", "images")
     assert done.returncode == 0, done.stderr

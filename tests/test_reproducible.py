@@ -159,6 +159,7 @@ def test_equal_seeds_make_equal_files(data, run, tmp_path):
     assert differences(again / "run", run) == []
 
 
+@pytest.mark.slow
 def test_threads_change_no_more_than_rounding(data, run, tmp_path):
     """One thread or two, from the images on: couplings and gains to ``TRAINED``, metrics to 0.001; two threads twice: every bit."""
     two, twice = fit_on(2, data, tmp_path / "two"), fit_on(2, data, tmp_path / "twice")

@@ -180,7 +180,7 @@ def test_maps():
     found = MultiTaskClassifier(random_state=0, quality="fast").fit(maps[:150], given[:150])
     assert found.score(maps[150:], given[150:]) > 0.75
     assert found.n_features_in_ == 4
-    assert set(found.nll_) == {"linear, pooled", "linear, map", "together"}
+    assert set(found.nll_) == {"linear, pooled", "linear, map", "frequencies", "together"}
     with pytest.raises(InputError, match=r"\(4, 2, 2\).*\(4, 3, 3\)"):
         found.predict(maps[:, :, :2, :2])
 

@@ -115,6 +115,12 @@ def test_the_files_of_a_run_give_the_decided_answers(fitted):
         assert hits == run.metrics["test"]["tasks"][task]["accuracy"]
 
 
+def _served(run, path):
+    """What the server answers about a picture and the task `warm`."""
+    service = Service(run)
+    return service.predict(service.prepare(Image.open(path)), ["warm"])["tasks"]["warm"]
+
+
 def test_every_verb_answers_by_the_stored_decisions(fitted, data, cache, tmp_path):
     """The run whose answer to `warm` is always yes: its answers change, its probabilities do not."""
     picture("blue", 5).save(tmp_path / "blue.png")
@@ -124,7 +130,7 @@ def test_every_verb_answers_by_the_stored_decisions(fitted, data, cache, tmp_pat
         found["predict"] = said["warm"]
         found["evaluate"] = comodulate("evaluate", fitted / name, "--data", data, "--cache", cache, "--json").json
         run = Run.open(fitted / name)
-        found["serve"] = Service(run).predict(Image.open(tmp_path / "blue.png"), ["warm"])["tasks"]["warm"]
+        found["serve"] = _served(run, tmp_path / "blue.png")
     assert (plain["predict"]["prediction"], always["predict"]["prediction"]) == ("no", "yes")
     assert always["predict"]["probabilities"] == plain["predict"]["probabilities"]
     assert always["predict"]["confidence"] == always["predict"]["probabilities"]["yes"]

@@ -108,7 +108,9 @@ def test_a_task_folded_in(tmp_path):
         torch.testing.assert_close(run_onnx(tmp_path / "task.onnx", images), expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("options", [{}, {"level": "input", "estimator": "quadrature"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, pytest.param({"level": "input", "estimator": "quadrature"}, marks=pytest.mark.slow)], ids=str
+)
 def test_any_network_as_program_and_onnx(options, tmp_path):
     torch.manual_seed(0)
     model = networks.settled(networks.Blocks())
@@ -199,7 +201,7 @@ def test_the_verb(run, tmp_path):
     assert outcome.status == 0, outcome.err
     about = json.loads(outcome.out)
     kept = {each.key: json.loads(each.value) for each in onnx.load(tmp_path / "run.onnx").metadata_props}
-    keys = ("tasks", "answers", "outputs", "image_size", "task", "temperature", "preprocessing")
+    keys = ("tasks", "answers", "outputs", "image_size", "task", "temperature", "preprocessing", "decisions", "inputs")
     assert kept == {key: about[key] for key in keys}
     image = tmp_path / "yellow.png"
     picture("yellow", 77).save(image)

@@ -80,8 +80,8 @@ def test_predictions_exports_and_answers_agree(fitted, data, tmp_path):
     pixels = opened.backbone.preprocess(decode_image(image, "picture"))[None].numpy()
     service = Service(opened)
     assert service.describe()["image_size"] == 128
-    served = service.predict(picture("yellow", 77), [])["tasks"]
-    assert service.mechanism(picture("yellow", 77), opened.family.tasks[0], [-1.0, 1.0], 4)
+    served = service.predict(service.prepare(picture("yellow", 77)), [])["tasks"]
+    assert service.mechanism(service.prepare(picture("yellow", 77)), opened.family.tasks[0], [-1.0, 1.0], 4)
     for number, task in enumerate(opened.family.tasks):
         own = answer["tasks"][task]["probabilities"]
         given = session.run(None, {"images": pixels, "tasks": np.array([number])})[0][0]

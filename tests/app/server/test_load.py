@@ -59,7 +59,14 @@ def closed_within(connection, seconds):
 
 
 @pytest.mark.parametrize(
-    "sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ", head(10**6), head(10**6) + GOOD[:100]]
+    "sent",
+    [
+        b"",
+        pytest.param(b"GET / HT", marks=pytest.mark.slow),
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ",
+        pytest.param(head(10**6), marks=pytest.mark.slow),
+        head(10**6) + GOOD[:100],
+    ],
 )
 def test_clients_that_send_nothing_more_stop_nobody(server, sent):
     """More of them than there are connections, or descriptors: the next client is answered at once, and they are closed."""

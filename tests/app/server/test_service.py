@@ -368,7 +368,7 @@ def test_the_limit_under_which_the_server_runs_does_stop_writing(tmp_path):
         assert (process.returncode != 0, "File too large" in err) == (limited, limited)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_ending_it_while_it_is_being_asked(run, number):
     """Ctrl-C is the usual end: status 0 and not a word. With --allow-remote, names do not matter."""
     server = Server(run, "--allow-remote", "--seed", "3")

@@ -102,6 +102,7 @@ def finished(process):
     return int(out.split()[-1])
 
 
+@pytest.mark.slow
 def test_three_processes_of_which_one_is_killed(start, backbone, split, alone, tmp_path):
     """The others wait for the block that the first one holds, and take it over as soon as that one is killed."""
     together, found = tmp_path / "together", []

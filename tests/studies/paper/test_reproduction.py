@@ -458,6 +458,7 @@ def test_attributes(tmp_path, no_report):
     assert "covering" in numbers["binary"]["groups"]
 
 
+@pytest.mark.slow
 def test_the_engine_of_all_processes(data, tmp_path, no_report):
     """What extracts in the first process is what the others read."""
     pytest.importorskip("onnxruntime")
