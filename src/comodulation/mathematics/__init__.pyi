@@ -11,7 +11,7 @@ from .estimators import (
     statistics_at_nodes,
     zero_where,
 )
-from .forward_mode import directional_derivative
+from .forward_mode import NoForwardMode, directional_derivative
 from .gains import LINKS, NORMALIZERS, decoder_gains, gains_from_statistics
 from .modulator import modulate, modulation_factor
 from .options import Modulation
@@ -28,6 +28,7 @@ __all__ = [
     "Decode",
     "DecoderStatistics",
     "Modulation",
+    "NoForwardMode",
     "ResponseByColumns",
     "TaskResponse",
     "autocasts",

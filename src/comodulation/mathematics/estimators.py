@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .forward_mode import directional_derivative
+from .forward_mode import NoForwardMode, directional_derivative
 from .modulator import modulate
 from .precision import autocasts, outside_autocast
 
@@ -202,8 +202,7 @@ def _derivative(decode: Decode, activity: Tensor, coupling: Tensor) -> tuple[Ten
     try:
         # A copy: a decode that begins with an in-place operation must not write into the caller's activity.
         value, slope = directional_derivative(lambda h: _decode_rows(decode, h[None]), activity.clone(), tangent)
-    except NotImplementedError as error:  # torch's own word for an operation without a forward mode; its words are kept
-        # Nothing else that a decode raises is caught: its own errors come out as they are.
+    except NoForwardMode as error:  # nothing else that a decode raises is caught: its own errors come out as they are
         raise RuntimeError(
             "decode has no forward-mode derivative, which estimator 'derivative' needs; use estimator 'quadrature' "
             f"({str(error).splitlines()[0]})"

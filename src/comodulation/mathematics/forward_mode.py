@@ -31,6 +31,10 @@ _LINEAR = (torch.conv1d, torch.conv2d, torch.conv3d, F.linear)
 _BATCH_NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
 
 
+class NoForwardMode(RuntimeError):
+    """A derivative in forward mode does not exist, or cannot be trained; the message is torch's own, or says why."""
+
+
 def directional_derivative(function: Callable[[Tensor], Tensor], at: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
     """Value and derivative of a function at a point along a direction; both differentiable in reverse mode.
 
@@ -39,8 +43,8 @@ def directional_derivative(function: Callable[[Tensor], Tensor], at: Tensor, alo
             0, and nothing is said. at, along: of equal shape.
 
     Raises:
-        NotImplementedError: by torch itself, where an operation (fused attention, an LSTM, an autograd.Function without ``jvp``)
-            has no forward mode. It is not made an error of ours here, because callers decide: a refusal, or quadrature.
+        NoForwardMode: an operation (fused attention, an LSTM, an autograd.Function without ``jvp``) has no forward mode. Callers
+            decide what follows from it: a refusal, or quadrature.
     """
     if not torch.compiler.is_compiling():
         _load_forward_mode()
@@ -50,7 +54,12 @@ def directional_derivative(function: Callable[[Tensor], Tensor], at: Tensor, alo
         if inference:
             at, along = at.clone(), along.clone()
         with _LEVEL, forward_ad.dual_level(), _Rules():
-            result = forward_ad.unpack_dual(function(forward_ad.make_dual(at, along)))
+            try:
+                result = forward_ad.unpack_dual(function(forward_ad.make_dual(at, along)))
+            except (
+                NotImplementedError
+            ) as error:  # the one class that torch raises for an operation without a forward mode
+                raise NoForwardMode(str(error)) from error
     tangent = torch.zeros_like(result.primal) if result.tangent is None else result.tangent
     return result.primal, tangent
 

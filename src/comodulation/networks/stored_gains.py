@@ -7,6 +7,7 @@ asked for with those it was computed at.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -67,7 +68,7 @@ def all_couplings(controller: Controller) -> Tensor:
     return controller(torch.arange(controller.num_tasks, device=next(controller.parameters()).device))
 
 
-class TaskGains(nn.Module):
+class TaskGains(nn.Module, ABC):
     """A network that keeps its tasks' decoder gains: what a head and a model with modulated layers have in common.
 
     A state that it saves holds gains of its couplings alone; states with and without gains can be loaded.
@@ -93,13 +94,13 @@ class TaskGains(nn.Module):
         if name == "task_gains":
             self.origin.forget() if value is None else self.origin.note(self.controller)
 
+    @abstractmethod
     def decoder_width(self) -> int | None:
         """Number D of gains of a task; None where it is not known yet."""
-        raise NotImplementedError
 
+    @abstractmethod
     def store_task_gains(self, batches: Iterable[Any]) -> None:
         """Compute the gains of every task at the present couplings, and keep them."""
-        raise NotImplementedError
 
     def renew_task_gains(self) -> None:
         """Store task gains at the present couplings, from the batches that they were last stored from."""

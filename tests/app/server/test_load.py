@@ -118,8 +118,7 @@ def test_small_files_that_decode_large(server):
     """Six of 48 million pixels at once, 150 MB each: they are decoded one after the other, and none is kept."""
     status = Path(f"/proc/{server.process.pid}/status")
     if not status.exists():
-        # Only Linux tells the peak memory of another process. CI runs on Linux, so that this is checked before anything lands.
-        pytest.skip("memory of another process is read from /proc")
+        pytest.skip("only Linux, where CI runs, tells the peak memory of another process (/proc)")
     file = io.BytesIO()
     Image.new("1", (8000, 6000)).save(file, "PNG")
 

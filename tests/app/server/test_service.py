@@ -215,8 +215,7 @@ def test_a_hundred_megabytes_are_never_held(server, length):
     def peak():
         status = Path(f"/proc/{server.process.pid}/status")
         if not status.exists():
-            # Only Linux tells the peak memory of another process. CI runs on Linux, so that this is checked before anything lands.
-            pytest.skip("memory of another process is read from /proc")
+            pytest.skip("only Linux, where CI runs, tells the peak memory of another process (/proc)")
         return (
             int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1]) // 1024
         )

@@ -24,6 +24,7 @@ from ...mathematics import (
     CLOSED_FORMS,
     DecoderStatistics,
     Modulation,
+    NoForwardMode,
     ResponseByColumns,
     TaskResponse,
     autocasts,
@@ -638,8 +639,8 @@ class Comodulated(TaskGains):
                 if not self._tried and not torch.compiler.is_compiling():
                     self._try_derivative(call, u, positions)
                 statistics = self._derivative(call, u, w, positions)
-            except NotImplementedError as error:  # torch's own word for an operation without a forward mode
-                # One that a layer raises for another reason comes again in the quadrature's passes, and is not caught there.
+            except NoForwardMode as error:
+                # An error that a layer raises for another reason comes again in the quadrature's passes, and is not caught there.
                 self._fall_back(error)
                 return self._statistics(call, u, positions=positions)
         else:
@@ -711,15 +712,11 @@ class Comodulated(TaskGains):
         return DecoderStatistics(slope, mean, slope.abs())
 
     def _try_derivative(self, call: Call, u: Tensor, positions: bool) -> None:
-        """Raises NotImplementedError where the derivative does not exist, or cannot be differentiated once more to be trained.
-
-        That is torch's own word for a missing forward mode. All three reasons for quadrature are said in it, so that
-        ``_statistics`` has one case and a layer's other errors come out as they are.
-        """
+        """Raises NoForwardMode where the derivative does not exist, or cannot be differentiated once more to be trained."""
         if sharded := sharded_part(self.model):
             # It would train, or raise torch's own error, by how the parts are nested: they are gathered when a part's output has a
             # gradient, not when its derivative has.
-            raise NotImplementedError(f"none that can be trained: FSDP2 shards {sharded!r}, and not the model as one")
+            raise NoForwardMode(f"none that can be trained: FSDP2 shards {sharded!r}, and not the model as one")
         with torch.enable_grad():
             u = torch.ones_like(u, requires_grad=True)
             slope = self._derivative(call, u, coupling(u, self.modulation.link), positions).slope
@@ -729,8 +726,7 @@ class Comodulated(TaskGains):
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:  # torch has no other word for it
-                # To be caught in `_statistics`, as torch's own of a missing forward mode.
-                raise NotImplementedError(f"none that can be trained: {error}") from error
+                raise NoForwardMode(f"none that can be trained: {error}") from error
         self._tried = True
 
     def _check_learnable(self, call: Call, u: Tensor) -> None:
@@ -780,8 +776,8 @@ class Comodulated(TaskGains):
         if torch.compiler.is_compiling():
             return
         if forward_ad.unpack_dual(source).tangent is not None and forward_ad.unpack_dual(activity).tangent is None:
-            # Something between the layers lost it in silence: as good as no forward mode, and caught as one in `_statistics`.
-            raise NotImplementedError("the derivative does not arrive")
+            # Something between the layers lost it in silence.
+            raise NoForwardMode("the derivative does not arrive")
         if torch.is_grad_enabled() and source.requires_grad and not activity.requires_grad:
             raise self._no_gradient()
 
