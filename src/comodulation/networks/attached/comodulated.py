@@ -7,8 +7,7 @@ call with two products.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
@@ -16,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.utils._pytree import tree_map_only
 
 from ...errors import InputError, brief, choose, first_difference
@@ -24,31 +22,23 @@ from ...mathematics import (
     CLOSED_FORMS,
     DecoderStatistics,
     Modulation,
-    NoForwardMode,
     ResponseByColumns,
     TaskResponse,
-    autocasts,
     average_over_tasks,
     calibrated_strength,
     closed_form_couplings,
-    directional_derivative,
     gains_from_statistics,
-    gauss_hermite,
-    modulation_factor,
-    outside_autocast,
     position_gains,
     position_labels,
-    statistics_at_nodes,
-    zero_where,
 )
 from ...tensors import hash_tensors
 from ..controller import Controller, checked_task_ids, coupling
-from ..stored_gains import TaskGains, all_couplings
+from ..stored_gains import all_couplings
 from ..task_averages import TaskAverages
+from .between import Between, times_factor
 from .call_state import copied
 from .calls import arguments, joined_answers, looks_like_tasks, takes
 from .dimensions import look
-from .interception import sharded_part
 from .neurons import Neurons
 from .padding import AUTO, is_cached, mask_at, positions_that_count
 from .pooled import check_mean_is_read
@@ -61,13 +51,12 @@ _DISABLED: ContextVar[frozenset[int]] = ContextVar("disabled networks", default=
 _PLACED: ContextVar[frozenset[int]] = ContextVar("networks with gains in place", default=frozenset())
 
 MODES = ("base", "attention", "comodulation")
-UNRECTIFIED = ("refuse", "magnitude", "layer_norm")
 LABELS = ("channels", "positions", "both")  # what the computed gains multiply
 LEARNED = "learned"
 MAX_RESPONSE = 2**28  # numbers in an exact response (1 GiB in float32)
 
 
-class Comodulated(TaskGains):
+class Comodulated(Between):
     """A frozen model with task modulation between some of its layers; made by ``comodulate``.
 
     Called like the model, with task ids, and from any thread: a call changes nothing for what runs in others, be it this network,
@@ -99,16 +88,10 @@ class Comodulated(TaskGains):
         couplings: str = LEARNED,
         strength: float = 1.0,
     ) -> None:
-        super().__init__()
-        self.model, self.controller, self.modulation = model, controller, modulation
-        self.encoders, self.decoder = tuple(encoders), decoder
-        self.encoder_sites, self.decoder_site = tuple(sites[:-1]), sites[-1]
-        self.unrectified = choose(unrectified, UNRECTIFIED, "way to treat unrectified activity;")
-        if self.unrectified == "layer_norm" and self.decoder_site.kind == "position":
-            raise InputError(
-                "unrectified='layer_norm' needs neurons='channel': LayerNorm's mean is over channels, at each position"
-            )
-        self.may_fall_back, self.mask = may_fall_back, mask
+        super().__init__(
+            model, encoders, decoder, sites, controller, modulation,
+            unrectified=unrectified, may_fall_back=may_fall_back, mask=mask,
+        )  # fmt: skip
         self.labels = choose(labels, LABELS, "labels")
         self.couplings = choose(couplings, (LEARNED, *CLOSED_FORMS), "couplings")
         if self.labels != "channels" and self.unrectified == "layer_norm":
@@ -124,12 +107,11 @@ class Comodulated(TaskGains):
         self.response: TaskResponse | None = None
         if self.labels != "channels":
             self.register_buffer("strengths", torch.full((controller.num_tasks,), float(strength)))
-        self._looked = self._learns = False  # whether neurons have been found in activity, and gradients on their way
+        self._looked = False  # whether neurons have been found in activity
         self._pools = False  # whether what follows the decoder has been seen to read the mean of its positions
         self.num_arguments: int | None = None  # positional ones of the model, as an example had them
         like = next((value for value in model.parameters() if value.is_floating_point()), torch.empty(0))
         controller.to(like.device)
-        self._tried = False  # whether the derivative has been tried
         self._changed: set[nn.Module] = set()
 
     @property
@@ -240,7 +222,7 @@ class Comodulated(TaskGains):
         token = _PLACED.set(_PLACED.get() | {id(self)})
         try:
             everything = [*factors, (self.decoder, self.decoder_site, gains)]
-            with edited({layer: _times(site, factor, alone=alone) for layer, site, factor in everything}):
+            with edited({layer: times_factor(site, factor, alone=alone) for layer, site, factor in everything}):
                 yield self.model
         finally:
             _PLACED.reset(token)
@@ -534,9 +516,6 @@ class Comodulated(TaskGains):
             self.encoder_sites = tuple(encoders)
         self._looked = True
 
-    def decoder_width(self) -> int | None:
-        return self.decoder_site.width
-
     def _split(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], Tensor | None]:
         """The model's own positional arguments, and the task ids behind them, if there are any."""
         if len(args) < 2 or not looks_like_tasks(args[-1]):
@@ -558,14 +537,6 @@ class Comodulated(TaskGains):
             )
         return checked_task_ids(task_ids, self.num_tasks)
 
-    def _by_layer(self, values: Tensor) -> Iterable[tuple[Layer, Neurons, Tensor]]:
-        """Encoder layers with their part of ``(B, E)``."""
-        parts = values.split([site.width or 0 for site in self.encoder_sites], 1)
-        return zip(self.encoders, self.encoder_sites, parts, strict=True)
-
-    def _encoder_gains(self, u: Tensor) -> dict[Layer, Edit]:
-        return {layer: _times(site, part) for layer, site, part in self._by_layer(u.exp())}
-
     def _answer(self, call: Call, tasks: Tensor, mode: str = "comodulation") -> Any:
         """What the model returns from the encoder on."""
         u = self.controller(tasks)
@@ -574,7 +545,7 @@ class Comodulated(TaskGains):
         if self.labels == "positions":
             return call.run({self.decoder: self._pooling(call, tasks, u)})
         edits = self._encoder_gains(u) if self._encoder == "gain" else {}
-        times = _times(self.decoder_site, self._gains(call, tasks, u))
+        times = times_factor(self.decoder_site, self._gains(call, tasks, u))
         if self.labels == "both":
             pooling = self._pooling(call, tasks, u)
             return call.run({**edits, self.decoder: lambda activity: pooling(times(activity))})
@@ -626,193 +597,3 @@ class Comodulated(TaskGains):
     def _link(self, statistics: DecoderStatistics) -> Tensor:
         m = self.modulation
         return gains_from_statistics(statistics, normalizer=m.normalizer, link=m.link, beta=m.beta)
-
-    def _statistics(self, call: Call, u: Tensor, *, positions: bool = False) -> DecoderStatistics:
-        """Statistics ``(B, D)`` of the decoder layer's neurons, or ``(B, P)`` of its positions, all neurons together."""
-        if autocasts(u.device):
-            with outside_autocast(u.device):
-                return self._statistics(call.widened(), u, positions=positions)
-        self._check_learnable(call, u)
-        m, w = self.modulation, coupling(u, self.modulation.link)
-        if m.estimator == "derivative":
-            try:
-                if not self._tried and not torch.compiler.is_compiling():
-                    self._try_derivative(call, u, positions)
-                statistics = self._derivative(call, u, w, positions)
-            except NoForwardMode as error:
-                # An error that a layer raises for another reason comes again in the quadrature's passes, and is not caught there.
-                self._fall_back(error)
-                return self._statistics(call, u, positions=positions)
-        else:
-            zero = torch.zeros(u.shape[0], dtype=u.dtype, device=u.device)
-            nodes, weights = gauss_hermite(m.num_nodes, u.dtype, u.device)
-            respond = self._respond(call, u, positions)
-            samples = torch.stack([respond(modulation_factor(w, zero + m.std * node, m.std)) for node in nodes])
-            statistics = statistics_at_nodes(samples, nodes.to(samples.dtype), weights.to(samples.dtype), m.std)
-        if self.unrectified == "layer_norm":  # the slope of the root of the power, relative to it, is half the power's
-            statistics = statistics._replace(slope=statistics.slope / 2, deviation=statistics.deviation / 2)
-        uncoupled = (w == 0).all(1, keepdim=True)
-        return statistics._replace(slope=zero_where(uncoupled, statistics.slope))
-
-    def _slopes(self, call: Call, w: Tensor) -> Tensor:
-        """Slopes ``(B, D)`` of the derivative estimator, linear in couplings ``(B, E)``."""
-        if autocasts(w.device):
-            with outside_autocast(w.device):
-                return self._slopes(call.widened(), w)
-        slope = self._derivative(call, torch.zeros_like(w), w).slope
-        return slope / 2 if self.unrectified == "layer_norm" else slope
-
-    def _respond(self, call: Call, u: Tensor, positions: bool = False) -> Callable[[Tensor], Tensor]:
-        """Function of what the modulator multiplies encoder activity by, ``(B, E)``: what counts as the decoder's activity then,
-        positions averaged, ``(B, D)``; or, of ``positions``, neurons added up, ``(B, P)``."""
-        before = self._encoder_gains(u) if self.modulation.after_gain else {}
-        counts = positions_that_count(self.model, call.args, call.kwargs, self.mask)
-        cached = counts is not None and is_cached(call.args, call.kwargs)
-        first = True
-
-        def respond(factor: Tensor) -> Tensor:
-            nonlocal first
-            found: list[Tensor] = []
-
-            def modulated(layer: Layer, site: Neurons, part: Tensor) -> Edit:
-                def edit(activity: Tensor) -> Tensor:
-                    if first:  # the encoder's activity is the same in every pass
-                        self._check_rectified(activity, layer)
-                    return site.scaled(before[layer](activity) if before else activity, part)
-
-                return edit
-
-            def decoded(activity: Tensor) -> Tensor:
-                self._check_rectified(activity, self.decoder)
-                self._check_reached(activity, factor)
-                mask = mask_at(self.decoder_site, activity, counts, cached=cached)
-                site, counted = self.decoder_site, self._counted(activity)
-                found.append(site.summed(counted) if positions else site.averaged(counted, mask))
-                return activity
-
-            edits = {layer: modulated(layer, site, part) for layer, site, part in self._by_layer(factor)}
-            call.run({**edits, self.decoder: decoded}, until=self.decoder)
-            first = False
-            return found[-1]
-
-        return respond
-
-    def _counted(self, activity: Tensor) -> Tensor:
-        """What counts as the activity of decoder neurons whose activity may be negative."""
-        if self.unrectified == "magnitude":
-            return activity.abs()
-        if self.unrectified == "layer_norm":
-            return self.decoder_site.normalised(activity).square()
-        return activity
-
-    def _derivative(self, call: Call, u: Tensor, w: Tensor, positions: bool = False) -> DecoderStatistics:
-        """In the small-noise limit. The modulator's factor exp(m w) has the value 1 at m = 0 and the derivative w. The value is a
-        constant, so that the derivative's own derivative does not run through that of the value, which is 0."""
-        mean, slope = directional_derivative(self._respond(call, u, positions), torch.ones_like(w), w)
-        return DecoderStatistics(slope, mean, slope.abs())
-
-    def _try_derivative(self, call: Call, u: Tensor, positions: bool) -> None:
-        """Raises NoForwardMode where the derivative does not exist, or cannot be differentiated once more to be trained."""
-        if sharded := sharded_part(self.model):
-            # It would train, or raise torch's own error, by how the parts are nested: they are gathered when a part's output has a
-            # gradient, not when its derivative has.
-            raise NoForwardMode(f"none that can be trained: FSDP2 shards {sharded!r}, and not the model as one")
-        with torch.enable_grad():
-            u = torch.ones_like(u, requires_grad=True)
-            slope = self._derivative(call, u, coupling(u, self.modulation.link), positions).slope
-            try:
-                if slope.requires_grad:
-                    torch.autograd.grad(slope.sum(), u)
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError as error:  # torch has no other word for it
-                raise NoForwardMode(f"none that can be trained: {error}") from error
-        self._tried = True
-
-    def _check_learnable(self, call: Call, u: Tensor) -> None:
-        """At the first statistics. Raises InputError where the decoder's activity has no gradient: nothing could be learned."""
-        if self._learns or torch.compiler.is_compiling():
-            return
-
-        def decoded(source: Tensor) -> Tensor:
-            found: list[Tensor] = []
-
-            def keep(activity: Tensor) -> Tensor:
-                self._check_reached(activity, source)
-                found.append(activity.clone())
-                return activity
-
-            edits = {layer: _times(site, part) for layer, site, part in self._by_layer(source)}
-            call.run({**edits, self.decoder: keep}, until=self.decoder)
-            return found[0]
-
-        with torch.enable_grad():
-            source = torch.ones_like(u, requires_grad=True)
-            activity = decoded(source)
-            # Weights that differ: the plain sum of what a softmax or a LayerNorm returns is constant.
-            weights = torch.linspace(1, 2, activity.numel(), device=activity.device).reshape(activity.shape)
-            try:
-                (gradient,) = torch.autograd.grad((activity * weights).sum(), source, allow_unused=True)
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError as error:  # an operation without a derivative, or one whose input was changed in place
-                if "use_reentrant" not in str(error):  # such a checkpoint has gradients for `backward` alone
-                    raise self._no_gradient(f" ({str(error).splitlines()[0]})") from error
-            else:
-                if gradient is None:
-                    raise self._no_gradient()
-                if not bool(gradient.any()) and not torch.equal(activity, decoded(torch.full_like(u, 1.5))):
-                    raise self._no_gradient(" (it is 0 where the activity changes)")
-        self._learns = True
-
-    def _check_reached(self, activity: Tensor, source: Tensor) -> None:
-        """Whether the decoder's activity follows what the encoder was multiplied by, which came from ``source`` ``(B, ...)``."""
-        rows = activity.shape[self.decoder_site.batch_dim]
-        if rows != source.shape[0]:
-            raise InputError(
-                f"{rows} inputs arrive at layer {self.decoder.name!r} for {source.shape[0]} in layer {self.encoders[0].name!r}: "
-                "what lies between repeats, drops or regroups them, so that no input has a gain; name layers with equally many"
-            )
-        if torch.compiler.is_compiling():
-            return
-        if forward_ad.unpack_dual(source).tangent is not None and forward_ad.unpack_dual(activity).tangent is None:
-            # Something between the layers lost it in silence.
-            raise NoForwardMode("the derivative does not arrive")
-        if torch.is_grad_enabled() and source.requires_grad and not activity.requires_grad:
-            raise self._no_gradient()
-
-    def _no_gradient(self, reason: str = "") -> InputError:
-        return InputError(
-            f"no gradient passes between layers {self.encoders[0].name!r} and {self.decoder.name!r}{reason}: what lies between is "
-            "detached, quantised, rounded or changed in place, or the second does not depend on the first; couplings could not be "
-            "learned, and gains would be those of rounding. Name layers with no such part between them, or adapt the network "
-            "before it is quantised"
-        )
-
-    def _fall_back(self, error: RuntimeError) -> None:
-        reason = str(error).splitlines()[0]
-        if not self.may_fall_back:
-            raise RuntimeError(
-                f"a layer between {self.encoders[0].name!r} and {self.decoder.name!r} has no forward-mode derivative, which "
-                f"estimator 'derivative' needs; use estimator 'quadrature' ({reason})"
-            ) from error
-        warnings.warn(
-            f"comodulate: gains by quadrature ({self.modulation.num_nodes} passes): a layer between "
-            f"{self.encoders[0].name!r} and {self.decoder.name!r} has no forward-mode derivative ({reason})",
-            stacklevel=2,
-        )
-        self.modulation = replace(self.modulation, estimator="quadrature")
-
-    def _check_rectified(self, activity: Tensor, layer: Layer) -> None:
-        if self.unrectified != "refuse" or torch.compiler.is_compiling() or not bool((activity < 0).any()):
-            return
-        raise NotRectified(layer, activity)
-
-
-def _times(site: Neurons, factor: Tensor, *, alone: bool = False) -> Edit:
-    """Multiplies activity by a factor ``(B, N)``; ``alone``: by its one row, whatever the number of inputs."""
-
-    def times(activity: Tensor) -> Tensor:
-        return site.scaled(activity, factor.expand(activity.shape[site.batch_dim], -1) if alone else factor)
-
-    return times
