@@ -9,15 +9,13 @@ the test images.
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from positions import Data, base_network, family_of
+from positions import asked, base_network, family_of
 
 from comodulation.evaluation import metrics
 from comodulation.networks.methods import METHODS, Comodulation, Method
@@ -41,33 +39,22 @@ KINDS: dict[str, type[Method]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("features", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--depth", type=int, default=2)
-    parser.add_argument("--channels", type=int, default=256)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--keep", type=Path, default=Path("runs/positions"))
-    options = parser.parse_args()
-    options.keep.mkdir(parents=True, exist_ok=True)
-    train, test = (Data(options.features, split) for split in ("train", "test"))
+    options, train, test = asked(__doc__, 2)
     family, fabric = family_of(train), Fabric(accelerator="cpu", devices=1)
     everything = torch.arange(len(test.label))
-    asked = Examples(everything, test.group, test.label)
+    tested = Examples(everything, test.group, test.label)
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in KINDS}
     for seed in range(options.seeds):
         for name, kind in KINDS.items():
             began = time.perf_counter()
-            head, parts = base_network(
-                train, family, seed, options.depth, options.epochs, options.keep, options.channels
-            )
+            head, parts = base_network(train, family, seed, options.depth, options.epochs, options.keep)
             method = kind(head, family)
             images = torch.cat(parts).sort().values
             tuning, held = (Examples(part, train.group[part], train.label[part]) for part in parts)
             settings = TrainingSettings(epochs=options.epochs, learning_rate=kind.default_learning_rate)
             inputs = Inputs(method, train.features, images)
             tune(method, inputs, tuning, held, settings, fabric, None, "", Silent(), seed=seed)
-            answers = predict(method, Inputs(method, test.features, everything), asked)
+            answers = predict(method, Inputs(method, test.features, everything), tested)
             numbers = metrics(answers.log_probabilities, answers.target)
             found[name].append((100 * numbers["accuracy"], numbers["nll"]))
             print(f"seed {seed} {name}: {found[name][-1]} ({time.perf_counter() - began:.0f} s)", flush=True)

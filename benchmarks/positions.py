@@ -39,6 +39,7 @@ from comodulation.networks.methods import make_method
 from comodulation.tasks import Examples
 from comodulation.training import Silent, TrainingSettings, pretrain
 
+CHANNELS = 256  # of encoder and decoder
 IMAGES = (5, 25, 200)  # of each task, that couplings come from
 PARTS = (0.45, 0.05, 0.45, 0.05)  # of the training images: the base network's, its validation; the tasks' half, alike
 
@@ -60,15 +61,15 @@ def family_of(data: Data) -> TaskFamily:
 
 
 def base_network(
-    train: Data, family: TaskFamily, seed: int, depth: int, epochs: int, keep: Path, channels: int = 256
+    train: Data, family: TaskFamily, seed: int, depth: int, epochs: int, keep: Path
 ) -> tuple[ComodulatedHead, list[Tensor]]:
     """A network pretrained on single images, and the images that are left for the tasks: to learn from, to choose by."""
     order = torch.from_numpy(np.random.default_rng(derived_seed(seed, "halves")).permutation(len(train.label)))
     parts = order.split([round(share * len(order)) for share in PARTS])
     torch.manual_seed(derived_seed(seed, "layers"))
-    sizes = {"encoder_channels": channels, "decoder_channels": channels, "depth": depth}
+    sizes = {"encoder_channels": CHANNELS, "decoder_channels": CHANNELS, "depth": depth}
     head = ComodulatedHead(train.features.shape[0], family.num_outputs, family.num_tasks, seed=seed, **sizes)
-    path = keep / f"base {seed} depth {depth} epochs {epochs} channels {channels}.pt"
+    path = keep / f"base {seed} depth {depth} epochs {epochs} channels {CHANNELS}.pt"
     if path.exists():
         head.load_state_dict(torch.load(path, weights_only=True), strict=False)
     else:
@@ -154,16 +155,21 @@ def _label_of(statistics: DecoderStatistics, sizes: torch.Size, columns: slice) 
     return position_labels(DecoderStatistics(slope, mean, slope))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def asked(about: str | None, depth: int) -> tuple[argparse.Namespace, Data, Data]:
+    """The options of a benchmark on these features, and both splits; ``depth``: of the decoder, where nothing is said."""
+    parser = argparse.ArgumentParser(description=(about or "").splitlines()[0])
     parser.add_argument("features", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--depth", type=int, default=1)
+    parser.add_argument("--depth", type=int, default=depth)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--keep", type=Path, default=Path("runs/positions"))
     options = parser.parse_args()
     options.keep.mkdir(parents=True, exist_ok=True)
-    train, test = (Data(options.features, split) for split in ("train", "test"))
+    return options, Data(options.features, "train"), Data(options.features, "test")
+
+
+def main() -> None:
+    options, train, test = asked(__doc__, 1)
     family, found = family_of(train), []
     for seed in range(options.seeds):
         began = time.perf_counter()

@@ -73,6 +73,14 @@ class Controller(nn.Module):
             self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], num_channels))
         self.reset_output()
 
+    def check_rows(self, couplings: str) -> None:
+        """Raises InputError unless a task has a row of numbers of its own, into which couplings in closed form can be written."""
+        if self.mlp is not None:
+            raise InputError(
+                f"couplings {couplings!r} are one row of numbers a task; the controller must be an embedding, without hidden "
+                "layers, rank or task vectors"
+            )
+
     @torch.no_grad()
     def reset_output(self) -> None:
         """Set u to exactly 0 for every task."""

@@ -27,7 +27,6 @@ from ..mathematics import (
     average_over_tasks,
     decoder_statistics,
     derived_seed,
-    gains_from_statistics,
     modulate,
     modulator_noise,
     outside_autocast,
@@ -425,10 +424,6 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
             decode, activity.to(self.decoder.weight.dtype), coupling.to(self.decoder.weight.dtype), m.std,
             estimator=m.estimator, num_nodes=m.num_nodes, draws=draws,
         )  # fmt: skip
-
-    def _link(self, statistics: DecoderStatistics) -> Tensor:
-        m = self.modulation
-        return gains_from_statistics(statistics, normalizer=m.normalizer, link=m.link, beta=m.beta)
 
     def _modulated(self, activity: Tensor, u: Tensor, tasks: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
         """Encoder activity under T modulator samples, ``(T, B, E, H, W)``."""

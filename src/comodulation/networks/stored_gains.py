@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..mathematics import DecoderStatistics, Modulation, gains_from_statistics
 from ..tensors import copy_checked
 from .controller import Controller
 
@@ -80,6 +81,7 @@ class TaskGains(nn.Module, ABC):
 
     task_gains: Tensor | None
     controller: Controller
+    modulation: Modulation
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,6 +108,11 @@ class TaskGains(nn.Module, ABC):
         """Store task gains at the present couplings, from the batches that they were last stored from."""
         assert self.origin.batches is not None
         self.store_task_gains(self.origin.batches)
+
+    def _link(self, statistics: DecoderStatistics) -> Tensor:
+        """Gains of statistics ``(B, D)``, of the same shape."""
+        m = self.modulation
+        return gains_from_statistics(statistics, normalizer=m.normalizer, link=m.link, beta=m.beta)
 
     def stored_gains(self, u: Tensor, tasks: Tensor) -> Tensor:
         """Stored gains ``(B, D)`` of tasks ``(B,)``, which have couplings u ``(B, E)``. Raises as ``check_origin``."""

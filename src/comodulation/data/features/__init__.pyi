@@ -1,5 +1,5 @@
 from .allocator import large_blocks_kept
-from .backbone import WEIGHTS, Backbone, BackboneSettings
+from .backbone import Backbone, BackboneSettings
 from .embeddings import Embeddings, EmbeddingSettings
 from .encoder import Encoder, EncoderSettings, cut_note
 from .engines import BATCH, ENGINES, faster_engine, forward_of, open_shapes
@@ -10,6 +10,7 @@ from .memory import TRAINED_COPIES, check_fits
 from .small_resnets import SMALL_RESNETS, small_resnet
 from .store import FeatureStore
 from .text_encoder import MINILM, TextEncoder, TextSettings
+from .weights import WEIGHTS
 
 __all__ = [
     "BATCH",

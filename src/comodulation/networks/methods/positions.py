@@ -68,11 +68,8 @@ class Positions(Method):
         choose(couplings, (LEARNED, *CLOSED_FORMS), "couplings")
         if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1e6:
             raise InputError(f"strength {strength!r} is out of range, expected a number from 0 to 1e6")
-        if couplings != LEARNED and head.controller.mlp is not None:
-            raise InputError(
-                f"couplings {couplings!r} are one row of numbers a task; the controller must be an embedding, without hidden "
-                "layers, rank or task vectors"
-            )
+        if couplings != LEARNED:
+            head.controller.check_rows(couplings)
         self.couplings, self.strength = couplings, strength
         self.register_buffer("strengths", head.decoder.weight.new_full((head.num_tasks,), strength))
 
