@@ -2,12 +2,14 @@
 
     python benchmarks/tables.py --clothing ../shared/data/clothing/labels.csv --cifar100 ../shared/data/cifar100 --cache CACHE
 
-Tables are drawn from the two data sets by size, number of classes, imbalance, share of missing labels and share of wrong ones (in
-training alone). Features are extracted once, into the cache. A table that holds all of its data set goes through
-`comodulation.runs.fit`, as a user's does; one that is drawn goes through `fit_method` on the features. Rivals read the same rows,
-pooled and standardised: logistic regression, C by cross-validated NLL over eight values; k nearest neighbours, k likewise; an
-MLP that stops early. Each table's own test images judge; of several columns, figures are means over columns. A class that a rival
-has not seen has 1e-6 of its probability; what k neighbours say is k answers beside one that is even.
+Features are those that `fit` reads: pre-logits, mean and 2 x 2 map of EfficientNet-Lite0, at its own 224 px for the photos, at
+128 px for CIFAR-100. Tables are drawn from the two data sets by size, number of classes, imbalance, share of missing labels and
+share of wrong ones (in training alone). Features are extracted once, into the cache. A table that holds all of its data set goes
+through `comodulation.runs.fit`, as a user's does; one that is drawn goes through `fit_method` on the features. Rivals read the
+pooled features of the same rows, standardised: logistic regression, C by cross-validated NLL over eight values; k nearest
+neighbours, k likewise; an MLP that stops early. Each table's own test images judge; of several columns, figures are means over
+columns. A class that a rival has not seen has 1e-6 of its probability; what k neighbours say is k answers beside one that is
+even.
 
 One JSON line for each table and method that is done goes to --done; what is there is not computed again.
 """
@@ -34,7 +36,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from comodulation.data.features import Backbone, Features, extract
+from comodulation.data.features import Features, extract
 from comodulation.evaluation import metrics
 from comodulation.networks.methods import NoLayers, make_method
 from comodulation.runs import RunConfig, fit, make_config, open_splits, read_family, read_labels
@@ -120,19 +122,26 @@ class Source:
 
     config: RunConfig
     features: dict[str, Features]
+    pooled: int  # features, from the first, that a row has without the map
     columns: dict[str, dict[str, np.ndarray]]
 
     @classmethod
     def open(cls, name: str, path: Path, names: tuple[str, ...], cache: Path) -> Source:
         where = {"data": str(path.parent), "labels": str(path)} if name == "clothing" else {"data": str(path)}
         config = make_config({**where, "tasks": names})
-        splits, backbone = open_splits(config, ["train", "test"]), Backbone(config.backbone)
+        splits = open_splits(config, ["train", "test"])
+        settings, _ = config.encoder.settled(splits["train"])
+        encoder = settings.encoder()
         family = read_family(config, splits["train"])
         features, columns = {}, {}
         for split, opened in splits.items():
-            features[split] = extract(backbone, opened, cache)
+            features[split] = extract(encoder, opened, cache, engine="auto")
             columns[split] = dict(zip(names, read_labels(config, opened, family).columns, strict=True))
-        return cls(config, features, columns)
+        return cls(config, features, encoder.pooled_width, columns)
+
+    def rows(self, split: str, rows: np.ndarray) -> np.ndarray:
+        """Features of some rows of a split, float32 ``(n, V)``."""
+        return np.asarray(self.features[split].array[rows], dtype=np.float32).reshape(len(rows), -1)
 
 
 @dataclass(frozen=True)
@@ -247,9 +256,11 @@ def rival(name: str, x: np.ndarray, y: np.ndarray, size: int) -> Probabilities:
     return chosen(makers, x, y, size)
 
 
-def answers_of_rival(name: str, table: Table, features: dict[str, Features]) -> list[Tensor]:
+def answers_of_rival(name: str, table: Table, source: Source) -> list[Tensor]:
     """Log-probabilities of each column's answers to all test images."""
-    x, z = (pooled(features[split], rows) for split, rows in (("train", table.train), ("test", table.test)))
+    x, z = (
+        source.rows(split, rows)[:, : source.pooled] for split, rows in (("train", table.train), ("test", table.test))
+    )
     scaler, found = StandardScaler().fit(x), []
     x, z = scaler.transform(x), scaler.transform(z)
     for column, size in enumerate(table.sizes):
@@ -259,25 +270,22 @@ def answers_of_rival(name: str, table: Table, features: dict[str, Features]) -> 
     return found
 
 
-def pooled(features: Features, rows: np.ndarray) -> np.ndarray:
-    return np.asarray(features.array[rows], dtype=np.float32).mean((2, 3))
-
-
 # ---- ours ----
 
 
-def answers_of_method(name: str, table: Table, features: dict[str, Features]) -> list[Tensor]:
+def answers_of_method(name: str, table: Table, source: Source) -> list[Tensor]:
     """As ``answers_of_rival``, of a method of readouts."""
-    train, test = (np.asarray(features[s].array[rows]) for s, rows in (("train", table.train), ("test", table.test)))
+    train, test = (source.rows(s, rows)[:, :, None, None] for s, rows in (("train", table.train), ("test", table.test)))
     names = [f"column{place}" for place in range(len(table.sizes))]
     family = TaskFamily.from_columns(names, [[str(answer) for answer in range(size)] for size in table.sizes])
     method = make_method(name, NoLayers(train.shape[1], family.num_outputs, family.num_tasks), family)
-    fit_method(method, Features(train, (), ""), family.examples(list(table.answers.T)), 0, Silent())
+    examples = family.examples(list(table.answers.T))
+    fit_method(method, Features(train, (), ""), examples, 0, Silent(), pooled=source.pooled)
     found = []
     for task, members in enumerate(family.members):
         logs = [
             method.log_probabilities(part, torch.full((len(part),), task))[:, list(members)]
-            for part in torch.from_numpy(test).float().split(1024)
+            for part in torch.from_numpy(test).split(1024)
         ]
         found.append(torch.cat(logs))
     return found
@@ -322,7 +330,7 @@ def measured(spec: Spec, source: Source, cache: Path, done: dict[str, dict[str, 
             found = fitted_as_a_user(name, spec, source, cache)
         else:
             ask = answers_of_method if name in METHODS else answers_of_rival
-            answers = ask(name, table, source.features)
+            answers = ask(name, table, source)
             found = {**figures(answers, table.truth), "seconds": time.perf_counter() - began}
         yield {
             "table": spec.name, "method": name, "rows": len(table.train), "tested": len(table.test),

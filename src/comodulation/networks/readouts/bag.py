@@ -40,8 +40,13 @@ class Bag(nn.Module):
 
 
 def dropped(values: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
-    """Values with a random share of them set to 0, and the others scaled so that the mean stays; as they are for 0."""
+    """Values with a random share of them set to 0, and the others scaled so that the mean stays; as they are for 0.
+
+    The share is taken in steps of 1/256: a byte at random a value costs an eighth of what a random number for each one does.
+    """
     if not share:
         return values
-    keep = torch.empty_like(values).bernoulli_(1 - share, generator=generator)
-    return values * keep.mul_(1 / (1 - share))
+    words = torch.empty(-(-values.numel() // 8), dtype=torch.int64, device=values.device)
+    drawn = words.random_(-(2**63), None, generator=generator).view(torch.uint8)[: values.numel()].view(values.shape)
+    level = round(256 * share)
+    return values * (drawn >= level).to(values.dtype).mul_(256 / (256 - level))

@@ -17,6 +17,7 @@ from torch import Tensor
 from ...networks.readouts import Bag, Questions
 
 AVERAGED_STEPS = 100  # that the moving average of the weights goes back
+AVERAGED_EVERY = 5  # steps: as good as every one, and a fifth of the time
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def train_bag(
         {"params": [bag.first, bag.second], "weight_decay": settings.weight_decay},
         {"params": [bag.first_bias, bag.bias], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total, pct_start=0.2)
     average = {name: value.detach().clone() for name, value in bag.named_parameters()}
     unseen = out_of_fold(bag, rows, fold)
@@ -106,10 +107,10 @@ def train_bag(
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        kept = 1 - 1 / min(AVERAGED_STEPS, 1 + step / 5)
-        with torch.no_grad():
-            for name, value in bag.named_parameters():
-                average[name].lerp_(value, 1 - kept)
+        if step % AVERAGED_EVERY == 0 or step == total:
+            gained = min(1.0, AVERAGED_EVERY / min(AVERAGED_STEPS, AVERAGED_EVERY * (1 + step / 25)))
+            with torch.no_grad():
+                torch._foreach_lerp_(list(average.values()), list(bag.parameters()), gained)
         if step % max(1, total // settings.looks) == 0 or step == total:
             unseen = out_of_fold(bag, rows, fold, average)
             nll = judge(unseen)
