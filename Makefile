@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Tests start dozens of processes: what each of them imports is compiled once, not every time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install demo test test-slow test-lower-bounds lint format benchmarks docs security audit coverage mutants clean
 
 install: $(VENV)/.installed
@@ -26,7 +29,7 @@ lint: install
 
 # A process a core with one thread each. The doctests of the package come with them. What was skipped is said at the end, and why.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -rs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -rs
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

@@ -24,6 +24,7 @@ from comodulation.training import Inputs, predict, tuning
 from support.command import GROUPED, SHORT, SMALL, Process, comodulate, comodulate_here
 from support.faults import differences
 from support.methods import CASES, CLASSES, make, train
+from support.remembered import forget
 
 # Differences of log-probabilities between batches of any size. Half a unit in the last place of a float32 sum is 6e-8 of its
 # terms; a logit here goes through five layers of up to 72 terms of size about 1.
@@ -154,7 +155,12 @@ def test_equal_seeds_make_equal_files(data, run, tmp_path):
     """Another process, another cache, another folder: every bit."""
     again = tmp_path / "again"
     again.mkdir()
-    ended = Process(again / "process", lambda: comodulate_here(*words(data, again))).wait(1800)
+
+    def anew():
+        forget()
+        return comodulate_here(*words(data, again))
+
+    ended = Process(again / "process", anew).wait(1800)
     assert ended.code == 0, ended.err
     assert differences(again / "run", run) == []
 

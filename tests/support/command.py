@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -17,9 +18,11 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+import typer
 
 from comodulation.app.cli.commands import app
 from comodulation.app.cli.exits import run
+from support.remembered import fit_probe_once
 
 # A network of 0.4 million parameters with random weights: enough to tell colours apart, quick to build and run.
 SMALL = ["--backbone", "test_resnet", "--weights", "random", "--image-size", "32", "--channels", "16"]
@@ -53,19 +56,29 @@ class Outcome:
         return self.err.strip()
 
 
+_command = functools.cache(lambda: typer.main.get_command(app))  # a process of its own makes it once, too
+_REMEMBERED = "comodulation.training.readouts.table.fit_probe"
+
+
 def comodulate(*arguments: str | Path | int | float) -> Outcome:
     """Run ``comodulate ARGUMENTS`` in this process."""
     out, err = io.StringIO(), io.StringIO()
     argv = ["comodulate", *(str(argument) for argument in arguments)]
-    with patch.object(sys, "argv", argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = run(app)
+    with (
+        patch.object(sys, "argv", argv),
+        patch(_REMEMBERED, fit_probe_once),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        status = run(_command())
     return Outcome(status, out.getvalue(), err.getvalue())
 
 
 def comodulate_here(*arguments: object) -> int:
     """The command with this process's own streams, for a process of its own."""
     sys.argv = ["comodulate", *(str(argument) for argument in arguments)]
-    return run(app)
+    with patch(_REMEMBERED, fit_probe_once):
+        return run(_command())
 
 
 def fit(data: Path, out: Path, cache: Path, *options: str | int | float, labels: list[str] | None = None) -> Outcome:
