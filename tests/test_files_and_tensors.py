@@ -36,7 +36,7 @@ def new_head(family=FAMILY, *, seed=0, **options):
 
 
 def new_method(name="comodulation", family=FAMILY, *, readout="open", **options):
-    return make_method(name, new_head(family, **options), family, readout).eval()
+    return make_method(name, new_head(family, **{**WITH_LAYERS[name].modulation, **options}), family, readout).eval()
 
 
 def learn(adapted, seed=1):

@@ -96,13 +96,14 @@ def test_three_processes_learn_what_one_does(trained):
 def test_the_trainings_are_not_idle(trained):
     """What is compared has been learned: no method that learns anything is where it began."""
     expected, _ = trained
-    learning = [
-        name
+    learning = {
+        name: kind
         for name, kind in METHODS.items()
         if not kind.one_process and name not in ("base", "class-mask", "local-mask")
-    ]
-    for name in learning:
-        began = make_method(name, small_head(CLASSES, torch.float64), CLASSES).to(torch.float64).adapter_tensors()
+    }
+    for name, kind in learning.items():
+        head = small_head(CLASSES, torch.float64, **kind.modulation)
+        began = make_method(name, head, CLASSES).to(torch.float64).adapter_tensors()
         ended = expected[f"method {name}"]
         moved = [(ended[key] - began[key]).abs().max().item() for key in began if began[key].is_floating_point()]
         assert max(moved) > 0.01, name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from comodulation.networks.head import ComodulatedHead
-from comodulation.networks.methods.registry import WITH_LAYERS, make_method
+from comodulation.networks.methods.registry import METHODS, WITH_LAYERS, make_method
 from comodulation.tasks import TaskFamily
 
 CLASSES = TaskFamily("classes", ("a", "b", "c"), tuple("tuvwxyz"), ((0, 1), (2, 3, 4), (5, 6)))
@@ -21,6 +21,8 @@ CASES = [
 
 def make(name: str, family: TaskFamily, readout: str = "open", seed: int = 0, **options):
     torch.manual_seed(seed)
+    if "modulation" not in options and name in METHODS:
+        options = {**METHODS[name].modulation, **options}
     head = ComodulatedHead(
         5, family.num_outputs, family.num_tasks, encoder_channels=8, decoder_channels=8, hidden=16, **options
     )

@@ -102,7 +102,8 @@ def tuned(
 ) -> dict[str, Tensor]:  # fmt: skip
     """Fine-tune one method; what it learned and its validation losses."""
     examples = family.examples(columns(family, missing))
-    adapted = make_method(method, small_head(family, kind, **modulation), family, **(options or {})).to(kind)
+    head = small_head(family, kind, **METHODS[method].modulation, **modulation)
+    adapted = make_method(method, head, family, **(options or {})).to(kind)
     described = {"classes": {"group": "g", "label": "l"}, "binary": {"attributes": family.tasks}}
     config = RunConfig(
         data="d", method=method, balance=balance, **described.get(family.kind, {"tasks": family.tasks}),

@@ -7,8 +7,10 @@ from .estimators import (
     average_over_tasks,
     decoder_statistics,
     gauss_hermite,
+    only_coupled,
     spatial_mean,
     statistics_at_nodes,
+    statistics_of_samples,
     zero_where,
 )
 from .forward_mode import NoForwardMode, directional_derivative
@@ -48,6 +50,7 @@ __all__ = [
     "modulate",
     "modulation_factor",
     "modulator_noise",
+    "only_coupled",
     "outside_autocast",
     "population",
     "position_gains",
@@ -55,6 +58,7 @@ __all__ = [
     "some_of_each",
     "spatial_mean",
     "statistics_at_nodes",
+    "statistics_of_samples",
     "task_response",
     "widened",
     "zero_where",

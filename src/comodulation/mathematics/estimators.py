@@ -80,20 +80,40 @@ def decoder_statistics(
         if draws is None:
             shape = (num_samples, len(activity))
             draws = torch.randn(shape, dtype=coupling.dtype, device=activity.device, generator=generator)
-        num_samples, modulator = len(draws), std * draws.to(coupling.dtype)
-        samples = _sample(decode, activity, coupling, modulator, std)
-        mean = samples.mean(0)
-        deviation = samples - mean
-        centred = modulator - modulator.mean(0)
-        unbiased = 1 / (num_samples - 1)
-        # By sigma twice, not by its square, which leaves the range of float32 long before sigma does.
-        slope = torch.einsum("tb,tbd->bd", centred / std * unbiased, deviation) / std
-        spread = _root_mean_square(deviation, samples.new_full((num_samples,), unbiased)) / std
-        statistics = DecoderStatistics(_above_rounding(slope, samples.abs().mean(0), std), mean, spread)
-    # Exactly 0 where nothing can covary because the encoder is uncoupled.
+        modulator = std * draws.to(coupling.dtype)
+        statistics = statistics_of_samples(_sample(decode, activity, coupling, modulator, std), modulator, std)
+    return only_coupled(statistics, activity, coupling)
+
+
+def only_coupled(statistics: DecoderStatistics, activity: Tensor, coupling: Tensor) -> DecoderStatistics:
+    """The statistics, with slopes of exactly 0 where nothing can covary because the encoder is uncoupled.
+
+    Args:
+        statistics: fields ``(B, D)``. activity: of the encoder, ``(B, E, ...)``. coupling: ``(B, E)``.
+    """
     active = (activity > 0).flatten(2).any(2) if activity.ndim > 2 else activity > 0
     uncoupled = ~(active & (coupling != 0)).any(1, keepdim=True)
     return statistics._replace(slope=zero_where(uncoupled, statistics.slope))
+
+
+def statistics_of_samples(samples: Tensor, modulator: Tensor, std: float) -> DecoderStatistics:
+    """Statistics of decoder activity known at T samples of the modulator, with the unbiased covariance over them.
+
+    Args:
+        samples: decoder activity, positions averaged, ``(T, B, D)``.
+        modulator: values of the modulator, ``(T, B)``. std: sigma.
+
+    Returns:
+        DecoderStatistics with fields ``(B, D)``; a slope below what rounding alone produces is exactly 0.
+    """
+    mean = samples.mean(0)
+    deviation = samples - mean
+    centred = modulator - modulator.mean(0)
+    unbiased = 1 / (len(samples) - 1)
+    # By sigma twice, not by its square, which leaves the range of float32 long before sigma does.
+    slope = torch.einsum("tb,tbd->bd", centred / std * unbiased, deviation) / std
+    spread = _root_mean_square(deviation, samples.new_full((len(samples),), unbiased)) / std
+    return DecoderStatistics(_above_rounding(slope, samples.abs().mean(0), std), mean, spread)
 
 
 def statistics_at_nodes(samples: Tensor, nodes: Tensor, weights: Tensor, std: float) -> DecoderStatistics:

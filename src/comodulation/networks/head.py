@@ -29,9 +29,12 @@ from ..mathematics import (
     derived_seed,
     modulate,
     modulator_noise,
+    only_coupled,
     outside_autocast,
     population,
     some_of_each,
+    spatial_mean,
+    statistics_of_samples,
     task_response,
 )
 from ..mathematics import Modulation as Modulation
@@ -179,12 +182,13 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
         encoder_gain = u.exp()[:, :, None, None]
         if mode == "attention":
             return self.read(self.decode(activity * encoder_gain))[None]
-        gains = self.gains(activity, u, tasks)
         encoder = self.modulation.encoder_in(self.training)
         if encoder == "stochastic":
-            modulated = self._modulated(activity, u, tasks, sample_ids, step)
+            modulated, modulator = self._modulated(activity, u, tasks, sample_ids, step)
             decoded = self.decode(modulated.flatten(0, 1)).unflatten(0, modulated.shape[:2])
-            return self.read(decoded, gains)
+            statistics = self._statistics_of(decoded, modulator, activity, u)
+            return self.read(decoded, self.gains(activity, u, tasks, statistics))
+        gains = self.gains(activity, u, tasks)
         return self.read(self.decode(activity * encoder_gain if encoder == "gain" else activity), gains)[None]
 
     def check_tasks(self, task_ids: Tensor | None, batch: int) -> Tensor:
@@ -197,8 +201,8 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
             return task_ids
         return checked_task_ids(task_ids, self.num_tasks, batch)
 
-    def gains(self, activity: Tensor, u: Tensor, tasks: Tensor) -> Tensor:
-        """Decoder gains ``(B, D)`` of a batch.
+    def gains(self, activity: Tensor, u: Tensor, tasks: Tensor, statistics: DecoderStatistics | None = None) -> Tensor:
+        """Decoder gains ``(B, D)`` of a batch; ``statistics`` of its inputs, fields ``(B, D)``, where they are known already.
 
         Level `task`, in training: from the observed response (``observe``) if there is one, else from the statistics of
         the batch's own inputs of each task. Level `task`, in evaluation: the stored gains. Otherwise, and as long as no
@@ -211,7 +215,7 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
             self.task_gains = None  # stored gains belong to a coupling that training is about to change
             if (known := self.known_response()) is not None:
                 return self._exact_gains(known, tasks)
-            statistics = self._statistics_at(activity, u)
+            statistics = statistics or self._statistics_at(activity, u)
             if self.processes.several:
                 averaged, _ = TaskAverages(self.num_tasks).add(statistics, tasks).result(self.processes)
             else:
@@ -219,7 +223,7 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
             return self._link(averaged).index_select(0, tasks)
         if self.modulation.response == "shared" and (known := self.known_response()) is not None:
             return self._link(known.expand(len(u)).statistics(coupling(u, self.modulation.link)))
-        return self._link(self._statistics_at(activity, u))
+        return self._link(statistics or self._statistics_at(activity, u))
 
     def known_response(self) -> TaskResponse | None:
         """The response of each task ``(K, D, E)``, or the one that all share; None before ``observe``."""
@@ -425,8 +429,22 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
             estimator=m.estimator, num_nodes=m.num_nodes, draws=draws,
         )  # fmt: skip
 
-    def _modulated(self, activity: Tensor, u: Tensor, tasks: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
-        """Encoder activity under T modulator samples, ``(T, B, E, H, W)``."""
+    def _statistics_of(
+        self, decoded: Tensor, modulator: Tensor, activity: Tensor, u: Tensor
+    ) -> DecoderStatistics | None:
+        """Statistics ``(B, D)`` from the very samples ``(T, B, D, H, W)`` that answer, as in the paper: one fluctuation is
+        label and answer. None where they are to be had otherwise: by another estimator, or at other activity or precision."""
+        m = self.modulation
+        if m.estimator != "monte_carlo" or m.after_gain or autocasts(activity.device):
+            return None
+        return only_coupled(
+            statistics_of_samples(spatial_mean(decoded), modulator, m.std), activity, coupling(u, m.link)
+        )
+
+    def _modulated(
+        self, activity: Tensor, u: Tensor, tasks: Tensor, sample_ids: Tensor | None, step: int
+    ) -> tuple[Tensor, Tensor]:
+        """Encoder activity under T modulator samples, ``(T, B, E, H, W)``, and the samples, ``(T, B)``."""
         if sample_ids is None:
             raise ValueError(
                 "a stochastic encoder needs sample_ids (B,), so that noise belongs to the input and not to its place "
@@ -436,8 +454,10 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
         ids = (
             tasks if not tasks.is_floating_point() else torch.zeros(len(tasks), dtype=torch.int64, device=tasks.device)
         )
-        noise = modulator_noise(sample_ids, ids, m.num_samples, seed=self.seed, step=step)
-        return modulate(activity, coupling(u, m.link), m.std * noise.to(activity.dtype), m.std)
+        modulator = m.std * modulator_noise(sample_ids, ids, m.num_samples, seed=self.seed, step=step).to(
+            activity.dtype
+        )
+        return modulate(activity, coupling(u, m.link), modulator, m.std), modulator
 
 
 def _slopes(change: Callable[[Tensor], Tensor], activity: Tensor, coupling: Tensor) -> Tensor:

@@ -108,7 +108,7 @@ def coupled_head(network: ComodulatedHead | Method) -> ComodulatedHead:
     them), the controller is none of couplings, or untrained. Raises InputError for these."""
     if isinstance(network, ComodulatedHead):
         return network
-    if network.name != Comodulation.name:
+    if not isinstance(network, Comodulation):
         raise InputError(f"method {network.name!r} has no couplings to a modulator; record a run of comodulation")
     return network.head
 

@@ -34,6 +34,7 @@ STYLES = {
     "ia3": ("#8C6D31", "*"),
     "decoder-gains": ("#7A52A3", "h"),
     "positions": ("#117733", "<"),
+    "paper": ("#882255", ">"),
 }
 SUBDUED = "#999999"
 

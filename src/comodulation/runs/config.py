@@ -215,6 +215,7 @@ class RunConfig(BaseModel):
         known = METHODS[choose(self.method, METHODS, "method")].options
         for name in self.options:
             choose(name, known, f"option of method {self.method!r};")
+        METHODS[self.method].check_modulation(self.modulation)
         choose(self.precision, PRECISIONS, "precision")
         choose(self.balance, BALANCES, "balance")
         choose(self.quality, QUALITIES, "quality")
@@ -267,6 +268,7 @@ def _usual_sections(method: str) -> dict[str, dict[str, Any]]:
         "backbone": {"image_size": None, "output": output_of(method)},
         "pretraining": {"learning_rate": 1.5e-3, "weight_decay": 0.1},
         "tuning": {"learning_rate": METHODS[method].default_learning_rate},
+        **({"modulation": own} if (own := METHODS[method].modulation) else {}),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..evaluation import BALANCED, MAJORITY, temperature_note
-from ..networks.methods import Method, gains_of
+from ..networks.methods import Attention, Comodulation, Method, gains_of
 from ..report import Block, Code, Details, Figure, Section, Table, gains_figure, render, svg
 from ..tasks import TaskFamily
 from .answered import Answered
@@ -54,7 +54,7 @@ def run_report(
         sections += task_sections(answered, result, split)
         if mistakes := mistakes_section(answered, split):
             sections.append(mistakes)
-    if method.name in ("attention", "comodulation"):
+    if isinstance(method, (Attention, Comodulation)):
         sections.append(
             Section("Gains", [Figure(_gains(method, family), _CAPTION, "Gain of each neuron under each task")])
         )

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..errors import InputError, brief, choose
+from ..mathematics import Modulation
 from ..networks.methods import METHODS
 from .config import RunConfig, output_of, parse_yaml, read_values
 
@@ -94,9 +95,13 @@ def of_method(values: Mapping[str, Any], method: str) -> dict[str, Any]:
     before, found["method"] = found.get("method"), method
     if before == method or not isinstance(before, str) or before not in METHODS:
         return found
+    # Of the mechanism: what the one or the other has otherwise than others do.
+    usual = {**dataclasses.asdict(Modulation()), **METHODS[before].modulation}
+    mechanism = {name: usual[name] for name in (*METHODS[before].modulation, *METHODS[method].modulation)}
     decided: dict[str, dict[str, Any]] = {
         "backbone": {"output": output_of(before)},
         "tuning": {"learning_rate": METHODS[before].default_learning_rate},
+        "modulation": mechanism,
     }
     for section, keys in decided.items():
         for name, value in keys.items():

@@ -25,6 +25,7 @@ SAMPLE = 2**40 + 7
 def fitted(name="comodulation", family=CLASSES, *, readout="open", task_bias=False, **modulation):
     """A method with random layers and everything it learns random, in evaluation mode, and the features of one image."""
     torch.manual_seed(0)
+    modulation = {**modulation, **WITH_LAYERS[name].modulation}
     head = ComodulatedHead(
         5, family.num_outputs, 3, encoder_channels=8, decoder_channels=12, hidden=16, seed=3, **modulation
     )
@@ -168,7 +169,7 @@ def test_temperature_changes_confidence_and_no_order(name):
 
 # Which gains a method has: that scaling the encoder or decoder by them is what the task does is checked by prediction below.
 ENCODER = {"attention", "ia3", "fine-tuning", "task-routing", "maximum-roaming", "comodulation"}
-DECODER = {"decoder-gains", "ia3", "fine-tuning", "film", "task-routing", "maximum-roaming", "comodulation"}
+DECODER = {"decoder-gains", "ia3", "fine-tuning", "film", "task-routing", "maximum-roaming", "comodulation", "paper"}
 
 
 @pytest.mark.parametrize(
@@ -183,9 +184,9 @@ def test_the_gains_shown_are_those_the_task_multiplies_by(name, options):
     seen = inspect(method, features, 1, GRID, SAMPLE)
     assert (seen.encoder_gains is not None) == (name in ENCODER and not options)
     assert (seen.decoder_gains is not None) == (name in DECODER)
-    assert (seen.modulated is not None) == (name == "comodulation")
-    if name in ("class-mask", "local-mask", "film", "positions"):
-        return  # masks of outputs, a gain inside the rectification, gains of positions
+    assert (seen.modulated is not None) == (name in ("comodulation", "paper"))
+    if name in ("class-mask", "local-mask", "film", "positions", "paper"):
+        return  # masks of outputs, a gain inside the rectification, gains of positions, gains of fluctuating activity
     encoder = torch.ones(8) if seen.encoder_gains is None else seen.encoder_gains
     decoder = torch.ones(12) if seen.decoder_gains is None else seen.decoder_gains
     with torch.no_grad():
@@ -204,19 +205,20 @@ def test_the_gains_of_all_tasks_are_those_of_each(name, options):
     """What is stored and drawn of a method is what is shown of one image, and no more; a run has a page in any case."""
     method, features = fitted(name, **options)
     found = gains_of(method)
-    assert ("coupling" in found) == (name == "comodulation")
+    assert ("coupling" in found) == (name in ("comodulation", "paper"))
     for task in range(3):
         seen = inspect(method, features, task, GRID, SAMPLE)
         for place, shown in (("encoder", seen.encoder_gains), ("decoder", seen.decoder_gains)):
-            assert (place in found) == (shown is not None)
-            assert shown is None or torch.equal(found[place][task], shown)
+            of_inputs = (name, place) == ("paper", "decoder")  # a gain of each input is none of the task's
+            assert (place in found) == (shown is not None and not of_inputs)
+            assert place not in found or torch.equal(found[place][task], shown)
     config = make_config({"data": "made", "group": "g", "label": "l", "method": name})
     examples = Predictions(
         torch.arange(6), torch.arange(3).repeat(2), torch.tensor([0, 2, 4, 1, 3, 5]), torch.full((6, 6), 1 / 6).log()
     )
     result = {"test": evaluate_predictions(examples, CLASSES.tasks), "learnable_parameters": method.num_learnable()}
     assert ("Gain of each neuron" in run_report(config, CLASSES, method, result)) == (
-        name in ("attention", "comodulation")
+        name in ("attention", "comodulation", "paper")
     )
 
 

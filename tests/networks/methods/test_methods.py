@@ -21,16 +21,21 @@ def inputs(method, family, size: int = 20):
     return method.prepare(features).detach(), task, target
 
 
+def logs_of(method, given, task, rows=slice(None)):
+    """Log probabilities of some inputs, each with the noise that is its own."""
+    return method.log_probabilities(given[rows], task[rows], torch.arange(len(task))[rows])
+
+
 @pytest.mark.parametrize(("name", "family"), CASES)
 def test_probabilities_are_normalised_and_mixed_batches_equal_separate_ones(name, family):
     method = make(name, family)
     given, task, target = inputs(method, family)
     train(method, given, task, target)
-    logs = method.log_probabilities(given, task)
+    logs = logs_of(method, given, task)
     torch.testing.assert_close(logs.exp().sum(1), torch.ones(len(task)))
     for k in range(family.num_tasks):
         rows = task == k
-        alone = method.log_probabilities(given[rows], task[rows])
+        alone = logs_of(method, given, task, rows)
         torch.testing.assert_close(alone.exp(), logs[rows].exp(), rtol=1e-5, atol=1e-5)
 
 
@@ -40,12 +45,13 @@ def test_only_what_is_learnable_changes(name, family):
     method = make(name, family)
     layers = {n: t.clone() for n, t in method.head.state_dict().items() if not n.startswith("controller.")}
     given, task, target = inputs(method, family)
-    before = float(method.loss(given, task, target).detach())
+    ids = torch.arange(len(task))
+    before = float(method.loss(given, task, target, ids).detach())
     train(method, given, task, target, 30)
     same = all(torch.equal(method.head.state_dict()[n], t) for n, t in layers.items())
     assert same != method.trains_layers
     if method.learnable():
-        assert float(method.loss(given, task, target).detach()) < before
+        assert float(method.loss(given, task, target, ids).detach()) < before
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
@@ -57,7 +63,7 @@ def test_adapter_tensors_carry_everything(name, family, batch_norm):
     train(method, given, task, target)
     tensors = {n: t.clone() for n, t in method.adapter_tensors().items()}
     other.load_adapter_tensors(tensors)
-    assert torch.equal(other.log_probabilities(given, task), method.log_probabilities(given, task))
+    assert torch.equal(logs_of(other, given, task), logs_of(method, given, task))
     if tensors:
         first = next(iter(tensors))
         for broken in (
@@ -74,7 +80,7 @@ def test_adapter_tensors_carry_everything(name, family, batch_norm):
 def test_restricted_readout_never_leaves_the_group(name):
     method = make(name, CLASSES, "restricted")
     given, task, _ = inputs(method, CLASSES)
-    probabilities = method.log_probabilities(given, task).exp()
+    probabilities = logs_of(method, given, task).exp()
     assert (probabilities[~CLASSES.member_mask()[task]] == 0).all()
     torch.testing.assert_close(probabilities.sum(1), torch.ones(len(task)))
 
@@ -85,10 +91,10 @@ def test_columns_never_answer_for_another_column(name):
     method = make(name, COLUMNS, "open")
     given, task, target = inputs(method, COLUMNS)
     train(method, given, task, target)
-    probabilities = method.log_probabilities(given, task).exp()
+    probabilities = logs_of(method, given, task).exp()
     assert (probabilities[~COLUMNS.member_mask()[task]] == 0).all()
     with torch.no_grad():
-        logits = method.head_logits(method.encoded(given), task, None, 0)
+        logits = method.head_logits(method.encoded(given), task, torch.arange(len(task)), 0)
         if method.bias is not None:
             logits = logits + method.bias
     for k, group in enumerate(COLUMNS.members):
@@ -103,12 +109,13 @@ def test_weights_in_the_loss(name, family):
     given, task, target = inputs(method, family)
     method.observe([(given, task)])
     with torch.no_grad():
-        plain = method.loss(given, task, target)
-        torch.testing.assert_close(method.loss(given, task, target, weights=torch.ones(len(task))), plain)
+        ids = torch.arange(len(task))
+        plain = method.loss(given, task, target, ids)
+        torch.testing.assert_close(method.loss(given, task, target, ids, weights=torch.ones(len(task))), plain)
         weights = torch.arange(len(task)) % 3
-        rows = torch.arange(len(task)).repeat_interleave(weights)
-        weighted = method.loss(given, task, target, weights=weights.float())
-        repeated = method.loss(given[rows], task[rows], target[rows]) * len(rows) / len(task)
+        rows = ids.repeat_interleave(weights)
+        weighted = method.loss(given, task, target, ids, weights=weights.float())
+        repeated = method.loss(given[rows], task[rows], target[rows], rows) * len(rows) / len(task)
     torch.testing.assert_close(weighted, repeated, rtol=1e-4, atol=1e-5)
 
 
@@ -143,6 +150,7 @@ def test_learnable_parameters():
         "task-bias": 3 * 7,
         "attention": 3 * 8,
         "comodulation": 3 * 8,
+        "paper": 3 * 8,
         "positions": 3 * 8,
         "decoder-gains": 3 * 8,
         "ia3": 3 * 16,
@@ -157,7 +165,8 @@ def test_learnable_parameters():
 
 @pytest.mark.parametrize(("name", "family"), CASES)
 def test_untrained_methods_are_the_base_network(name, family):
-    """Before training, all methods are the base network but those that mask outputs or neurons (rectified comodulation aside).
+    """Before training, all methods are the base network but those that mask outputs or neurons (rectified comodulation is
+    the mean over equal couplings).
 
     Bit for bit where the layers are frozen; trainable ones may compute the same sums in another order.
     """
@@ -165,9 +174,9 @@ def test_untrained_methods_are_the_base_network(name, family):
     given, task, _ = inputs(method, family)
     activity = inputs(base, family)[0]
     method.settle([(given, task)])
-    own, plain = method.log_probabilities(given, task), base.log_probabilities(activity, task)
+    own, plain = logs_of(method, given, task), base.log_probabilities(activity, task)
     same = torch.allclose(own, plain, atol=1e-5) if method.trains_layers else torch.equal(own, plain)
-    assert same != (name in ("class-mask", "local-mask", "task-routing", "maximum-roaming"))
+    assert same != (name in ("class-mask", "local-mask", "task-routing", "maximum-roaming", "paper"))
 
 
 def test_stochastic_training_averages_losses_over_samples():
@@ -219,7 +228,7 @@ def test_gradients_have_the_same_bits_each_time_on_two_threads(name, family):
         for _ in range(4):
             method.zero_grad()
             method.head.train(not method.trains_layers)
-            method.loss(given, task, target).backward()
+            method.loss(given, task, target, torch.arange(len(task))).backward()
             gradients.append([parameter.grad.clone() for parameter in method.learnable()])
     finally:
         torch.set_num_threads(1)

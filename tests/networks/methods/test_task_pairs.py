@@ -27,7 +27,7 @@ SAMPLES = torch.arange(6) + 100
 
 def make(name, family, **options):
     torch.manual_seed(0)
-    sizes = {"encoder_channels": 8, "decoder_channels": 9, "hidden": 16}
+    sizes = {"encoder_channels": 8, "decoder_channels": 9, "hidden": 16, **WITH_LAYERS[name].modulation}
     head = ComodulatedHead(5, family.num_outputs, family.num_tasks, **sizes, **options)
     method = make_method(name, head, family).eval()
     with torch.no_grad():
@@ -44,12 +44,12 @@ def test_all_at_once_is_one_by_one(name, family, numbers, monkeypatch):
     """For every method, whether one chunk holds all pairs or none holds a whole image's."""
     monkeypatch.setattr(module, "CHUNK_NUMBERS", numbers)
     method = make(name, family)
-    together = all_tasks(method, FEATURES)
+    together = all_tasks(method, FEATURES, sample_ids=SAMPLES)
     assert together.shape[:2] == (6, family.num_tasks)
     for image in range(6):
         for task in range(family.num_tasks):
             given = method.prepare(FEATURES[image : image + 1])
-            alone = method.log_probabilities(given, torch.tensor([task]), SAMPLES[:1])[0]
+            alone = method.log_probabilities(given, torch.tensor([task]), SAMPLES[image : image + 1])[0]
             torch.testing.assert_close(together[image, task].exp(), alone.exp(), rtol=1e-5, atol=1e-6)
 
 
@@ -75,7 +75,7 @@ def test_the_encoder_runs_once_an_image(name, family, monkeypatch):
     seen, own = [], ComodulatedHead.encode
     method = make(name, family)
     monkeypatch.setattr(ComodulatedHead, "encode", lambda head, x: seen.append(len(x)) or own(head, x))
-    all_tasks(method, FEATURES)
+    all_tasks(method, FEATURES, sample_ids=SAMPLES)
     assert seen == [6]
 
 

@@ -142,6 +142,6 @@ def test_what_cannot_be_narrowed_to(methods, parts, message):
 def test_labels_of_rows_stay():
     """They name files of studies that are finished."""
     assert [row.label for row in PLANS["cifar100"].core] == [
-        "base", "class-mask", "task-bias", "attention", "decoder-gains", "ia3", "comodulation",
+        "base", "class-mask", "task-bias", "attention", "decoder-gains", "ia3", "comodulation", "paper",
     ]  # fmt: skip
     assert Row.parse("comodulation distractors=1") in PLANS["cifar100"].regimes

@@ -107,7 +107,7 @@ def fit(
         typer.Option(
             metavar="NAME",
             help="auto (probes and committees, weighed), linear, committee, base, class-mask, local-mask, task-bias, attention, "
-            "decoder-gains, ia3, film, comodulation, positions; or, training the layers, hard-sharing, task-routing, "
+            "decoder-gains, ia3, film, comodulation, paper, positions; or, training the layers, hard-sharing, task-routing, "
             "maximum-roaming, fine-tuning, gradient-aggregation; repeat [auto].",
             rich_help_panel=METHOD,
         ),

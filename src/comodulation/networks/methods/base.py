@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import InputError
+from ...mathematics import Modulation
 from ...processes import Share
 from ...tasks import TaskFamily, task_logits
 from ...tensors import copy_checked as copy_checked
@@ -49,6 +50,8 @@ class Method(nn.Module, ABC):
     kinds: ClassVar[tuple[str, ...]] = ("classes", "binary", "columns")
     # The method's own, by name, with their defaults; where the layers stay frozen, an attribute of that name has what was chosen.
     options: ClassVar[dict[str, object]] = {}
+    # Fields of ``Modulation`` that a run of the method has otherwise than their defaults.
+    modulation: ClassVar[dict[str, Any]] = {}
     default_learning_rate: ClassVar[float] = 0.06
     without_layers: ClassVar[bool] = False  # whether it answers from the features themselves
     one_process: ClassVar[str] = ""  # why it cannot be trained by several processes
@@ -72,6 +75,10 @@ class Method(nn.Module, ABC):
         self.bias = nn.Parameter(torch.zeros(shape)) if task_bias else None
         if not self.trains_layers:
             head.freeze()
+
+    @classmethod
+    def check_modulation(cls, given: Modulation) -> None:
+        """Raise InputError for a mechanism that is not the method's. Any will do by default."""
 
     @abstractmethod
     def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:

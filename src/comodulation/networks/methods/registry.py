@@ -18,6 +18,7 @@ from .ia3 import IA3
 from .local_mask import LocalMask
 from .maximum_roaming import MaximumRoaming
 from .no_task import NoTask
+from .paper import Paper
 from .positions import Positions
 from .readouts import Auto, Committee, Linear
 from .task_bias import TaskBias
@@ -40,6 +41,7 @@ METHODS: dict[str, type[Method]] = {
         IA3,
         FiLM,
         Comodulation,
+        Paper,
         Positions,
         Linear,
         Committee,
@@ -90,6 +92,7 @@ __all__ = [
     "MaximumRoaming",
     "Method",
     "NoTask",
+    "Paper",
     "Positions",
     "TaskBias",
     "TaskRouting",

@@ -27,7 +27,7 @@ from .mechanism import measure_mechanism
 from .numbers import cell_numbers
 from .rows import Cell
 
-MEASURED = ("base", "attention", "decoder-gains", "ia3", "comodulation")  # rows whose mechanism is analysed
+MEASURED = ("base", "attention", "decoder-gains", "ia3", "comodulation", "paper")  # rows whose mechanism is analysed
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ REFERENCES = (
     "decoder-gains",
     "ia3",
     "film",
+    "paper",
     "hard-sharing",
     "base",
     YARDSTICK,

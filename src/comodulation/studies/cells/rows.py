@@ -106,7 +106,9 @@ class Row:
                 "method": self.method,
                 "task_bias": bool(given.get("task_bias", False)),
                 "options": {name: given[name] for name in kind.options if name in given},
-                "modulation": replace(config.modulation, **{n: given[n] for n in _MODULATION if n in given}),
+                "modulation": replace(
+                    config.modulation, **{**kind.modulation, **{n: given[n] for n in _MODULATION if n in given}}
+                ),
                 "tuning": replace(config.tuning, **{n: own[n] for n in _TRAINING if n in own}),
                 "controller": ControllerSettings(hidden=_widths(given.get("hidden", ())), **controller),
             }

@@ -42,6 +42,7 @@ RATES = {
     "ia3": (0.05, 0.6),
     "film": (0.01, 0.3),
     "comodulation": (0.05, 0.6),
+    "paper": (0.05, 0.6),
     "positions": (0.05, 2.0),
     **dict.fromkeys(LAYERS, (3e-5, 3e-3)),
 }
@@ -58,6 +59,9 @@ def space(row: Row) -> dict[str, tuple[str, float, float]]:
     }
     if row.method == "comodulation":
         ranges["beta"] = ("linear", 0.4, 1.0 if row.get("link") == "rectified" else 1.4)
+    if row.method == "paper":
+        ranges["std"] = ("log", 0.05, 1.0)
+        ranges["beta"] = ("linear", 0.4, 1.0)
     if row.method == "task-routing":
         ranges["sharing"] = ("linear", 0.3, 0.95)
     if row.method == "maximum-roaming":

@@ -9,7 +9,7 @@ from ...errors import InputError, choose
 from ...networks.methods import METHODS
 from ..cells import FREE, LAYERS, VARIANTS, YARDSTICK, Cell, Row, Stage
 
-CORE = ("base", "class-mask", "task-bias", "attention", "decoder-gains", "ia3", "comodulation")
+CORE = ("base", "class-mask", "task-bias", "attention", "decoder-gains", "ia3", "comodulation", "paper")
 OWN_SETTINGS = ("task_bias", "link", "hidden", "aggregator")  # options that make a search of their own
 PARTS = ("core", "others", "restricted", "regimes", "options", "layers", "aggregation")
 REST_SEEDS = 3
@@ -136,7 +136,7 @@ def cifar100_plan() -> Plan:
 
 def attributes_plan() -> Plan:
     """Binary attributes: CIFAR-100's or CelebA's. There is no class mask, and no restricted readout."""
-    core = ("base", "hard-sharing", "task-bias", "attention", "decoder-gains", "ia3", "comodulation")
+    core = ("base", "hard-sharing", "task-bias", "attention", "decoder-gains", "ia3", "comodulation", "paper")
     others = (
         "comodulation link=rectified",
         "film",
