@@ -6,7 +6,7 @@ import re
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,46 @@ def run(data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     outcome = fit(data, folder, cache)
     assert outcome.status == 0, outcome.err
     return folder
+
+
+@pytest.fixture(scope="session")
+def served_places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Home, temporary and working folder of the server, empty."""
+    folder = tmp_path_factory.mktemp("server")
+    names = {name: folder / name for name in ("home", "tmp", "work")}
+    for path in names.values():
+        path.mkdir()
+    return names
+
+
+@pytest.fixture(scope="session")
+def server(run: Path, served_places: dict[str, Path]) -> Iterator[Any]:
+    """One server of that run for all tests that ask it. At the end: no byte on disk, and no error that it did not answer."""
+    from support.server import Server
+    from support.synthetic import snapshot
+
+    before = snapshot(run, *served_places.values())
+    environment = os.environ | {
+        "HOME": str(served_places["home"]), "TMPDIR": str(served_places["tmp"]), "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }  # fmt: skip
+    server = Server(run, env=environment, cwd=served_places["work"])
+    yield server
+    status, out, err = server.end()
+    assert (status, out, err) == (0, "", "")
+    assert snapshot(run, *served_places.values()) == before
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One headless browser for all pages; a page is opened with a window, scheme and record of complaints of its own."""
+    from support.browser import CHROMIUM, Browser
+
+    if CHROMIUM is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on this machine")
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
 
 
 @pytest.fixture

@@ -8,19 +8,8 @@ import numpy as np
 import pytest
 
 from comodulation.report.page import Figure, Section, Table, Text, render
-from support.browser import CHROMIUM, CONTRAST, Browser
+from support.browser import CONTRAST
 from support.pages import HOSTILE, drawing, realistic_page
-
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on this machine"
-)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import math
 import shutil
 
 import numpy as np
-import onnx
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -150,10 +149,12 @@ def _share_of_yes(data):
 
 
 def test_an_exported_graph_says_how_its_answers_are_chosen(fitted, tmp_path):
-    assert comodulate("export", fitted / "yes", "--out", tmp_path / "run.onnx").status == 0
-    notes = {entry.key: json.loads(entry.value) for entry in onnx.load(tmp_path / "run.onnx").metadata_props}
-    assert notes["decisions"]["metric"] == "f1"
-    assert notes["decisions"]["offsets"]["warm"] == {"no": 0.0, "yes": 60.0}
+    assert comodulate("export", fitted / "yes", "--out", tmp_path / "run.pt2").status == 0
+    notes = {"decisions": ""}
+    torch.export.load(tmp_path / "run.pt2", extra_files=notes)
+    decisions = json.loads(notes["decisions"])
+    assert decisions["metric"] == "f1"
+    assert decisions["offsets"]["warm"] == {"no": 0.0, "yes": 60.0}
 
 
 def test_a_task_that_is_added_has_a_decision_of_its_own(fitted, data, cache, tmp_path):

@@ -24,7 +24,7 @@ from comodulation.runs.class_files import write_class_files
 from comodulation.runs.mistakes import mistakes_section, thumbnail
 from comodulation.runs.task_tables import MOST_TASKS, sure_section, task_sections
 from comodulation.tasks import TaskFamily
-from support.browser import CHROMIUM, CONTRAST, Browser
+from support.browser import CONTRAST
 from support.command import SMALL, comodulate
 from support.pages import HOSTILE
 from support.synthetic import encode, picture
@@ -240,8 +240,7 @@ def test_hostile_names_are_text():
         assert name in text_of(page) or name in unescape(page)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on this machine")
-def test_the_page_in_a_browser(tmp_path):
+def test_the_page_in_a_browser(browser, tmp_path):
     """Nothing is loaded or complained about, nothing runs out of a phone's window, and all of it can be read in the dark."""
     family = TaskFamily.from_columns(["kind", HOSTILE[0]], [[f"c{number}" for number in range(20)], ["no", "yes"]])
     rows = [(n, 0, n % 20, (n * n) % 20, 0.4 + (n % 5) / 10) for n in range(60)] + [
@@ -250,19 +249,15 @@ def test_the_page_in_a_browser(tmp_path):
     files = [f"{HOSTILE[1]}{'x' * 90}{row}.png" for row in range(60)]
     path = tmp_path / "report.html"
     path.write_bytes(page_of(family, rows, files, lambda row: Image.new("RGB", (50, 80), (200, 0, 0))).encode())
-    browser = Browser(tmp_path / "profile")
-    try:
-        for width, scheme in ((1280, "light"), (390, "dark")):
-            browser.open(path, width=width, scheme=scheme)
-            assert browser.complaints() == []
-            assert browser.run("document.documentElement.scrollWidth") <= width
-            assert browser.run("window.hacked") is None
-            assert browser.run("[...document.images].every(i => i.complete && i.naturalWidth === 50)")
-            assert browser.run(CONTRAST)[0][0] >= 4.5
-        browser.open(path, width=390, javascript=False)
+    for width, scheme in ((1280, "light"), (390, "dark")):
+        browser.open(path, width=width, scheme=scheme)
         assert browser.complaints() == []
-    finally:
-        browser.close()
+        assert browser.run("document.documentElement.scrollWidth") <= width
+        assert browser.run("window.hacked") is None
+        assert browser.run("[...document.images].every(i => i.complete && i.naturalWidth === 50)")
+        assert browser.run(CONTRAST)[0][0] >= 4.5
+    browser.open(path, width=390, javascript=False)
+    assert browser.complaints() == []
 
 
 @pytest.fixture(scope="module")

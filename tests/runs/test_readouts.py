@@ -99,21 +99,27 @@ def test_equal_commands_write_equal_adapters(columns, pictures, cache, tmp_path)
         assert (tmp_path / "run" / name).read_bytes() == (columns / name).read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["columns", "binary", "groups"])
-def test_the_graph_answers_as_predict(kind, columns, binary, groups, pictures, tmp_path):
+@pytest.mark.parametrize(("kind", "file"), [("columns", "run.onnx"), ("binary", "run.pt2"), ("groups", "run.pt2")])
+def test_the_graph_answers_as_predict(kind, file, columns, binary, groups, pictures, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     folder = {"columns": columns, "binary": binary, "groups": groups}[kind]
-    outcome = comodulate("export", folder, "--out", tmp_path / "run.onnx")
+    outcome = comodulate("export", folder, "--out", tmp_path / file)
     assert outcome.status == 0, outcome.err
     run = Run.open(folder)
     files = [pictures / file for file in FILES[:5]]
     from PIL import Image
 
     pixels = np.stack([run.backbone.preprocess(Image.open(file).convert("RGB")).numpy() for file in files])
-    session = onnxruntime.InferenceSession(str(tmp_path / "run.onnx"), providers=["CPUExecutionProvider"])
+    if file.endswith(".onnx"):
+        session = onnxruntime.InferenceSession(str(tmp_path / file), providers=["CPUExecutionProvider"])
+    else:
+        program = torch.export.load(tmp_path / file).module()
     predicted = answers(folder, *files)
     for task, name in enumerate(run.family.tasks):
-        (given,) = session.run(None, {"images": pixels, "tasks": np.full(5, task)})
+        if file.endswith(".onnx"):
+            (given,) = session.run(None, {"images": pixels, "tasks": np.full(5, task)})
+        else:
+            given = program(torch.from_numpy(pixels), torch.full((5,), task)).numpy()
         places = (0, 1) if run.family.kind == "binary" else run.family.members[task]
         for row, answer in enumerate(predicted):
             words = run.family.targets

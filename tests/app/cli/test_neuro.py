@@ -31,6 +31,14 @@ def session(tmp_path):
     return tmp_path / "session.npz"
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Reports without their figures, which take as long as what they show."""
+    for name in ("population_figure", "recording_figure", "comparison_figure"):
+        monkeypatch.setattr(f"comodulation.neuro.report.{name}", lambda found: None)
+    monkeypatch.setattr("comodulation.neuro.report.svg", lambda figure: "<svg></svg>")
+
+
 def test_a_recording(session, tmp_path):
     words = ["recording", session, "--upstream", "V1", "--downstream", "MT", "--task", "task", "--control", "control"]
     outcome = comodulate(*words, "--out", tmp_path / "out", "--json")
@@ -46,7 +54,7 @@ def test_a_recording(session, tmp_path):
 
 
 # The command in a report is what a reader would run: where the files are, it gives the same numbers.
-def test_the_command_in_the_report_can_be_run(tmp_path, monkeypatch):
+def test_the_command_in_the_report_can_be_run(undrawn, tmp_path, monkeypatch):
     write_recording(two_areas()[0], tmp_path / "day one.npz")
     words = ["--upstream", "V1", "--task", "task", "--seed", "3", "--drop-silent", "--errors", "trials"]
     first = comodulate("recording", tmp_path / "day one.npz", *words, "--out", tmp_path / "sessions" / "out")
@@ -61,7 +69,7 @@ def test_the_command_in_the_report_can_be_run(tmp_path, monkeypatch):
 
 
 # The example's own columns: a choice that is no function of the stimulus, so that both are conditions.
-def test_the_example_of_the_help_runs(tmp_path, monkeypatch):
+def test_the_example_of_the_help_runs(undrawn, tmp_path, monkeypatch):
     pynwb = pytest.importorskip("pynwb")
     rng, file = np.random.default_rng(0), pynwb.NWBFile("s", "s", datetime(2020, 1, 1, tzinfo=UTC))
     file.add_unit_column("area", "of the brain")
@@ -129,7 +137,7 @@ def test_bad_input_is_one_line(session, tmp_path, words, expected):
     assert not (tmp_path / "out").exists()
 
 
-def test_silent_neurons_are_told_and_can_be_left_out(tmp_path):
+def test_silent_neurons_are_told_and_can_be_left_out(undrawn, tmp_path):
     recording = two_areas()[0]
     counts = np.array(recording.counts)
     counts[:, :, 3] = 0
@@ -144,7 +152,7 @@ def test_silent_neurons_are_told_and_can_be_left_out(tmp_path):
 
 
 # What was left out changes what the numbers speak of: on the terminal, in the report and in --json.
-def test_trials_that_were_not_observed_are_told(tmp_path):
+def test_trials_that_were_not_observed_are_told(undrawn, tmp_path):
     recording = two_areas()[0].in_area("V1")
     observed = np.ones((recording.trials, recording.neurons), bool)
     observed[:7, 2] = False
@@ -176,7 +184,7 @@ def test_recordings_of_one_name_are_told_apart(tmp_path):
     assert all(f"<bdi>{name}</bdi></button></th>" in page for name in names)  # a column each
 
 
-def test_a_network_of_a_recordings_name(run, data, cache, tmp_path, monkeypatch):
+def test_a_network_of_a_recordings_name(undrawn, run, data, cache, tmp_path, monkeypatch):
     monkeypatch.setattr("comodulation.app.cli.recording.MAX_IMAGES", 6)  # enough for a name
     path = tmp_path / "session" / f"{run.name}.npz"
     path.parent.mkdir()
@@ -221,7 +229,7 @@ def test_names_are_short_where_they_can_be():
 
 
 @pytest.mark.parametrize("words", [SMALL, ["recording", "SESSION", "--upstream", "V1", "--task", "task"]])
-def test_only_a_folder_of_the_same_verb_is_written_over(session, tmp_path, words):
+def test_only_a_folder_of_the_same_verb_is_written_over(undrawn, session, tmp_path, words):
     words = [session if word == "SESSION" else word for word in words]
     out = tmp_path / "out"
     out.mkdir()  # an empty folder will do

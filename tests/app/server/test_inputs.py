@@ -13,7 +13,6 @@ from comodulation.app.server.service import Service
 from comodulation.app.server.uploads import UploadError, read_embedding, read_text
 from comodulation.errors import InputError
 from comodulation.runs import Run
-from support.browser import CHROMIUM, Browser
 from support.command import comodulate
 from support.server import Server
 from support.texts import write_encoder, write_texts
@@ -34,32 +33,34 @@ def place(tmp_path_factory):
     return place
 
 
-def test_texts(place):
-    """The text itself, or a field of JSON: the answers of `Run.predict`, in any language."""
+@pytest.fixture(scope="module")
+def server(place):
     server = Server(place / "run", cwd=place)
-    try:
-        told = server.ask("GET", "/api/run").json
-        assert (told["input"], told["backbone"], told["image_size"]) == ("text", str(place / "encoder"), None)
-        for text in ("we see rain", "Größe 数字 🎉"):
-            (expected,) = Run.open(place / "run").predict([text])
-            plain = server.post("/api/predict", text.encode())
-            wrapped = server.post("/api/predict", json.dumps({"text": text}).encode(), Content_Type=JSON)
-            assert plain.json["tasks"] == wrapped.json["tasks"] == expected["tasks"]
-        seen = server.post("/api/mechanism?task=topic", b"rain").json
-        assert seen["answer"] == server.post("/api/predict", b"rain").json["tasks"]["topic"]
-        for body, said in (
-            (b"", "no text: the request has an empty body"),
-            (b"\xff", "not text in UTF-8"),
-            (b"  ", "is missing"),
-        ):
-            refused = server.post("/api/predict", body)
-            assert refused.status == 400
-            assert said in refused.json["error"]
-        page = server.ask("GET", "/").body.decode()
-        assert '<textarea id="words"' in page
-    finally:
-        status, out, err = server.end()
-    assert (status, out, err) == (0, "", "")
+    yield server
+    assert server.end() == (0, "", "")
+
+
+def test_texts(place, server):
+    """The text itself, or a field of JSON: the answers of `Run.predict`, in any language."""
+    told = server.ask("GET", "/api/run").json
+    assert (told["input"], told["backbone"], told["image_size"]) == ("text", str(place / "encoder"), None)
+    for text in ("we see rain", "Größe 数字 🎉"):
+        (expected,) = Run.open(place / "run").predict([text])
+        plain = server.post("/api/predict", text.encode())
+        wrapped = server.post("/api/predict", json.dumps({"text": text}).encode(), Content_Type=JSON)
+        assert plain.json["tasks"] == wrapped.json["tasks"] == expected["tasks"]
+    seen = server.post("/api/mechanism?task=topic", b"rain").json
+    assert seen["answer"] == server.post("/api/predict", b"rain").json["tasks"]["topic"]
+    for body, said in (
+        (b"", "no text: the request has an empty body"),
+        (b"\xff", "not text in UTF-8"),
+        (b"  ", "is missing"),
+    ):
+        refused = server.post("/api/predict", body)
+        assert refused.status == 400
+        assert said in refused.json["error"]
+    page = server.ask("GET", "/").body.decode()
+    assert '<textarea id="words"' in page
 
 
 def test_embeddings(tmp_path):
@@ -111,27 +112,21 @@ def test_wrong_texts(body):
     assert read_text(b'{"text": "a"}', "text/plain") == '{"text": "a"}'
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on this machine")
-def test_the_page_takes_a_text(place, tmp_path):
+def test_the_page_takes_a_text(server, browser):
     """A text is written and sent; the answers to all tasks come, and how one comes about. Nothing asks for an image."""
-    server, browser = Server(place / "run", cwd=place), Browser(tmp_path)
-    try:
-        browser.open(SimpleNamespace(as_uri=lambda: server.address))
-        _wait(browser, "document.getElementById('title').textContent.includes('tasks')")
-        assert browser.run("document.getElementById('drop').checkVisibility()") is False
-        assert browser.run("document.getElementById('writing').textContent") == "Write a text"
-        browser.run("document.getElementById('words').value = 'we see rain and wind'")
-        browser.run("document.querySelector('#write button').click()")
-        _wait(browser, "document.querySelectorAll('#tasks button').length === 2")
-        _wait(browser, "!document.getElementById('mechanism').hidden")
-        assert "weather" in browser.run("document.getElementById('tasks').textContent")
-        browser.run("document.getElementById('words').value = '  '")
-        browser.run("document.querySelector('#write button').click()")
-        _wait(browser, "document.getElementById('error').textContent.includes('is missing')")
-        assert not browser.seen("Runtime.exceptionThrown")
-    finally:
-        browser.close()
-        server.end()
+    browser.open(SimpleNamespace(as_uri=lambda: server.address))
+    _wait(browser, "document.getElementById('title').textContent.includes('tasks')")
+    assert browser.run("document.getElementById('drop').checkVisibility()") is False
+    assert browser.run("document.getElementById('writing').textContent") == "Write a text"
+    browser.run("document.getElementById('words').value = 'we see rain and wind'")
+    browser.run("document.querySelector('#write button').click()")
+    _wait(browser, "document.querySelectorAll('#tasks button').length === 2")
+    _wait(browser, "!document.getElementById('mechanism').hidden")
+    assert "weather" in browser.run("document.getElementById('tasks').textContent")
+    browser.run("document.getElementById('words').value = '  '")
+    browser.run("document.querySelector('#write button').click()")
+    _wait(browser, "document.getElementById('error').textContent.includes('is missing')")
+    assert not browser.seen("Runtime.exceptionThrown")
 
 
 def _wait(browser, condition):

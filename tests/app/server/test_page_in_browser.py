@@ -8,14 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from support.browser import CHROMIUM, CONTRAST, Browser
+from support.browser import CONTRAST
 from support.command import fit
 from support.server import Server
 from support.synthetic import GROUPS, encode, picture
-
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on this machine"
-)
 
 
 class Page:
@@ -100,18 +96,8 @@ class Page:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
-
-
-@pytest.fixture(scope="module")
-def page(browser, run):
-    server = Server(run)
-    yield Page(browser, server)
-    status, _, err = server.end()
-    assert (status, err) == (0, "")
+def page(browser, server):
+    return Page(browser, server)
 
 
 @pytest.fixture(scope="module")

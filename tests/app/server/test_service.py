@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-import os
 import resource
 import shutil
 import signal
@@ -29,31 +28,7 @@ from comodulation.networks.methods import inspect
 from comodulation.runs import Run
 from support.command import comodulate, fit
 from support.server import Server, forbid_writing, form
-from support.synthetic import CLASSES, GROUP_NAMES, GROUPS, encode, picture, snapshot
-
-
-@pytest.fixture(scope="module")
-def places(tmp_path_factory):
-    """Home, temporary and working folder of the server, empty."""
-    folder = tmp_path_factory.mktemp("server")
-    names = {name: folder / name for name in ("home", "tmp", "work")}
-    for path in names.values():
-        path.mkdir()
-    return names
-
-
-@pytest.fixture(scope="module")
-def server(run, places):
-    """One server for the tests here. At the end: no byte on disk, and no error that it did not answer."""
-    before = snapshot(run, *places.values())
-    environment = os.environ | {
-        "HOME": str(places["home"]), "TMPDIR": str(places["tmp"]), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1",
-    }  # fmt: skip
-    server = Server(run, env=environment, cwd=places["work"])
-    yield server
-    status, out, err = server.end()
-    assert (status, out, err) == (0, "", "")
-    assert snapshot(run, *places.values()) == before
+from support.synthetic import CLASSES, GROUP_NAMES, GROUPS, encode, picture
 
 
 @pytest.fixture(scope="module")

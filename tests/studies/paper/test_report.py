@@ -10,7 +10,6 @@ from comodulation.studies.cells import CELLS
 from comodulation.studies.paper.report import command_of
 from comodulation.studies.paper.reproduction import ILLUSTRATION, STUDY
 from comodulation.studies.paper.words import shown_name
-from support.browser import CHROMIUM, Browser
 from support.command import comodulate
 from support.small_study import reproduce, small_study
 from support.synthetic import snapshot
@@ -227,19 +226,7 @@ def test_names_for_readers():
 
 # ---- in a browser ----
 
-in_browser = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on this machine"
-)
 
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
-
-
-@in_browser
 @pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (1280, "dark")])
 def test_the_page_in_a_browser(width, scheme, browser):
     """Nothing to complain about, nothing loaded, nothing wider than the window, the verdicts first."""
