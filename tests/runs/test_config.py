@@ -165,3 +165,18 @@ def test_brief_and_first_difference():
     assert first_difference({"a": {"b": 1}}, {"a": {"b": 2}}) == ("a.b", 1, 2)
     assert first_difference({"a": {}}, {"a": {"b": None, "c": 2}}) == ("a.c", None, 2)
     assert first_difference({"a": 1, "b": 2}, {"a": 1}) == ("b", 2, None)
+
+
+def test_layers_of_earlier_versions_begin_as_they_did():
+    """Their files name every size and no start; what is written now names both, and is read as it is."""
+    written = make_config({"data": "d", "method": "attention"}).model_dump(mode="json")
+    assert make_config(written).head == make_config({"data": "d", "method": "attention"}).head
+    assert written["head"].pop("start") == "probe"
+    assert make_config(written).head.start == "random"
+
+
+def test_sizes_are_refused_where_the_features_say_them():
+    with pytest.raises(InputError, match=r"head.hidden is not for layers that begin at the probe"):
+        make_config({"data": "d", "method": "attention", "head": {"start": "probe", "hidden": 64}})
+    with pytest.raises(InputError, match="did you mean 'probe'"):
+        make_config({"data": "d", "method": "attention", "head": {"start": "prob"}})

@@ -87,13 +87,15 @@ def test_python_has_the_defaults_of_the_command_line():
     assert (config.method, config.backbone.image_size, config.backbone.output) == ("auto", None, "vector")
     layers = RunConfig(**CLASSES, method="attention")
     assert (layers.backbone.output, layers.tuning.learning_rate) == ("map", METHODS["attention"].default_learning_rate)
-    assert (layers.pretraining.learning_rate, layers.pretraining.weight_decay) == (1.5e-3, 0.1)
+    assert (layers.head.start, layers.head.kernel_size, layers.pretraining.learning_rate) == ("probe", 1, 1e-3)
+    sized = RunConfig(**CLASSES, method="attention", head={"encoder_channels": 64})
+    assert (sized.head.start, sized.head.kernel_size, sized.pretraining.learning_rate) == ("random", 3, 1.5e-3)
 
 
 def test_a_mapping_leaves_defaults_and_an_object_is_taken_as_it_is():
     config = RunConfig(**CLASSES, backbone={"name": "resnet18"}, pretraining={"epochs": 3}, tuning={"epochs": 2})
     assert config.backbone == BackboneSettings("resnet18", image_size=None, output="vector")
-    assert (config.pretraining.epochs, config.pretraining.weight_decay) == (3, 0.1)
+    assert (config.pretraining.epochs, config.pretraining.weight_decay) == (3, 0.05)
     assert RunConfig(**CLASSES, backbone=BackboneSettings()).backbone.image_size == 128
 
 

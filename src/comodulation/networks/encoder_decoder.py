@@ -1,6 +1,11 @@
 """The frozen network of a head: encoder layer, decoder layer and readout, without a task; base and residual variants.
 
 features -> 1x1 projection, ReLU -> encoder 3x3 -> decoder 3x3 -> pooling -> MLP -> logits
+
+That is the paper's network, which begins at random. A network that begins at the probe is, before it is trained, a logistic
+regression on the pooled features: in place of the projection, each channel x has two neurons, relu(x) and relu(-x); encoder and
+decoder layer pass them on (through their skip connections, or, in the base variant, as the identity); the readout is linear, and
+weighs the two with opposite signs. Training then begins where the yardstick ends, and all that can be modulated is on the way.
 """
 
 from __future__ import annotations
@@ -11,8 +16,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from ..errors import choose
 from ..mathematics import convolve, dense_matrix, is_small
-from .layers import ChannelDropout, Dropout, RectifiedLayer, normalisation_scale, normalised_bias
+from .layers import ChannelDropout, Dropout, RectifiedLayer, SignParts, normalisation_scale, normalised_bias
+
+STARTS = ("random", "probe")
 
 
 class EncoderDecoder(nn.Module):
@@ -37,8 +45,12 @@ class EncoderDecoder(nn.Module):
         decoder_skip: float,
         batch_norm: bool,
         depth: int,
+        start: str,
     ) -> None:
         super().__init__()
+        self.start = choose(start, STARTS, "start")
+        if start == "probe":
+            encoder_channels = decoder_channels = 2 * in_channels
         sizes = {
             "in_channels": in_channels,
             "num_outputs": num_outputs,
@@ -61,7 +73,7 @@ class EncoderDecoder(nn.Module):
         self.register_buffer("feature_mean", torch.zeros(in_channels))
         self.register_buffer("feature_std", torch.ones(in_channels))
         self.feature_dropout = ChannelDropout(feature_dropout)
-        self.projection = nn.Conv2d(in_channels, encoder_channels, 1)
+        self.projection = SignParts() if start == "probe" else nn.Conv2d(in_channels, encoder_channels, 1)
         self.encoder = nn.Conv2d(encoder_channels, encoder_channels, kernel_size, padding=padding)
         self.decoder = nn.Conv2d(encoder_channels, decoder_channels, kernel_size, padding=padding)
         self.decoder_skip: nn.Module | None = None
@@ -82,8 +94,33 @@ class EncoderDecoder(nn.Module):
             Dropout(dropout),
             nn.Linear(hidden, num_outputs),
         )
+        if start == "probe":
+            self.readout = nn.Sequential(Dropout(dropout), nn.Linear(decoder_channels, num_outputs))
+            self._pass_on()
         self._matrices: dict[nn.Module, tuple[tuple[Any, ...], Tensor]] = {}
         self.frozen = False
+
+    @torch.no_grad()
+    def _pass_on(self) -> None:
+        """Layers that give what they are given: 0 beside a skip connection, else the identity. The readout says nothing yet."""
+        deeper = [(layer.convolution, self.skips[1]) for layer in self.deeper if isinstance(layer, RectifiedLayer)]
+        for layer, skip in ((self.encoder, self.skips[0]), (self.decoder, self.skips[1]), *deeper):
+            size = layer.weight.shape[-1] // 2
+            layer.weight.zero_()[:, :, size, size].fill_diagonal_(1 - skip)
+            if layer.bias is not None:
+                layer.bias.zero_()
+        for parameter in self.readout.parameters():
+            parameter.zero_()
+
+    @torch.no_grad()
+    def set_probe(self, weight: Tensor, bias: Tensor) -> None:
+        """Answer as a probe of the means of standardised features: weights ``(C, in_channels)``, biases ``(C,)``."""
+        last = self.readout[-1] if isinstance(self.readout, nn.Sequential) else None
+        if self.start != "probe" or not isinstance(last, nn.Linear):
+            raise ValueError(f"a head that begins {self.start!r} has no probe to set; build it with start='probe'")
+        self._pass_on()
+        last.weight.copy_(torch.cat([weight, -weight], 1))
+        last.bias.copy_(bias)
 
     @property
     def layers(self) -> list[nn.Module]:

@@ -75,6 +75,9 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
         batch_norm: normalise what encoder and decoder layers add to their skip connections, over the batch in pretraining, by
             fixed statistics once frozen.
         depth: number of decoder layers; the last one has the gains.
+        start: `random`, as the paper's network, or `probe`: at logistic regression on the pooled features (encoder_decoder.py).
+            Encoder and decoder then have two neurons for each feature channel, and the readout no hidden layer, whatever the sizes
+            say.
         controller: options of ``Controller`` (hidden, embedding_size, activation, task_vectors).
         modulation: options of the mechanism; see ``Modulation``.
         seed: of the modulator's noise, in [0, 2^32).
@@ -105,6 +108,7 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
         decoder_skip: float = 1.0,
         batch_norm: bool = False,
         depth: int = 1,
+        start: str = "random",
         controller: dict[str, Any] | None = None,
         modulation: Modulation | None = None,
         seed: int = 0,
@@ -113,7 +117,7 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
         super().__init__(
             in_channels, num_outputs, encoder_channels=encoder_channels, decoder_channels=decoder_channels, residual=residual,
             kernel_size=kernel_size, hidden=hidden, dropout=dropout, feature_dropout=feature_dropout,
-            encoder_skip=encoder_skip, decoder_skip=decoder_skip, batch_norm=batch_norm, depth=depth,
+            encoder_skip=encoder_skip, decoder_skip=decoder_skip, batch_norm=batch_norm, depth=depth, start=start,
         )  # fmt: skip
         if not isinstance(num_tasks, int) or num_tasks < 1:
             raise ValueError(f"num_tasks must be a positive integer, got {num_tasks!r}")
@@ -121,10 +125,11 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
             raise ValueError(f"give modulation or its fields, not both; got {', '.join(options)}")
         self.modulation = modulation or Modulation(**options)
         self.num_tasks, self.seed = num_tasks, seed
-        self.controller = Controller(num_tasks, encoder_channels, **(controller or {}))
+        self.controller = Controller(num_tasks, self.encoder_channels, **(controller or {}))
         self.response: TaskResponse | None = None
         shared = self.modulation.response == "shared"
-        sizes = {"response_jacobian": (decoder_channels, encoder_channels), "response_mean": (decoder_channels,)}
+        width = self.decoder_channels
+        sizes = {"response_jacobian": (width, self.encoder_channels), "response_mean": (width,)}
         for name, size in sizes.items():
             self.register_buffer(name, torch.zeros(size) if shared else None)
         self.processes = ALONE

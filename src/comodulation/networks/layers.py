@@ -59,6 +59,17 @@ def taking(share: Share | None, module: nn.Module) -> Iterator[None]:
             layer.share = None
 
 
+class SignParts(nn.Module):
+    """Each channel twice, as it is and with its sign changed: rectified, what is positive and what is negative of it.
+
+    relu(x) - relu(-x) = x, so a linear readout of the two can say whatever a linear readout of x can.
+    """
+
+    def forward(self, activity: Tensor) -> Tensor:
+        """``(B, C, H, W) -> (B, 2 C, H, W)``."""
+        return torch.cat([activity, -activity], 1)
+
+
 def normalisation_scale(normalisation: nn.BatchNorm2d) -> Tensor:
     """Factor of each channel ``(D,)`` by which frozen batch normalisation multiplies its input."""
     assert normalisation.running_var is not None

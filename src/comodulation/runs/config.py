@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,7 @@ from ..errors import InputError, brief, choose
 from ..evaluation import DECISION_METRICS
 from ..files import read_bounded
 from ..mathematics import Modulation
-from ..networks import ACTIVATIONS
+from ..networks import ACTIVATIONS, STARTS
 from ..networks.methods import METHODS
 from ..tasks import READOUTS
 from ..training import TrainingSettings
@@ -33,8 +34,14 @@ WHICH_TASKS = (
 )
 
 
+LAYER_SIZES = ("encoder_channels", "decoder_channels", "hidden", "kernel_size")
+
+
 class HeadSettings(BaseModel):
-    """Sizes of the added layers; see ``ComodulatedHead``."""
+    """What the added layers are; see ``ComodulatedHead``.
+
+    Where they begin at the probe, their sizes are those of the features, and the usual numbers below are not read.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,12 +56,25 @@ class HeadSettings(BaseModel):
     decoder_skip: float = Field(1.0, ge=0, le=1)
     batch_norm: bool = False
     depth: int = Field(1, ge=1, le=64)
+    start: str = "random"
 
     def identity(self) -> dict[str, Any]:
         """Fields by name; the later ones only where they are used, so that layers keep the key they were stored under."""
-        later = ("encoder_skip", "decoder_skip", "batch_norm", "depth")
+        later = ("encoder_skip", "decoder_skip", "batch_norm", "depth", "start")
         usual = HeadSettings()
         return {n: v for n, v in self.model_dump().items() if n not in later or v != getattr(usual, n)}
+
+    @model_validator(mode="after")
+    def _started(self) -> HeadSettings:
+        choose(self.start, STARTS, "head.start")
+        sizes = ("encoder_channels", "decoder_channels", "hidden")
+        other = [n for n in sizes if getattr(self, n) != type(self).model_fields[n].default]
+        if self.start == "probe" and other:
+            raise InputError(
+                f"head.{other[0]} is not for layers that begin at the probe, which have two neurons for each feature; leave it "
+                "out, or take head.start random"
+            )
+        return self
 
     @field_validator("kernel_size")
     @classmethod
@@ -204,7 +224,8 @@ class RunConfig(BaseModel):
             found.setdefault("readout", "restricted")
         method = values.get("method", cls.model_fields["method"].default)
         if isinstance(method, str) and method in METHODS:
-            for name, usual in _usual_sections(method).items():
+            head = values.get("head", {})
+            for name, usual in _usual_sections(method, head if isinstance(head, dict) else vars(head)).items():
                 if isinstance(given := values.get(name, {}), dict):
                     found[name] = {**usual, **given}
         return found
@@ -262,11 +283,17 @@ def output_of(method: str) -> Literal["map", "vector"]:
     return "vector" if METHODS[method].without_layers else "map"
 
 
-def _usual_sections(method: str) -> dict[str, dict[str, Any]]:
-    """Values of sections that are not those of their classes."""
+def _usual_sections(method: str, head: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Values of sections that are not those of their classes, given what is said of the head.
+
+    Layers begin at the probe unless their sizes are given; they then have little left to learn, and no need of a map's neighbours.
+    """
+    start = head.get("start", "random" if any(name in head for name in LAYER_SIZES) else "probe")
+    rates = {"learning_rate": 1e-3, "weight_decay": 0.05, "epochs": 8}
     return {
         "backbone": {"image_size": None, "output": output_of(method)},
-        "pretraining": {"learning_rate": 1.5e-3, "weight_decay": 0.1},
+        "head": {"start": "probe", "kernel_size": 1} if start == "probe" else {},
+        "pretraining": rates if start == "probe" else {"learning_rate": 1.5e-3, "weight_decay": 0.1},
         "tuning": {"learning_rate": METHODS[method].default_learning_rate},
         **({"modulation": own} if (own := METHODS[method].modulation) else {}),
     }

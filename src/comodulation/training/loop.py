@@ -94,6 +94,7 @@ def train(
     gradients: Gradients = loss_gradients,
     after_step: Callable[[int], None] | None = None,
     state: Sequence[Tensor] = (),
+    begin: float = math.inf,
 ) -> list[dict[str, float]]:
     """Train parameters to lower ``module.loss(*batch)``; leave them at the epoch of lowest validation NLL.
 
@@ -115,6 +116,7 @@ def train(
         after_step: called with the number of steps done, after each.
         state: what else changes in training, in place, by ``after_step`` or as running statistics do: belongs to an epoch as the
             parameters do.
+        begin: validation NLL before training; where no epoch has a lower one, the parameters stay as they are given.
 
     Returns:
         One dict per epoch: epoch, loss, the validation metrics, seconds.
@@ -172,7 +174,7 @@ def train(
         module.eval()
         with torch.no_grad():
             validation = processes.agree(validate())
-        if validation["nll"] < min((entry["nll"] for entry in history), default=math.inf):
+        if validation["nll"] < min([begin, *(entry["nll"] for entry in history)]):
             best = [tensor.detach().clone() for tensor in kept]
         seconds = time.perf_counter() - began
         history.append({"epoch": epoch + 1, "loss": mean_loss, **validation, "seconds": seconds})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from ..data.features import Features
 from ..evaluation import METRICS, metrics
 from ..mathematics import derived_seed
 from ..networks import ComodulatedHead, taking
+from ..networks.readouts import Questions
 from ..processes import ALONE, Processes, Share
 from ..tasks import TaskFamily, task_logits
 from .loop import TrainingSettings, train
+from .probe_start import begin_at_probe
 from .progress import Progress
 
 EVALUATION_BATCH = 1024
@@ -70,6 +73,15 @@ def _places(family: TaskFamily, targets: Tensor) -> Tensor:
     return torch.where(targets < 0, -1, targets - first)
 
 
+def _asked(targets: Tensor, head: ComodulatedHead, family: TaskFamily | None) -> tuple[Tensor, Questions]:
+    """Answers ``(N, Q)`` of the primary task, and its questions."""
+    if targets.ndim == 1:
+        return targets[:, None], Questions((head.num_outputs,))
+    if family is not None and family.kind == "columns":
+        return _places(family, targets), Questions.of(family)
+    return targets, Questions((1,) * targets.shape[1], binary=True)
+
+
 def pretrain(
     head: ComodulatedHead,
     features: Features,
@@ -84,9 +96,16 @@ def pretrain(
     *,
     seed: int,
 ) -> list[dict[str, float]]:
-    """Train all layers of the head on the primary task, on the pretraining half; ``family`` as in ``Pretraining``."""
+    """Train all layers of the head on the primary task, on the pretraining half; ``family`` as in ``Pretraining``.
+
+    A head that begins at the probe is set to it first, and keeps it unless an epoch has a lower validation NLL.
+    """
     device, processes = fabric.device, Processes.of(fabric)
     head.standardize(*channel_moments(features, parts.pretraining, processes))
+    begin = math.inf
+    if head.start == "probe":
+        begin = begin_at_probe(head, features, *_asked(targets, head, family), parts, derived_seed(seed, "probe"))
+        tell.message(f"pretraining begins at logistic regression: NLL {begin:.3f} on validation images")
     head.to(device)
     module = Pretraining(head, family)
 
@@ -126,6 +145,7 @@ def pretrain(
         identity=identity,
         report=lambda epoch: tell.epoch("pretraining", epoch),
         state=list(head.layer_buffers().values()),
+        begin=begin,
     )
 
 

@@ -31,7 +31,15 @@ def reproduce(
     weights: Annotated[str, typer.Option(help="pretrained, random, or a safetensors file.")] = "pretrained",
     image_size: Annotated[int, typer.Option(help="Side of the backbone's input, pixels.")] = 128,
     split_seed: Annotated[int | None, typer.Option(help="Draws the halves [the seed].")] = None,
-    channels: Annotated[int, typer.Option(help="Encoder and decoder neurons.")] = 256,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="probe: layers begin at logistic regression; random: the paper's [probe, or random with --channels]."
+        ),
+    ] = None,
+    channels: Annotated[
+        int | None, typer.Option(help="Encoder and decoder neurons [256; of the probe: two a feature].")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Of fine-tuning [6].")] = None,
     pretraining_epochs: Annotated[int | None, typer.Option(help="Of pretraining [10].")] = None,
     devices: Annotated[int | None, typer.Option(help="Processes [GPUs, or CPU cores].")] = None,
@@ -56,7 +64,10 @@ def reproduce(
         raise InputError(f"--devices must be 1 to 256, got {devices}")
     changes: dict[str, Any] = {
         "backbone": BackboneSettings(backbone, weights, image_size),
-        "head": {"encoder_channels": channels, "decoder_channels": channels},
+        "head": {
+            **({} if start is None else {"start": start}),
+            **({} if channels is None else {"encoder_channels": channels, "decoder_channels": channels}),
+        },
         "split_seed": split_seed,
         "pretraining": {} if pretraining_epochs is None else {"epochs": pretraining_epochs},
         "tuning": {} if epochs is None else {"epochs": epochs},

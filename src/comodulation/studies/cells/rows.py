@@ -18,7 +18,7 @@ YARDSTICK = "linear"  # what a user would do instead: a method without layers, t
 DATA_OPTIONS = ("images", "distractors", "classes", "draw")
 CONTROLLER_OPTIONS = ("hidden", "embedding_size", "activation", "rank", "task_vectors")
 # Of the layers, which are then pretrained for it.
-HEAD_OPTIONS = ("encoder_skip", "decoder_skip", "batch_norm", "depth", "channels")
+HEAD_OPTIONS = ("encoder_skip", "decoder_skip", "batch_norm", "depth", "channels", "start")
 # Where a network is modulated, and what a neuron is there; of the study of location alone.
 PLACE_OPTIONS = ("location", "neurons")
 _MODULATION = tuple(field.name for field in fields(Modulation))

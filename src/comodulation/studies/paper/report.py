@@ -299,12 +299,14 @@ def command_of(study: Study, out: str) -> str:
     """The command that runs a study; of folders and files, their names alone."""
     config, backbone = study.config, study.config.backbone
     usual = study_config(study.name, config.data)
+    implied = usual.head.start if config.head.encoder_channels == usual.head.encoder_channels else "random"
     words = f"comodulate reproduce {study.name} --data {Path(config.data).name} --seeds {len(study.seeds)}"
     words += f" --seed {min(study.seeds)} --trials {study.trials} --backbone {backbone.name}"
     words += f" --image-size {backbone.image_size}"
     for option, value, default in (
         ("weights", Path(backbone.weights).name, usual.backbone.weights),
         ("split-seed", config.split_seed, usual.split_seed),
+        ("start", config.head.start, implied),
         ("channels", config.head.encoder_channels, usual.head.encoder_channels),
         ("epochs", config.tuning.epochs, usual.tuning.epochs),
         ("pretraining-epochs", config.pretraining.epochs, usual.pretraining.epochs),
