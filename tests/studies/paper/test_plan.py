@@ -108,7 +108,7 @@ def test_narrowed_to_methods():
 )
 def test_narrowed_to_parts(parts, filled):
     plan = narrowed(PLANS["cifar100"], (), parts)
-    assert {name for name, rows in vars(plan).items() if rows} == {*filled, "yardstick"}
+    assert {name for name, rows in vars(plan).items() if rows} == {*filled, "yardstick", "variants"}
     keys = {cell.key for cell in plan.searches()}
     for cells in (stage.cells for stage in plan.stages((0, 1))):
         assert all(plan.searched_for(cell).key in keys or cell.row.method in FREE for cell in cells)

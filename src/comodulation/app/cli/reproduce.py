@@ -27,6 +27,7 @@ def reproduce(
             help="Only these parts: core, others, restricted, regimes, options, layers, aggregation; repeat [all but the last]."
         ),
     ] = None,
+    variant: Annotated[list[str] | None, typer.Option(help="Of the layers: residual, base; repeat [both].")] = None,
     backbone: Annotated[str, typer.Option(help="timm model name, or efficientnet-lite0.")] = "efficientnet-lite0",
     weights: Annotated[str, typer.Option(help="pretrained, random, or a safetensors file.")] = "pretrained",
     image_size: Annotated[int, typer.Option(help="Side of the backbone's input, pixels.")] = 128,
@@ -73,7 +74,15 @@ def reproduce(
         "tuning": {} if epochs is None else {"epochs": epochs},
     }
     config = study_config(study, data, **changes)
-    planned = Study(study, config, tuple(range(seed, seed + seeds)), trials, tuple(method or ()), tuple(part or ()))
+    planned = Study(
+        study,
+        config,
+        tuple(range(seed, seed + seeds)),
+        trials,
+        tuple(method or ()),
+        tuple(part or ()),
+        tuple(variant or ()),
+    )
     try:
         with ConsoleProgress() as progress:
             run_study(

@@ -64,15 +64,16 @@ class Plan:
     """What a study runs.
 
     Attributes:
-        core: rows of all seeds, both variants, open readout.
+        core: rows of all seeds, all variants, open readout.
         yardstick: of all seeds; the same in every variant and readout, so that one of each seed will do.
-        others: rows of the first seeds, both variants, open readout.
-        restricted: rows of the first seeds, both variants, restricted readout.
-        regimes, options: rows of the first seeds, residual variant, open readout: of what the data are made to be, and of
+        others: rows of the first seeds, all variants, open readout.
+        restricted: rows of the first seeds, all variants, restricted readout.
+        regimes, options: rows of the first seeds, first variant, open readout: of what the data are made to be, and of
             comodulation's options.
-        layers: rows of the first seeds, both variants, open readout, that train the layers.
-        aggregation: the same in the residual variant, of methods that need an extra package and more time.
+        layers: rows of the first seeds, all variants, open readout, that train the layers.
+        aggregation: the same in the first variant, of methods that need an extra package and more time.
         ablation: rows tried on validation images of the search's seed only.
+        variants: of the layers, in the order of ``VARIANTS``.
     """
 
     core: tuple[Row, ...]
@@ -84,19 +85,20 @@ class Plan:
     layers: tuple[Row, ...] = ()
     aggregation: tuple[Row, ...] = ()
     ablation: tuple[Row, ...] = ()
+    variants: tuple[str, ...] = VARIANTS
 
     def stages(self, seeds: Sequence[int], rest_seeds: int = REST_SEEDS) -> list[Stage]:
         """Stages of cells, in order: the core is complete before the rest begins."""
-        few = list(seeds)[:rest_seeds]
+        few, variants, first = list(seeds)[:rest_seeds], self.variants, self.variants[0]
         stages = {
-            "core": [Cell(v, "open", row, s) for s in seeds for v in VARIANTS for row in self.core],
-            "yardstick": [Cell(VARIANTS[0], "open", row, s) for s in seeds for row in self.yardstick],
-            "others": [Cell(v, "open", row, s) for s in few for v in VARIANTS for row in self.others],
-            "restricted": [Cell(v, "restricted", row, s) for s in few for v in VARIANTS for row in self.restricted],
-            "regimes": [Cell("residual", "open", row, s) for s in few for row in self.regimes],
-            "options": [Cell("residual", "open", row, s) for s in few for row in self.options],
-            "layers": [Cell(v, "open", row, s) for s in few for v in VARIANTS for row in self.layers],
-            "aggregation": [Cell("residual", "open", row, s) for s in few for row in self.aggregation],
+            "core": [Cell(v, "open", row, s) for s in seeds for v in variants for row in self.core],
+            "yardstick": [Cell(first, "open", row, s) for s in seeds for row in self.yardstick],
+            "others": [Cell(v, "open", row, s) for s in few for v in variants for row in self.others],
+            "restricted": [Cell(v, "restricted", row, s) for s in few for v in variants for row in self.restricted],
+            "regimes": [Cell(first, "open", row, s) for s in few for row in self.regimes],
+            "options": [Cell(first, "open", row, s) for s in few for row in self.options],
+            "layers": [Cell(v, "open", row, s) for s in few for v in variants for row in self.layers],
+            "aggregation": [Cell(first, "open", row, s) for s in few for row in self.aggregation],
         }
         return [Stage(name, tuple(cells)) for name, cells in stages.items() if cells]
 
@@ -113,8 +115,8 @@ class Plan:
         return Cell(cell.variant if cell.variant in variants else variants[0], "open", row, 0)
 
     def _searched_in(self, row: Row) -> tuple[str, ...]:
-        """Both variants for rows of the core that learn gains or biases, the residual one for all others."""
-        return VARIANTS if row in self.core and row.method not in LAYERS else VARIANTS[:1]
+        """All variants for rows of the core that learn gains or biases, the first one for all others."""
+        return self.variants if row in self.core and row.method not in LAYERS else self.variants[:1]
 
 
 def settings_row(row: Row) -> Row:
@@ -150,13 +152,14 @@ def attributes_plan() -> Plan:
     )  # fmt: skip
 
 
-def narrowed(plan: Plan, methods: Sequence[str], parts: Sequence[str]) -> Plan:
-    """A plan of some methods and some parts of it.
+def narrowed(plan: Plan, methods: Sequence[str], parts: Sequence[str], variants: Sequence[str] = ()) -> Plan:
+    """A plan of some methods, some parts of it and some variants.
 
     Args:
         plan: whole.
         methods: names; none means all. Attention and comodulation, which the primary comparison needs, and the yardstick are kept.
         parts: of ``PARTS``; none means all but gradient aggregation, which must be asked for.
+        variants: of ``VARIANTS``; none means all.
 
     Raises:
         InputError: an unknown method or part, with the nearest name; a method that the plan does not have.
@@ -167,6 +170,8 @@ def narrowed(plan: Plan, methods: Sequence[str], parts: Sequence[str]) -> Plan:
             raise InputError(f"method {name!r} is not a row of this study; it has {', '.join(known)}")
     for name in parts:
         choose(name, PARTS, "part")
+    for name in variants:
+        choose(name, VARIANTS, "variant")
     if parts and "core" not in parts:
         raise InputError("the core is part of every study; name it too: --part core")
     wanted = {*methods, "attention", "comodulation", YARDSTICK} if methods else set(METHODS)
@@ -176,7 +181,12 @@ def narrowed(plan: Plan, methods: Sequence[str], parts: Sequence[str]) -> Plan:
         return tuple(row for row in rows if row.method in wanted) if asked else ()
 
     kept = {part: keep(getattr(plan, part), part) for part in PARTS}
-    return Plan(**kept, yardstick=plan.yardstick, ablation=keep(plan.ablation, "options"))
+    return Plan(
+        **kept,
+        yardstick=plan.yardstick,
+        ablation=keep(plan.ablation, "options"),
+        variants=tuple(v for v in VARIANTS if not variants or v in variants),
+    )
 
 
 def _rows(labels: Sequence[str]) -> tuple[Row, ...]:

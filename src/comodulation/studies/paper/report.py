@@ -312,7 +312,8 @@ def command_of(study: Study, out: str) -> str:
         ("pretraining-epochs", config.pretraining.epochs, usual.pretraining.epochs),
     ):
         words += f" --{option} {value}" if value != default else ""
-    words += "".join(f" --method {name}" for name in study.methods) + "".join(f" --part {name}" for name in study.parts)
+    for flag, names in (("method", study.methods), ("part", study.parts), ("variant", study.variants)):
+        words += "".join(f" --{flag} {name}" for name in names)
     return f"{words} --out {out}"
 
 

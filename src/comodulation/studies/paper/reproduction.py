@@ -55,7 +55,7 @@ class Study(Agenda):
         config: what all cells share: data, backbone, head, training.
         seeds: compared; the rows beyond the core take the first few.
         trials: of each search.
-        methods, parts: of the plan; none means all.
+        methods, parts, variants: of the plan; none means all.
     """
 
     name: str
@@ -64,16 +64,17 @@ class Study(Agenda):
     trials: int = 16
     methods: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
 
     def plan(self) -> Plan:
         whole = cifar100_plan() if self.name == "cifar100" else attributes_plan()
-        return narrowed(whole, self.methods, self.parts)
+        return narrowed(whole, self.methods, self.parts, self.variants)
 
     def to_json(self) -> dict[str, Any]:
         config = self.config.model_dump(mode="json")
         return {
             "schema": 1, "name": self.name, "config": config, "seeds": list(self.seeds), "trials": self.trials,
-            "methods": list(self.methods), "parts": list(self.parts),
+            "methods": list(self.methods), "parts": list(self.parts), "variants": list(self.variants),
         }  # fmt: skip
 
     @classmethod
@@ -87,7 +88,7 @@ class Study(Agenda):
             raise InputError(f"not a study: {where}: {first['msg']} (given: {brief(first['input'])})") from error
         study = cls(
             choose(given.name, STUDIES, "study"), make_config(given.config), tuple(given.seeds), given.trials,
-            tuple(given.methods), tuple(given.parts),
+            tuple(given.methods), tuple(given.parts), tuple(given.variants),
         )  # fmt: skip
         study.plan()  # refuses methods and parts that are not known
         return study
@@ -96,7 +97,9 @@ class Study(Agenda):
 
     @property
     def manifest(self) -> Manifest:
-        return Manifest(STUDY, "a study", self.to_json(), ("seeds", "methods", "parts"), Written, (SETTINGS,))
+        return Manifest(
+            STUDY, "a study", self.to_json(), ("seeds", "methods", "parts", "variants"), Written, (SETTINGS,)
+        )
 
     def stages(self) -> list[Stage | Besides]:
         first, *rest = self.plan().stages(self.seeds, REST_SEEDS)
@@ -136,6 +139,7 @@ class StudyFile(Written):
     trials: int = Field(ge=0, le=1000)
     methods: list[str]
     parts: list[str]
+    variants: list[str] = Field(default_factory=list)
 
 
 def reproduce(
