@@ -113,6 +113,15 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, lambda *values: "<svg></svg>")
 
 
+@pytest.fixture
+def no_study_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Studies without figures and calibration table, which take as long as training; what is written otherwise stays."""
+    from comodulation.studies.paper import report
+
+    monkeypatch.setattr(report, "draw_figures", lambda *arguments: {})
+    monkeypatch.setattr(report, "calibration_rows", lambda *arguments: [])
+
+
 def _never(*arguments, **options):
     pytest.fail("features were extracted before all arguments were checked")
 

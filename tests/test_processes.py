@@ -298,8 +298,11 @@ def test_processes_compare_the_code_of_the_whole_package():
     assert code_in_use()["comodulation"] == hashlib.sha256(whole).hexdigest()[:16]
 
 
-def meeting(how, ranks=(0, 1)):
-    """Processes as torchrun starts them, without anyone who watches them: exit status and both streams of each."""
+def meeting(how, ranks=(0, 1), patience=20.0):
+    """Processes as torchrun starts them, without anyone who watches them: exit status and both streams of each.
+
+    Once the first has ended, the other gets ``patience`` seconds.
+    """
     from comodulation.training.launching import _free_port
 
     place = {
@@ -319,7 +322,7 @@ def meeting(how, ranks=(0, 1)):
     ended = []
     for process in started:
         try:
-            ended.append((*process.communicate(timeout=120 if not ended else 20), process.returncode))
+            ended.append((*process.communicate(timeout=120 if not ended else patience), process.returncode))
         except subprocess.TimeoutExpired:  # one that was stopped
             process.kill()
             ended.append((*process.communicate(), None))
@@ -350,7 +353,7 @@ def test_a_process_that_does_not_come_is_waited_for_by_name_and_not_for_ever(ran
 
 
 def test_a_process_that_falls_silent_is_given_up():
-    first, stopped = meeting("stops")
+    first, stopped = meeting("stops", patience=1.0)
     assert (first[0], first[2]) == ("met\n", 1)
     assert "waiting for process 2 of 2" in first[1]
     assert first[1].splitlines()[-1].startswith("error: nothing has been heard of process 2 of 2 for 4 s; ")

@@ -104,12 +104,8 @@ def small_blocks(monkeypatch):
 
 
 @pytest.fixture
-def no_drawings(no_figures, monkeypatch):
-    """Reports without their figures, which take as long as all the rest; what is written otherwise stays."""
-    from comodulation.studies.paper import report
-
-    monkeypatch.setattr(report, "draw_figures", lambda *arguments: {})
-    monkeypatch.setattr(report, "calibration_rows", lambda *arguments: [])
+def no_drawings(no_figures, no_study_figures):
+    """Reports of runs and studies without their figures."""
 
 
 # ---- killed at random ----
@@ -347,6 +343,7 @@ def test_two_fits_of_one_run_folder(resume, data, run, no_figures, tmp_path):
         assert [path for path in place.rglob("*.partial")] == []
 
 
+@pytest.mark.slow
 def test_two_studies_in_one_folder(data, run, no_drawings, tmp_path):
     """Begun at the same moment: one does the work, the other is refused, or comes when all is done; what is there is the same."""
     words = study_words(data, tmp_path / "study", tmp_path / "cache", "--trials", 0)

@@ -149,7 +149,7 @@ def test_a_study_of_which_a_part_is_finished(name, copy):
         assert (copy / "cells.csv").read_text().count("\n") == 2
 
 
-def test_other_folders_of_the_same_study(copy, tmp_path):
+def test_other_folders_of_the_same_study(copy, tmp_path, no_study_figures):
     """Side by side, by backbone and size; another study is refused."""
     other = tmp_path / "other"
     shutil.copytree(copy, other)
@@ -195,7 +195,7 @@ def test_folders_without_a_report(tmp_path, copy):
     assert snapshot(tmp_path) == before
 
 
-def test_a_folder_that_cannot_be_written_to(copy, monkeypatch):
+def test_a_folder_that_cannot_be_written_to(copy, monkeypatch, no_study_figures):
     """One line, status 1, and the cells are as they were."""
     import os
 
@@ -206,10 +206,6 @@ def test_a_folder_that_cannot_be_written_to(copy, monkeypatch):
         real(descriptor)
         raise OSError(28, "No space left on device")
 
-    from comodulation.studies.paper import report
-
-    monkeypatch.setattr(report, "draw_figures", lambda *arguments: {})
-    monkeypatch.setattr(report, "calibration_rows", lambda *arguments: [])
     monkeypatch.setattr(os, "fsync", full)
     outcome = comodulate("report", copy)
     assert outcome.status == 1
@@ -245,15 +241,10 @@ def test_the_page_in_a_browser(width, scheme, browser):
     assert set(links) <= set(ids)
 
 
-def test_reproduce_prints_the_same_as_report(copy):
+def test_reproduce_prints_the_same_as_report(copy, no_study_figures):
     """Without --json, the text; on a finished study the two verbs end alike."""
     small = small_study()
-    from comodulation.studies.paper import report
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "draw_figures", lambda *arguments: {})
-        patch.setattr(report, "calibration_rows", lambda *arguments: [])
-        one = reproduce("cifar100", small.data, copy, small.cache)
-        two = comodulate("report", copy)
+    one = reproduce("cifar100", small.data, copy, small.cache)
+    two = comodulate("report", copy)
     assert one.out == two.out
     assert one.out.rstrip("\n") == small.outcome.json["text"].replace(str(small.out), str(copy))

@@ -34,15 +34,6 @@ def copy(tmp_path):
     return tmp_path / "study"
 
 
-@pytest.fixture
-def no_report(monkeypatch):
-    """Studies without figures and calibration table, which take as long as training; what is written otherwise stays."""
-    from comodulation.studies.paper import report
-
-    monkeypatch.setattr(report, "draw_figures", lambda *arguments: {})
-    monkeypatch.setattr(report, "calibration_rows", lambda *arguments: [])
-
-
 def again(out, *options):
     small = small_study()
     return reproduce("cifar100", small.data, out, small.cache, *options)
@@ -103,7 +94,7 @@ def test_the_json_on_standard_output():
         assert (line in text) == diagnosis["found"]
 
 
-def test_gains_that_do_not_move_are_named(monkeypatch, no_report, tmp_path):
+def test_gains_that_do_not_move_are_named(monkeypatch, no_study_figures, tmp_path):
     """A search range of vanishing beta and rates: the signature is in results.json and on the terminal."""
     real = searches.space
 
@@ -123,7 +114,7 @@ def test_gains_that_do_not_move_are_named(monkeypatch, no_report, tmp_path):
     assert not any(d["found"] for d in healthy if d["name"].startswith("gains that") and d["variant"] == "residual")
 
 
-def test_the_illustration(copy, no_report):
+def test_the_illustration(copy, no_study_figures):
     """Written once, with all that the figures need; it is the cell that was trained."""
     small = small_study()
     arrays, names = read_illustration(copy / ILLUSTRATION)
@@ -153,7 +144,7 @@ def test_the_illustration(copy, no_report):
 # ---- again ----
 
 
-def test_nothing_is_repeated(copy, no_report):
+def test_nothing_is_repeated(copy, no_study_figures):
     before, tables = times(copy), [(copy / name).read_bytes() for name in ("cells.csv", "comparisons.csv")]
     illustration = (copy / ILLUSTRATION).stat().st_mtime_ns
     for folder in (copy, copy / CELLS, copy / SEARCH, copy / "figures"):
@@ -164,7 +155,7 @@ def test_nothing_is_repeated(copy, no_report):
     assert not list(copy.rglob("*.partial"))
     assert (copy / ILLUSTRATION).stat().st_mtime_ns == illustration
     assert [(copy / name).read_bytes() for name in ("cells.csv", "comparisons.csv")] == tables
-    assert "core: 28 of 28 cells are there" in outcome.err
+    assert "core: 32 of 32 cells are there" in outcome.err
     # A cell that is lost is trained again, to the same numbers, and nothing else is.
     lost = small_study().cell("base", "open", "ia3", 1).cell
     scores = (copy / CELLS / f"{lost.key}.scores.safetensors").read_bytes()
@@ -180,7 +171,7 @@ def test_nothing_is_repeated(copy, no_report):
     assert without_seconds(copy / "cells.csv") == without_seconds(small_study().out / "cells.csv")
 
 
-def test_more_seeds_and_parts(tmp_path, no_report):
+def test_more_seeds_and_parts(tmp_path, no_study_figures):
     """A narrow study grows: what is finished stays, and ends where the whole one is."""
     out, small = tmp_path / "study", small_study()
     first = again(out, *NARROW)
@@ -228,7 +219,7 @@ def test_another_study_in_the_folder(name):
 # ---- killed ----
 
 
-def test_killed_and_continued(tmp_path, no_report):
+def test_killed_and_continued(tmp_path, no_study_figures):
     """Killed when the first search is over, and again after the third cell: it ends as if nothing had happened."""
     small, out = small_study(), tmp_path / "study"
     words = ["reproduce", "cifar100", "--data", small.data, "--out", out, "--cache", tmp_path / "cache", *SMALL, *SHORT]
@@ -336,7 +327,7 @@ def test_ctrl_c(tmp_path, monkeypatch):
 # ---- damage ----
 
 
-def test_damaged_files(copy, no_report):
+def test_damaged_files(copy, no_study_figures):
     """A report names them and overwrites nothing. The study does again what a power cut has torn, and refuses the rest."""
     small = small_study()
     cell = small.cell("residual", "open", "ia3", 0).cell
@@ -382,7 +373,7 @@ def test_damaged_files(copy, no_report):
 # ---- the other studies ----
 
 
-def test_celeba(tmp_path, no_report):
+def test_celeba(tmp_path, no_study_figures):
     """From a folder in the official layout to the verdict on C1."""
     data = celeba_layout.write(tmp_path / "data", 120)
     options = [*CORE, "--method", "hard-sharing", "--trials", 0, "--epochs", 1, "--pretraining-epochs", 1, "--json"]
@@ -444,7 +435,7 @@ def write_cifar100(folder, rows=(240, 60)):
     return folder
 
 
-def test_attributes(tmp_path, no_report):
+def test_attributes(tmp_path, no_study_figures):
     """Forty binary tasks read off the fine label."""
     data = write_cifar100(tmp_path / "data")
     options = [*CORE, "--method", "hard-sharing", "--trials", 0]
@@ -459,7 +450,7 @@ def test_attributes(tmp_path, no_report):
 
 
 @pytest.mark.slow
-def test_the_engine_of_all_processes(data, tmp_path, no_report):
+def test_the_engine_of_all_processes(data, tmp_path, no_study_figures):
     """What extracts in the first process is what the others read."""
     pytest.importorskip("onnxruntime")
     options = [*CORE, "--method", "hard-sharing", "--trials", 0, "--epochs", 1, "--pretraining-epochs", 1]
@@ -596,7 +587,7 @@ with contextlib.suppress(ImportError):
     import torchjd  # noqa: F401
 
     @pytest.mark.slow
-    def test_gradient_aggregation(tmp_path, no_report):
+    def test_gradient_aggregation(tmp_path, no_study_figures):
         """The part that must be asked for."""
         out = tmp_path / "study"
         outcome = again(out, *CORE, "--part", "aggregation", "--method", "gradient-aggregation", "--json")
