@@ -14,8 +14,8 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	($(BIN)/python -m pip install --quiet uv && $(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[offline,text,heic,excel,aggregation,studies,neuro,onnx,serve,docs,peers,quality,dev]') \
-	  || $(BIN)/python -m pip install --quiet -e '.[offline,text,heic,excel,aggregation,studies,neuro,onnx,serve,docs,peers,quality,dev]'
+	($(BIN)/python -m pip install --quiet uv && $(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[offline,text,heic,excel,aggregation,studies,neuro,onnx,serve,cluster,docs,peers,quality,dev]') \
+	  || $(BIN)/python -m pip install --quiet -e '.[offline,text,heic,excel,aggregation,studies,neuro,onnx,serve,cluster,docs,peers,quality,dev]'
 	touch $@
 
 demo: install
@@ -38,7 +38,7 @@ test-slow: install
 test-lower-bounds: install
 	$(BIN)/python -m venv .venv-lower
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python .venv-lower/bin/python --resolution lowest-direct -e '.[offline,text,heic,excel,aggregation,studies,neuro,onnx,serve,docs,peers,quality,dev]'
+	$(BIN)/uv pip install --quiet --python .venv-lower/bin/python --resolution lowest-direct -e '.[offline,text,heic,excel,aggregation,studies,neuro,onnx,serve,cluster,docs,peers,quality,dev]'
 	.venv-lower/bin/python -m pytest -W default
 
 format: install
@@ -60,7 +60,7 @@ audit: install
 
 # Branch coverage of the mathematics, of training and of the store, by their own tests. Fails below 90% in all.
 coverage: install
-	$(BIN)/python -m pytest --cov --cov-report= tests/mathematics tests/evaluation tests/training tests/networks/attached tests/test_processes.py \
+	$(BIN)/python -m pytest --cov --cov-report= tests/mathematics tests/evaluation tests/training tests/networks/attached tests/processes/test_together.py \
 	  tests/runs/test_resume.py tests/test_files_and_tensors.py tests/networks/test_adapters_hostile.py
 	$(BIN)/coverage report --show-missing --fail-under=90
 

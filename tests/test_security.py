@@ -326,7 +326,7 @@ def test_no_limit_of_another_library_is_lifted():
 STARTS = {
     "devices": "import sys\nfrom comodulation.training.launching import launch\n"
     "launch(2, [sys.executable, '-m', 'json.tool', 'none.json'])",
-    "studies": "from functools import partial\nfrom comodulation.studies.cells.pieces import Resources, run\n"
+    "studies": "from functools import partial\nfrom comodulation.processes import Resources, run\n"
     "from support.piece_worker import worker\n"
     "if __name__ == '__main__': run([1, 2], Resources(2), partial(worker, 'x'), lambda event: None)",
 }

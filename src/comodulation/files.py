@@ -121,17 +121,19 @@ def _is_at(path: Path, number: int) -> bool:
 MAX_JSON, MAX_DEPTH = 2**26, 32  # bytes, levels
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; whatever is written after it comes after it on the disk, too, should the power fail.
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write a file to, which takes the place of ``path`` once the block has ended well; else nothing is left of it.
+
+    Whatever is written after it comes after it on the disk, too, should the power fail.
 
     Raises:
-        RunError: it cannot be written (disk full, folder gone); no partial file is left.
+        RunError: it cannot be written (disk full, folder gone).
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
     try:
-        with open(partial, "wb") as handle:
-            handle.write(content)
-            handle.flush()
+        yield partial
+        with open(partial, "rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(partial, path)
         _sync(path.parent)
@@ -140,6 +142,16 @@ def write_bytes(path: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; see ``replacing``.
+
+    Raises:
+        RunError: it cannot be written; no partial file is left.
+    """
+    with replacing(path) as partial:
+        partial.write_bytes(content)
 
 
 def _sync(folder: Path) -> None:

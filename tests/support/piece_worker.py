@@ -1,4 +1,4 @@
-"""What the processes of tests/studies/cells/test_pieces.py do; on its own, so that they need not import the tests."""
+"""What the processes of tests/processes/test_pool.py do; on its own, so that they need not import the tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-from .asked import Asked, images_in
+from .asked import Asked, asked_inputs, asked_pictures, images_in
 from .folder_files import SUFFIXES
 from .folders import folder_splits
 from .given_tables import InputReader, given_table_splits
@@ -40,6 +40,8 @@ __all__ = [
     "Texts",
     "Vectors",
     "answer_column",
+    "asked_inputs",
+    "asked_pictures",
     "available_splits",
     "binary_column",
     "class_column",

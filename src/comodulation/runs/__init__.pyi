@@ -21,6 +21,7 @@ from .records import Written, checked
 from .remade import write_run_report
 from .run import Run, content_id, describe
 from .session import Adapted, Session, TuningData, build_head, config_method
+from .streaming import stream_answers
 from .trackers import check_trackers, track
 from .values import known_keys, of_method, parse_setting, read_settings, with_settings
 
@@ -63,6 +64,7 @@ __all__ = [
     "read_settings",
     "run_folders",
     "run_report",
+    "stream_answers",
     "track",
     "with_settings",
     "write_config",

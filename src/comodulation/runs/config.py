@@ -194,6 +194,12 @@ class RunConfig(BaseModel):
         """Settings of the encoder that there is."""
         return self.embeddings or self.text or self.backbone
 
+    @property
+    def places(self) -> list[Path]:
+        """Files and folders of this machine that it reads."""
+        named = [self.data, self.labels, self.backbone.weights, None if self.text is None else self.text.name]
+        return [Path(name) for name in named if name is not None and Path(name).exists()]
+
     def of_data(self, data: str, labels: str | None = None, *, skip_bad: bool = False) -> RunConfig:
         """The same on other data: with a table of labels, where one is given; else its own, if that lies beside the data."""
         beside = self.labels if self.encoder.reader is None or not is_table(data) else None

@@ -11,36 +11,33 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ..data import refuse_unlearnable, summarize, summary_table, warnings_of
+from ..data import summary_table, warnings_of
 from ..data.features import (
     ENGINES,
-    TRAINED_COPIES,
     WEIGHTS,
     Encoder,
     cache_folder,
-    check_fits,
     extract,
     settled_engine,
 )
 from ..errors import InputError, brief, choose, first_difference
 from ..files import writable
 from ..networks.methods import METHODS as ALL_METHODS
-from ..processes import Processes
+from ..processes import Processes, Resources
 from ..training import Company, Place, Progress, Silent, company
 from .claiming import Claim, claimed, sources
 from .config import RunConfig, read_config, write_config
-from .dataset import cut_in, deal_images, learnable_columns, open_splits, read_family, read_labels, without_labels
+from .dataset import cut_in, without_labels
+from .fitting_pieces import extract_together, fit_together
 from .folder import CONFIG, METRICS
+from .prepared import prepared_fit
 from .records import read_metrics
-from .session import Session, build_head
+from .session import Session
 
 _OF_A_METHOD = {
     "method", "options", "readout", "balance", "task_bias", "quality", "calibrate", "metric", "protocol", "head", "controller",
     "modulation", "pretraining", "tuning",
 }  # fmt: skip
-_DEFAULT_TEST_SPLIT = RunConfig.model_fields["test_split"].default
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,7 @@ def fit(
     resume: bool = False,
     engine: str = "auto",
     progress: Progress | None = None,
+    resources: Resources | None = None,
 ) -> list[FitResult]:
     """Fit one or several methods that share everything else, and write a run folder for each.
 
@@ -71,6 +69,7 @@ def fit(
         resume: continue what an earlier call left in ``out``; finished runs are not repeated.
         engine: of extraction: ``torch``, ``onnx``, or ``auto``, the faster one; see ``extract``.
         progress: told what happens.
+        resources: what extraction and methods run on, independently of one another; None: this process.
 
     Raises:
         InputError: bad input, found before features are extracted; ``out`` is in use, not a run folder, or of another
@@ -86,7 +85,16 @@ def fit(
     if Place.of_environment().number > 1:
         _check_several(configs)
     with company([_settings(config) for config in configs]) as others:
-        return _fit(configs, out, cache, others, resume=resume, engine=engine, progress=progress)
+        return _fit(
+            configs,
+            out,
+            cache,
+            others,
+            resume=resume,
+            engine=engine,
+            progress=progress,
+            resources=resources or Resources(),
+        )
 
 
 def _fit(
@@ -98,41 +106,18 @@ def _fit(
     resume: bool,
     engine: str,
     progress: Progress | None,
+    resources: Resources,
 ) -> list[FitResult]:
     first = Place.of_environment().rank == 0
     tell = progress if progress and first else Silent()
     folders = [out / config.method if len(configs) > 1 else out for config in configs]
     if len(configs) > 1 and (out / CONFIG).exists():
         raise InputError(f"{out} is the run folder of one method; choose another --out for several")
-    shared = configs[0]
-    asked = shared.test_split != _DEFAULT_TEST_SPLIT  # the usual one may be absent, one that was asked for may not
-    needed, wanted = [shared.train_split], [shared.test_split]
-    splits = open_splits(shared, needed + wanted if asked else needed, wanted)
-    names: tuple[str, ...] = ()
-    left_out: dict[str, str] = {}
-    if shared.table and not shared.label_columns:
-        names, left_out = learnable_columns(shared, splits[shared.train_split])
-    family = read_family(shared, splits[shared.train_split], names)
-    labelled = {
-        name: read_labels(shared, split, family, needed=asked or name == shared.train_split)
-        for name, split in splits.items()
-    }
-    if unlabelled := [name for name, own in labelled.items() if not len(own.examples)]:
-        tell.message(f"warning: split {unlabelled[0]!r} has no labels: nothing is tested on it")
-        del labelled[unlabelled[0]]
-    train = labelled[shared.train_split]
-    found = summarize(family, train.examples, len(train.split))
-    if family.kind != "classes":
-        refuse_unlearnable(found, named=bool(names or shared.tasks or shared.attributes))
-    if not all(ALL_METHODS[config.method].without_layers for config in configs):
-        deal_images(shared, family, train.examples)
-    settings, settled = shared.encoder.settled(train.split)
-    configs = [config.with_encoder(settings) for config in configs]
-    shared = configs[0]
-    encoder = settings.encoder()
-    with torch.device("meta"):
-        head = build_head(shared, family, encoder.feature_shape[0])
-    check_fits(head, "the head (--channels, --kernel-size)", TRAINED_COPIES)
+    prepared = prepared_fit(configs)
+    configs, shared, family, labelled = prepared.configs, prepared.configs[0], prepared.family, prepared.labelled
+    encoder, found = prepared.encoder, prepared.found
+    if prepared.unlabelled is not None:
+        tell.message(f"warning: split {prepared.unlabelled!r} has no labels: nothing is tested on it")
     if others is not None:
         others.same("data", _contents(labelled, family, encoder))
     with ExitStack() as stack:
@@ -149,14 +134,16 @@ def _fit(
         finished = processes.agree([(folder / METRICS).exists() for folder in folders])
         unfinished = [run for run, done in zip(zip(configs, folders, strict=True), finished, strict=True) if not done]
         if unfinished:
-            if settled:
-                tell.message(settled)
-            tell.message(summary_table(found, {name: len(split) for name, split in splits.items()}, encoder.what))
-            notes = [note for split in splits.values() for note in split.notes]
+            if prepared.settled:
+                tell.message(prepared.settled)
+            tell.message(
+                summary_table(found, {name: len(split) for name, split in prepared.splits.items()}, encoder.what)
+            )
+            notes = [note for split in prepared.splits.values() for note in split.notes]
             notes += [note for data in labelled.values() for note in cut_in(data.split, encoder)]
             for note in dict.fromkeys(notes):
                 tell.message(f"warning: {note}")
-            for name, reason in left_out.items():
+            for name, reason in prepared.left_out.items():
                 tell.message(
                     f"left out column {name!r}: {reason}; --task {name} takes it, --ignore {name} ends this line"
                 )
@@ -165,21 +152,30 @@ def _fit(
                 warnings += without_labels(family, labelled[shared.test_split])
             for warning in warnings:
                 tell.message(f"warning: {warning}")
+            engines = {}
+            if resources.cluster is not None:
+                engines = extract_together(configs, prepared, cache, resources, engine, tell)
             features, seconds = {}, {}
             for name, data in labelled.items():
                 began = time.perf_counter()
                 asked_of: dict[str, Any] = {"device": fabric.device, "precision": shared.precision}
                 chosen = processes.agree(  # by the first: each would measure something else
-                    settled_engine(engine, encoder, data.split, cache, say=tell.message, **asked_of) if first else None
+                    settled_engine(engines.get(name, engine), encoder, data.split, cache, say=tell.message, **asked_of)
+                    if first
+                    else None
                 )
                 features[name] = extract(
                     encoder, data.split, cache, **asked_of, engine=chosen,
                     skip_bad=shared.skip_bad, report=partial(tell.extraction, name), rank=processes.rank,
                     world=processes.number, say=tell.message,
                 )  # fmt: skip
+                engines[name] = chosen
                 seconds[f"features_{name}"] = round(time.perf_counter() - began, 2)
                 if features[name].bad_rows:
                     tell.message(f"skipped {len(features[name].bad_rows)} unreadable {encoder.what}s of split {name!r}")
+            if len(unfinished) > 1 and (resources.cluster is not None or resources.workers > 1):
+                fit_together(configs, unfinished, cache, resources, engines, seconds, made_from, tell)
+                return [FitResult(folder, read_metrics(folder / METRICS)) for folder in folders]
             session = Session(
                 shared, family, labelled, features, encoder.fingerprint(), cache, fabric, tell,
                 encoder.pooled_width,

@@ -1,6 +1,6 @@
 from .fabric import joined
 from .inputs import EVALUATION_BATCH, Inputs, filled
-from .launching import LOST, PLACE, Place, follow_launcher, launch, launched, leave_lost, safe_children
+from .launching import LOST, PLACE, Place, follow_launcher, launch, launched, leave_lost
 from .loop import TrainingSettings, one_cycle, train
 from .meeting import Company, company
 from .pretraining import pretrain, pretraining_targets
@@ -29,7 +29,6 @@ __all__ = [
     "predict",
     "pretrain",
     "pretraining_targets",
-    "safe_children",
     "train",
     "tune",
 ]

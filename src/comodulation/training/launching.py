@@ -16,16 +16,16 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, NoReturn
 
 from ..errors import InputError
+from ..processes import SAFE_PATH
 
 PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LAUNCHER = "COMODULATION_LAUNCHER"  # the descriptor that ends when the process that launched this one does
 LOST = 3  # exit status of a process that ended only because another one had: what happened, that one says
-SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # a Python that is started with it finds no module in the folder it is started in
 GRACE = 5.0  # seconds that processes get to end by themselves once one has failed; longer after Ctrl-C
 _INTERRUPTED = "error: interrupted; what is finished is kept, the same command with --resume continues"
 
@@ -76,25 +76,6 @@ def follow_launcher() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True, name="follow-launcher").start()
-
-
-@contextlib.contextmanager
-def safe_children() -> Iterator[None]:
-    """While it holds, every Python that this process starts, by whichever library, runs no code from the working folder.
-
-    ``python -m`` and ``python -c``, by which children are started, look for modules in the working folder first: a file of the
-    name ``yaml.py`` among someone's data would be run.
-    """
-    before = {name: os.environ.get(name) for name in SAFE_PATH}
-    os.environ.update(SAFE_PATH)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def launch(number: int, command: Sequence[str]) -> int:

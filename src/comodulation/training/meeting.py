@@ -7,7 +7,6 @@ data, or wait for one another in a collective call.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import socket
@@ -16,13 +15,10 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
-from functools import cache
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, RunError, brief, first_difference
-from ..processes import CALLS
+from ..processes import CALLS, code_in_use
 from .launching import Place, launched, leave_lost
 
 JOINING = 180.0  # seconds for all processes to come
@@ -30,15 +26,6 @@ SILENCE = 300.0  # seconds after which one of which nothing is heard is given up
 FIRST_WORD = 20.0  # seconds of waiting before it is said for whom; then each time the wait has doubled
 BEAT = 2.0  # seconds between signs of life
 _LEFT = "left"
-
-
-@cache
-def code_in_use() -> dict[str, str]:
-    """What must be the same code in all processes: the sources of this package by their hash, and the libraries that compute."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
-        digest.update(path.read_bytes())
-    return {"comodulation": digest.hexdigest()[:16], **{name: version(name) for name in ("torch", "timm", "numpy")}}
 
 
 class Company:

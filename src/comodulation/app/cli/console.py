@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 
 from rich.console import Console
@@ -9,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from ...errors import printable
 from ...training import Epoch
+
+LINE = 10.0  # seconds between lines of a prediction, where there is no bar
 
 
 class ConsoleProgress:
@@ -21,6 +24,8 @@ class ConsoleProgress:
             TextColumn("{task.fields[note]}", markup=False), console=self.console, disable=not self.console.is_terminal,
         )  # fmt: skip
         self.known: dict[str, TaskID] = {}
+        self.began: tuple[float, int] | None = None  # of rows: when, and how many there were
+        self.said = (0.0, 0)
 
     def __enter__(self) -> ConsoleProgress:
         self.bars.start()
@@ -46,6 +51,17 @@ class ConsoleProgress:
         if not self.console.is_terminal:
             left = f"{epoch.seconds_left:.0f} s left"
             self.message(f"{phase}: epoch {epoch.number}/{epoch.epochs}  {note}  {left}")
+
+    def rows(self, done: int, total: int) -> None:
+        """Rows of a prediction; where there is no bar, a line every ten seconds."""
+        self._update("predicted", done, total, "")
+        now = time.monotonic()
+        if self.began is None:
+            self.began = self.said = now, done
+        elif not self.console.is_terminal and (now > self.said[0] + LINE or done == total) and done > self.began[1]:
+            self.said = now, done
+            rate = (done - self.began[1]) / max(now - self.began[0], 1e-9)
+            self.message(f"predicted {done:,} of {total:,}, {rate:,.0f} a second, {(total - done) / rate:.0f} s left")
 
     def _update(self, name: str, done: int, total: int, note: str) -> None:
         name = printable(name)

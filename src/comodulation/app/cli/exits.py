@@ -13,7 +13,7 @@ import typer
 def run(command: Callable[..., Any]) -> int:
     """Run the command line and return its exit status."""
     from ...errors import InputError, RunError, one_line
-    from ...training import safe_children
+    from ...processes import safe_children
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names may have signs that the terminal's encoding lacks

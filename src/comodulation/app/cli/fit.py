@@ -11,7 +11,7 @@ import typer
 
 from .exits import say
 from .fit_options import DATA, ENCODER, HIDDEN, METHOD, OUTPUT, TRAINING, configurations
-from .shared import CACHE_HELP, ENGINE_HELP, JSON_HELP, table
+from .shared import CACHE_HELP, CLUSTER_HELP, ENGINE_HELP, JSON_HELP, check_cluster, table
 
 EXAMPLE = "comodulate fit --data photos --labels labels.csv --out runs/photos --seed 0 --json"
 
@@ -151,6 +151,9 @@ def fit(
             rich_help_panel=TRAINING,
         ),
     ] = None,
+    where: Annotated[
+        str | None, typer.Option("--cluster", metavar="ADDRESS", help=CLUSTER_HELP, rich_help_panel=TRAINING)
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an interrupted run in OUT.", rich_help_panel=TRAINING)
     ] = False,
@@ -207,6 +210,7 @@ def fit(
     """Learn every task on a frozen encoder, evaluate, and write run folders."""
     from ...training import Place, follow_launcher, launch, launched, leave_lost
 
+    check_cluster(where, devices)
     if devices is not None:
         place = Place.of_environment()
         if devices < 1 or (place.number > 1 and devices != place.local_number):
@@ -219,7 +223,7 @@ def fit(
     follow_launcher()
     from ...data.features import cache_folder
     from ...errors import RunError
-    from ...processes import LostProcess
+    from ...processes import LostProcess, cluster
     from ...runs import check_trackers, decision_note, track
     from ...runs import fit as fit_runs
     from .console import ConsoleProgress
@@ -227,8 +231,10 @@ def fit(
     check_trackers(log or [])
     configs = configurations(config, settings or [], ctx.params, method or [], option or [])
     try:
-        with ConsoleProgress() as progress:
-            results = fit_runs(configs, out, cache_folder(cache), resume=resume, engine=engine, progress=progress)
+        with cluster(where, 1 if where is None else None) as resources, ConsoleProgress() as progress:
+            results = fit_runs(
+                configs, out, cache_folder(cache), resume=resume, engine=engine, progress=progress, resources=resources
+            )
     except LostProcess:
         if not launched():
             raise

@@ -1,4 +1,5 @@
-"""`comodulate predict`: answers for image files and folders of them, and for tables and files of texts or embeddings."""
+"""`comodulate predict`: answers for image files and folders of them, and for tables and files of texts or embeddings; of many in
+shards."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from .exits import say
-from .shared import EngineOption, JsonFlag, with_seed
+from .shared import ClusterOption, EngineOption, JsonFlag, checked_seed, with_seed
 
 EXAMPLE = "comodulate predict runs/c100 photo.png --task trees --json"
 
@@ -26,8 +27,17 @@ def predict(
     ],
     task: Annotated[list[str] | None, typer.Option(help="Task to answer; repeat for more [all].")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Table to write instead, a row an input and task: *.csv or *.parquet.")
+        Path | None,
+        typer.Option(
+            help="Table to write instead, a row an input and task: *.csv or *.parquet. Or a folder, for any number of inputs: "
+            "parquet files with a row an input, and columns for each task."
+        ),
     ] = None,
+    rows_per_shard: Annotated[
+        int | None, typer.Option(help="Inputs of each file in the folder OUT [100,000; of images 10,000].")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the folder OUT: finished files stay.")] = False,
+    where: ClusterOption = None,
     seed: Annotated[int | None, typer.Option(help="Of the modulator's noise [the run's].")] = None,
     engine: EngineOption = "auto",
     as_json: JsonFlag = False,
@@ -36,6 +46,10 @@ def predict(
     from ...errors import InputError
     from ...runs import PredictionsTable, Run
 
+    if _is_folder(out, rows_per_shard is not None or resume or where is not None):
+        assert out is not None
+        _stream(folder, files, out, task or [], seed, engine, rows_per_shard, resume, where, as_json)
+        return
     run = with_seed(Run.open(folder), seed)
     asked = run.config.encoder.asked_in(files)
     what = run.encoder.what
@@ -68,6 +82,58 @@ def predict(
         say(f"error: {each['error']}")
     if bad:
         raise InputError(f"{len(bad)} of {len(asked)} {what}s cannot be read; the others are answered")
+
+
+def _is_folder(out: Path | None, asked: bool) -> bool:
+    """Whether answers go to a folder. Raises InputError for options of a folder without one."""
+    from ...errors import InputError
+
+    if out is not None and (out.is_dir() or not out.suffix):
+        return True
+    if asked:
+        raise InputError(
+            f"--rows-per-shard, --resume and --cluster write to a folder; expected one with --out, got {out or 'none'}"
+        )
+    return False
+
+
+def _stream(
+    folder: Path,
+    files: list[Path],
+    out: Path,
+    tasks: list[str],
+    seed: int | None,
+    engine: str,
+    rows_per_shard: int | None,
+    resume: bool,
+    where: str | None,
+    as_json: bool,
+) -> None:
+    from ...errors import InputError, RunError
+    from ...processes import cluster
+    from ...runs import stream_answers
+    from .console import ConsoleProgress
+
+    if seed is not None:
+        checked_seed(seed)
+    try:
+        with cluster(where, 1 if where is None else None) as resources, ConsoleProgress() as progress:
+            done = stream_answers(
+                folder, files, out, tasks=tasks, seed=seed, engine=engine, rows_per_shard=rows_per_shard, resume=resume,
+                resources=resources, report=progress.rows, say=progress.message,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        raise RunError("interrupted; finished files are kept, the same command with --resume continues") from None
+    if as_json:
+        print(json.dumps({"run": str(folder), "folder": str(out), **vars(done)}))
+    else:
+        print(f"{out}: {done.rows - done.bad:,} {done.what}s answered, {done.shards} files")
+    if done.cut:
+        say(f"warning: {done.cut:,} {done.what}s are longer than the encoder takes; what is beyond is cut off")
+    if done.bad:
+        raise InputError(
+            f"{done.bad} of {done.rows} {done.what}s cannot be read; the others are answered, the column error says why"
+        )
 
 
 def _show(result: dict[str, Any], what: str) -> None:

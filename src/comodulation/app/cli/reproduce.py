@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .shared import CacheOption, EngineOption, JsonFlag, checked_seeds
+from .shared import CacheOption, ClusterOption, EngineOption, JsonFlag, check_cluster, checked_seeds
 
 EXAMPLE = "comodulate reproduce cifar100 --data FOLDER --seeds 10 --out runs/cifar100   (again: goes on)"
 
@@ -45,13 +45,15 @@ def reproduce(
     pretraining_epochs: Annotated[int | None, typer.Option(help="Of pretraining [10].")] = None,
     devices: Annotated[int | None, typer.Option(help="Processes [GPUs, or CPU cores].")] = None,
     engine: EngineOption = "auto",
+    where: ClusterOption = None,
     cache: CacheOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Test the paper's claims on real data: every method, seeds, searches, statistics, mechanism, one report."""
     from ...data.features import BackboneSettings, cache_folder
     from ...errors import InputError, RunError
-    from ...studies.cells import study_config, usable_devices
+    from ...processes import cluster
+    from ...studies.cells import study_config
     from ...studies.paper import Study, write_report
     from ...studies.paper import reproduce as run_study
     from .console import ConsoleProgress
@@ -61,6 +63,7 @@ def reproduce(
     checked_seeds(seed, seeds)
     if not 0 <= trials <= 1000:
         raise InputError(f"--trials must be 0 to 1000, got {trials}")
+    check_cluster(where, devices)
     if devices is not None and not 1 <= devices <= 256:
         raise InputError(f"--devices must be 1 to 256, got {devices}")
     changes: dict[str, Any] = {
@@ -84,9 +87,9 @@ def reproduce(
         tuple(variant or ()),
     )
     try:
-        with ConsoleProgress() as progress:
+        with cluster(where, devices) as resources, ConsoleProgress() as progress:
             run_study(
-                planned, out, cache_folder(cache), devices=devices or usable_devices(), engine=engine, progress=progress,
+                planned, out, cache_folder(cache), resources=resources, engine=engine, progress=progress,
                 say=progress.message,
             )  # fmt: skip
     except KeyboardInterrupt:

@@ -13,6 +13,11 @@ ENGINE_HELP = (
     "What computes the backbone's features: torch, onnx (ONNX Runtime, on CPUs), or auto, the faster one where there are many "
     "images."
 )
+CLUSTER_HELP = (
+    "Where pieces of work run: local (processes of this machine), slurm (the nodes of this allocation), or HOST:PORT of the head "
+    "of a Ray cluster; see docs/cluster.md."
+)
+ClusterOption = Annotated[str | None, typer.Option("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)]
 JsonFlag = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
 CacheOption = Annotated[Path | None, typer.Option("--cache", help=CACHE_HELP)]
 EngineOption = Annotated[str, typer.Option("--engine", help=ENGINE_HELP)]
@@ -34,6 +39,14 @@ def method_options(pairs: list[str]) -> dict[str, Any]:
             except ValueError:
                 continue
     return found
+
+
+def check_cluster(where: str | None, devices: int | None) -> None:
+    """Raise InputError where two options say where pieces of work run."""
+    from ...errors import InputError
+
+    if where is not None and devices is not None:
+        raise InputError("give either --devices, processes of this machine, or --cluster")
 
 
 def with_seed(finished: Any, seed: int | None) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .shared import CacheOption, JsonFlag, checked_seeds
+from .shared import CacheOption, ClusterOption, JsonFlag, check_cluster, checked_seeds
 
 EXAMPLE = "comodulate study controller --data FOLDER --hours 0.4 --out runs/controller   (again: goes on)"
 
@@ -32,13 +32,15 @@ def study(
     epochs: Annotated[int | None, typer.Option(help="Of fine-tuning on all images [6].")] = None,
     pretraining_epochs: Annotated[int | None, typer.Option(help="Of pretraining [10].")] = None,
     devices: Annotated[int | None, typer.Option(help="Processes [GPUs, or CPU cores].")] = None,
+    where: ClusterOption = None,
     cache: CacheOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Answer one of the paper's open questions on real data: cells in the order of their worth, verdict, figure, table."""
     from ...data.features import BackboneSettings, cache_folder
     from ...errors import InputError, RunError, choose
-    from ...studies.cells import Asked, Inquiry, run_stages, study_config, usable_devices, write_answer
+    from ...processes import cluster
+    from ...studies.cells import Asked, Inquiry, run_stages, study_config, write_answer
     from ...studies.questions import QUESTIONS
     from .console import ConsoleProgress
 
@@ -49,6 +51,7 @@ def study(
     trials = asked.trials if trials is None else trials
     if not 0 <= trials <= 100:
         raise InputError(f"--trials must be 0 to 100, got {trials}")
+    check_cluster(where, devices)
     if devices is not None and not 1 <= devices <= 256:
         raise InputError(f"--devices must be 1 to 256, got {devices}")
     if hours is not None and not 0 <= hours <= 10_000:
@@ -62,9 +65,9 @@ def study(
     config = study_config("cifar100", data, **changes)
     inquiry = Inquiry(asked.name, config, tuple(range(seed, seed + seeds)), trials)
     try:
-        with ConsoleProgress() as progress:
+        with cluster(where, devices) as resources, ConsoleProgress() as progress:
             run_stages(
-                Asked(asked, inquiry), out, cache_folder(cache), hours=hours, devices=devices or usable_devices(),
+                Asked(asked, inquiry), out, cache_folder(cache), hours=hours, resources=resources,
                 progress=progress, say=progress.message,
             )  # fmt: skip
     except KeyboardInterrupt:

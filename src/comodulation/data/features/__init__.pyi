@@ -4,6 +4,7 @@ from .embeddings import Embeddings, EmbeddingSettings
 from .encoder import Encoder, EncoderSettings, cut_note
 from .engines import BATCH, ENGINES, faster_engine, forward_of, open_shapes
 from .extraction import PRECISIONS, FeatureRows, Features, cache_folder, extract, features_of, settled_engine
+from .extraction_pieces import Source, extract_in_pieces
 from .given_inputs import check_given, features_of_given, known_encoder, settings_by_name
 from .input_sizes import first_images, natural_size, size_note
 from .memory import TRAINED_COPIES, check_fits
@@ -29,6 +30,7 @@ __all__ = [
     "FeatureRows",
     "FeatureStore",
     "Features",
+    "Source",
     "TextEncoder",
     "TextSettings",
     "cache_folder",
@@ -36,6 +38,7 @@ __all__ = [
     "check_given",
     "cut_note",
     "extract",
+    "extract_in_pieces",
     "faster_engine",
     "features_of",
     "features_of_given",

@@ -10,7 +10,6 @@ from .material import STUDIES, Material, read_material, study_config
 from .measure import measure_accuracy, measure_everything, train_and_test
 from .mechanism import MOST_PER_TASK, NOISE_NODES, NOISE_PER_TASK, at_most, represent
 from .numbers import cell_numbers, check_alike, checked_illustration, checked_numbers, read_probabilities
-from .pieces import usable_devices
 from .rates import at_an_end, next_rate
 from .results import (
     PRIMARY,
@@ -128,7 +127,6 @@ __all__ = [
     "study_config",
     "train_and_test",
     "tried_rates",
-    "usable_devices",
     "usual_settings",
     "values",
     "with_yardstick",

@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ...data.features import Source, extract_in_pieces, settled_engine
 from ...errors import DivergedError
 from ...files import locked, read_json, remove_partials, writable, write_bytes, write_json
+from ...processes import Resources, Worker, in_rounds, run
 from ...runs import deal_images
 from ...training import Progress, Silent
 from .agenda import CELLS, FIGURES, SEARCH, Agenda, Besides, Stage
@@ -24,7 +26,7 @@ from .folder import (
     is_over,
     write_manifest,
 )
-from .pieces import Resources, Worker, in_rounds, run
+from .laboratory import Laboratory
 from .rows import Cell
 from .searches import FREE
 
@@ -37,7 +39,7 @@ def run_stages(
     cache: Path,
     *,
     hours: float | None = None,
-    devices: int = 1,
+    resources: Resources | None = None,
     engine: str = "auto",
     progress: Progress | None = None,
     say: Say | None = None,
@@ -49,7 +51,7 @@ def run_stages(
         out: folder, new or of the same study.
         cache: folder of features and pretrained layers.
         hours: time budget of this call; None for no end.
-        devices: number of pieces of work that run at the same time.
+        resources: what its pieces of work run on; None: this process.
         engine: of extraction; see ``extract``.
         progress: told of extraction. say: told a line for whatever is finished, with the time left.
 
@@ -67,9 +69,9 @@ def run_stages(
         claim(study, out)  # again: another process may have begun a study before the lock was ours
         for folder in (out, out / CELLS, out / SEARCH, out / FIGURES):
             remove_partials(folder)
-        _begin(study, out, cache, engine, budget, tell)
+        _begin(study, out, cache, engine, budget, resources or Resources(), tell)
         budget.longest = _seconds_known(study, out)
-        works = _Works(study, out, cache, engine, budget, devices, say)
+        works = _Works(study, out, cache, engine, budget, resources or Resources(), say)
         for stage in study.stages():
             if isinstance(stage, Besides):
                 works.besides(stage)
@@ -79,7 +81,9 @@ def run_stages(
     return [cell for cell in study.cells if not is_over(out, cell)]
 
 
-def _begin(study: Agenda, out: Path, cache: Path, engine: str, budget: Budget, tell: Progress) -> None:
+def _begin(
+    study: Agenda, out: Path, cache: Path, engine: str, budget: Budget, resources: Resources, tell: Progress
+) -> None:
     """Everything that may be refused, and what all processes need, before the first of them starts."""
     laboratory = study.laboratory(cache, tell, engine)
     material = laboratory.material
@@ -90,7 +94,32 @@ def _begin(study: Agenda, out: Path, cache: Path, engine: str, budget: Budget, t
         (out / name).mkdir(exist_ok=True)
     write_manifest(study.manifest, out)
     if not budget.over:
+        if resources.cluster is not None:
+            _extract_together(study, laboratory, out, cache, resources, tell)
         laboratory.features  # noqa: B018 (extracted once, before several processes ask for them)
+
+
+def _extract_together(
+    study: Agenda, laboratory: Laboratory, out: Path, cache: Path, resources: Resources, tell: Progress
+) -> None:
+    """Have the nodes of a cluster extract what this process then finds in the cache."""
+    source = laboratory.source()
+    if source is None:
+        return
+    engines = {
+        name: settled_engine(
+            laboratory.engine, source.encoder, split, cache, precision=source.precision, say=tell.message
+        )
+        for name, split in source.splits.items()
+    }
+    shared = [out / study.manifest.name, *study.config.places]
+    extract_in_pieces(engines, cache, resources, partial(_source, study, cache), tell.extraction, shared)
+
+
+def _source(study: Agenda, cache: Path) -> Source:
+    source = study.laboratory(cache).source()
+    assert source is not None
+    return source
 
 
 def _seconds_known(study: Agenda, out: Path) -> dict[str, float]:
@@ -108,13 +137,14 @@ class _Works:
     """One call's stages, one after the other; what they have in common."""
 
     def __init__(
-        self, study: Agenda, out: Path, cache: Path, engine: str, budget: Budget, devices: int, say: Say
+        self, study: Agenda, out: Path, cache: Path, engine: str, budget: Budget, resources: Resources, say: Say
     ) -> None:
-        self.study, self.out, self.budget, self.devices, self.say = study, out, budget, devices, say
+        self.study, self.out, self.budget, self.resources, self.say = study, out, budget, resources, say
+        self.devices, self.shared = resources.workers, [out / study.manifest.name, *study.config.places]
         self.make_worker = partial(_worker, study, out, cache, engine, budget)
 
     def run(self, pieces: Sequence[Any], on_event: Callable[[Any], None]) -> None:
-        run(pieces, Resources(self.devices), self.make_worker, on_event)
+        run(pieces, self.resources, self.make_worker, on_event, shared=self.shared)
 
     def besides(self, stage: Besides) -> None:
         pieces = [] if self.budget.over else stage.todo(self.study, self.out, self.devices)

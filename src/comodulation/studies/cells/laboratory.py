@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...data.features import Backbone, extract
+from ...data.features import Backbone, Source, extract
 from ...data.sets import make_scenes
 from ...errors import InputError, choose
 from ...mathematics import derived_seed
@@ -43,6 +43,12 @@ class Laboratory:
     @cached_property
     def backbone(self) -> Backbone:
         return Backbone(self.material.config.backbone)
+
+    def source(self) -> Source | None:
+        """What other machines extract the features of; None where there is nothing that they could."""
+        config = self.material.config
+        splits = {name: data.split for name, data in self.material.labelled.items()}
+        return Source(self.backbone, splits, config.precision, config.skip_bad)
 
     @cached_property
     def features(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 from ...data.features import ENGINES
 from ...errors import InputError, brief, choose
 from ...files import write_json
+from ...processes import Resources
 from ...runs import MAX_SEED, RunConfig, Written, make_config
 from ...training import Progress
 from ..cells import (
@@ -147,7 +148,7 @@ def reproduce(
     out: Path,
     cache: Path,
     *,
-    devices: int = 1,
+    resources: Resources | None = None,
     engine: str = "auto",
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
@@ -159,7 +160,7 @@ def reproduce(
     """
     choose(engine, ENGINES, "engine")
     check_extras(study)
-    run_stages(study, out, cache, devices=devices, engine=engine, progress=progress, say=say)
+    run_stages(study, out, cache, resources=resources, engine=engine, progress=progress, say=say)
 
 
 def check_extras(study: Study) -> None:

@@ -78,6 +78,9 @@ class LocationLaboratory(Laboratory):
     def backbone(self) -> Any:
         """None from elsewhere: the network is the study's own."""
 
+    def source(self) -> None:
+        """Nothing: pixels are decoded in a moment."""
+
     @cached_property
     def features(self) -> Any:
         """Pixels, decoded before several processes ask for them; each network is pretrained by the first cell that needs it."""

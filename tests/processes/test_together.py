@@ -27,7 +27,7 @@ from comodulation.training import LOST, PLACE, Place, launch
 from support.command import GROUPED, SHORT, SMALL
 from support.shared_training import CLASSES, results, small_head, trainings, tuned
 
-SCRIPT = Path(__file__).with_name("support") / "shared_training.py"
+SCRIPT = Path(__file__).parents[1] / "support" / "shared_training.py"
 STRICT = ["-W", "error", *(f"-Wignore::{name}Warning" for name in ("Deprecation", "PendingDeprecation", "Future"))]
 
 

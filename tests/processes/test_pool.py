@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from comodulation.errors import InputError, RunError
-from comodulation.studies.cells.clock import Clock
-from comodulation.studies.cells.pieces import Resources, run
+from comodulation.processes import Resources, run
 from support.command import Process
 from support.piece_worker import worker
 
@@ -79,7 +78,7 @@ def test_errors_of_a_worker(piece, kind, message):
 
 
 SCRIPT = (
-    "import sys; from functools import partial; from comodulation.studies.cells.pieces import Resources, run; "
+    "import sys; from functools import partial; from comodulation.processes import Resources, run; "
     "from support.piece_worker import worker\n"
     "try: run({pieces}, Resources(2), partial(worker, 'a'), lambda event: print(event[1]))\n"
     "except BaseException as error: print(type(error).__name__)"
@@ -89,7 +88,7 @@ SCRIPT = (
 def script(pieces):
     """A process of its own that runs pieces in two more, and says how it ended."""
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT.format(pieces=pieces)], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE,
+        [sys.executable, "-c", SCRIPT.format(pieces=pieces)], cwd=Path(__file__).parents[1], stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 
@@ -155,16 +154,3 @@ def _alive(number):
         return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def test_the_time_left():
-    """Mean seconds of each kind, by the number that is left; unknown kinds cost the mean of all; devices share."""
-    clock = Clock("aaabb", workers=2)
-    assert clock.remaining() is None
-    clock.finish("a", 10.0)
-    assert clock.remaining() == (2 * 10 + 2 * 10) / 2
-    clock.finish("b", 40.0)
-    assert clock.remaining() == (2 * 10 + 1 * 40) / 2
-    for kind, seconds in (("a", 20.0), ("a", 30.0), ("b", 40.0)):
-        clock.finish(kind, seconds)
-    assert clock.remaining() == 0

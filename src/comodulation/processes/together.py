@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, distributed
 
-from .errors import RunError
+from ..errors import RunError
 
 CPU = torch.device("cpu")
 

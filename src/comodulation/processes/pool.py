@@ -1,15 +1,8 @@
-"""Independent pieces of work: in this process, or in several of this machine, each with its own GPU or its share of the threads.
-
-``run`` is all that a study knows of where its pieces run. A worker is made once in each process from something that can be sent
-there, and is called with a piece; it yields what the study hears of meanwhile. A piece may be run again from the start after
-whatever has ended its process, so it leaves what it finished where the next worker finds it. Any executor that can send the three
-to other processes may stand behind it.
-"""
+"""Pieces of work in several processes of this machine, each with its own GPU or its share of the threads."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import multiprocessing
 import multiprocessing.util
 import os
@@ -17,80 +10,25 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import connection
-from typing import Any, TypeVar
+from typing import Any
 
-from ...errors import InputError, RunError
-from ...training import safe_children
+from ..errors import InputError, RunError
+from .children import safe_children
+from .resources import Worker
 
-Worker = Callable[[Any], Iterator[Any]]  # called with a piece; yields what is heard of it
-Unit = TypeVar("Unit")
 PATIENCE = 20.0  # seconds for a process to end by itself
 POLL = 0.2  # seconds between looks at what the processes have to say
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What pieces run on.
-
-    Attributes:
-        workers: how many of them run at the same time, at most. Each has a GPU of its own where there are any, as far as they go,
-            and as many threads as there are CPU cores for each.
-    """
-
-    workers: int = 1
-
-
-def usable_devices() -> int:
-    """How many pieces run at the same time unless told: one a GPU, else one a CPU core."""
-    import torch
-
-    return torch.cuda.device_count() or len(os.sched_getaffinity(0))
-
-
-def in_rounds(units: Sequence[Sequence[Unit]], workers: int) -> list[Sequence[Unit]]:
-    """Units of work as pieces: whole ones as long as there is one for each worker, the rest cut so that each has a part of it.
-
-    A worker that goes on with another unit must prepare for it: no more is cut than is needed for none to be idle.
-
-    >>> in_rounds(["aaaa", "bbbb", "cccc"], 2)
-    ['aaaa', 'bbbb', 'cc', 'cc']
-    >>> in_rounds(["a", "bbb"], 3)
-    ['a', 'b', 'b', 'b']
-    """
-    whole = len(units) - len(units) % workers
-    parts = list(units[:whole])
-    for unit in units[whole:]:
-        cuts = [len(unit) * place // workers for place in range(workers + 1)]
-        parts += [unit[start:end] for start, end in itertools.pairwise(cuts) if start < end]
-    return parts
-
-
-def run(
-    pieces: Sequence[Any], resources: Resources, make_worker: Callable[[], Worker], on_event: Callable[[Any], None]
+def run_in_pool(
+    pieces: Sequence[Any], count: int, make_worker: Callable[[], Worker], on_event: Callable[[Any], None]
 ) -> None:
-    """Run pieces; in this process if there is one piece or one worker.
-
-    Args:
-        pieces: picklable; taken in order, each by the next free worker.
-        resources: see there.
-        make_worker: picklable; called once in each process that works.
-        on_event: called in this process with whatever workers yield.
-
-    Raises:
-        InputError, RunError: as raised in a worker; the other processes are stopped.
-    """
-    count = min(resources.workers, len(pieces))
-    if count <= 1:
-        worker = make_worker() if pieces else iter
-        for piece in pieces:
-            for event in worker(piece):
-                on_event(event)
-        return
+    """Run pieces in ``count`` processes; see ``run``."""
     context = multiprocessing.get_context("spawn")
     before = {process.pid for process in multiprocessing.active_children()}
     processes: list[Any] = []

@@ -1,0 +1,157 @@
+"""Pieces of work on the nodes of a Ray cluster: each is a task of Ray, whose events stream back.
+
+Ray itself would run a lost task again, too, but could not tell a caller that it does, nor stop after a piece that takes every node
+with it; and of a stream it would expect the same events again, which a piece that goes on from what is finished does not give.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, RunError
+from .addresses import answers
+from .agreement import disagreement, expected
+from .clusters import node_name
+from .resources import Resources, Worker
+
+POLL = 0.5  # seconds between looks
+DEATHS = 5  # processes that one piece may take with it: more, and it is the piece
+AHEAD = 2  # pieces handed to Ray for each that can run: a node that joins finds some waiting
+
+
+@dataclass(frozen=True)
+class Order:
+    """What every process of a run is told.
+
+    Attributes:
+        make_worker: as cloudpickle writes it. key: hash of it and of what is wanted.
+        wanted: what the process must have, see ``expected``.
+        folder: in which relative paths begin.
+        cores: threads that torch takes.
+    """
+
+    make_worker: bytes
+    key: str
+    wanted: dict[str, Any]
+    folder: str
+    cores: int
+
+
+def run_on_ray(
+    pieces: Sequence[Any],
+    resources: Resources,
+    make_worker: Callable[[], Worker],
+    on_event: Callable[[Any], None],
+    shared: Sequence[Path],
+) -> None:
+    """Run pieces; see ``run``. A piece whose process or node is lost runs again, on whatever is left or comes."""
+    import ray
+
+    content = ray.cloudpickle.dumps(make_worker)
+    wanted = expected(shared)
+    key = hashlib.sha256(content + json.dumps(wanted).encode()).hexdigest()
+    order = ray.put(Order(content, key, wanted, os.getcwd(), resources.cores))
+    task = ray.remote(_perform).options(
+        num_cpus=resources.cores, num_gpus=resources.gpus, max_retries=0, num_returns="streaming"
+    )
+    waiting, deaths = list(range(len(pieces)))[::-1], [0] * len(pieces)
+    running: dict[Any, int] = {}
+    heard = time.monotonic()
+    try:
+        while waiting or running:
+            while waiting and len(running) < AHEAD * _room(resources):
+                place = waiting.pop()
+                running[task.remote(order, pieces[place])] = place
+            ready, _ = ray.wait(list(running), num_returns=1, timeout=POLL, fetch_local=False)
+            if not ready and time.monotonic() > heard + 4 * POLL:
+                _check_head(resources)
+                heard = time.monotonic()
+            for stream in ready:
+                heard = time.monotonic()
+                try:
+                    kind, value = ray.get(next(stream))
+                except StopIteration:
+                    del running[stream]
+                    continue
+                except ray.exceptions.RayTaskError as error:  # before it could be told: the package is not there
+                    raise InputError(f"a node cannot run this command: {error.cause!r}") from None
+                except ray.exceptions.RayError as error:
+                    _check_head(resources)
+                    place = running.pop(stream)
+                    deaths[place] += 1
+                    if deaths[place] == DEATHS:
+                        raise RunError(
+                            f"{DEATHS} processes were lost one after the other at one piece of work (killed, or out of memory: "
+                            f"{type(error).__name__}); the same command goes on from what is finished"
+                        ) from None
+                    waiting.append(place)
+                    continue
+                if kind == "event":
+                    on_event(value)
+                else:
+                    raise (InputError if kind == "input" else RunError)(value)
+    finally:
+        for stream in running:
+            ray.cancel(stream, force=True)
+
+
+def _room(resources: Resources) -> int:
+    """How many pieces the cluster runs at the same time, now."""
+    import ray
+
+    there = ray.cluster_resources()
+    kinds = [
+        int(there.get(name, 0)) // each for name, each in (("CPU", resources.cores), ("GPU", resources.gpus)) if each
+    ]
+    return max(1, min(kinds))
+
+
+def _check_head(resources: Resources) -> None:
+    """Raises RunError where the head of the cluster is gone."""
+    assert resources.cluster is not None
+    if reason := answers(resources.cluster):
+        raise RunError(
+            f"the head of the cluster at {resources.cluster} is gone ({reason}); what is finished is kept: start it again, and the "
+            "same command goes on"
+        )
+
+
+# ---- in a process that works ----
+
+_made: dict[str, Worker] = {}  # the worker of the last order, by its key
+
+
+def _perform(order: Order, piece: Any) -> Iterator[tuple[str, Any]]:
+    """What is heard of a piece, and how it ended if not well."""
+    try:
+        for event in _worker(order)(piece):
+            yield "event", event
+    except InputError as error:
+        yield "input", str(error)
+    except RunError as error:
+        yield "run", str(error)
+    except Exception:  # whatever it is, with the place where it happened
+        yield "run", f"a worker on {node_name()} failed: {traceback.format_exc(limit=-3)}"
+
+
+def _worker(order: Order) -> Worker:
+    if order.key not in _made:
+        import ray
+        import torch
+
+        if os.path.isdir(order.folder):
+            os.chdir(order.folder)
+        if said := disagreement(order.wanted):
+            raise InputError(f"node {node_name()} {said}")
+        torch.set_num_threads(order.cores)
+        _made.clear()
+        _made[order.key] = ray.cloudpickle.loads(order.make_worker)()
+    return _made[order.key]

@@ -1,0 +1,101 @@
+"""A Ray cluster on the nodes of a SLURM allocation, for as long as one command runs.
+
+The command runs once, on the first node, in a script of `sbatch` or a shell of `salloc`. The head of the cluster is started here,
+the other nodes by `srun`, each with the CPU cores that SLURM gives it there; all of them end with the command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+
+from ..errors import InputError, RunError
+from .addresses import answers
+
+STARTING = 180.0  # seconds for the head to start
+ENDING = 20.0  # seconds for a node to end by itself
+HEAD_ADDRESS = (
+    "COMODULATION_HEAD_ADDRESS"  # at which the other nodes reach this one, where Ray would choose another network
+)
+_RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--object-store-memory", str(2**27)]
+
+
+@contextlib.contextmanager
+def ray_in_allocation() -> Iterator[tuple[str, int]]:
+    """Start Ray on every node of the allocation; yields the head's address and how many nodes there are to be.
+
+    Raises:
+        InputError: there is no allocation here, or no srun.
+        RunError: the head does not start.
+    """
+    given = os.environ
+    if "SLURM_JOB_ID" not in given:
+        raise InputError("--cluster slurm: there is no SLURM allocation here; run the command inside sbatch or salloc")
+    nodes = int(given.get("SLURM_JOB_NUM_NODES", "1"))
+    if nodes > 1 and shutil.which("srun") is None:
+        raise InputError(f"--cluster slurm: the allocation has {nodes} nodes, and there is no srun to start them with")
+    environment = {**given, "RAY_USAGE_STATS_ENABLED": "0"}
+    own = given.get(HEAD_ADDRESS) or _own_address()
+    cores = given.get("SLURM_CPUS_ON_NODE", "1")
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(tempfile.TemporaryFile())
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True))
+        address = f"{own}:{_free_port(own)}"
+        words = ["--head", "--port", address.rpartition(":")[2], "--node-ip-address", own, "--temp-dir", folder]
+        words += ["--include-dashboard", "false", "--disable-usage-stats", "--num-cpus", cores]
+        head = subprocess.Popen([*_RAY, *words], env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        stack.callback(_end, head)
+        _await_head(head, address)
+        if nodes > 1:
+            start = f'exec {shlex.join([*_RAY, "--address", address])} --num-cpus "${{SLURM_CPUS_ON_NODE:-1}}"'
+            each = given.get("SLURM_CPUS_PER_TASK", cores)
+            others = [
+                "srun",
+                f"--nodes={nodes - 1}",
+                f"--ntasks={nodes - 1}",
+                f"--cpus-per-task={each}",
+                "--cpu-bind=none",
+            ]
+            others += [f"--exclude={given['SLURMD_NODENAME']}"] if "SLURMD_NODENAME" in given else []
+            step = subprocess.Popen(
+                [*others, "sh", "-c", start], env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+            stack.callback(_end, step)
+        yield address, nodes
+
+
+def _await_head(head: subprocess.Popen[bytes], address: str) -> None:
+    ends = time.monotonic() + STARTING
+    while reason := answers(address):
+        if head.poll() is not None or time.monotonic() > ends:
+            raise RunError(f"the head of the cluster does not start at {address}: {reason}")
+        time.sleep(0.2)
+
+
+def _own_address() -> str:
+    import ray
+
+    return str(ray.util.get_node_ip_address())
+
+
+def _free_port(address: str) -> int:
+    with socket.socket() as found:
+        found.bind((address, 0))
+        return int(found.getsockname()[1])
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(ENDING)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

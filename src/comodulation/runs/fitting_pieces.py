@@ -1,0 +1,116 @@
+"""A fit on several processes that work alone: extraction by blocks, then each method in one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.features import Source, extract, extract_in_pieces, settled_engine
+from ..processes import Resources, Worker, reports_of, run
+from ..training import Epoch, Progress
+from .config import RunConfig
+from .prepared import Prepared, prepared_fit
+from .session import Session
+
+
+def extract_together(
+    configs: Sequence[RunConfig], prepared: Prepared, cache: Path, resources: Resources, engine: str, tell: Progress
+) -> dict[str, str]:
+    """Have the nodes of a cluster extract what this process then finds in the cache. Returns the engine of each split."""
+    shared = prepared.configs[0]
+    device = "cuda" if resources.gpus else "cpu"
+    engines = {
+        name: settled_engine(
+            engine, prepared.encoder, data.split, cache, device=device, precision=shared.precision, say=tell.message
+        )
+        for name, data in prepared.labelled.items()
+    }
+    extract_in_pieces(engines, cache, resources, partial(_source, list(configs)), tell.extraction, shared.places)
+    return engines
+
+
+def _source(configs: list[RunConfig]) -> Source:
+    prepared = prepared_fit(configs)
+    splits = {name: data.split for name, data in prepared.labelled.items()}
+    return Source(prepared.encoder, splits, configs[0].precision, configs[0].skip_bad)
+
+
+def fit_together(
+    configs: Sequence[RunConfig],
+    unfinished: Sequence[tuple[RunConfig, Path]],
+    cache: Path,
+    resources: Resources,
+    engines: Mapping[str, str],
+    seconds: Mapping[str, float],
+    made_from: Mapping[str, Any],
+    tell: Progress,
+) -> None:
+    """Fit methods whose features are in the cache and whose folders are claimed by this process, each in one worker.
+
+    Args:
+        configs: all that share the data. unfinished: those to fit, with their folders.
+        engines: of each split's features. seconds: spent on them. made_from: see ``claiming.sources``.
+    """
+    pieces = [(configs.index(config), folder.absolute()) for config, folder in unfinished]
+    make = partial(_fitter, list(configs), cache.absolute(), dict(engines), dict(seconds), dict(made_from))
+
+    def on_event(event: tuple[Any, ...]) -> None:
+        kind, values = event
+        getattr(tell, kind)(*values)
+
+    run(pieces, resources, make, on_event, shared=configs[0].places)
+
+
+class _Relayed:
+    """Progress that another process hears of."""
+
+    def __init__(self, report: Callable[..., None]) -> None:
+        self.report = report
+
+    def message(self, text: str) -> None:
+        self.report("message", (text,))
+
+    def extraction(self, split: str, done: int, total: int) -> None: ...  # said before
+
+    def epoch(self, phase: str, epoch: Epoch) -> None:
+        self.report("epoch", (phase, epoch))
+
+
+def _fitter(
+    configs: list[RunConfig],
+    cache: Path,
+    engines: dict[str, str],
+    seconds: dict[str, float],
+    made_from: dict[str, Any],
+) -> Worker:
+    from ..training import joined
+
+    prepared = prepared_fit(configs)
+    shared, encoder = prepared.configs[0], prepared.encoder
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    features = {
+        name: extract(
+            encoder, data.split, cache, device=device, precision=shared.precision, engine=engines[name],
+            skip_bad=shared.skip_bad,
+        )
+        for name, data in prepared.labelled.items()
+    }  # fmt: skip
+
+    def work(piece: tuple[int, Path]) -> Iterator[tuple[Any, ...]]:
+        number, folder = piece
+
+        def call(report: Callable[..., None]) -> None:
+            with joined() as fabric:
+                session = Session(
+                    shared, prepared.family, prepared.labelled, features, encoder.fingerprint(), cache, fabric,
+                    _Relayed(report), encoder.pooled_width,
+                )  # fmt: skip
+                session.run(prepared.configs[number], folder, dict(seconds), made_from)
+
+        yield from reports_of(call)
+
+    return work

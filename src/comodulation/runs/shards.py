@@ -1,0 +1,104 @@
+"""Answers in shards: parquet files of a fixed number of inputs each, every one of them there as a whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..files import replacing
+from .answer_columns import AnswerColumns
+from .streamed_inputs import ReadBatch
+
+ROW_GROUP = 2**14  # rows, at least, that are written at once
+COMPRESSION = "lz4"
+
+
+def shard_path(out: Path, number: int) -> Path:
+    """Where a shard is."""
+    return out / f"part-{number:06d}.parquet"
+
+
+def finished_shard(out: Path, number: int, rows: int) -> int | None:
+    """How many inputs of a finished shard could not be used; None for a shard that is not there, or not as a whole."""
+    path = shard_path(out, number)
+    if not path.exists():
+        return None
+    try:
+        about = pq.read_metadata(path)
+    except (pa.ArrowException, OSError):
+        return None
+    if about.num_rows != rows:
+        return None
+    errors = about.num_columns - 1
+    nulls = sum(about.row_group(place).column(errors).statistics.null_count for place in range(about.num_row_groups))
+    return rows - int(nulls)
+
+
+def write_shard(path: Path, columns: AnswerColumns, batches: Iterator[ReadBatch]) -> Iterator[tuple[int, int, int]]:
+    """Answer batches and write the answers to a file.
+
+    Yields:
+        After each batch: inputs, how many of them could not be used, how many were cut.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    schema = columns.schema
+    kept: list[pa.Table] = []
+    named = [
+        field.name for field in schema if pa.types.is_dictionary(field.type)
+    ]  # of numbers it would be tried in vain
+    with (
+        replacing(path) as partial,
+        pq.ParquetWriter(
+            partial, schema, compression=COMPRESSION, use_dictionary=named, write_statistics=["error"]
+        ) as writer,
+    ):
+        for batch in batches:
+            kept.append(answered(columns, schema, batch))
+            if sum(map(len, kept)) >= ROW_GROUP:
+                writer.write_table(pa.concat_tables(kept).unify_dictionaries())
+                kept = []
+            yield len(batch), len(batch.errors), batch.cut
+        if kept:
+            writer.write_table(pa.concat_tables(kept).unify_dictionaries())
+
+
+def answered(columns: AnswerColumns, schema: pa.Schema, batch: ReadBatch) -> pa.Table:
+    """A batch's rows of a shard."""
+    number = len(batch)
+    answers = columns.answers(batch.tensors, batch.content)
+    if batch.errors:
+        there = np.ones(number, bool)
+        there[list(batch.errors)] = False
+        answers = [_where(there, column) for column in answers]
+    errors = pa.array([batch.errors.get(place) for place in range(number)], pa.string()) if batch.errors else None
+    found = [
+        _files(batch.file, number),
+        pa.nulls(number, pa.int64()) if batch.row is None else pa.array(batch.row, pa.int64()),
+        pa.nulls(number, pa.string()) if batch.ids is None else pa.array(batch.ids, pa.string()),
+        *answers,
+        pa.nulls(number, pa.string()) if errors is None else errors,
+    ]
+    return pa.Table.from_arrays(found, schema=schema)
+
+
+def _files(file: str | Sequence[str], number: int) -> pa.Array:
+    if isinstance(file, str):
+        return pa.DictionaryArray.from_arrays(np.zeros(number, np.int32), pa.array([_text(file)]))
+    return pa.array([_text(one) for one in file], pa.string()).dictionary_encode()
+
+
+def _where(there: np.ndarray, column: Any) -> pa.Array:
+    """A column with nulls in the rows that are not there."""
+    return column.take(pa.array(np.where(there, np.arange(len(there)), 0), mask=~there))
+
+
+def _text(name: str) -> str:
+    """A file's name as UTF-8 can hold it: what is not UTF-8 in it becomes a question mark."""
+    return name.encode("utf-8", "replace").decode()
