@@ -166,6 +166,7 @@ def test_rows_that_cannot_be_used_are_named_and_the_others_answered(place, whole
     assert (again.status, again.json["bad"], again.json["made"]) == (2, 2, 0)
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_bytes_of_one(place, whole, tmp_path):
     words = ["--out", tmp_path / "out", "--rows-per-shard", 1000, "--cluster", "local", "--json"]
     outcome = comodulate("predict", place / "run", place / "asked.npy", *words)
