@@ -29,7 +29,7 @@ lint: install
 
 # A process a core with one thread each. The doctests of the package come with them. What was skipped is said at the end, and why.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -rs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -rs
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
