@@ -15,6 +15,8 @@ from .calibration import (
 )
 from .comparison import (
     ALPHA,
+    EDGE,
+    WILCOXON_SEEDS,
     CrossedDifference,
     PairedDifference,
     as_family,
@@ -46,9 +48,11 @@ __all__ = [
     "BALANCED",
     "BINARY_METRICS",
     "DECISION_METRICS",
+    "EDGE",
     "MAJORITY",
     "METRICS",
     "THRESHOLDS",
+    "WILCOXON_SEEDS",
     "BrierParts",
     "ClassScores",
     "Confusion",

@@ -89,6 +89,14 @@ class PairedDifference:
         return detectable_difference(self.sd, self.n) if self.sd else math.nan
 
     @property
+    def detectable_range(self) -> tuple[float, float]:
+        """What ``detectable`` is at the ends of the 95% interval of the true sd (chi squared); nan, nan where sd is 0."""
+        freedom = self.freedom or self.n - 1
+        ends = (math.sqrt(freedom / float(stats.chi2.ppf(q, freedom))) for q in (0.975, 0.025))
+        low, high = (self.detectable * end for end in ends)
+        return low, high
+
+    @property
     def note(self) -> str:
         """Which test these seeds are too few for, for reports; empty where they are enough."""
         if self.n >= WILCOXON_SEEDS:

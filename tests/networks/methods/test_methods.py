@@ -7,6 +7,7 @@ from comodulation.errors import InputError
 from comodulation.mathematics import Modulation
 from comodulation.networks.head import ComodulatedHead
 from comodulation.networks.methods.registry import WITH_LAYERS, make_method
+from comodulation.tasks import TaskFamily
 from support.methods import BINARY, CASES, CLASSES, COLUMNS, make, train
 
 
@@ -234,3 +235,21 @@ def test_gradients_have_the_same_bits_each_time_on_two_threads(name, family):
         torch.set_num_threads(1)
     for other in gradients[1:]:
         assert all(torch.equal(a, b) for a, b in zip(gradients[0], other, strict=True))
+
+
+def test_gains_of_low_rank_have_as_many_parameters_as_comodulation():
+    """With the tasks and neurons of a study; the base network at first; and what is no rank is refused."""
+    family = TaskFamily("classes", tuple(map(str, range(20))), tuple("uvw"), ((0, 1, 2),) * 20)
+    head = ComodulatedHead(5, 3, 20, controller={"rank": 9})
+    method = make_method("ia3", head, family, decoder_rank=9).eval()
+    assert (
+        method.num_learnable()
+        == 4968
+        <= 20 * 256
+        < make_method("ia3", ComodulatedHead(5, 3, 20), family).num_learnable()
+    )
+    h, tasks = method.prepare(torch.randn(20, 5, 2, 2)), torch.arange(20)
+    assert torch.equal(method(h, tasks)[0], head.read(head.decode(h)))
+    for rank in (-1, 257, 0.5, True):
+        with pytest.raises(InputError, match="decoder_rank must be a whole number from 0 to 256"):
+            make_method("ia3", ComodulatedHead(5, 3, 20), family, decoder_rank=rank)

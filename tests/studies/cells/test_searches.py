@@ -7,7 +7,17 @@ import pytest
 
 from comodulation.errors import DivergedError, InputError
 from comodulation.studies.cells.rows import Cell, Row
-from comodulation.studies.cells.searches import SEARCH_SEED, best_settings, params_at_an_end, read_trials, search, space
+from comodulation.studies.cells.searches import (
+    SEARCH_SEED,
+    START_TRIALS,
+    best_settings,
+    limits,
+    params_at_an_end,
+    read_trials,
+    search,
+    space,
+    widened,
+)
 
 CELL = Cell("residual", "open", Row("comodulation"), 0)
 EPOCHS = 4
@@ -52,9 +62,9 @@ def test_trials_on_disk(whole):
     assert {cell.seed for cell, _ in bench.asked} == {SEARCH_SEED}
     assert SEARCH_SEED not in range(10)
     assert [entry["params"] for entry in entries] == [settings for _, settings in bench.asked]
-    ranges = space(CELL.row)
-    for entry in entries:
-        assert set(entry["params"]) == set(ranges)
+    for number, entry in enumerate(entries):
+        ranges = widened(CELL.row, entries[:number])
+        assert set(entry["params"]) == set(ranges) == set(space(CELL.row))
         assert all(ranges[name][1] <= value <= ranges[name][2] for name, value in entry["params"].items())
         assert entry["diverged"] == (entry["params"]["learning_rate"] > TOO_FAST)
         if not entry["diverged"]:
@@ -140,7 +150,39 @@ def test_values_at_an_end():
     row = Row("comodulation")
     assert params_at_an_end(row, {"learning_rate": 0.05, "weight_decay": 1e-4, "beta": 1.4}) == [
         "learning_rate",
+        "weight_decay",
         "beta",
     ]
     assert params_at_an_end(row, {"learning_rate": math.sqrt(0.05 * 0.6), "weight_decay": 0.01, "beta": 0.9}) == []
     assert params_at_an_end(Row.parse("comodulation link=rectified"), {"learning_rate": 0.1, "beta": 0.99}) == ["beta"]
+
+
+class Slope(Bench):
+    """The best learning rate lies above the range that is searched at first, the best weight decay below."""
+
+    def adapt(self, cell, settings):
+        rate, decay = (math.log(settings[name]) for name in ("learning_rate", "weight_decay"))
+        nll = (rate - math.log(2.0)) ** 2 + 0.1 * (decay - math.log(1e-6)) ** 2
+        return None, type("Adapted", (), {"history": [{"nll": nll, "accuracy": 0.5}]})
+
+
+def test_a_range_grows_where_the_best_trial_lies_at_its_end(tmp_path):
+    """As long as trials are left; the next ones are drawn from what it has grown to, and nothing grows beyond its limits."""
+    path = tmp_path / "slope.jsonl"
+    list(search(Slope(), Cell("residual", "open", Row("attention"), 0), 40, path))
+    done = trials(path)
+    (_, _, high), (_, low, _) = (space(Row("attention"))[name] for name in ("learning_rate", "weight_decay"))
+    assert widened(Row("attention"), done[: START_TRIALS - 1]) == space(Row("attention"))
+    best = best_settings(path)
+    assert best["learning_rate"] > high
+    assert best["weight_decay"] < low
+    assert max(line["params"]["learning_rate"] for line in done[:START_TRIALS]) <= high
+    for number in range(len(done) + 1):
+        for name, (_, bottom, top) in widened(Row("attention"), done[:number]).items():
+            within = limits(Row("attention"), name)
+            assert within[0] <= bottom < top <= within[1]
+    rectified = Row.parse("comodulation link=rectified")
+    at_one = [{"params": {"learning_rate": 0.2, "weight_decay": 0.01, "beta": 1.0}, "diverged": False, "nll": 0.5}] * 9
+    assert widened(rectified, at_one)["beta"] == ("linear", 0.4, 1.0)  # the option itself ends there
+    assert params_at_an_end(rectified, at_one[0]["params"], at_one) == ["beta"]
+    assert widened(Row("comodulation"), at_one) == space(Row("comodulation"))

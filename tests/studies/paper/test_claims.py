@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from comodulation.evaluation import as_family, paired_difference
+from comodulation.evaluation import CrossedDifference, as_family, paired_difference
 from comodulation.report import FAILS, HOLDS, UNKNOWN
 from comodulation.studies.cells import Cell, Finding, Result, Row, judged, shown_p, sign_verdict, strength
 from comodulation.studies.paper.claims import judge_claims, relative_to_hard_sharing
@@ -83,9 +83,9 @@ def test_the_numbers_of_a_verdict():
 
     found = verdict(study(pair("accuracy", 0.02)), "C2 accuracy")
     values = 0.02 + 0.01 * NOISE
-    low, high = stats.t.interval(0.95, 5, values.mean(), stats.sem(values))
-    assert found.interval == f"[{100 * low:+.2f}, {100 * high:+.2f}], 95%"
-    assert found.p == shown_p(stats.ttest_1samp(values, 0).pvalue)
+    low, high = stats.t.interval(0.975, 5, values.mean(), stats.sem(values))
+    assert found.interval == f"[{100 * low:+.2f}, {100 * high:+.2f}], 95% of 2 together, over seeds"
+    assert found.p == f"{shown_p(2 * stats.ttest_1samp(values, 0).pvalue)} (Holm)"
     assert "The primary comparison, named beforehand." in found.note
     assert "Hedges' g" in found.note
 
@@ -115,10 +115,45 @@ def test_the_interaction_with_the_variant(residual, base, expected):
     assert found.effect == f"{100 * (residual - base):+.2f} points"
 
 
+@pytest.mark.parametrize(
+    ("metric", "difference", "half", "expected"),
+    [
+        ("accuracy", 0.02, 0.01, HOLDS), ("accuracy", 0.02, 0.03, UNKNOWN), ("accuracy", -0.02, 0.01, FAILS),
+        ("accuracy", 0.02, 0.0185, UNKNOWN), ("nll", -0.02, 0.01, HOLDS), ("nll", 0.02, 0.01, FAILS), ("nll", -0.02, 0.03, UNKNOWN),
+    ],
+)  # fmt: skip
+def test_the_interval_over_seeds_and_images_decides(metric, difference, half, expected):
+    """Not the one over seeds, which is narrow here; an end that is nearly 0 decides nothing."""
+    over = CrossedDifference(difference, difference - half, difference + half, half / 2, 0.0, half / 2, 0.0, 6, 5000)
+    claim = {"accuracy": "C2 accuracy", "nll": "C2 likelihood"}[metric]
+    results = study(pair(metric, difference, 0.001))
+    found = {v.claim: v for v in judge_claims(results, False, {metric: over})}[claim]
+    assert found.verdict == expected
+    assert found.interval.endswith("95% of 2 together, over seeds and 5,000 test images")
+
+
+@pytest.mark.parametrize(("residual", "base", "expected"), [(0.3, 0.1, HOLDS), (0.1, 0.3, FAILS), (0.2, 0.2, UNKNOWN)])
+def test_sparsity_is_decided_under_the_paper_s_link(residual, base, expected):
+    """Whatever the exponential one says."""
+    path = "mechanism/decoder/below/0.3"
+    rows = {
+        ("residual", "comodulation link=rectified"): {path: noisy(residual)},
+        ("base", "comodulation link=rectified"): {path: base},
+    }
+    rows |= {
+        ("residual", "comodulation beta=1.0"): {path: noisy(base)},
+        ("base", "comodulation beta=1.0"): {path: residual},
+    }
+    found = verdict(study(rows), "C5 sparsity")
+    assert found.verdict == expected
+    assert found.effect == f"{100 * (residual - base):+.2f} % of gains"
+    assert "rectified link in both variants" in found.note
+
+
 @pytest.mark.parametrize(("residual", "base", "expected"), [(0.3, 0.1, HOLDS), (0.1, 0.3, FAILS), (0.2, 0.2, UNKNOWN)])
 def test_sparsity(residual, base, expected):
     path = "mechanism/decoder/below/0.3"
-    name = "comodulation beta=1.0"  # equal in both variants
+    name = "comodulation beta=1.0"  # equal in both variants; the paper's link was not run
     rows = {("residual", name): {path: noisy(residual)}, ("base", name): {path: base}}
     found = verdict(study(rows), "C5 sparsity")
     assert found.verdict == expected
@@ -196,7 +231,7 @@ def test_fewer_than_two_seeds(binary, seeds):
         for name in ("comodulation", "attention", "hard-sharing", "class-mask", "base"):
             rows[variant, name] = {"per_task/a": 0.5, "mechanism/dprime": 1.0, "mechanism/decoder/below/0.3": 0.1}
     found = judge_claims(study(rows, seeds, binary=binary), binary)
-    assert [v.claim.split()[0] for v in found] == ["C1", "C2", "C2", "C2", "C3", "C4", "C5", "C5"]
+    assert [v.claim.split()[0] for v in found] == ["C1", "C2", "C2", "C2", "C2", "C3", "C4", "C5", "C5"]
     for v in found:
         assert v.verdict == UNKNOWN
         assert (v.effect, v.interval, v.p, v.n) == ("", "", "", "")
@@ -231,27 +266,31 @@ def test_small_words():
     assert [shown_p(p) for p in (math.nan, 0.0004, 0.001, 0.0456, 1.0)] == ["", "< 0.001", "0.001", "0.046", "1.000"]
     assert sign_verdict(None) == UNKNOWN
     assert strength(paired_difference([1.0, 1.0], [0.0, 0.0]), 1, "points") == ""
-    assert strength(paired_difference([1.0, 2.0, 3.0], [0.0] * 3), 1, "points").startswith("Hedges' g 1.13; 3 seeds")
+    assert strength(paired_difference([1.0, 2.0, 3.0], [0.0] * 3), 1, "points") == "Hedges' g 1.13."
+    six = strength(paired_difference([1.0, 2.0, 3.0, 1.0, 2.0, 3.0], [0.0] * 6), 1, "points")
+    assert re.search(r"; 6 seeds find a difference of 0\.\d+ to 3\.\d+ points with power 0\.8\.$", six), six
 
 
 # ---- verdicts that stand together ----
 
 
-def test_the_primary_comparison_stands_alone_and_the_others_together():
-    """Enough for one comparison, not for one of three: the primary claim holds, the others cannot be told, with these numbers."""
-    just = paired_difference(0.02 + 0.06 * NOISE, np.zeros(6))
-    assert just.decided
+def test_the_comparison_named_beforehand_stands_apart_and_the_others_together():
+    """Enough for one of two, not for one of three: the primary claim holds, the others cannot be told, with these numbers."""
+    size = 0.056
+    just = paired_difference(0.02 + size * NOISE, np.zeros(6))
+    assert as_family([just] * 2)[0].decided
     assert not as_family([just] * 3)[0].decided
     rows = {}
     for variant in ("residual", "base"):
         sign = 1 if variant == "residual" else 0  # so that the interaction is the same difference
         rows[variant, "comodulation"] = {
-            "accuracy": noisy(0.5 + 0.02 * sign, 0.06 * sign), "mechanism/dprime": noisy(1.02, 0.06), "ece": noisy(0.08, 0.06),
+            "accuracy": noisy(0.5 + 0.02 * sign, size * sign), "mechanism/dprime": noisy(1.02, size), "ece": noisy(0.08, size),
         }  # fmt: skip
         rows[variant, "attention"] = {"accuracy": 0.5, "mechanism/dprime": 1.0, "ece": 0.1}
     found = {v.claim: v for v in judge_claims(study(rows), False)}
     assert found["C2 accuracy"].verdict == HOLDS
-    assert found["C2 accuracy"].p == shown_p(just.p)
+    assert found["C2 accuracy"].p == f"{shown_p(2 * just.p)} (Holm)"
+    assert found["C2 likelihood"].verdict == UNKNOWN  # of equal seeds
     for claim in ("C2 residual", "C3 separation"):
         assert found[claim].verdict == UNKNOWN, claim
         assert found[claim].interval.endswith("95% of 3 together")

@@ -45,7 +45,7 @@ def test_every_row_that_learns_takes_the_settings_of_a_search(plan):
         for cell in cells:
             source = plan.searched_for(cell)
             assert source.row.method == cell.row.method
-            for option in ("task_bias", "link", "hidden", "aggregator"):
+            for option in ("task_bias", "link", "hidden", "rank", "decoder_rank", "aggregator"):
                 assert source.row.get(option) == cell.row.get(option)
             if cell.row.method not in FREE:
                 assert source.key in keys, cell
@@ -112,6 +112,15 @@ def test_narrowed_to_parts(parts, filled):
     keys = {cell.key for cell in plan.searches()}
     for cells in (stage.cells for stage in plan.stages((0, 1))):
         assert all(plan.searched_for(cell).key in keys or cell.row.method in FREE for cell in cells)
+
+
+def test_narrowed_to_a_row():
+    """By its name with its options; the plain row of its method is not asked for."""
+    plan = narrowed(PLANS["cifar100"], ("paper level=task",), ("core", "others"))
+    assert [row.label for row in plan.core] == ["attention", "comodulation"]
+    assert [row.label for row in plan.others if row.method == "paper"] == ["paper level=task"]
+    with pytest.raises(InputError, match=r"unknown row 'paper levl=task'; did you mean 'paper level=task'\?"):
+        narrowed(PLANS["cifar100"], ("paper levl=task",), ())
 
 
 def test_narrowing_does_not_change_what_a_cell_is():

@@ -8,7 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from .shared import CacheOption, ClusterOption, EngineOption, JsonFlag, check_cluster, checked_seeds
+from .shared import (
+    CacheOption,
+    ClusterOption,
+    EngineOption,
+    JsonFlag,
+    check_cluster,
+    checked_seeds,
+    seed_range,
+)
 
 EXAMPLE = "comodulate reproduce cifar100 --data FOLDER --seeds 10 --out runs/cifar100   (again: goes on)"
 
@@ -17,10 +25,19 @@ def reproduce(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="cifar100, celeba or attributes.")],
     data: Annotated[str, typer.Option(help="Folder, or Hugging Face dataset id.")],
     out: Annotated[Path, typer.Option(help="Folder to write; one of the same study is continued.")],
-    seeds: Annotated[int, typer.Option(help="Seeds of the core; the rest takes the first three.")] = 10,
-    seed: Annotated[int, typer.Option(help="First seed.")] = 0,
+    seeds: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBER_OR_RANGE",
+            help="Of the core: how many, or from which to which, 20-29; the rest takes the first three.",
+        ),
+    ] = "10",
+    seed: Annotated[int | None, typer.Option(help="First seed [0].")] = None,
     trials: Annotated[int, typer.Option(help="Of each search (0: the methods' defaults).")] = 16,
-    method: Annotated[list[str] | None, typer.Option(help="Only these methods; repeat [all].")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these methods, or rows with their options: 'paper level=task'; repeat [all]."),
+    ] = None,
     part: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,9 +75,10 @@ def reproduce(
     from ...studies.paper import reproduce as run_study
     from .console import ConsoleProgress
 
-    if not 2 <= seeds <= 1000:
-        raise InputError(f"--seeds must be 2 to 1000, got {seeds}: a paired test needs at least 2")
-    checked_seeds(seed, seeds)
+    first, number = seed_range(seeds, seed)
+    if not 2 <= number <= 1000:
+        raise InputError(f"--seeds must be 2 to 1000, got {number}: a paired test needs at least 2")
+    checked_seeds(first, number)
     if not 0 <= trials <= 1000:
         raise InputError(f"--trials must be 0 to 1000, got {trials}")
     check_cluster(where, devices)
@@ -80,7 +98,7 @@ def reproduce(
     planned = Study(
         study,
         config,
-        tuple(range(seed, seed + seeds)),
+        tuple(range(first, first + number)),
         trials,
         tuple(method or ()),
         tuple(part or ()),

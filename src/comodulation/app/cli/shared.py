@@ -77,6 +77,20 @@ def checked_seeds(first: int, number: int) -> None:
         )
 
 
+def seed_range(seeds: str, first: int | None) -> tuple[int, int]:
+    """The first seed and how many, from a number or a range: `10` from ``first`` (0 where it is not given), or `20-29`."""
+    from ...errors import InputError
+
+    low, dash, high = seeds.partition("-")
+    if not dash and (low.isascii() and low.isdecimal()):
+        return first or 0, int(low)
+    if not all(part.isascii() and part.isdecimal() for part in (low, high)) or int(high) < int(low):
+        raise InputError(f"--seeds is a number, or a range such as 20-29, got {seeds!r}")
+    if first is not None:
+        raise InputError(f"--seeds {seeds} says where seeds begin; leave --seed out")
+    return int(low), int(high) - int(low) + 1
+
+
 def table(title: str, rows: list[tuple[str, dict[str, Any]]]) -> None:
     """Metrics by task as text: balanced accuracy first, which equals accuracy where the classes are equally frequent."""
     from ...errors import printable

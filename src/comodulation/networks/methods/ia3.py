@@ -6,18 +6,53 @@ Raffel, "Few-shot parameter-efficient fine-tuning is better and cheaper than in-
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
+from ...errors import InputError
+from ...tasks import TaskFamily
+from ..controller import Controller
+from ..head import ComodulatedHead
 from .decoder_gains import DecoderGains
 
 
 class IA3(DecoderGains):
-    """Encoder gains and decoder gains, learned."""
+    """Encoder gains and decoder gains, learned.
+
+    Args:
+        head, family, readout, task_bias: as in ``Method``.
+        decoder_rank: of the decoder's log gains; 0: full. With ``controller.rank`` it makes the parameters of both as few as
+            comodulation's.
+
+    Raises:
+        InputError: a rank that is no whole number from 0 to D.
+    """
 
     name = "ia3"
     paper = "Liu et al. (2022), IA3"
     reads = "activity"
+    options: ClassVar[dict[str, object]] = {"decoder_rank": 0}
     default_learning_rate = 0.12
+
+    def __init__(
+        self,
+        head: ComodulatedHead,
+        family: TaskFamily,
+        readout: str = "open",
+        *,
+        task_bias: bool = False,
+        decoder_rank: int = 0,
+    ) -> None:
+        super().__init__(head, family, readout, task_bias=task_bias)
+        whole = isinstance(decoder_rank, int) and not isinstance(decoder_rank, bool)
+        if not whole or not 0 <= decoder_rank <= head.decoder_channels:
+            raise InputError(
+                f"decoder_rank must be a whole number from 0 to {head.decoder_channels}, got {decoder_rank!r}"
+            )
+        self.decoder_rank = decoder_rank
+        if decoder_rank:
+            self.decoder_controller = Controller(head.num_tasks, head.decoder_channels, rank=decoder_rank)
 
     def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
         encoder_gain = self.head.controller(task_ids).exp()[:, :, None, None]

@@ -12,6 +12,7 @@ from .mechanism import MOST_PER_TASK, NOISE_NODES, NOISE_PER_TASK, at_most, repr
 from .numbers import cell_numbers, check_alike, checked_illustration, checked_numbers, read_probabilities
 from .rates import at_an_end, next_rate
 from .results import (
+    NAMED,
     PRIMARY,
     Comparison,
     Result,
@@ -36,6 +37,7 @@ from .searches import (
     SEARCH_SEED,
     ablate,
     best_settings,
+    limits,
     params_at_an_end,
     read_changes,
     read_trials,
@@ -51,6 +53,7 @@ __all__ = [
     "FREE",
     "LAYERS",
     "MOST_PER_TASK",
+    "NAMED",
     "NOISE_NODES",
     "NOISE_PER_TASK",
     "PRIMARY",
@@ -98,6 +101,7 @@ __all__ = [
     "family_words",
     "finished",
     "judged",
+    "limits",
     "measure_accuracy",
     "measure_everything",
     "next_rate",

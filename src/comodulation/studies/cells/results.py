@@ -143,7 +143,7 @@ class PrimaryScores:
 
     Attributes:
         seeds: the S seeds both have.
-        a, b: hits of either row, ``(S, M)``.
+        a, b: scores of either row (hits, unless asked otherwise), ``(S, M)``.
         image, task: of the predictions, ``(M,)``.
     """
 
@@ -154,8 +154,8 @@ class PrimaryScores:
     task: np.ndarray
 
 
-def primary_scores(folder: Path, results: Sequence[Result]) -> PrimaryScores | None:
-    """Hits of the primary comparison's rows, by seed; None with fewer than two seeds.
+def primary_scores(folder: Path, results: Sequence[Result], score: str = "hit") -> PrimaryScores | None:
+    """One score of the primary comparison's rows, by seed; None with fewer than two seeds.
 
     Raises:
         InputError: damaged scores, or scores of other test predictions than another cell's.
@@ -180,7 +180,7 @@ def primary_scores(folder: Path, results: Sequence[Result]) -> PrimaryScores | N
                     raise InputError(
                         f"{folder / key}.scores.safetensors has other test predictions than {other}: {field}"
                     )
-            found.append(scores["hit"])
+            found.append(scores[score])
     return PrimaryScores(seeds, np.stack(hits[a]), np.stack(hits[b]), first["image"], first["task"])
 
 
@@ -312,3 +312,7 @@ def _shown(value: Any) -> Any:
 
 
 PRIMARY = ("residual", "open", "accuracy", "comodulation", "attention")  # variant, readout, metric, a, b
+NAMED = {
+    "accuracy": "hit",
+    "nll": "nll",
+}  # metrics of the comparison named beforehand, and the score of each prediction

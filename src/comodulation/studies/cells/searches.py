@@ -9,6 +9,7 @@ JSON file, from which an interrupted search goes on.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from .laboratory import Laboratory
 from .rows import YARDSTICK, Cell, Row
 
 DIVERGED = 1e3  # stands for the NLL of a trial without one
+START_TRIALS = 5  # drawn from the whole ranges
 SEARCH_SEED = 100  # not among the seeds that are compared
 LAYERS = ("hard-sharing", "gradient-aggregation", "task-routing", "maximum-roaming", "fine-tuning")
 FREE = (
@@ -50,6 +52,71 @@ RATES = {
 
 
 MLP_RATES = (3e-4, 0.03)  # of a controller with hidden layers
+
+
+EDGE = 0.05  # share of a range, counted as its end
+WIDER = 3.0  # by which a logarithmic range grows at an end where the best trial lies
+# What no range may leave: the options themselves end there.
+LIMITS = {
+    "learning_rate": (1e-6, 100.0),
+    "weight_decay": (1e-7, 10.0),
+    "std": (1e-3, 10.0),
+    "sharing": (0.05, 1.0),
+    "share": (0.05, 1.0),
+    "gain_rate": (0.1, 1e4),
+}
+
+
+Range = tuple[str, float, float]  # scale, low, high
+
+
+def limits(row: Row, name: str) -> tuple[float, float]:
+    """What a range cannot leave."""
+    if name == "beta":
+        bounded = row.method == "paper" or row.get("link") == "rectified"
+        return (0.0, 1.0) if bounded else (0.0, 4.0)
+    return LIMITS[name]
+
+
+def widened(row: Row, done: Sequence[dict[str, Any]]) -> dict[str, Range]:
+    """The ranges that the next trial is drawn from: wider at every end where the best trial so far lies.
+
+    A function of the finished trials alone, so that an interrupted search goes on as it would have gone, and every row gets the
+    same number of trials however often its ranges grew.
+
+    Args:
+        row: searched. done: its finished trials, in their order.
+    """
+    ranges = space(row)
+    for number in range(START_TRIALS, len(done) + 1):
+        complete = [line for line in done[:number] if not line["diverged"]]
+        if complete:
+            best = min(complete, key=lambda line: line["nll"])["params"]
+            ranges = {
+                name: _wider(own, best[name], limits(row, name)) if name in best else own
+                for name, own in ranges.items()
+            }
+    return ranges
+
+
+def _wider(own: Range, value: float, within: tuple[float, float]) -> Range:
+    scale, low, high = own
+    place = place_in(own, value)
+    step = (lambda end, up: end * WIDER if up else end / WIDER) if scale == "log" else (
+        lambda end, up: end + (high - low) / 4 * (1 if up else -1)
+    )  # fmt: skip
+    if place < EDGE:
+        low = max(within[0], step(low, False))
+    elif place > 1 - EDGE:
+        high = min(within[1], step(high, True))
+    return scale, low, high
+
+
+def place_in(own: Range, value: float) -> float:
+    """Where a value lies in a range, as a share of it: 0 at the low end, 1 at the high one."""
+    scale, *ends = own
+    at, low, high = (math.log(max(v, 1e-300)) if scale == "log" else v for v in (value, *ends))
+    return (at - low) / (high - low)
 
 
 def space(row: Row) -> dict[str, tuple[str, float, float]]:
@@ -88,19 +155,20 @@ def search(laboratory: Laboratory, cell: Cell, trials: int, path: Path) -> Itera
     except ImportError as error:
         raise InputError("a search needs Optuna: pip install 'comodulation[studies]'") from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    ranges = {
-        name: FloatDistribution(low, high, log=scale == "log") for name, (scale, low, high) in space(cell.row).items()
-    }
-    study = optuna.create_study()
     done = read_trials(path)
-    for entry in done:
-        state = TrialState.PRUNED if entry["diverged"] else TrialState.COMPLETE
-        study.add_trial(create_trial(state=state, value=entry["nll"], params=entry["params"], distributions=ranges))
     for number in range(len(done), trials):
+        ranges = {
+            name: FloatDistribution(low, high, log=scale == "log")
+            for name, (scale, low, high) in widened(cell.row, done).items()
+        }
+        study = optuna.create_study()
+        for entry in done:
+            state = TrialState.PRUNED if entry["diverged"] else TrialState.COMPLETE
+            study.add_trial(create_trial(state=state, value=entry["nll"], params=entry["params"], distributions=ranges))
         # A sampler of its own for each trial: a search that was interrupted draws what it would have drawn.
         study.sampler = optuna.samplers.TPESampler(
             seed=derived_seed(SEARCH_SEED, cell.variant, cell.readout, cell.row.label, number) % 2**31,
-            n_startup_trials=5,
+            n_startup_trials=START_TRIALS,
         )
         trial = study.ask(ranges)
         line: dict[str, Any] = {"params": trial.params, "diverged": False}
@@ -109,10 +177,8 @@ def search(laboratory: Laboratory, cell: Cell, trials: int, path: Path) -> Itera
             line["nll"] = min(entry["nll"] for entry in adapted.history)
             line["accuracy"] = max(entry["accuracy"] for entry in adapted.history)
             line["epochs"] = [entry["nll"] for entry in adapted.history]
-            study.tell(trial, line["nll"])
         except DivergedError:
             line |= {"diverged": True, "nll": DIVERGED}
-            study.tell(trial, state=TrialState.PRUNED)
         done.append(line)
         write_bytes(path, "".join(json.dumps(entry) + "\n" for entry in done).encode())
         yield number + 1
@@ -207,15 +273,13 @@ def best_settings(path: Path) -> dict[str, Any]:
     return min(complete, key=lambda line: line["nll"])["params"] if complete else {}
 
 
-def params_at_an_end(row: Row, params: dict[str, Any]) -> list[str]:
-    """Names of searched parameters (but weight decay) whose best value lies within 5% of an end of its range."""
-    import math
+def params_at_an_end(row: Row, params: dict[str, Any], done: Sequence[dict[str, Any]] = ()) -> list[str]:
+    """Names of searched parameters whose best value lies within 5% of an end of its range, as it was for the last trial.
 
-    ends = []
-    for name, (scale, low, high) in space(row).items():
-        if name in params and name != "weight_decay":
-            place = [math.log(max(v, 1e-300)) if scale == "log" else v for v in (params[name], low, high)]
-            share = (place[0] - place[1]) / (place[2] - place[1])
-            if not 0.05 <= share <= 0.95:
-                ends.append(name)
-    return ends
+    Args:
+        row: searched. params: the best. done: all finished trials; none takes the ranges that a search begins with.
+    """
+    ranges = widened(row, done[:-1])
+    return [
+        name for name, own in ranges.items() if name in params and not EDGE <= place_in(own, params[name]) <= 1 - EDGE
+    ]

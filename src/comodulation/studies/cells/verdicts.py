@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ...evaluation import PairedDifference, as_family
+from ...evaluation import WILCOXON_SEEDS, PairedDifference, as_family
 from ...report import FAILS, HOLDS, UNKNOWN, Verdict
 
 
@@ -76,10 +76,18 @@ def _verdict(finding: Finding, differences: Sequence[PairedDifference | None]) -
 
 
 def strength(d: PairedDifference, scale: float, unit: str) -> str:
-    """Effect size, and what so many seeds find, as a sentence; what is not defined (two seeds, equal differences) is left out."""
+    """Effect size, and what so many seeds find, as a sentence; what is not defined (two seeds, equal differences) is left out.
+
+    The spread of few seeds is itself uncertain, so that what they find is given as a range, and not at all with fewer than six.
+    """
     parts = [] if math.isnan(d.hedges_gz) else [f"Hedges' g {d.hedges_gz:.2f}"]
-    if not math.isnan(d.detectable):
-        parts.append(f"{d.n} seeds of this spread find {scale * d.detectable:.2f} {unit} with power 0.8")
+    if d.sd and d.n >= WILCOXON_SEEDS:
+        low, high = (scale * value for value in d.detectable_range)
+        digits = 3 if scale == 1 else 2
+        parts.append(
+            f"{d.n} seeds find a difference of {low:.{digits}f} to {high:.{digits}f} {unit}".rstrip()
+            + " with power 0.8"
+        )
     return "; ".join(parts) + "." if parts else ""
 
 

@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ...errors import InputError
-from ...evaluation import CrossedDifference, crossed_bootstrap
+from ...evaluation import CrossedDifference
 from ...files import read_json, write_bytes, write_json
 from ...report import Block, Details, Figure, Section, Text, Verdict, finite, render, source_commit
 from ..cells import (
     CELLS,
+    NAMED,
     PRIMARY,
     VARIANTS,
     YARDSTICK,
@@ -30,7 +30,6 @@ from ..cells import (
     comparisons_csv,
     diverged_path,
     family_words,
-    primary_scores,
     read_results,
     shown_p,
     strength,
@@ -41,6 +40,7 @@ from ..cells import (
 from .claims import judge_claims
 from .diagnosis import Diagnosis, diagnose
 from .figures import draw_figures
+from .named import crossed_named
 from .reproduction import STUDY, Study
 from .tables import (
     ablation_table,
@@ -88,10 +88,10 @@ def write_report(folder: Path, also: Sequence[Path] = ()) -> dict[str, Any]:
             raise InputError(f"{path} is a study of {other.name}, expected one of {study.name} as {folder}")
     comparisons, everywhere = all_comparisons(results), with_yardstick(results)
     binary = study.name != "cifar100"
-    verdicts = judge_claims(results, binary)
+    crossed = crossed_named(folder, results)
+    verdicts = judge_claims(results, binary, crossed)
     chance = 0.5 if binary else 1 / max(1, results[0].numbers.get("outputs", 100))
     diagnoses = diagnose(results, chance)
-    crossed = crossed_primary(folder, results)
     calibration = calibration_rows(folder, results)
     diverged = sorted({shown_name(cell.row.label) for cell in study.cells if diverged_path(folder, cell).exists()})
     figures = draw_figures(folder, study, everywhere, comparisons)
@@ -138,28 +138,13 @@ def open_study(folder: Path) -> tuple[Study, list[Result]]:
     return study, results
 
 
-def crossed_primary(folder: Path, results: Sequence[Result]) -> CrossedDifference | None:
-    """The primary comparison with seeds and test images both resampled; None with fewer than two seeds."""
-    found = primary_scores(folder / CELLS, results)
-    if found is None:
-        return None
-    left, right = (np.stack([by_image(hits, found.image) for hits in side]) for side in (found.a, found.b))
-    return crossed_bootstrap(left, right)
-
-
-def by_image(scores: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Mean score of each image over its predictions (binary tasks ask several of one image), in order of images."""
-    _, place = np.unique(images, return_inverse=True)
-    return np.bincount(place, scores.astype(float)) / np.bincount(place)
-
-
 def _sections(
     folder: Path,
     study: Study,
     results: Sequence[Result],
     comparisons: Sequence[Comparison],
     diagnoses: Sequence[Diagnosis],
-    crossed: CrossedDifference | None,
+    crossed: Mapping[str, CrossedDifference],
     calibration: Sequence[Sequence[Any]],
     figures: Mapping[str, Figure],
     others: Mapping[str, tuple[Study, list[Result]]],
@@ -221,26 +206,31 @@ def _sections(
     return sections
 
 
-def _primary_blocks(results: Sequence[Result], crossed: CrossedDifference | None) -> list[Block]:
-    variant, readout, metric, a, b = PRIMARY
-    d = compare(results, variant, readout, metric, a, b).difference
-    if d is None:
-        return [Text("Fewer than two seeds have both methods: there is nothing to compare yet.")]
-    lines = [
-        f"**{shown_name(a)} minus {shown_name(b)}**, {metric}, {variant} variant, {readout} readout: "
-        f"**{100 * d.mean:+.2f} points**, "
-        f"95% t interval over {d.n} seeds [{100 * d.low:+.2f}, {100 * d.high:+.2f}], "
-        f"paired t-test p {shown_p(d.p) or 'not computed: all differences are equal'}, "
-        f"Wilcoxon p {shown_p(d.p_wilcoxon) or 'not computed: ' + (d.note or 'all differences are 0')}.",
-    ]
-    if effect := strength(d, 100, "points"):
-        lines.append(effect)
-    if crossed is not None:
+def _primary_blocks(results: Sequence[Result], crossed: Mapping[str, CrossedDifference]) -> list[Block]:
+    variant, readout, _, a, b = PRIMARY
+    lines = []
+    for metric in NAMED:
+        d = compare(results, variant, readout, metric, a, b).difference
+        if d is None:
+            return [Text("Fewer than two seeds have both methods: there is nothing to compare yet.")]
+        scale, unit, digits = (1, "", 3) if metric == "nll" else (100, " points", 2)
+
+        def between(low: float, high: float, scale: float = scale, digits: int = digits) -> str:
+            return f"[{scale * low:+.{digits}f}, {scale * high:+.{digits}f}]"
+
         lines.append(
-            f"Over other test images as well (bootstrap crossed over {crossed.seeds} seeds and {crossed.images:,} "
-            "test images): "
-            f"[{100 * crossed.low:+.2f}, {100 * crossed.high:+.2f}]. {crossed.note}"
+            f"**{shown_name(a)} minus {shown_name(b)}**, {metric}, {variant} variant, {readout} readout: "
+            f"**{scale * d.mean:+.{digits}f}{unit}**, 95% t interval over {d.n} seeds {between(d.low, d.high)}, "
+            f"paired t-test p {shown_p(d.p) or 'not computed: all differences are equal'}, "
+            f"Wilcoxon p {shown_p(d.p_wilcoxon) or 'not computed: ' + (d.note or 'all differences are 0')}."
         )
+        if effect := strength(d, scale, unit.strip()):
+            lines.append(effect)
+        if (over := crossed.get(metric)) is not None:
+            lines.append(
+                f"Over other test images as well (bootstrap crossed over {over.seeds} seeds and {over.images:,} test images, "
+                f"95% of the two metrics together, which decides): {between(over.low, over.high)}. {over.note}"
+            )
     return [Text("\n\n".join(lines))]
 
 
@@ -317,10 +307,13 @@ def command_of(study: Study, out: str) -> str:
     return f"{words} --out {out}"
 
 
-def _primary_json(results: Sequence[Result], crossed: CrossedDifference | None) -> dict[str, Any]:
-    variant, readout, metric, a, b = PRIMARY
-    d = compare(results, variant, readout, metric, a, b).difference
-    found: dict[str, Any] = {"variant": variant, "readout": readout, "metric": metric, "a": a, "b": b}
-    if d is not None:
-        found |= {**vars(d), "hedges_gz": d.hedges_gz, "detectable": d.detectable}
-    return found | ({"crossed": vars(crossed)} if crossed is not None else {})
+def _primary_json(results: Sequence[Result], crossed: Mapping[str, CrossedDifference]) -> dict[str, Any]:
+    """The accuracy's numbers, and under its name those of each other metric."""
+    variant, readout, main, a, b = PRIMARY
+    found: dict[str, Any] = {"variant": variant, "readout": readout, "metric": main, "a": a, "b": b}
+    for metric in NAMED:
+        d = compare(results, variant, readout, metric, a, b).difference
+        own: dict[str, Any] = {} if d is None else {**vars(d), "hedges_gz": d.hedges_gz, "detectable": d.detectable}
+        own |= {"crossed": vars(crossed[metric])} if metric in crossed else {}
+        found |= own if metric == main else {metric: own}
+    return found

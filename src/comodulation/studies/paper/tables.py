@@ -21,10 +21,12 @@ from ..cells import (
     YARDSTICK,
     Comparison,
     Result,
+    Row,
     as_table,
     best_settings,
     compare,
     family_words,
+    limits,
     params_at_an_end,
     primary_scores,
     read_trials,
@@ -69,10 +71,14 @@ def main_table(study: Study, results: Sequence[Result], variant: str) -> Table:
     names = [name for name in names if values(results, variant, "open", name, "accuracy")]
     linear = [(variant, "open", m, name, YARDSTICK) for name in names for m in ("accuracy", "nll")]
     wanted = [(variant, "open", m, name, "attention") for name in names for m in ("accuracy", "nll", "ece")]
+    # The mask with a temperature, beside each row with its own.
+    wanted += [(variant, "open", "scaled.nll", name, "class-mask") for name in names if "class-mask" in names]
     judged = judged_together(results, wanted + (linear if YARDSTICK in names else []))
     rows = []
     for name in names:
-        found = {m: values(results, variant, "open", name, m) for m in (*METRICS, "scaled.ece", "seconds")}
+        found = {
+            m: values(results, variant, "open", name, m) for m in (*METRICS, "scaled.ece", "scaled.nll", "seconds")
+        }
         against = {m: judged.get((variant, "open", m, name, "attention")) for m in ("accuracy", "nll", "ece")}
         rows.append(
             [
@@ -85,6 +91,8 @@ def main_table(study: Study, results: Sequence[Result], variant: str) -> Table:
                 spread(found["ece"], 100, 2, with_sd=False),
                 interval(against["ece"], 100, 2),
                 spread(found["scaled.ece"], 100, 2, with_sd=False),
+                spread(found["scaled.nll"], 1, 3, with_sd=False),
+                interval(judged.get((variant, "open", "scaled.nll", name, "class-mask")), 1, 3),
                 spread(found["brier"], 1, 3, with_sd=False),
                 parameters(results, variant, name),
                 spread(found["seconds"], 1, 0, with_sd=False),
@@ -94,12 +102,12 @@ def main_table(study: Study, results: Sequence[Result], variant: str) -> Table:
         )
     columns: tuple[str, ...] = (
         "method", "seeds", "accuracy, %", "− attention", "NLL", "− attention, NLL", "ECE, %", "− attention, ECE", "ECE scaled, %",
-        "Brier", "learned", "seconds", "− linear", "− linear, NLL",
+        "NLL scaled", "− class mask, NLL scaled", "Brier", "learned", "seconds", "− linear", "− linear, NLL",
     )  # fmt: skip
     caption = (
         f"**{variant.capitalize()} variant.** Test split, mean (± sd) over seeds; differences from attention with "
-        f"{family_words(judged.values())}{PRIMARY_APART if variant == PRIMARY[0] else ''}. ECE scaled: after temperature scaling "
-        "on validation data. Seconds: of training, in one process of several."
+        f"{family_words(judged.values())}{PRIMARY_APART if variant == PRIMARY[0] else ''}. Scaled: after temperature scaling "
+        "on validation data, of the class mask too. Seconds: of training, in one process of several."
     )
     if YARDSTICK not in names:  # of a study from before there was one
         columns, rows = columns[:-2], [row[:-2] for row in rows]
@@ -440,12 +448,13 @@ def search_table(folder: Path, study: Study) -> Table:
                     len(complete),
                     nll,
                     chosen,
-                    ", ".join(params_at_an_end(cell.row, best)),
+                    ", ".join(_ends(cell.row, best, trials)),
                 ]
             )
     caption = (
-        f"{study.trials} trials for each method on a seed that is not compared; lowest validation NLL. The last column names "
-        "a parameter whose best value lies at an end of its range."
+        f"{study.trials} trials for each method on a seed that is not compared; lowest validation NLL. A range grows at an "
+        "end where the best trial lies. The last column names a parameter whose best value lies at an end all the same: after the "
+        "last trial, or where the option itself ends."
     )
     return Table(
         ("method", "variant", "trials", "finished", "validation NLL", "chosen", "at an end"),
@@ -453,6 +462,15 @@ def search_table(folder: Path, study: Study) -> Table:
         caption,
         {"validation NLL": ".4f"},
     )
+
+
+def _ends(row: Row, best: dict[str, Any], trials: Sequence[dict[str, Any]]) -> list[str]:
+    """Parameters at an end, those at a limit of the option marked as such."""
+    found = []
+    for name in params_at_an_end(row, best, trials):
+        final = any(math.isclose(best[name], end, rel_tol=0.05) for end in limits(row, name))
+        found.append(name.replace("_", " ") + (" (limit)" if final else ""))
+    return found
 
 
 def ablation_table(folder: Path) -> Table | None:

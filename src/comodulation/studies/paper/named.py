@@ -1,0 +1,86 @@
+"""The comparison named beforehand: comodulation minus attention, in accuracy and in NLL, decided over seeds and test images.
+
+docs/preregistration.md names it. Its two differences are one family: intervals that hold together with 95%, from the bootstrap
+crossed over seeds and test images, which covers what another draw of either would change. Where no test predictions are at hand,
+the t intervals over seeds stand in their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ...evaluation import ALPHA, EDGE, CrossedDifference, PairedDifference, as_family, crossed_bootstrap
+from ...report import FAILS, HOLDS, UNKNOWN, Verdict
+from ..cells import CELLS, NAMED, PRIMARY, Result, compare, primary_scores, shown_p, strength
+
+CLAIMED_POINTS = 1.8  # of accuracy over attention
+_SHOWN = {"accuracy": (100, "points", 2), "nll": (1, "", 3)}
+
+
+def crossed_named(folder: Path, results: Sequence[Result]) -> dict[str, CrossedDifference]:
+    """Both differences with seeds and test images resampled, by metric, intervals simultaneous; {} with fewer than two seeds."""
+    found = {}
+    for metric, score in NAMED.items():
+        if (scores := primary_scores(folder / CELLS, results, score)) is not None:
+            left, right = (np.stack([by_image(own, scores.image) for own in side]) for side in (scores.a, scores.b))
+            found[metric] = crossed_bootstrap(left, right, 1 - ALPHA / len(NAMED))
+    return found
+
+
+def by_image(scores: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Mean score of each image over its predictions (binary tasks ask several of one image), in order of images."""
+    _, place = np.unique(images, return_inverse=True)
+    return np.bincount(place, scores.astype(float)) / np.bincount(place)
+
+
+def named_differences(results: Sequence[Result]) -> dict[str, PairedDifference | None]:
+    """Both differences over seeds, by metric, as a family of two; None with fewer than two seeds."""
+    variant, readout, _, a, b = PRIMARY
+    alone = [compare(results, variant, readout, metric, a, b).difference for metric in NAMED]
+    return dict(zip(NAMED, as_family(alone), strict=True))
+
+
+def named_verdicts(results: Sequence[Result], crossed: Mapping[str, CrossedDifference]) -> list[Verdict]:
+    """On accuracy, on NLL, and on the size of the first.
+
+    Args:
+        results: finished cells. crossed: as ``crossed_named``.
+    """
+    rival = "than deterministic attention with as many parameters (residual)."
+    statements = {
+        "accuracy": ("C2 accuracy", f"Comodulation is more accurate {rival}"),
+        "nll": ("C2 likelihood", f"Comodulation has a lower NLL {rival}"),
+    }
+    size = ("C2 size", f"The advantage is {CLAIMED_POINTS} points in the residual variant.")
+    found, differences = [], named_differences(results)
+    for metric, (claim, statement) in statements.items():
+        d, over = differences[metric], crossed.get(metric)
+        if d is None:
+            note = "Fewer than two seeds have what this needs."
+            found.append(Verdict(claim, statement, UNKNOWN, note=note))
+            if metric == "accuracy":
+                found.append(Verdict(*size, UNKNOWN, note=note))
+            continue
+        scale, unit, digits = _SHOWN[metric]
+        low, high = (d.low, d.high) if over is None else (over.low, over.high)
+        edge = min(abs(low), abs(high)) < EDGE * (high - low) / 2
+        positive = metric == "accuracy"
+        word = UNKNOWN if edge or low <= 0 <= high or not d.sd else HOLDS if (low > 0) == positive else FAILS
+        kind = "over seeds" if over is None else f"over seeds and {over.images:,} test images"
+        notes = ["The primary comparison, named beforehand."]
+        notes += ["At the edge: an end of the interval is 0 as far as rounding lets it be told."] * edge
+        notes += [part for part in (strength(d, scale, unit), d.note) if part]
+        shown = Verdict(
+            claim, statement, word, f"{scale * d.mean:+.{digits}f} {unit}".rstrip(),
+            f"[{scale * low:+.{digits}f}, {scale * high:+.{digits}f}], 95% of {len(NAMED)} together, {kind}",
+            shown_p(d.p) + (" (Holm)" if shown_p(d.p) else ""), f"{d.n} seeds", " ".join(notes),
+        )  # fmt: skip
+        found.append(shown)
+        if metric == "accuracy":
+            reached = FAILS if 100 * high < CLAIMED_POINTS else HOLDS if 100 * low >= CLAIMED_POINTS else UNKNOWN
+            note = f"Reached: {100 * d.mean:.2f} of {CLAIMED_POINTS}. Read off the same interval."
+            found.append(Verdict(*size, reached, shown.effect, shown.interval, shown.p, shown.n, note))
+    return found
