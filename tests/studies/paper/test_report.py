@@ -231,7 +231,7 @@ def test_the_page_in_a_browser(width, scheme, browser):
     assert browser.run("document.documentElement.scrollWidth") <= width
     assert browser.run("document.querySelector('h2').innerText").startswith("Verdicts")
     cards = browser.run("[...document.querySelectorAll('article.card')].map(card => card.getBoundingClientRect().top)")
-    assert len(cards) == 8
+    assert len(cards) == 9
     rest = browser.run("[...document.querySelectorAll('table, figure')].map(box => box.getBoundingClientRect().top)")
     assert max(cards) < min(rest)
     assert browser.run("document.querySelectorAll('figure svg').length") == len(FIGURES)

@@ -8,8 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from ...data.features import FeatureRows
-from ...evaluation import gain_sparsity, informativeness, noise_geometry, task_separability, task_subspace
-from ...mathematics import gauss_hermite, modulate
+from ...evaluation import (
+    fluctuation_covariance,
+    gain_sparsity,
+    informative_auc,
+    informativeness,
+    noise_geometry,
+    subspace_share,
+    task_separability,
+    task_subspace,
+)
+from ...mathematics import derived_seed, gauss_hermite, modulate
 from ...networks.methods import Comodulation, Method, gains_of
 from ...runs import Adapted, Session
 from ...tasks import Examples
@@ -18,6 +27,7 @@ from ...training import EVALUATION_BATCH
 MOST_PER_TASK = 500  # examples of a task that are analysed
 NOISE_PER_TASK = 50
 NOISE_NODES = 9
+PERMUTATIONS = 50  # of a task's gains over neurons
 
 
 @torch.no_grad()
@@ -81,6 +91,15 @@ def measure_mechanism(session: Session, adapted: Adapted, features: FeatureRows,
             result[place] = {
                 "spearman": _mean(informed.spearman),
                 "auc": _mean(informed.auc),
+                # What neurons' mean activity under the task tells of them, without any gain.
+                "auc_activity": _mean(
+                    torch.tensor(
+                        [
+                            informative_auc(informed.dprime[k], plain[place][held.task == k].mean(0))
+                            for k in range(num_tasks)
+                        ]
+                    )
+                ),
                 "below": dict(zip(("0.01", "0.03", "0.1", "0.3"), sparse.mean_fractions.tolist(), strict=True)),
                 "movement": _mean(sparse.movement),
                 "zeros": _mean(sparse.zeros),
@@ -102,7 +121,8 @@ def _noise(
     """Where the modulator's fluctuation goes in the decoder, mean over tasks: before and after the decoder's gains."""
     std, device = method.head.modulation.std, _device(method)
     nodes, weights = gauss_hermite(NOISE_NODES, torch.float32, torch.device("cpu"))
-    rows_of = {name: [] for name in ("participation_ratio", "share", "share_after_gains", "chance", "total")}  # type: dict[str, list[float]]
+    names = ("participation_ratio", "share", "share_after_gains", "share_permuted", "chance", "total")
+    rows_of: dict[str, list[float]] = {name: [] for name in names}
     for task in range(len(gains["coupling"])):
         rows = (held.task == task).nonzero()[:NOISE_PER_TASK, 0]
         mine = fitted.task == task
@@ -116,9 +136,15 @@ def _noise(
         before = noise_geometry(samples, basis, weights)
         gain = gains["decoder"][task] if "decoder" in gains else torch.ones(samples.shape[-1])
         after = noise_geometry(samples * gain, basis, weights)
+        # Unequal gains alone move fluctuation: what the same ones do on other neurons is no labelling.
+        covariance = fluctuation_covariance(samples, weights)
+        generator = torch.Generator().manual_seed(derived_seed(method.head.seed, "permuted gains", task))
+        shuffled = [gain[torch.randperm(len(gain), generator=generator)].double() for _ in range(PERMUTATIONS)]
+        permuted = sum(subspace_share(g[:, None] * covariance * g, basis) for g in shuffled) / PERMUTATIONS
         for name, value in (
             ("participation_ratio", before.participation_ratio), ("share", before.share),
-            ("share_after_gains", after.share), ("chance", before.chance), ("total", before.total),
+            ("share_after_gains", after.share), ("share_permuted", permuted), ("chance", before.chance),
+            ("total", before.total),
         ):  # fmt: skip
             rows_of[name].append(value)
     return {name: _mean(torch.tensor(values)) for name, values in rows_of.items()}

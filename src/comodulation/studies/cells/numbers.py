@@ -59,6 +59,7 @@ class Gains(Written):
 
     movement: Number
     auc: Number | None = None
+    auc_activity: Number | None = None
     below: Below
 
 

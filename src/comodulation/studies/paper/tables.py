@@ -302,8 +302,8 @@ def calibration_csv(found: Sequence[Sequence[Any]]) -> str:
 def mechanism_table(results: Sequence[Result]) -> Table | None:
     rows = []
     measures = (
-        "dprime", "fisher", "encoder.auc", "decoder.auc", "decoder.movement", "noise.participation_ratio", "noise.share",
-        "noise.share_after_gains", "noise.chance",
+        "dprime", "fisher", "encoder.auc", "decoder.auc", "decoder.auc_activity", "decoder.movement",
+        "noise.participation_ratio", "noise.share", "noise.share_after_gains", "noise.share_permuted", "noise.chance",
     )  # fmt: skip
     for variant in VARIANTS:
         for name in dict.fromkeys(r.name for r in results if (r.cell.variant, r.cell.readout) == (variant, "open")):
@@ -313,18 +313,15 @@ def mechanism_table(results: Sequence[Result]) -> Table | None:
                 means = [_or_none(mean(f.values())) for f in found]
                 rows.append([f"{shown_name(name)}, {variant}", len(found[0]), *means, *map(_or_none, below)])
     columns = (
-        "network", "seeds", "d'", "Fisher", "AUC encoder", "AUC decoder", "gain moved", "noise dims", "noise in "
-        "task", "after gains",
-        "chance", "< 0.01", "< 0.03", "< 0.1", "< 0.3",
+        "network", "seeds", "d'", "Fisher", "AUC encoder", "AUC decoder", "AUC activity", "gain moved", "noise dims",
+        "noise in task", "after gains", "gains permuted", "chance", "< 0.01", "< 0.03", "< 0.1", "< 0.3",
     )  # fmt: skip
     caption = (
-        "**d', Fisher**: separation of the task's classes where the readout sees them. **AUC**: how well the gain "
-        "tells the quarter of "
-        "most informative neurons from the others (0.5: not at all). **Gain moved**: mean |ln gain| of the "
-        "decoder. **Noise**: "
-        "dimensions that the modulator's fluctuation fills in the decoder, its share in the task's subspace before "
-        "and after the gains, "
-        "and the share of a random subspace. **<**: share of decoder gains below a threshold."
+        "**d', Fisher**: separation of the task's classes where the readout sees them. **AUC**: how well the gain tells the "
+        "quarter of most informative neurons from the others (0.5: not at all); **activity**: how well the neurons' mean activity "
+        "under the task does, without any gain. **Gain moved**: mean |ln gain| of the decoder. **Noise**: dimensions that the "
+        "modulator's fluctuation fills in the decoder, its share in the task's subspace before and after the gains, after the same "
+        "gains given to other neurons at random, and the share of a random subspace. **<**: share of decoder gains below a threshold."
     )
     formats = {column: ".3f" for column in columns[2:]}
     return Table(columns, rows, caption, formats) if rows else None

@@ -18,7 +18,7 @@ NAMES = {
     "local-mask": "mask at each column",
     "positions": "labels of positions",
     "task-bias": "task bias",
-    "paper": "the paper's own",
+    "paper": "as in the paper",
     "decoder-gains": "decoder gains, learned",
     "ia3": "IA3 style",
     "film": "FiLM",
