@@ -321,7 +321,7 @@ def mechanism_table(results: Sequence[Result]) -> Table | None:
         "quarter of most informative neurons from the others (0.5: not at all); **activity**: how well the neurons' mean activity "
         "under the task does, without any gain. **Gain moved**: mean |ln gain| of the decoder. **Noise**: dimensions that the "
         "modulator's fluctuation fills in the decoder, its share in the task's subspace before and after the gains, after the same "
-        "gains given to other neurons at random, and the share of a random subspace. **<**: share of decoder gains below a threshold."
+        "gains given to other neurons at random, and the share of a random subspace. **<**: share of gains below a threshold."
     )
     formats = {column: ".3f" for column in columns[2:]}
     return Table(columns, rows, caption, formats) if rows else None
