@@ -148,13 +148,12 @@ def test_best_settings_of_nothing(tmp_path):
 
 def test_values_at_an_end():
     row = Row("comodulation")
-    assert params_at_an_end(row, {"learning_rate": 0.05, "weight_decay": 1e-4, "beta": 1.4}) == [
-        "learning_rate",
-        "weight_decay",
-        "beta",
-    ]
-    assert params_at_an_end(row, {"learning_rate": math.sqrt(0.05 * 0.6), "weight_decay": 0.01, "beta": 0.9}) == []
-    assert params_at_an_end(Row.parse("comodulation link=rectified"), {"learning_rate": 0.1, "beta": 0.99}) == ["beta"]
+    ranges = space(row)
+    for end in (1, 2):
+        assert params_at_an_end(row, {name: own[end] for name, own in ranges.items()}) == list(ranges)
+    inside = {"learning_rate": 0.05, "weight_decay": 0.01, "beta": 0.9}
+    assert params_at_an_end(row, inside) == []
+    assert params_at_an_end(Row.parse("comodulation link=rectified"), {**inside, "beta": 0.99}) == ["beta"]
 
 
 class Slope(Bench):

@@ -59,7 +59,7 @@ WIDER = 3.0  # by which a logarithmic range grows at an end where the best trial
 # What no range may leave: the options themselves end there.
 LIMITS = {
     "learning_rate": (1e-6, 100.0),
-    "weight_decay": (1e-7, 10.0),
+    "weight_decay": (1e-7, 100.0),
     "std": (1e-3, 10.0),
     "sharing": (0.05, 1.0),
     "share": (0.05, 1.0),
