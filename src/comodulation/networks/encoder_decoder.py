@@ -16,87 +16,58 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ..errors import choose
 from ..mathematics import convolve, dense_matrix, is_small
 from .layers import ChannelDropout, Dropout, RectifiedLayer, SignParts, normalisation_scale, normalised_bias
-
-STARTS = ("random", "probe")
+from .settings import HeadSettings
 
 
 class EncoderDecoder(nn.Module):
-    """Encoder layer, decoder layer and readout on a backbone's features; ``ComodulatedHead`` says what the arguments mean."""
+    """Encoder layer, decoder layer and readout on a backbone's features.
+
+    Args:
+        in_channels: channels of the features. num_outputs: number C of outputs. settings: the layers.
+    """
 
     feature_mean: Tensor
     feature_std: Tensor
 
-    def __init__(
-        self,
-        in_channels: int,
-        num_outputs: int,
-        *,
-        encoder_channels: int,
-        decoder_channels: int,
-        residual: bool,
-        kernel_size: int,
-        hidden: int,
-        dropout: float,
-        feature_dropout: float,
-        encoder_skip: float,
-        decoder_skip: float,
-        batch_norm: bool,
-        depth: int,
-        start: str,
-    ) -> None:
+    def __init__(self, in_channels: int, num_outputs: int, settings: HeadSettings) -> None:
         super().__init__()
-        self.start = choose(start, STARTS, "start")
-        if start == "probe":
-            encoder_channels = decoder_channels = 2 * in_channels
-        sizes = {
-            "in_channels": in_channels,
-            "num_outputs": num_outputs,
-            "encoder_channels": encoder_channels,
-            "decoder_channels": decoder_channels,
-            "hidden": hidden,
-            "depth": depth,
-        }
-        for name, size in sizes.items():
+        for name, size in (("in_channels", in_channels), ("num_outputs", num_outputs)):
             if not isinstance(size, int) or size < 1:
                 raise ValueError(f"{name} must be a positive integer, got {size!r}")
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
-        for name, factor in (("encoder_skip", encoder_skip), ("decoder_skip", decoder_skip)):
-            if not 0 <= factor <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {factor!r}")
-        self.num_outputs, self.residual = num_outputs, residual
+        self.settings = settings
+        encoder_channels, decoder_channels = settings.encoder_channels, settings.decoder_channels
+        if settings.start == "probe":
+            encoder_channels = decoder_channels = 2 * in_channels
+        kernel_size, batch_norm = settings.kernel_size, settings.batch_norm
+        self.num_outputs, self.residual, self.skips = num_outputs, settings.residual, settings.skips
         self.in_channels, self.encoder_channels, self.decoder_channels = in_channels, encoder_channels, decoder_channels
         padding = kernel_size // 2
         self.register_buffer("feature_mean", torch.zeros(in_channels))
         self.register_buffer("feature_std", torch.ones(in_channels))
-        self.feature_dropout = ChannelDropout(feature_dropout)
-        self.projection = SignParts() if start == "probe" else nn.Conv2d(in_channels, encoder_channels, 1)
+        self.feature_dropout = ChannelDropout(settings.feature_dropout)
+        self.projection = SignParts() if settings.start == "probe" else nn.Conv2d(in_channels, encoder_channels, 1)
         self.encoder = nn.Conv2d(encoder_channels, encoder_channels, kernel_size, padding=padding)
         self.decoder = nn.Conv2d(encoder_channels, decoder_channels, kernel_size, padding=padding)
         self.decoder_skip: nn.Module | None = None
-        if residual:
+        if settings.residual:
             same = encoder_channels == decoder_channels
             self.decoder_skip = nn.Identity() if same else nn.Conv2d(encoder_channels, decoder_channels, 1, bias=False)
-        self.skips = (encoder_skip, decoder_skip) if residual else (0.0, 0.0)
         self.encoder_normalisation = nn.BatchNorm2d(encoder_channels) if batch_norm else None
         self.decoder_normalisation = nn.BatchNorm2d(decoder_channels) if batch_norm else None
         self.deeper = nn.ModuleList(
             RectifiedLayer(encoder_channels, kernel_size, skip=self.skips[1], batch_norm=batch_norm)
-            for _ in range(depth - 1)
+            for _ in range(settings.depth - 1)
         )
-        self.readout: nn.Module = nn.Sequential(
-            Dropout(dropout),
-            nn.Linear(decoder_channels, hidden),
-            nn.ReLU(),
-            Dropout(dropout),
-            nn.Linear(hidden, num_outputs),
-        )
-        if start == "probe":
+        dropout, hidden = settings.dropout, settings.hidden
+        self.readout: nn.Module
+        if settings.start == "probe":
             self.readout = nn.Sequential(Dropout(dropout), nn.Linear(decoder_channels, num_outputs))
             self._pass_on()
+        else:
+            first, last = nn.Linear(decoder_channels, hidden), nn.Linear(hidden, num_outputs)
+            self.readout = nn.Sequential(Dropout(dropout), first, nn.ReLU(), Dropout(dropout), last)
         self._matrices: dict[nn.Module, tuple[tuple[Any, ...], Tensor]] = {}
         self.frozen = False
 
@@ -116,8 +87,10 @@ class EncoderDecoder(nn.Module):
     def set_probe(self, weight: Tensor, bias: Tensor) -> None:
         """Answer as a probe of the means of standardised features: weights ``(C, in_channels)``, biases ``(C,)``."""
         last = self.readout[-1] if isinstance(self.readout, nn.Sequential) else None
-        if self.start != "probe" or not isinstance(last, nn.Linear):
-            raise ValueError(f"a head that begins {self.start!r} has no probe to set; build it with start='probe'")
+        if self.settings.start != "probe" or not isinstance(last, nn.Linear):
+            raise ValueError(
+                f"a head with start {self.settings.start!r} has no probe to set; build it with start='probe'"
+            )
         self._pass_on()
         last.weight.copy_(torch.cat([weight, -weight], 1))
         last.bias.copy_(bias)

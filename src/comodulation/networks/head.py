@@ -43,6 +43,7 @@ from ..tensors import hash_tensors
 from .controller import Controller, checked_task_ids, coupling
 from .encoder_decoder import EncoderDecoder
 from .layers import normalisation_scale
+from .settings import HeadSettings
 from .stored_gains import TaskGains
 from .task_averages import TaskAverages
 
@@ -64,24 +65,11 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
         in_channels: channels of the backbone's features.
         num_outputs: number C of outputs, shared by all tasks.
         num_tasks: number K of tasks.
-        encoder_channels: number E of encoder neurons.
-        decoder_channels: number D of decoder neurons.
-        residual: whether encoder and decoder layer each have a skip connection (identity; a 1x1 projection where E != D).
-        kernel_size: odd; 1 makes the layers fully connected on pooled features.
-        hidden: width of the readout's hidden layer.
-        dropout: in the readout, while the layers are being pretrained.
-        feature_dropout: of whole feature channels, likewise.
-        encoder_skip, decoder_skip: factors of the two skip connections, in [0, 1].
-        batch_norm: normalise what encoder and decoder layers add to their skip connections, over the batch in pretraining, by
-            fixed statistics once frozen.
-        depth: number of decoder layers; the last one has the gains.
-        start: `random`, as the paper's network, or `probe`: at logistic regression on the pooled features (encoder_decoder.py).
-            Encoder and decoder then have two neurons for each feature channel, and the readout no hidden layer, whatever the sizes
-            say.
+        settings: the layers: their sizes, and what they begin with; see ``HeadSettings``.
         controller: options of ``Controller`` (hidden, embedding_size, activation, task_vectors).
         modulation: options of the mechanism; see ``Modulation``.
         seed: of the modulator's noise, in [0, 2^32).
-        **options: fields of ``Modulation`` given one by one, in place of ``modulation``.
+        **options: fields of ``HeadSettings`` and ``Modulation`` given one by one, in place of ``settings`` and ``modulation``.
 
     Raises:
         ValueError: sizes that are not positive, an even kernel size, options out of range.
@@ -97,32 +85,19 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
         num_outputs: int,
         num_tasks: int,
         *,
-        encoder_channels: int = 256,
-        decoder_channels: int = 256,
-        residual: bool = True,
-        kernel_size: int = 3,
-        hidden: int = 256,
-        dropout: float = 0.2,
-        feature_dropout: float = 0.3,
-        encoder_skip: float = 1.0,
-        decoder_skip: float = 1.0,
-        batch_norm: bool = False,
-        depth: int = 1,
-        start: str = "random",
+        settings: HeadSettings | None = None,
         controller: dict[str, Any] | None = None,
         modulation: Modulation | None = None,
         seed: int = 0,
         **options: Any,
     ) -> None:
-        super().__init__(
-            in_channels, num_outputs, encoder_channels=encoder_channels, decoder_channels=decoder_channels, residual=residual,
-            kernel_size=kernel_size, hidden=hidden, dropout=dropout, feature_dropout=feature_dropout,
-            encoder_skip=encoder_skip, decoder_skip=decoder_skip, batch_norm=batch_norm, depth=depth, start=start,
-        )  # fmt: skip
+        layers = {name: options.pop(name) for name in tuple(options) if name in HeadSettings.__dataclass_fields__}
+        for name, whole, parts in (("settings", settings, layers), ("modulation", modulation, options)):
+            if whole is not None and parts:
+                raise ValueError(f"give {name} or its fields, not both; got {', '.join(parts)}")
+        super().__init__(in_channels, num_outputs, settings or HeadSettings(**layers))
         if not isinstance(num_tasks, int) or num_tasks < 1:
             raise ValueError(f"num_tasks must be a positive integer, got {num_tasks!r}")
-        if modulation is not None and options:
-            raise ValueError(f"give modulation or its fields, not both; got {', '.join(options)}")
         self.modulation = modulation or Modulation(**options)
         self.num_tasks, self.seed = num_tasks, seed
         self.controller = Controller(num_tasks, self.encoder_channels, **(controller or {}))

@@ -16,7 +16,7 @@ from ..errors import InputError, brief, choose
 from ..evaluation import DECISION_METRICS
 from ..files import read_bounded
 from ..mathematics import Modulation
-from ..networks import ACTIVATIONS, STARTS
+from ..networks import ACTIVATIONS, HeadSettings
 from ..networks.methods import METHODS
 from ..tasks import READOUTS
 from ..training import TrainingSettings
@@ -35,53 +35,6 @@ WHICH_TASKS = (
 
 
 LAYER_SIZES = ("encoder_channels", "decoder_channels", "hidden", "kernel_size")
-
-
-class HeadSettings(BaseModel):
-    """What the added layers are; see ``ComodulatedHead``.
-
-    Where they begin at the probe, their sizes are those of the features, and the usual numbers below are not read.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    encoder_channels: int = Field(256, ge=1, le=65536)
-    decoder_channels: int = Field(256, ge=1, le=65536)
-    residual: bool = True
-    kernel_size: int = Field(3, ge=1, le=31)
-    hidden: int = Field(256, ge=1, le=65536)
-    dropout: float = Field(0.2, ge=0, lt=1)
-    feature_dropout: float = Field(0.3, ge=0, lt=1)
-    encoder_skip: float = Field(1.0, ge=0, le=1)
-    decoder_skip: float = Field(1.0, ge=0, le=1)
-    batch_norm: bool = False
-    depth: int = Field(1, ge=1, le=64)
-    start: str = "random"
-
-    def identity(self) -> dict[str, Any]:
-        """Fields by name; the later ones only where they are used, so that layers keep the key they were stored under."""
-        later = ("encoder_skip", "decoder_skip", "batch_norm", "depth", "start")
-        usual = HeadSettings()
-        return {n: v for n, v in self.model_dump().items() if n not in later or v != getattr(usual, n)}
-
-    @model_validator(mode="after")
-    def _started(self) -> HeadSettings:
-        choose(self.start, STARTS, "head.start")
-        sizes = ("encoder_channels", "decoder_channels", "hidden")
-        other = [n for n in sizes if getattr(self, n) != type(self).model_fields[n].default]
-        if self.start == "probe" and other:
-            raise InputError(
-                f"head.{other[0]} is not for layers that begin at the probe, which have two neurons for each feature; leave it "
-                "out, or take head.start random"
-            )
-        return self
-
-    @field_validator("kernel_size")
-    @classmethod
-    def _odd(cls, value: int) -> int:
-        if value % 2 == 0:
-            raise InputError(f"must be odd, got {value}")
-        return value
 
 
 class ControllerSettings(BaseModel):

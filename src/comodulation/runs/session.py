@@ -393,7 +393,7 @@ def build_head(config: RunConfig, family: TaskFamily, in_channels: int) -> Comod
             family.num_outputs,
             family.num_tasks,
             controller=config.controller.model_dump(),
+            settings=config.head,
             modulation=config.modulation,
             seed=config.seed,
-            **config.head.model_dump(),
         )

@@ -103,7 +103,7 @@ def pretrain(
     device, processes = fabric.device, Processes.of(fabric)
     head.standardize(*channel_moments(features, parts.pretraining, processes))
     begin = math.inf
-    if head.start == "probe":
+    if head.settings.start == "probe":
         begin = begin_at_probe(head, features, *_asked(targets, head, family), parts, derived_seed(seed, "probe"))
         tell.message(f"pretraining begins at logistic regression: NLL {begin:.3f} on validation images")
     head.to(device)

@@ -10,7 +10,7 @@ from comodulation.studies.cells.rows import Cell, Row
 from comodulation.studies.paper import attributes_plan, cifar100_plan
 
 ROWS = list(
-    dict.fromkeys(row for plan in (cifar100_plan(), attributes_plan()) for rows in vars(plan).values() for row in rows)
+    dict.fromkeys(row for plan in (cifar100_plan(), attributes_plan()) for rows in plan.rows.values() for row in rows)
 )
 CONFIG = RunConfig(data="x", group="a", label="b")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -65,7 +66,7 @@ class Laboratory:
     def session(self, variant: str, seed: int, row: Row | None = None) -> Session:
         """Partition and pretrained layers of a seed, and of a row whose layers are its own; the last one is kept."""
         shared = self.material.config
-        head = shared.head.model_copy(update={"residual": variant == "residual"})
+        head = replace(shared.head, residual=variant == "residual")
         head = head if row is None else row.layers(head)
         if self._session is None or self._session[0] != (variant, seed, head):
             config = shared.model_copy(update={"seed": seed, "head": head})

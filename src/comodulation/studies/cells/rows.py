@@ -119,7 +119,7 @@ class Row:
         given = {name: value for name, value in self.options if name in HEAD_OPTIONS}
         if channels := given.pop("channels", None):
             given |= {"encoder_channels": channels, "decoder_channels": channels}
-        return HeadSettings(**{**shared.model_dump(), **given})
+        return replace(shared, **given)
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,11 @@ class Plan:
     ablation: tuple[Row, ...] = ()
     variants: tuple[str, ...] = VARIANTS
 
+    @property
+    def rows(self) -> dict[str, tuple[Row, ...]]:
+        """Rows by the name of the part that they are in."""
+        return {name: own for name, own in vars(self).items() if name != "variants"}
+
     def stages(self, seeds: Sequence[int], rest_seeds: int = REST_SEEDS) -> list[Stage]:
         """Stages of cells, in order: the core is complete before the rest begins."""
         few, variants, first = list(seeds)[:rest_seeds], self.variants, self.variants[0]
@@ -190,8 +195,8 @@ def narrowed(plan: Plan, methods: Sequence[str], parts: Sequence[str], variants:
     Raises:
         InputError: an unknown method or part, with the nearest name; a method that the plan does not have.
     """
-    known = dict.fromkeys(row.method for part in ("yardstick", *PARTS) for row in getattr(plan, part))
-    labels = dict.fromkeys(row.label for part in PARTS for row in getattr(plan, part))
+    known = dict.fromkeys(row.method for part in ("yardstick", *PARTS) for row in plan.rows[part])
+    labels = dict.fromkeys(row.label for part in PARTS for row in plan.rows[part])
     single = {name for name in methods if " " in name.strip()}
     for name in single:
         choose(name, labels, "row")
