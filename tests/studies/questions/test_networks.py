@@ -127,8 +127,8 @@ def test_layers_keep_the_key_that_they_were_stored_under():
 @pytest.mark.parametrize(
     ("section", "values", "message"),
     [
-        ("head", {"encoder_skip": 1.5}, "head.encoder_skip"),
-        ("head", {"depth": 0}, "head.depth"),
+        ("head", {"encoder_skip": 1.5}, "head: encoder_skip"),
+        ("head", {"depth": 0}, "head: depth"),
         ("controller", {"rank": 0}, "controller.rank"),
         ("controller", {"rank": 2, "hidden": [4]}, "rank"),
         ("controller", {"task_vectors": [[1.0], [1.0, 2.0]]}, "one length"),
