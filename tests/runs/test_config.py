@@ -73,7 +73,10 @@ def test_what_is_written_is_read(values, tmp_path):
         ({**CLASSES, "head": {"residal": 1}}, r"unknown option of head 'residal'; did you mean 'residual'\?"),
         ({**CLASSES, "backbone": {"image_size": 8}}, "image size 8 is out of range, expected 16 to 1024 pixels"),
         ({**CLASSES, "head": {"kernel_size": 2}}, "head: kernel_size must be odd, got 2"),
-        ({**CLASSES, "head": {"encoder_channels": 0}}, "head: encoder_channels must be a whole number from 1 to 65536, got 0"),
+        (
+            {**CLASSES, "head": {"encoder_channels": 0}},
+            "head: encoder_channels must be a whole number from 1 to 65536, got 0",
+        ),
         ({**CLASSES, "head": {"dropout": 1.0}}, "head: dropout must be at least 0 and below 1, got 1.0"),
         ({**CLASSES, "controller": {"hidden": [8, 0]}}, r"controller.hidden.1: .* \(given: 0\)"),
         ({**CLASSES, "controller": {"activation": "rleu"}}, r"unknown activation 'rleu'; did you mean 'relu'\?"),
