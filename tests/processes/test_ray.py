@@ -75,14 +75,16 @@ def tried(pieces, **more):
         return f"{type(error).__name__}: {error}"
     return sorted((piece, process) for _, piece, process in heard)
 
+lines = []
 with cluster(sys.argv[1]) as resources:
     assert resources.workers == 2 and resources.cores == 1, resources
     found = tried(list(range(8)))
-    print([piece for piece, _ in found], os.getpid() in {process for _, process in found})
+    lines.append(f"{[piece for piece, _ in found]} {os.getpid() in {process for _, process in found}}")
     for pieces in ([1, "input"], ["run"], ["bug"], ["kill", 1]):
-        print(tried(pieces))
-    print(tried([1], shared=[Path("/proc/self/cmdline")]))
-    print([piece for piece, _ in tried([1, 2])])
+        lines.append(tried(pieces))
+    lines.append(tried([1], shared=[Path("/proc/self/cmdline")]))
+    lines.append([piece for piece, _ in tried([1, 2])])
+print(*lines, sep="\\n")
 """
 
 

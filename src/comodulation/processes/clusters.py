@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -64,10 +66,15 @@ def _connected(address: str, nodes: int = 1) -> Iterator[Resources]:
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             raise InputError(f"no cluster at {address} that this command can use: {error}") from error
     try:
-        _await_nodes(nodes)
-        yield _resources(address, ray.cluster_resources())
+        # Ray prints what it has to tell of lost processes on standard output, which is the result's.
+        with contextlib.redirect_stdout(sys.stderr):
+            _await_nodes(nodes)
+            yield _resources(address, ray.cluster_resources())
     finally:
-        ray.shutdown()
+        # Ray would wait a minute for a head that is gone before it ends the process.
+        ending = threading.Thread(target=ray.shutdown, daemon=True)
+        ending.start()
+        ending.join(None if answers(address) is None else 1.0)
 
 
 def _await_nodes(number: int) -> None:

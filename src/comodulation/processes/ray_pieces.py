@@ -22,7 +22,7 @@ from .agreement import disagreement, expected
 from .clusters import node_name
 from .resources import Resources, Worker
 
-POLL = 0.5  # seconds between looks
+POLL, LOOK = 0.5, 2.0  # seconds of waiting for something to be heard; between looks at the cluster
 DEATHS = 5  # processes that one piece may take with it: more, and it is the piece
 AHEAD = 2  # pieces handed to Ray for each that can run: a node that joins finds some waiting
 
@@ -64,18 +64,19 @@ def run_on_ray(
     )
     waiting, deaths = list(range(len(pieces)))[::-1], [0] * len(pieces)
     running: dict[Any, int] = {}
-    heard = time.monotonic()
+    room, looked = resources.workers, time.monotonic()
     try:
         while waiting or running:
-            while waiting and len(running) < AHEAD * _room(resources):
+            if (
+                time.monotonic() > looked + LOOK
+            ):  # never without a head: Ray would wait for it, and end the process in the end
+                _check_head(resources)
+                room, looked = _room(resources), time.monotonic()
+            while waiting and len(running) < AHEAD * room:
                 place = waiting.pop()
                 running[task.remote(order, pieces[place])] = place
             ready, _ = ray.wait(list(running), num_returns=1, timeout=POLL, fetch_local=False)
-            if not ready and time.monotonic() > heard + 4 * POLL:
-                _check_head(resources)
-                heard = time.monotonic()
             for stream in ready:
-                heard = time.monotonic()
                 try:
                     kind, value = ray.get(next(stream))
                 except StopIteration:
@@ -99,8 +100,9 @@ def run_on_ray(
                 else:
                     raise (InputError if kind == "input" else RunError)(value)
     finally:
-        for stream in running:
-            ray.cancel(stream, force=True)
+        if answers(resources.cluster or "") is None:
+            for stream in running:
+                ray.cancel(stream, force=True)
 
 
 def _room(resources: Resources) -> int:
