@@ -6,11 +6,10 @@ with it; and of a stream it would expect the same events again, which a piece th
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
 import traceback
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,13 +31,13 @@ class Order:
     """What every process of a run is told.
 
     Attributes:
-        make_worker: as cloudpickle writes it. key: hash of it and of what is wanted.
+        make_worker: sent as Ray sends functions. key: of the run.
         wanted: what the process must have, see ``expected``.
         folder: in which relative paths begin.
         cores: threads that torch takes.
     """
 
-    make_worker: bytes
+    make_worker: Callable[[], Worker]
     key: str
     wanted: dict[str, Any]
     folder: str
@@ -55,10 +54,7 @@ def run_on_ray(
     """Run pieces; see ``run``. A piece whose process or node is lost runs again, on whatever is left or comes."""
     import ray
 
-    content = ray.cloudpickle.dumps(make_worker)
-    wanted = expected(shared)
-    key = hashlib.sha256(content + json.dumps(wanted).encode()).hexdigest()
-    order = ray.put(Order(content, key, wanted, os.getcwd(), resources.cores))
+    order = ray.put(Order(make_worker, uuid.uuid4().hex, expected(shared), os.getcwd(), resources.cores))
     task = ray.remote(_perform).options(
         num_cpus=resources.cores, num_gpus=resources.gpus, max_retries=0, num_returns="streaming"
     )
@@ -128,7 +124,7 @@ def _check_head(resources: Resources) -> None:
 
 # ---- in a process that works ----
 
-_made: dict[str, Worker] = {}  # the worker of the last order, by its key
+_made: dict[str, Worker] = {}  # the worker of the last run, by its key
 
 
 def _perform(order: Order, piece: Any) -> Iterator[tuple[str, Any]]:
@@ -146,7 +142,6 @@ def _perform(order: Order, piece: Any) -> Iterator[tuple[str, Any]]:
 
 def _worker(order: Order) -> Worker:
     if order.key not in _made:
-        import ray
         import torch
 
         if os.path.isdir(order.folder):
@@ -155,5 +150,5 @@ def _worker(order: Order) -> Worker:
             raise InputError(f"node {node_name()} {said}")
         torch.set_num_threads(order.cores)
         _made.clear()
-        _made[order.key] = ray.cloudpickle.loads(order.make_worker)()
+        _made[order.key] = order.make_worker()
     return _made[order.key]

@@ -40,14 +40,15 @@ def ray_in_allocation() -> Iterator[tuple[str, int]]:
     if "SLURM_JOB_ID" not in given:
         raise InputError("--cluster slurm: there is no SLURM allocation here; run the command inside sbatch or salloc")
     nodes = int(given.get("SLURM_JOB_NUM_NODES", "1"))
-    if nodes > 1 and shutil.which("srun") is None:
+    srun = shutil.which("srun")
+    if nodes > 1 and srun is None:
         raise InputError(f"--cluster slurm: the allocation has {nodes} nodes, and there is no srun to start them with")
     environment = {**given, "RAY_USAGE_STATS_ENABLED": "0"}
     own = given.get(HEAD_ADDRESS) or _own_address()
     cores = given.get("SLURM_CPUS_ON_NODE", "1")
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(tempfile.TemporaryFile())
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
         address = f"{own}:{_free_port(own)}"
         words = ["--head", "--port", address.rpartition(":")[2], "--node-ip-address", own, "--temp-dir", folder]
         words += ["--include-dashboard", "false", "--disable-usage-stats", "--num-cpus", cores]
@@ -57,8 +58,9 @@ def ray_in_allocation() -> Iterator[tuple[str, int]]:
         if nodes > 1:
             start = f'exec {shlex.join([*_RAY, "--address", address])} --num-cpus "${{SLURM_CPUS_ON_NODE:-1}}"'
             each = given.get("SLURM_CPUS_PER_TASK", cores)
+            assert srun is not None
             others = [
-                "srun",
+                srun,
                 f"--nodes={nodes - 1}",
                 f"--ntasks={nodes - 1}",
                 f"--cpus-per-task={each}",
