@@ -1,5 +1,6 @@
 """Noise geometry where covariance, dimension and share are known; against numpy and sampled random subspaces."""
 
+import itertools
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ from comodulation.evaluation.fluctuation import (
     fluctuation_covariance,
     noise_geometry,
     participation_ratio,
+    permuted_share,
     random_share,
     subspace_share,
 )
@@ -114,3 +116,18 @@ def test_errors():
         participation_ratio(torch.ones(2, 3))
     with pytest.raises(ValueError, match=r"rank must be in \[0, 3\], got 4"):
         random_share(torch.eye(3), 4)
+
+
+def test_share_after_permuted_gains():
+    """Over all orders of four neurons by hand; equal gains change nothing; gains on the subspace's own neurons are above it."""
+    root = torch.randn(4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    covariance, basis = root @ root.T, torch.eye(4, dtype=torch.float64)[:, :1]
+    gains = torch.tensor([3.0, 0.5, 1.0, 0.2], dtype=torch.float64)
+    every = [gains[list(order)] for order in itertools.permutations(range(4))]
+    expected = sum(subspace_share(torch.diag(g) @ covariance @ torch.diag(g), basis) for g in every) / 24
+    found = permuted_share(covariance, basis, gains, 20_000, torch.Generator().manual_seed(1))
+    assert found == pytest.approx(expected, abs=0.01)
+    assert permuted_share(covariance, basis, torch.full((4,), 2.0)) == pytest.approx(subspace_share(covariance, basis))
+    assert subspace_share(torch.diag(gains) @ covariance @ torch.diag(gains), basis) > found
+    with pytest.raises(ValueError, match=r"gains must be \(D,\) with D = 4, got \(3,\)"):
+        permuted_share(covariance, basis, gains[:3])

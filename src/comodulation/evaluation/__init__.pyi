@@ -26,7 +26,7 @@ from .comparison import (
     paired_difference,
 )
 from .decisions import DECISION_METRICS, decide, decision_score, find_offsets, yes_from
-from .fluctuation import fluctuation_covariance, noise_geometry, subspace_share
+from .fluctuation import fluctuation_covariance, noise_geometry, permuted_share, subspace_share
 from .informative_neurons import informative_auc, informativeness, neuron_dprime
 from .pooled import against_reference, spread_ratio
 from .scores import (
@@ -89,6 +89,7 @@ __all__ = [
     "paired_by_task",
     "paired_difference",
     "perfect_ece",
+    "permuted_share",
     "relative_improvement",
     "reliability",
     "scaled",

@@ -99,6 +99,28 @@ def subspace_share(covariance: Tensor, basis: Tensor) -> float:
     return float((basis * (covariance @ basis)).sum() / total) if total > 0 else math.nan
 
 
+def permuted_share(
+    covariance: Tensor, basis: Tensor, gains: Tensor, permutations: int = 50, generator: torch.Generator | None = None
+) -> float:
+    """Mean share of the fluctuation in a subspace after gains were given to neurons at random.
+
+    Unequal gains alone move fluctuation into few directions, and a task's subspace holds the active neurons. What the same gains do
+    on other neurons is no labelling; what the gains do beyond it is.
+
+    Args:
+        covariance: before the gains, ``(D, D)``. basis: orthonormal, ``(D, r)``. gains: ``(D,)``.
+        permutations: over neurons, drawn from ``generator``.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    covariance = _checked(covariance)
+    if gains.shape != covariance.shape[:1]:
+        raise ValueError(f"gains must be (D,) with D = {len(covariance)}, got {tuple(gains.shape)}")
+    drawn = [gains.to(covariance)[torch.randperm(len(gains), generator=generator)] for _ in range(permutations)]
+    return sum(subspace_share(g[:, None] * covariance * g, basis) for g in drawn) / permutations
+
+
 def random_share(covariance: Tensor, rank: int) -> tuple[float, float]:
     """Mean and standard deviation of ``subspace_share`` over random subspaces, uniform over all of that rank.
 

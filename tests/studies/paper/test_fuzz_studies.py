@@ -29,15 +29,14 @@ from comodulation.studies.paper.claims import judge_claims
 from comodulation.studies.paper.diagnosis import diagnose
 from comodulation.studies.paper.illustration import read_illustration
 from comodulation.studies.paper.reproduction import ILLUSTRATION, ablated
+from comodulation.studies.paper.search_tables import ablation_table, search_table
 from comodulation.studies.paper.tables import (
-    ablation_table,
     binary_table,
     calibration_rows,
     group_table,
     main_table,
     mechanism_table,
     methods_table,
-    search_table,
     task_table,
 )
 from comodulation.tensors import read_tensors, write_tensors

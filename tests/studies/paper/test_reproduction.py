@@ -83,7 +83,17 @@ def test_the_json_on_standard_output():
     assert small.outcome.out.count("\n") == 1
     assert printed == json.loads((small.out / "results.json").read_text(), parse_constant=refuse)
     assert printed["cells"] == len(small.results)
-    assert [v["claim"].split()[0] for v in printed["verdicts"]] == ["C1", "C2", "C2", "C2", "C3", "C4", "C5", "C5"]
+    assert [v["claim"].split()[0] for v in printed["verdicts"]] == [
+        "C1",
+        "C2",
+        "C2",
+        "C2",
+        "C2",
+        "C3",
+        "C4",
+        "C5",
+        "C5",
+    ]
     assert (printed["primary"]["a"], printed["primary"]["b"]) == ("comodulation", "attention")
     assert printed["primary"]["n"] == 2
     assert printed["study"]["seeds"] == [0, 1]

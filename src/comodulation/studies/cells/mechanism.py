@@ -14,7 +14,7 @@ from ...evaluation import (
     informative_auc,
     informativeness,
     noise_geometry,
-    subspace_share,
+    permuted_share,
     task_separability,
     task_subspace,
 )
@@ -27,7 +27,6 @@ from ...training import EVALUATION_BATCH
 MOST_PER_TASK = 500  # examples of a task that are analysed
 NOISE_PER_TASK = 50
 NOISE_NODES = 9
-PERMUTATIONS = 50  # of a task's gains over neurons
 
 
 @torch.no_grad()
@@ -136,11 +135,8 @@ def _noise(
         before = noise_geometry(samples, basis, weights)
         gain = gains["decoder"][task] if "decoder" in gains else torch.ones(samples.shape[-1])
         after = noise_geometry(samples * gain, basis, weights)
-        # Unequal gains alone move fluctuation: what the same ones do on other neurons is no labelling.
-        covariance = fluctuation_covariance(samples, weights)
         generator = torch.Generator().manual_seed(derived_seed(method.head.seed, "permuted gains", task))
-        shuffled = [gain[torch.randperm(len(gain), generator=generator)].double() for _ in range(PERMUTATIONS)]
-        permuted = sum(subspace_share(g[:, None] * covariance * g, basis) for g in shuffled) / PERMUTATIONS
+        permuted = permuted_share(fluctuation_covariance(samples, weights), basis, gain, generator=generator)
         for name, value in (
             ("participation_ratio", before.participation_ratio), ("share", before.share),
             ("share_after_gains", after.share), ("share_permuted", permuted), ("chance", before.chance),

@@ -5,8 +5,8 @@ from .illustration import illustrate, read_illustration
 from .plan import REST_SEEDS, Plan, attributes_plan, cifar100_plan, narrowed
 from .report import open_study, write_report
 from .reproduction import STUDY, Study, reproduce
+from .search_tables import ablation_table, search_table
 from .tables import (
-    ablation_table,
     bias_table,
     binary_table,
     calibration_csv,
@@ -21,7 +21,6 @@ from .tables import (
     methods_table,
     options_table,
     others_table,
-    search_table,
     short_table,
     task_table,
 )

@@ -42,8 +42,8 @@ from .diagnosis import Diagnosis, diagnose
 from .figures import draw_figures
 from .named import crossed_named
 from .reproduction import STUDY, Study
+from .search_tables import ablation_table, search_table
 from .tables import (
-    ablation_table,
     bias_table,
     binary_table,
     calibration_csv,
@@ -58,7 +58,6 @@ from .tables import (
     methods_table,
     options_table,
     others_table,
-    search_table,
     short_table,
     task_table,
 )
