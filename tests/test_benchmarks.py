@@ -178,3 +178,12 @@ def test_exponents_of_power_laws():
     slope, half, last = exponent(sizes, [50 + size for size in sizes])
     assert slope < last < 1
     assert half > 0.1
+
+
+@pytest.mark.slow
+def test_predictions_of_any_size_are_measured():
+    """A line of figures for each width."""
+    done = run("predict_stream.py", "--rows", 3000, "--widths", 8, 16, "--repeats", 1)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    assert [line.split("|")[1].strip() for line in lines] == ["numbers", "---", "8", "16"]

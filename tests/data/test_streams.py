@@ -1,0 +1,82 @@
+"""Rows of files block by block: the rows that reading the whole file gives, wherever blocks begin and end."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from comodulation.data import images_in
+from comodulation.data.given_tables import TextReader, VectorReader
+from comodulation.data.streams import blocks_of, listed_pictures, row_files, rows_of, write_picture_list
+from comodulation.errors import InputError
+
+TEXTS = [f"message {row}" for row in range(50)]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "tsv", "txt", "arrow"])
+@pytest.mark.parametrize(("start", "stop", "size"), [(0, 50, 7), (13, 31, 5), (49, 50, 100), (10, 30, 10)])
+def test_texts(suffix, start, stop, size, tmp_path):
+    path = tmp_path / f"texts.{suffix}"
+    table = pa.table({"key": [f"k{row}" for row in range(50)], "text": TEXTS})
+    if suffix == "parquet":
+        pq.write_table(table, path, row_group_size=9)
+    elif suffix == "arrow":
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+    elif suffix == "txt":
+        path.write_text("\n".join(TEXTS) + "\n")
+    else:
+        sign = "," if suffix == "csv" else "\t"
+        path.write_text(
+            "\n".join([f"key{sign}text", *(f"k{row}{sign}{text}" for row, text in enumerate(TEXTS))]) + "\n"
+        )
+    reader = TextReader("text")
+    assert rows_of(path, reader) == 50
+    blocks = list(blocks_of(path, reader, start, stop, size))
+    assert [block.first for block in blocks] == list(range(start, stop, size))
+    assert [len(block.inputs) for block in blocks] == [min(size, stop - first) for first in range(start, stop, size)]
+    assert [text for block in blocks for text in block.inputs.values] == TEXTS[start:stop]
+    if suffix != "txt":
+        assert [one for block in blocks for one in block.inputs.ids] == [f"k{row}" for row in range(start, stop)]
+
+
+def test_missing_cells_of_parquet_stay_missing(tmp_path):
+    """A text that is none, and a vector that is none, are said to be so when they are read."""
+    pq.write_table(pa.table({"text": ["a", None], "vector": [None, [1.0, 2.0]]}), tmp_path / "table.parquet")
+    (block,) = blocks_of(tmp_path / "table.parquet", TextReader("text"), 0, 2, 10)
+    with pytest.raises(InputError, match="here is missing"):
+        block.inputs.read(1, "here")
+    (block,) = blocks_of(tmp_path / "table.parquet", VectorReader(), 0, 2, 10)
+    with pytest.raises(InputError, match="here is missing: it holds no numbers"):
+        block.inputs.read(0, "here")
+    assert block.inputs.read(1, "here").tolist() == [1, 2]
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"torn\.parquet cannot be read"):
+        rows_of(tmp_path / "torn.parquet", VectorReader())
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    with pytest.raises(InputError, match="Python objects"):
+        rows_of(tmp_path / "objects.npy", VectorReader())
+    with pytest.raises(InputError, match="no such file"):
+        row_files([tmp_path / "none.npy"], VectorReader())
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "texts.parquet")
+    with pytest.raises(InputError, match="did you mean 'text'"):
+        rows_of(tmp_path / "texts.parquet", TextReader("texts"))
+
+
+def test_a_list_of_pictures_is_that_of_the_small_predict(tmp_path):
+    """In its order, in parts; hidden files and others are left out."""
+    for name in ("b/2.png", "b/10.jpg", "a.png", "b.png", "B/x.jpeg", ".hidden.png", "b/.h/y.png", "notes.txt"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (2, 2)).save(path) if path.suffix != ".txt" else path.write_text("x")
+    wanted = images_in([tmp_path / "photos"])
+    assert write_picture_list([tmp_path / "photos"], tmp_path / "list", 2) == len(wanted) == 5
+    assert [path for part in range(3) for path in listed_pictures(tmp_path / "list", part)] == wanted
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InputError, match="holds no images"):
+        write_picture_list([tmp_path / "none"], tmp_path / "other", 2)
+    assert not (tmp_path / "other").exists()
