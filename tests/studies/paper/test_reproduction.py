@@ -512,7 +512,7 @@ ARGUMENTS = {
     "trials": (["--trials", -1], "--trials must be 0 to 1000, got -1"),
     "devices": (["--devices", 0], "--devices must be 1 to 256, got 0"),
     "epochs": (["--epochs", 0], "tuning: epochs 0 is out of range"),
-    "channels": (["--channels", 0], r"encoder_channels: .* \(given: 0\)"),
+    "channels": (["--channels", 0], "encoder_channels must be a whole number from 1 to 65536, got 0"),
     "split seed": (["--split-seed", -1], r"split_seed: .* \(given: -1\)"),
     "backbone": (["--backbone", "resnet-18"], r"unknown backbone 'resnet-18'; did you mean 'resnet"),
     "weights": (["--weights", "/nowhere/w.safetensors"], "no such weights: '/nowhere/w.safetensors'"),
