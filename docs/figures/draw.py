@@ -117,7 +117,7 @@ def estimators(network: Network) -> Figure:
     h, w = network.activity[image : image + 1], network.coupling[None]
     derivative = decoder_statistics(network.decode, h, w, STD, estimator="derivative")
     quadrature = decoder_statistics(network.decode, h, w, STD, estimator="quadrature")
-    exact = decoder_statistics(network.decode, h, w, STD, estimator="quadrature", num_nodes=101)
+    exact = decoder_statistics(network.decode, h, w, STD, estimator="quadrature", num_nodes=100)
     at = network.decode(modulate(h, w, (STD * nodes)[:, None], STD))[:, 0, neuron]
     for found, colour, name in (
         (derivative, ORANGE, "derivative"), (quadrature, BLUE, "5 nodes"), (exact, SKY, "101 nodes")
@@ -132,7 +132,7 @@ def estimators(network: Network) -> Figure:
     left.set_ylim(bottom=-0.6)
     left.legend(frameon=False, fontsize=8)
 
-    reference = network.statistics(estimator="quadrature", num_nodes=101)[0]
+    reference = network.statistics(estimator="quadrature", num_nodes=100)[0]
     alive = reference.mean > 0
     truth = gains_from_statistics(reference, link="exponential")[alive]
     generator = torch.Generator().manual_seed(0)

@@ -267,6 +267,15 @@ def test_monte_carlo_draws_at_the_precision_of_the_coupling(dtype: torch.dtype) 
         assert torch.equal(mine, theirs)
 
 
+@pytest.mark.parametrize(
+    "options", [{"estimator": "derivativ"}, {"num_nodes": 101}, {"estimator": "monte_carlo", "num_samples": 1}]
+)
+def test_statistics_refuse_the_estimators_that_gains_refuse(options: dict) -> None:
+    for function in (decoder_statistics, decoder_gains):
+        with pytest.raises(ValueError, match=r"did you mean 'derivative'|num_nodes must|num_samples must"):
+            function(dense(5, 4), rand(3, 5), rand(3, 5), 0.3, **options)
+
+
 def test_monte_carlo_in_several_passes_equals_one(monkeypatch: pytest.MonkeyPatch) -> None:
     activity, coupling, decode = rand(3, 5), randn(3, 5, seed=1), dense(5, 4)
     expected = everything(decode, activity, coupling, estimator="monte_carlo")

@@ -1,26 +1,27 @@
 """What decoder neurons do under the modulator: covariance with it, mean and spread, by three estimators.
 
 The modulator is one Gaussian scalar, so that the covariance of a decoder neuron with it is a one-dimensional integral.
-``quadrature`` takes Gauss-Hermite nodes, ``derivative`` the limit of small noise (Stein's lemma), ``monte_carlo`` samples.
-``gains.py`` makes gains of these statistics; docs/mathematics.md derives both.
+``Quadrature`` takes Gauss-Hermite nodes, ``Derivative`` the limit of small noise (Stein's lemma), ``MonteCarlo`` samples; options
+name them by the words of ``ESTIMATORS``. ``gains.py`` makes gains of these statistics; docs/mathematics.md derives both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..errors import choose
 from .forward_mode import NoForwardMode, directional_derivative
 from .modulator import modulate
 from .precision import autocasts, outside_autocast
 
 ESTIMATORS = ("quadrature", "derivative", "monte_carlo")
-
-
 MOST_NODES = 100  # beyond about 150 the Gauss-Hermite weights underflow and are NaN
 ROUNDING = 64  # units in the last place that a decoder's own sums are taken to lose by cancellation
 ROWS_PER_PASS = 4096  # modulated copies of the input that one decoder pass of monte_carlo may hold
@@ -37,6 +38,99 @@ class DecoderStatistics(NamedTuple):
     deviation: Tensor  # standard deviation of d over m, divided by sigma: activity per unit of modulator
 
 
+@dataclass(frozen=True)
+class Quadrature:
+    """Gauss-Hermite nodes of the scalar modulator, from 2 to 100 of them."""
+
+    nodes: int = 5
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.nodes, Integral) or not 2 <= self.nodes <= MOST_NODES:
+            raise ValueError(f"num_nodes must be an integer from 2 to {MOST_NODES}, got {self.nodes!r}")
+
+    def __call__(self, decode: Decode, activity: Tensor, coupling: Tensor, std: float) -> DecoderStatistics:
+        nodes, weights = gauss_hermite(self.nodes, coupling.dtype, coupling.device)
+        modulator = (std * nodes)[:, None].expand(-1, activity.shape[0])
+        samples = spatial_mean(_decode_rows(decode, modulate(activity, coupling, modulator, std)))
+        return only_coupled(statistics_at_nodes(samples, nodes, weights, std), activity, coupling)
+
+
+@dataclass(frozen=True)
+class Derivative:
+    """The limit of small noise: the forward-mode derivative at m = 0, whose tangent is activity * coupling."""
+
+    def __call__(self, decode: Decode, activity: Tensor, coupling: Tensor, std: float) -> DecoderStatistics:
+        if _is_scripted(decode):
+            raise RuntimeError(
+                "decode is scripted, and torch's compiler drops forward-mode derivatives silently; give the module itself, or "
+                "use estimator 'quadrature'"
+            )
+        # The slope is linear in the coupling. Scaled to between a half and 1 by a power of two (exactly, that is) and back, the
+        # tangent does not underflow in half precision, and overflows no sooner than the activity.
+        size = coupling.detach().abs()
+        largest = size.amax(1, keepdim=True) if size.shape[1] else size.sum(1, keepdim=True)
+        scale = torch.where(largest > 0, largest / (2 * torch.frexp(largest).mantissa), 1)
+        scaled = (coupling / scale / 2).reshape(*coupling.shape, *(1,) * (activity.ndim - 2))
+        tangent = (activity * scaled).to(activity.dtype)
+        try:
+            # A copy: a decode that begins with an in-place operation must not write into the caller's activity.
+            value, slope = directional_derivative(lambda h: _decode_rows(decode, h[None]), activity.clone(), tangent)
+        except NoForwardMode as error:  # what else a decode raises comes out as it is
+            raise RuntimeError(
+                "decode has no forward-mode derivative, which estimator 'derivative' needs; use estimator 'quadrature' "
+                f"({str(error).splitlines()[0]})"
+            ) from error
+        slope = spatial_mean(slope)[0] * 2 * scale
+        return DecoderStatistics(slope, spatial_mean(value)[0], slope.abs())
+
+
+@dataclass(frozen=True)
+class MonteCarlo:
+    """Samples of the modulator, at least 2.
+
+    Attributes:
+        samples: how many.
+        generator: their source, on the activity's device; None takes torch's own.
+        draws: standard normal values ``(T, B)`` in place of samples of its own.
+    """
+
+    samples: int = 128
+    generator: torch.Generator | None = None
+    draws: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.samples, Integral) or self.samples < 2:
+            raise ValueError(f"num_samples must be an integer of at least 2, got {self.samples!r}")
+
+    def __call__(self, decode: Decode, activity: Tensor, coupling: Tensor, std: float) -> DecoderStatistics:
+        draws = self.draws
+        if draws is None:
+            shape = (self.samples, len(activity))
+            draws = torch.randn(shape, dtype=coupling.dtype, device=activity.device, generator=self.generator)
+        modulator = std * draws.to(coupling.dtype)
+        at_once = max(1, ROWS_PER_PASS // max(1, len(activity)))
+        parts = [
+            spatial_mean(_decode_rows(decode, modulate(activity, coupling, part, std)))
+            for part in modulator.split(at_once)
+        ]
+        return only_coupled(statistics_of_samples(torch.cat(parts), modulator, std), activity, coupling)
+
+
+Estimator = Quadrature | Derivative | MonteCarlo
+
+
+def estimator_named(
+    name: str,
+    num_nodes: int = 5,
+    num_samples: int = 128,
+    generator: torch.Generator | None = None,
+    draws: Tensor | None = None,
+) -> Estimator:
+    """The estimator that options describe. Raises ValueError for an unknown name and for numbers out of range, used or not."""
+    offered: tuple[Estimator, ...] = Quadrature(num_nodes), Derivative(), MonteCarlo(num_samples, generator, draws)
+    return dict(zip(ESTIMATORS, offered, strict=True))[choose(name, ESTIMATORS, "estimator")]
+
+
 def decoder_statistics(
     decode: Decode,
     activity: Tensor,
@@ -49,7 +143,7 @@ def decoder_statistics(
     generator: torch.Generator | None = None,
     draws: Tensor | None = None,
 ) -> DecoderStatistics:
-    """Slope, mean and deviation of every decoder neuron under modulation. Arguments as in ``decoder_gains``, unchecked.
+    """Slope, mean and deviation of every decoder neuron under modulation. Arguments as in ``decoder_gains``; tensors unchecked.
 
     A map's activity is its spatial mean, taken before any statistic. Half precision is accumulated in float32. Under autocast
     everything here, ``decode`` included, is computed outside it, from activity in float32.
@@ -60,29 +154,19 @@ def decoder_statistics(
     Returns:
         DecoderStatistics with fields ``(B, D)`` in at least float32.
     """
+    named = estimator_named(estimator, num_nodes, num_samples, generator, draws)
+    return statistics_by(named, decode, activity, coupling, std)
+
+
+def statistics_by(
+    estimator: Estimator, decode: Decode, activity: Tensor, coupling: Tensor, std: float
+) -> DecoderStatistics:
+    """``decoder_statistics`` by an estimator."""
     precise = torch.promote_types(activity.dtype, torch.float32)
     if autocasts(activity.device):
         with outside_autocast(activity.device):
-            return decoder_statistics(
-                decode, activity.to(precise), coupling, std, estimator=estimator, num_nodes=num_nodes,
-                num_samples=num_samples, generator=generator, draws=draws,
-            )  # fmt: skip
-    coupling = coupling.to(precise)
-    if estimator == "derivative":
-        mean, slope = _derivative(decode, activity, coupling)
-        return DecoderStatistics(slope, mean, slope.abs())
-    if estimator == "quadrature":
-        nodes, weights = gauss_hermite(num_nodes, coupling.dtype, coupling.device)
-        modulator = (std * nodes)[:, None].expand(-1, activity.shape[0])
-        samples = spatial_mean(_decode_rows(decode, modulate(activity, coupling, modulator, std)))
-        statistics = statistics_at_nodes(samples, nodes, weights, std)
-    else:
-        if draws is None:
-            shape = (num_samples, len(activity))
-            draws = torch.randn(shape, dtype=coupling.dtype, device=activity.device, generator=generator)
-        modulator = std * draws.to(coupling.dtype)
-        statistics = statistics_of_samples(_sample(decode, activity, coupling, modulator, std), modulator, std)
-    return only_coupled(statistics, activity, coupling)
+            return statistics_by(estimator, decode, activity.to(precise), coupling, std)
+    return estimator(decode, activity, coupling.to(precise), std)
 
 
 def only_coupled(statistics: DecoderStatistics, activity: Tensor, coupling: Tensor) -> DecoderStatistics:
@@ -205,46 +289,12 @@ def _decode_rows(decode: Decode, modulated: Tensor) -> Tensor:
     return decoded.unflatten(0, modulated.shape[:2])
 
 
-def _derivative(decode: Decode, activity: Tensor, coupling: Tensor) -> tuple[Tensor, Tensor]:
-    """Activity at m = 0 and its derivative with respect to m there, each ``(B, D)``; the tangent is activity * coupling."""
-    if _is_scripted(decode):
-        raise RuntimeError(
-            "decode is scripted, and torch's compiler drops forward-mode derivatives silently; give the module itself, or "
-            "use estimator 'quadrature'"
-        )
-    # The slope is linear in the coupling. Scaled to between a half and 1 by a power of two (exactly, that is) and back, the
-    # tangent does not underflow in half precision, and overflows no sooner than the activity.
-    size = coupling.detach().abs()
-    largest = size.amax(1, keepdim=True) if size.shape[1] else size.sum(1, keepdim=True)
-    scale = torch.where(largest > 0, largest / (2 * torch.frexp(largest).mantissa), 1)
-    scaled = (coupling / scale / 2).reshape(*coupling.shape, *(1,) * (activity.ndim - 2))
-    tangent = (activity * scaled).to(activity.dtype)
-    try:
-        # A copy: a decode that begins with an in-place operation must not write into the caller's activity.
-        value, slope = directional_derivative(lambda h: _decode_rows(decode, h[None]), activity.clone(), tangent)
-    except NoForwardMode as error:  # nothing else that a decode raises is caught: its own errors come out as they are
-        raise RuntimeError(
-            "decode has no forward-mode derivative, which estimator 'derivative' needs; use estimator 'quadrature' "
-            f"({str(error).splitlines()[0]})"
-        ) from error
-    return spatial_mean(value)[0], spatial_mean(slope)[0] * 2 * scale
-
-
 def _is_scripted(decode: Decode) -> bool:
     """Whether torch.jit has compiled a decode, or a module that it is or belongs to."""
     owner = getattr(decode, "__self__", decode)
     parts = owner.modules() if isinstance(owner, nn.Module) else ()
     scripted = (torch.jit.ScriptModule, torch.jit.ScriptFunction, torch.ScriptMethod)
     return isinstance(decode, scripted) or any(isinstance(part, scripted) for part in parts)
-
-
-def _sample(decode: Decode, activity: Tensor, coupling: Tensor, modulator: Tensor, std: float) -> Tensor:
-    """Decoder activity ``(T, B, D)`` under the modulator values ``(T, B)``, a bounded number of them at a time."""
-    at_once = max(1, ROWS_PER_PASS // max(1, len(activity)))
-    parts = [
-        spatial_mean(_decode_rows(decode, modulate(activity, coupling, part, std))) for part in modulator.split(at_once)
-    ]
-    return torch.cat(parts)
 
 
 def _root_mean_square(deviation: Tensor, weights: Tensor) -> Tensor:

@@ -21,13 +21,12 @@ Source: arXiv 2311.15053 (2023), decoder gain equation (link `rectified`). The l
 from __future__ import annotations
 
 import math
-from numbers import Integral
 
 import torch
 from torch import Tensor
 
 from ..errors import choose
-from .estimators import ESTIMATORS, MOST_NODES, Decode, DecoderStatistics, decoder_statistics
+from .estimators import Decode, DecoderStatistics, estimator_named, statistics_by
 from .modulator import check_activity_and_coupling, check_std, is_finite, largest_exponent
 
 NORMALIZERS = ("relative", "covariance", "correlation")
@@ -87,7 +86,8 @@ def decoder_gains(
     """
     check_activity_and_coupling(activity, coupling)
     std = check_std(std)
-    check_options(estimator, normalizer, link, beta, num_nodes, num_samples)
+    named = estimator_named(estimator, num_nodes, num_samples, generator)
+    check_options(estimator, normalizer, link, beta)
     if not bool((activity >= 0).all()) or not bool(torch.isfinite(activity).all()):
         raise ValueError(
             "activity must be rectified (>= 0) and finite: the modulator scales firing rates, and a share of a "
@@ -96,25 +96,13 @@ def decoder_gains(
     # Not finite ratios count as 0 further down, so that a diverged controller would look like one without any effect.
     if not bool(torch.isfinite(coupling).all()):
         raise ValueError("coupling must be finite, got NaN or infinite values")
-    statistics = decoder_statistics(
-        decode,
-        activity,
-        coupling,
-        std,
-        estimator=estimator,
-        num_nodes=num_nodes,
-        num_samples=num_samples,
-        generator=generator,
-    )
+    statistics = statistics_by(named, decode, activity, coupling, std)
     gains = gains_from_statistics(statistics, normalizer=normalizer, link=link, beta=beta)
     return gains.clamp(max=torch.finfo(activity.dtype).max).to(activity.dtype)  # an infinite gain makes silence NaN
 
 
-def check_options(
-    estimator: str, normalizer: str, link: str, beta: float, num_nodes: int = 5, num_samples: int = 128
-) -> None:
-    """Raise ValueError for an unknown name, a combination that is not offered, or a number out of range."""
-    choose(estimator, ESTIMATORS, "estimator")
+def check_options(estimator: str, normalizer: str, link: str, beta: float) -> None:
+    """Raise ValueError for an unknown name, a combination that is not offered, or a strength out of range."""
     choose(normalizer, NORMALIZERS, "normalizer")
     choose(link, LINKS, "link")
     if normalizer == "correlation" and estimator == "derivative":
@@ -127,10 +115,6 @@ def check_options(
     upper = 1.0 if link == "rectified" else math.inf
     if not (is_finite(beta) and 0 <= beta <= upper):
         raise ValueError(f"beta must be in [0, {upper:g}] for link {link!r}, got {beta!r}")
-    if not isinstance(num_nodes, Integral) or not 2 <= num_nodes <= MOST_NODES:
-        raise ValueError(f"num_nodes must be an integer from 2 to {MOST_NODES}, got {num_nodes!r}")
-    if not isinstance(num_samples, Integral) or num_samples < 2:
-        raise ValueError(f"num_samples must be an integer of at least 2, got {num_samples!r}")
 
 
 def gains_from_statistics(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import choose
+from .estimators import Estimator, estimator_named
 from .gains import check_options
 from .modulator import check_std
 
@@ -48,7 +49,8 @@ class Modulation:
 
     def __post_init__(self) -> None:
         check_std(self.std)
-        check_options(self.estimator, self.normalizer, self.link, self.beta, self.num_nodes, self.num_samples)
+        estimator_named(self.estimator, self.num_nodes, self.num_samples)  # refuses what makes none
+        check_options(self.estimator, self.normalizer, self.link, self.beta)
         choose(self.level, LEVELS, "level")
         choose(self.encoder, ENCODERS, "encoder")
         choose(self.encoder_in(training=True), ENCODERS, "training_encoder")
@@ -58,6 +60,11 @@ class Modulation:
                 "response 'shared' needs level 'task', estimator 'derivative' and after_gain False, where gains are linear in the "
                 f"couplings before the link; got {self.level!r}, {self.estimator!r} and {self.after_gain!r}"
             )
+
+    @property
+    def estimation(self) -> Estimator:
+        """The estimator, with its parameters."""
+        return estimator_named(self.estimator, self.num_nodes, self.num_samples)
 
     def identity(self) -> dict[str, object]:
         """Fields by name; the later ones only where they are used, so that adapters written before there were any load for ever."""

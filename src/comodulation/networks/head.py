@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,11 +22,11 @@ from ..errors import choose
 from ..mathematics import (
     Decode,
     DecoderStatistics,
+    MonteCarlo,
     ResponseByColumns,
     TaskResponse,
     autocasts,
     average_over_tasks,
-    decoder_statistics,
     derived_seed,
     modulate,
     modulator_noise,
@@ -34,6 +35,7 @@ from ..mathematics import (
     population,
     some_of_each,
     spatial_mean,
+    statistics_by,
     statistics_of_samples,
     task_response,
 )
@@ -398,16 +400,14 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
 
     def _sampled(self, decode: Decode, activity: Tensor, coupling: Tensor) -> DecoderStatistics:
         """Statistics of a decoder by nodes or samples."""
-        m, draws = self.modulation, None
-        if m.estimator == "monte_carlo":
+        estimator, weight = self.modulation.estimation, self.decoder.weight
+        if isinstance(estimator, MonteCarlo):
             # The same draws for every input: a gain then depends on its input alone, not on its place in a batch.
             one = torch.zeros(1, dtype=torch.int64, device=activity.device)
-            draws = modulator_noise(one, one, m.num_samples, seed=self.seed, layer=DECODER_NOISE)
-            draws = draws.expand(-1, activity.shape[0])
-        return decoder_statistics(
-            decode, activity.to(self.decoder.weight.dtype), coupling.to(self.decoder.weight.dtype), m.std,
-            estimator=m.estimator, num_nodes=m.num_nodes, draws=draws,
-        )  # fmt: skip
+            draws = modulator_noise(one, one, estimator.samples, seed=self.seed, layer=DECODER_NOISE)
+            estimator = replace(estimator, draws=draws.expand(-1, activity.shape[0]))
+        activity, coupling = activity.to(weight.dtype), coupling.to(weight.dtype)
+        return statistics_by(estimator, decode, activity, coupling, self.modulation.std)
 
     def _statistics_of(
         self, decoded: Tensor, modulator: Tensor, activity: Tensor, u: Tensor
