@@ -23,7 +23,7 @@ from comodulation.data.sets import COLOURS, CUED, Digits, Scenes, cued_scenes, l
 from comodulation.evaluation import metrics
 from comodulation.mathematics import derived_seed
 from comodulation.networks.methods import Method, make_method
-from comodulation.training import Inputs, Silent, TrainingSettings, predict, pretrain, tune
+from comodulation.training import Inputs, TrainingSettings, Venue, predict, pretrain, tune
 
 SHARES = (0.4, 0.25, 0.1, 0.25)  # of the digits: pretraining, fine-tuning, validation, test
 TEST, HELD = 2000, 300
@@ -45,9 +45,8 @@ class Material:
         head = self._new_head()
         settings = TrainingSettings(epochs=6, batch_size=64, learning_rate=3e-3, weight_decay=0.01)
         parts = Partition(rows[0], rows[1], rows[0], rows[1])
-        pretrain(
-            head, features(single), single.examples.target, parts, settings, self.fabric, None, "", Silent(), seed=seed
-        )
+        venue = Venue(self.fabric)
+        pretrain(head, features(single), single.examples.target, parts, settings, venue, seed=seed)
         self.layers = {name: tensor.clone() for name, tensor in head.pretrained_tensors().items()}
 
     def head(self) -> ComodulatedHead:
@@ -65,7 +64,7 @@ class Material:
         steps = max(1, 400 // max(1, len(whole.images) // 64))
         settings = TrainingSettings(epochs=min(60, max(8, steps)), batch_size=64, learning_rate=rate)
         inputs = Inputs(method, features(scenes), rows)
-        tune(method, inputs, whole.examples, held, settings, self.fabric, None, "", Silent(), seed=self.seed)
+        tune(method, inputs, whole.examples, held, settings, Venue(self.fabric), seed=self.seed)
         return method
 
     def closed(self, kind: str) -> Method:

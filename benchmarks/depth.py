@@ -20,7 +20,7 @@ from positions import asked, base_network, family_of
 from comodulation.evaluation import metrics
 from comodulation.networks.methods import METHODS, Comodulation, Method
 from comodulation.tasks import Examples
-from comodulation.training import Inputs, Silent, TrainingSettings, predict, tune
+from comodulation.training import Inputs, TrainingSettings, Venue, predict, tune
 
 
 class Estimated(Comodulation):
@@ -53,7 +53,7 @@ def main() -> None:
             tuning, held = (Examples(part, train.group[part], train.label[part]) for part in parts)
             settings = TrainingSettings(epochs=options.epochs, learning_rate=kind.default_learning_rate)
             inputs = Inputs(method, train.features, images)
-            tune(method, inputs, tuning, held, settings, fabric, None, "", Silent(), seed=seed)
+            tune(method, inputs, tuning, held, settings, Venue(fabric), seed=seed)
             answers = predict(method, Inputs(method, test.features, everything), tested)
             numbers = metrics(answers.log_probabilities, answers.target)
             found[name].append((100 * numbers["accuracy"], numbers["nll"]))

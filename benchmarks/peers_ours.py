@@ -26,7 +26,7 @@ from comodulation.files import read_json
 from comodulation.networks.methods import Method
 from comodulation.runs import build_head, config_method, load_head, read_config
 from comodulation.tasks import TaskFamily
-from comodulation.training import EVALUATION_BATCH, Inputs, TrainingSettings, train
+from comodulation.training import EVALUATION_BATCH, Inputs, Objective, TrainingSettings, Venue, train
 
 RATES = {"attention": 0.2, "ia3": 0.18, "comodulation": 0.22, "hard-sharing": 5e-4}  # of docs/results' searches
 IN_TURN = ("attention", "ia3", "comodulation")
@@ -80,17 +80,17 @@ def measure(folder: Path, name: str, learning_rate: float | None = None) -> Resu
     method.observe(seen())
     observed = time.process_time() - began
     falling = iter(range(settings.epochs, 0, -1))  # so that the last epoch is the one that is kept, as with the others
-    train(
+    objective = Objective(
+        method.name,
         method,
         list(zip(method.learnable(), method.rate_factors(), strict=True)),
         batches,
         work.steps,
         lambda: {"nll": float(next(falling))},
-        TrainingSettings(epochs=settings.epochs, learning_rate=rate, batch_size=settings.batch_size),
-        seed=settings.seed,
-        fabric=fabric,
         gradients=method.gradients,
     )
+    rates = TrainingSettings(epochs=settings.epochs, learning_rate=rate, batch_size=settings.batch_size)
+    train(objective, rates, Venue(fabric), seed=settings.seed)
     method.settle(seen())
 
     def answer(features: Tensor, tasks: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ from comodulation.mathematics import (
 )
 from comodulation.networks.methods import make_method
 from comodulation.tasks import Examples
-from comodulation.training import Silent, TrainingSettings, pretrain
+from comodulation.training import TrainingSettings, Venue, pretrain
 
 CHANNELS = 256  # of encoder and decoder
 IMAGES = (5, 25, 200)  # of each task, that couplings come from
@@ -76,7 +76,7 @@ def base_network(
         settings = TrainingSettings(epochs=epochs, learning_rate=1.5e-3, weight_decay=0.1)
         fabric = Fabric(accelerator="cpu", devices=1)
         rows = [part.sort().values for part in parts]
-        pretrain(head, train.features, train.label, Partition(*rows), settings, fabric, None, "", Silent(), seed=seed)
+        pretrain(head, train.features, train.label, Partition(*rows), settings, Venue(fabric), seed=seed)
         torch.save(head.pretrained_tensors(), path)
     return head.freeze().eval(), list(parts[2:])
 

@@ -27,8 +27,10 @@ from comodulation.tensors import read_tensors, write_tensors
 from comodulation.training import (
     Epoch,
     Inputs,
+    Objective,
     Silent,
     TrainingSettings,
+    Venue,
     joined,
     pretrain,
     pretraining_targets,
@@ -117,10 +119,7 @@ def tuned(
         examples,
         examples,
         config.tuning,
-        fabric,
-        checkpoint,
-        "tuned",
-        tell,
+        Venue(fabric, tell, checkpoint, "tuned"),
         seed=config.seed,
         balance=config.balance,
     )
@@ -134,9 +133,7 @@ def pretrained(fabric: Any, family: TaskFamily, kind: torch.dtype = torch.float6
     parts = partition(torch.arange(IMAGES), torch.zeros(IMAGES), seed=0, validation_fraction=0.3)
     config = RunConfig(data="d", tasks=("p",), pretraining=TrainingSettings(epochs=3, batch_size=4, weight_decay=0.1))
     targets = pretraining_targets(family, columns(family))
-    history = pretrain(
-        head, Rows(kind), targets, parts, config.pretraining, fabric, None, "", Silent(), family, seed=config.seed
-    )  # type: ignore[arg-type]
+    history = pretrain(head, Rows(kind), targets, parts, config.pretraining, Venue(fabric), family, seed=config.seed)  # type: ignore[arg-type]
     losses = torch.tensor([[entry["loss"], entry["nll"]] for entry in history], dtype=torch.float64)
     return {**head.pretrained_tensors(), "losses": losses}
 
@@ -162,7 +159,8 @@ def unused_parameters(fabric: Any) -> dict[str, Tensor]:
 
     settings = TrainingSettings(epochs=2, weight_decay=0.5)
     learnable = [(module.unused, 1.0), (module.used, 1.0)]
-    train(module, learnable, batches, 1, lambda: {"nll": 0.0}, settings, seed=0, fabric=fabric)
+    objective = Objective("parabola", module, learnable, batches, 1, lambda: {"nll": 0.0})
+    train(objective, settings, Venue(fabric), seed=0)
     return {"used": module.used.detach(), "unused": module.unused.detach()}
 
 

@@ -11,7 +11,8 @@ from torch import nn
 from comodulation.errors import InputError, RunError
 from comodulation.mathematics import derived_seed
 from comodulation.tensors import read_tensors
-from comodulation.training.loop import TrainingSettings, one_cycle, train
+from comodulation.training.loop import Objective, TrainingSettings, Venue, one_cycle, train
+from comodulation.training.progress import Silent
 
 
 class Regression(nn.Module):
@@ -49,25 +50,23 @@ def run(
         for rows in torch.randperm(64, generator=generator).split(16):
             yield X[rows], Y[rows]
 
-    def report(epoch):
-        if epoch.number == stop_after:
-            raise Stop
+    class Stopping(Silent):
+        def epoch(self, phase, epoch):
+            if epoch.number == stop_after:
+                raise Stop
 
-    return train(
+    objective = Objective(
+        "regression",
         module,
         [(p, 1.0) for p in module.parameters()],
         batches,
         4,
         validate or (lambda: {"nll": float(module.loss(X, Y)), "accuracy": 0.0}),
-        TrainingSettings(epochs=epochs, learning_rate=0.01, **settings),
-        seed=seed,
-        fabric=Fabric(accelerator="cpu", devices=1),
-        checkpoint=checkpoint,
-        identity=identity,
-        report=report,
         after_step=after_step,
         state=state,
     )
+    venue = Venue(Fabric(accelerator="cpu", devices=1), Stopping(), checkpoint, identity)
+    return train(objective, TrainingSettings(epochs=epochs, learning_rate=0.01, **settings), venue, seed=seed)
 
 
 def bits(module):

@@ -16,6 +16,7 @@ from comodulation.networks import ComodulatedHead
 from comodulation.networks.methods import make_method
 from comodulation.runs import make_config
 from comodulation.tasks import TaskFamily
+from comodulation.training.loop import Venue
 from comodulation.training.pretraining import Pretraining, pretrain, pretraining_targets
 from comodulation.training.progress import Silent
 
@@ -115,10 +116,7 @@ def pretrained(checkpoint=None, stop_after=None, **options):
         targets,
         parts,
         config.pretraining,
-        fabric,
-        checkpoint,
-        "made",
-        Stopping(stop_after),
+        Venue(fabric, Stopping(stop_after), checkpoint, "made"),
         seed=config.seed,
     )
     return head.eval(), history, (features.rows(rows[80:]), targets[80:])

@@ -11,7 +11,7 @@ from comodulation.data.features import Features
 from comodulation.networks import ComodulatedHead
 from comodulation.networks.readouts import Questions
 from comodulation.tasks import TaskFamily
-from comodulation.training import Silent, TrainingSettings, pretrain, pretraining_targets
+from comodulation.training import TrainingSettings, Venue, pretrain, pretraining_targets
 from comodulation.training.pretraining import channel_moments
 from comodulation.training.probe_start import begin_at_probe
 
@@ -96,7 +96,7 @@ def test_pretraining_is_never_left_worse_than_the_probe(kind):
         torch.manual_seed(0)
         head = ComodulatedHead(6, family.num_outputs, 2, start="probe", kernel_size=1, feature_dropout=0.0, dropout=0.0)
         settings = TrainingSettings(epochs=2, learning_rate=rate)
-        history = pretrain(head, features, targets, PARTS, settings, fabric, None, "made", Silent(), family, seed=0)
+        history = pretrain(head, features, targets, PARTS, settings, Venue(fabric), family, seed=0)
         found[rate] = head.eval()(features.rows(ROWS), mode="base"), min(entry["nll"] for entry in history)
     assert found[30.0][1] > found[1e-9][1] + 0.01
     torch.testing.assert_close(found[30.0][0], found[1e-9][0], atol=1e-4, rtol=1e-4)

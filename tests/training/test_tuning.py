@@ -15,8 +15,7 @@ from comodulation.networks.methods import make_method
 from comodulation.runs import RunConfig
 from comodulation.tasks import TaskFamily
 from comodulation.training.inputs import Inputs
-from comodulation.training.loop import TrainingSettings
-from comodulation.training.progress import Silent
+from comodulation.training.loop import TrainingSettings, Venue
 from comodulation.training.tuning import class_weights, predict, tune
 
 FAMILY = TaskFamily.from_attributes(("p", "q", "r"))
@@ -75,7 +74,7 @@ def tune_on(method, inputs, examples, config):
     """Train and validate on the same examples."""
     fabric = Fabric(accelerator="cpu", devices=1)
     return tune(
-        method, inputs, examples, examples, config.tuning, fabric, None, "", Silent(), seed=config.seed, balance=config.balance
+        method, inputs, examples, examples, config.tuning, Venue(fabric), seed=config.seed, balance=config.balance
     )  # fmt: skip
 
 

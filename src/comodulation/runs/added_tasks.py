@@ -27,7 +27,7 @@ from ..mathematics import derived_seed
 from ..networks import save_adapter
 from ..networks.methods import Added, Method, ReadoutMethod, add_tasks, begin_tasks
 from ..tasks import NO_YES, Examples, TaskFamily, first_rows
-from ..training import Inputs, Progress, Silent, predict, tune
+from ..training import Inputs, Progress, Silent, Venue, predict, tune
 from ..training.readouts import fit_method
 from .answered import Answered
 from .claiming import ADDED, CHECKPOINT, Claim, claimed, finished, sources
@@ -122,10 +122,7 @@ def grow_run(
             config,
             features,
             usable,
-            fabric,
-            out / CHECKPOINT,
-            identity,
-            tell,
+            Venue(fabric, tell, out / CHECKPOINT, identity),
             run.temperature,
             run.encoder.pooled_width,
         )
@@ -175,10 +172,7 @@ def _learn(
     config: RunConfig,
     features: Mapping[str, Features],
     examples: dict[str, Examples],
-    fabric: Any,
-    checkpoint: Path,
-    identity: str,
-    tell: Progress,
+    venue: Venue,
     temperature: float | None,
     pooled: int | None,
 ) -> tuple[dict[str, Any], Any]:
@@ -190,7 +184,7 @@ def _learn(
     history: list[dict[str, float]] = []
     if isinstance(fresh, ReadoutMethod):  # it judges by answers out of fold: no image is kept out
         predictions, about, _ = fit_method(
-            fresh, features[config.train_split], train, config.seed, tell,
+            fresh, features[config.train_split], train, config.seed, venue.tell,
             pooled=pooled, quality=config.quality, calibrate=config.calibrate,
         )  # fmt: skip
     else:
@@ -203,8 +197,7 @@ def _learn(
         tuning, validation = train.of_images(parts.tuning), train.of_images(parts.tuning_validation)
         inputs = Inputs(fresh, features[config.train_split], images)
         history = tune(
-            fresh, inputs, tuning, validation, config.tuning, fabric, checkpoint, identity, tell,
-            seed=config.seed, balance=config.balance,
+            fresh, inputs, tuning, validation, config.tuning, venue, seed=config.seed, balance=config.balance,
         )  # fmt: skip
         predictions = scaled(predict(fresh, inputs, validation), temperature)
     decisions = find_decisions(predictions, fresh.family, config.metric)

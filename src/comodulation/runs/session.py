@@ -31,7 +31,7 @@ from ..networks.methods import METHODS, Method, NoLayers, ReadoutMethod, make_me
 from ..processes import Processes
 from ..tasks import Examples, TaskFamily
 from ..tensors import hash_tensors, read_tensors, write_tensors
-from ..training import Inputs, Progress, Silent, predict, pretrain, pretraining_targets, tune
+from ..training import Inputs, Progress, Silent, Venue, predict, pretrain, pretraining_targets, tune
 from ..training.readouts import Yardstick, fit_method
 from .answered import Answered
 from .claiming import CHECKPOINT
@@ -160,10 +160,7 @@ class Session:
             data.tuning,
             data.validation,
             config.tuning,
-            self.fabric,
-            checkpoint,
-            key,
-            self.tell,
+            Venue(self.fabric, self.tell, checkpoint, key),
             seed=config.seed,
             balance=config.balance,
         )
@@ -339,10 +336,10 @@ class Session:
                 if folder is not None:
                     (folder / CHECKPOINT).unlink(missing_ok=True)  # of a process that was killed before it could
                 return key, found
+            venue = Venue(self.fabric, self.tell, None if folder is None else folder / CHECKPOINT, key)
             history = pretrain(
                 head, self.train_features, pretraining_targets(self.family, data.columns), self.parts,
-                config.pretraining, self.fabric, None if folder is None else folder / CHECKPOINT, key, self.tell,
-                self.family, seed=config.seed,
+                config.pretraining, venue, self.family, seed=config.seed,
             )  # fmt: skip
             if folder is not None:
                 write_tensors(folder / HEAD, head.pretrained_tensors())

@@ -25,7 +25,7 @@ from ..networks.methods import Method, ReadoutMethod, make_method
 from ..report import gains_figure, svg
 from ..runs import ADAPTER, HEAD, HeadSettings, RunConfig, build_head
 from ..tensors import write_tensors
-from ..training import Inputs, Silent, TrainingSettings, predict, pretrain, tune
+from ..training import Inputs, Silent, TrainingSettings, Venue, predict, pretrain, tune
 from ..training.readouts import fit_method
 
 SHARES = (0.4, 0.25, 0.1, 0.25)  # of the digits: pretraining, fine-tuning, validation, test
@@ -153,7 +153,7 @@ def fit_seed(seed: int, rates: dict[str, float] | None = None) -> dict[str, tupl
         head.load_state_dict(layers, strict=False)
         method = make_method(name, head, PARITY)
         inputs = Inputs(method, _features(train_scenes), rows)
-        tune(method, inputs, tuned, held, own.tuning, fabric, None, "", Silent(), seed=own.seed, balance=own.balance)
+        tune(method, inputs, tuned, held, own.tuning, Venue(fabric), seed=own.seed, balance=own.balance)
         results[name] = (method, _numbers(method, final_scenes, final))
     return results
 
@@ -250,10 +250,7 @@ def _pretrain(head: ComodulatedHead, digits: Digits, config: RunConfig, fabric: 
         scenes.examples.target,
         parts,
         config.pretraining,
-        fabric,
-        None,
-        "",
-        Silent(),
+        Venue(fabric),
         seed=config.seed,
     )
 

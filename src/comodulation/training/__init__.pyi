@@ -1,7 +1,7 @@
 from .fabric import joined
 from .inputs import EVALUATION_BATCH, Inputs, filled
 from .launching import LOST, PLACE, Place, follow_launcher, launch, launched, leave_lost
-from .loop import TrainingSettings, one_cycle, train
+from .loop import Objective, TrainingSettings, Venue, one_cycle, train
 from .meeting import Company, company
 from .pretraining import pretrain, pretraining_targets
 from .progress import Epoch, Progress, Silent
@@ -14,10 +14,12 @@ __all__ = [
     "Company",
     "Epoch",
     "Inputs",
+    "Objective",
     "Place",
     "Progress",
     "Silent",
     "TrainingSettings",
+    "Venue",
     "company",
     "filled",
     "follow_launcher",

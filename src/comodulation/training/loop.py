@@ -14,7 +14,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from ..errors import DivergedError, InputError
 from ..mathematics import derived_seed
 from ..processes import Processes
 from ..tensors import read_tensors, write_tensors
-from .progress import Epoch
+from .progress import Epoch, Progress, Silent
 
 LARGEST = 1e6  # of learning rate and weight decay: their product with an average must fit into a float
 
@@ -65,7 +65,6 @@ class TrainingSettings:
 
 
 Batch = tuple[Any, ...]
-Report = Callable[[Epoch], None]
 Gradients = Callable[
     [Any, Any, Batch], Tensor
 ]  # (module, fabric, batch) -> loss, with gradients left on the parameters
@@ -78,27 +77,12 @@ def loss_gradients(module: Any, fabric: Any, batch: Batch) -> Tensor:
     return loss
 
 
-def train(
-    module: nn.Module,
-    learnable: list[tuple[nn.Parameter, float]],
-    batches: Callable[[int, torch.Generator], Iterable[Batch]],
-    steps_per_epoch: int,
-    validate: Callable[[], dict[str, float]],
-    settings: TrainingSettings,
-    *,
-    seed: int,
-    fabric: Any,
-    checkpoint: Path | None = None,
-    identity: str = "",
-    report: Report | None = None,
-    gradients: Gradients = loss_gradients,
-    after_step: Callable[[int], None] | None = None,
-    state: Sequence[Tensor] = (),
-    begin: float = math.inf,
-) -> list[dict[str, float]]:
-    """Train parameters to lower ``module.loss(*batch)``; leave them at the epoch of lowest validation NLL.
+@dataclass(frozen=True)
+class Objective:
+    """What a training lowers, and by what.
 
-    Args:
+    Attributes:
+        name: what it is called where its epochs are reported.
         module: has ``loss(*batch) -> scalar``. In several processes, the part of the whole batch's mean loss that is due to
             this process's rows.
         learnable: what to train, each with its learning rate as a multiple of the settings'.
@@ -106,17 +90,47 @@ def train(
             generator.
         steps_per_epoch: number of batches of an epoch.
         validate: metrics after an epoch, with ``nll`` among them; called in eval mode, without gradients.
-        settings: epochs, learning rate, ...
-        seed: of order and dropout.
-        fabric: a ``lightning_fabric.Fabric``; of several processes where ``joined`` made it.
-        checkpoint: file to write after every epoch, and to continue from if it is there; the first process does.
-        identity: what the checkpoint must belong to.
-        report: called after every epoch, by the first process.
         gradients: computes a batch's gradients and returns its loss; by default those of the loss itself.
         after_step: called with the number of steps done, after each.
         state: what else changes in training, in place, by ``after_step`` or as running statistics do: belongs to an epoch as the
             parameters do.
         begin: validation NLL before training; where no epoch has a lower one, the parameters stay as they are given.
+    """
+
+    name: str
+    module: nn.Module
+    learnable: Sequence[tuple[nn.Parameter, float]]
+    batches: Callable[[int, torch.Generator], Iterable[Batch]]
+    steps_per_epoch: int
+    validate: Callable[[], dict[str, float]]
+    gradients: Gradients = loss_gradients
+    after_step: Callable[[int], None] | None = None
+    state: Sequence[Tensor] = ()
+    begin: float = math.inf
+
+
+@dataclass(frozen=True)
+class Venue:
+    """Where a training runs.
+
+    Attributes:
+        fabric: a ``lightning_fabric.Fabric``; of several processes where ``joined`` made it.
+        tell: who is told of every epoch, by the first process.
+        checkpoint: file to write after every epoch, and to continue from if it is there; the first process does.
+        identity: what the checkpoint must belong to.
+    """
+
+    fabric: Any
+    tell: Progress = field(default_factory=Silent)
+    checkpoint: Path | None = None
+    identity: str = ""
+
+
+def train(objective: Objective, settings: TrainingSettings, venue: Venue, *, seed: int) -> list[dict[str, float]]:
+    """Train parameters to lower ``module.loss(*batch)``; leave them at the epoch of lowest validation NLL.
+
+    Args:
+        objective: what is trained, on what. settings: epochs, learning rate, ... venue: where. seed: of order and dropout.
 
     Returns:
         One dict per epoch: epoch, loss, the validation metrics, seconds.
@@ -126,27 +140,28 @@ def train(
         InputError: the checkpoint belongs to another training.
         LostProcess: another process is gone.
     """
+    module, fabric, checkpoint = objective.module, venue.fabric, venue.checkpoint
     processes = Processes.of(fabric)
-    parameters = [parameter for parameter, _ in learnable]
+    parameters = [parameter for parameter, _ in objective.learnable]
     # Neighbours with the same factor share a group, so that parameters keep their order in the optimizer's state.
     groups = [
         {"params": [parameter for parameter, _ in same], "factor": factor}
-        for factor, same in itertools.groupby(learnable, lambda item: item[1])
+        for factor, same in itertools.groupby(objective.learnable, lambda item: item[1])
     ]
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     wrapped, optimizer = fabric.setup(module, optimizer)
     wrapped.mark_forward_method("loss")
     history: list[dict[str, float]] = []
-    kept = [*parameters, *state]  # what an epoch leaves
+    kept = [*parameters, *objective.state]  # what an epoch leaves
     for tensor in kept:
         processes.follow(tensor)
     best = [tensor.detach().clone() for tensor in kept]
     stored = None
     if checkpoint is not None and processes.first:
-        stored = _read_checkpoint(checkpoint, identity, len(kept), len(parameters))
+        stored = _read_checkpoint(checkpoint, venue.identity, len(kept), len(parameters))
     if (stored := _followed(stored, kept, parameters, processes)) is not None:
         history, best = _restore(*stored, kept, len(parameters), optimizer)
-    total = settings.epochs * steps_per_epoch
+    total = settings.epochs * objective.steps_per_epoch
     for epoch in range(len(history), settings.epochs):
         if _stalled(history, settings.patience):
             break
@@ -156,33 +171,34 @@ def train(
         with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
             torch.manual_seed(derived_seed(seed, "dropout", epoch))
             generator = torch.Generator().manual_seed(derived_seed(seed, "order", epoch))
-            for step, batch in enumerate(batches(epoch, generator), epoch * steps_per_epoch):
+            for step, batch in enumerate(objective.batches(epoch, generator), epoch * objective.steps_per_epoch):
                 for group in optimizer.param_groups:
                     rate = one_cycle(step, total, settings.learning_rate, settings.warmup)
                     group["lr"] = rate * group["factor"]
                 optimizer.zero_grad()
-                loss = gradients(wrapped, fabric, batch)
+                loss = objective.gradients(wrapped, fabric, batch)
                 if processes.several:
                     sum_gradients(parameters, processes)
                 optimizer.step()
-                if after_step is not None:
-                    after_step(step + 1)
+                if objective.after_step is not None:
+                    objective.after_step(step + 1)
                 losses.append(loss.detach())
         mean_loss = float(processes.sum(torch.stack(losses).mean()))
         if not math.isfinite(mean_loss):
             raise DivergedError(f"the training loss became {mean_loss} in epoch {epoch + 1}; try a lower learning rate")
         module.eval()
         with torch.no_grad():
-            validation = processes.agree(validate())
-        if validation["nll"] < min([begin, *(entry["nll"] for entry in history)]):
+            validation = processes.agree(objective.validate())
+        if validation["nll"] < min([objective.begin, *(entry["nll"] for entry in history)]):
             best = [tensor.detach().clone() for tensor in kept]
         seconds = time.perf_counter() - began
         history.append({"epoch": epoch + 1, "loss": mean_loss, **validation, "seconds": seconds})
         if checkpoint is not None and processes.first:
-            _save(checkpoint, identity, kept, best, optimizer, history)
-        if report is not None and processes.first:
+            _save(checkpoint, venue.identity, kept, best, optimizer, history)
+        if processes.first:
             left = (settings.epochs - epoch - 1) * seconds
-            report(Epoch(epoch + 1, settings.epochs, mean_loss, validation, seconds, left))
+            told = Epoch(epoch + 1, settings.epochs, mean_loss, validation, seconds, left)
+            venue.tell.epoch(objective.name, told)
     with torch.no_grad():
         for tensor, value in zip(kept, best, strict=True):
             tensor.copy_(value)

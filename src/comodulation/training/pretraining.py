@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,8 @@ from ..networks import ComodulatedHead, taking
 from ..networks.readouts import Questions
 from ..processes import ALONE, Processes, Share
 from ..tasks import TaskFamily, task_logits
-from .loop import TrainingSettings, train
+from .loop import Objective, TrainingSettings, Venue, train
 from .probe_start import begin_at_probe
-from .progress import Progress
 
 EVALUATION_BATCH = 1024
 
@@ -88,10 +86,7 @@ def pretrain(
     targets: Tensor,
     parts: Partition,
     settings: TrainingSettings,
-    fabric: Any,
-    checkpoint: Path | None,
-    identity: str,
-    tell: Progress,
+    venue: Venue,
     family: TaskFamily | None = None,
     *,
     seed: int,
@@ -100,14 +95,13 @@ def pretrain(
 
     A head that begins at the probe is set to it first, and keeps it unless an epoch has a lower validation NLL.
     """
-    device, processes = fabric.device, Processes.of(fabric)
+    device, processes = venue.fabric.device, Processes.of(venue.fabric)
     head.standardize(*channel_moments(features, parts.pretraining, processes))
     begin = math.inf
     if head.settings.start == "probe":
         begin = begin_at_probe(head, features, *_asked(targets, head, family), parts, derived_seed(seed, "probe"))
-        tell.message(f"pretraining begins at logistic regression: NLL {begin:.3f} on validation images")
+        venue.tell.message(f"pretraining begins at logistic regression: NLL {begin:.3f} on validation images")
     head.to(device)
-    module = Pretraining(head, family)
 
     def batches(epoch: int, generator: torch.Generator) -> Iterator[tuple[Any, ...]]:
         order = parts.pretraining[torch.randperm(len(parts.pretraining), generator=generator)]
@@ -132,21 +126,17 @@ def pretrain(
             logits, known = torch.stack([torch.zeros_like(logits), logits], -1)[known >= 0], known[known >= 0]
         return {name: metrics(logits.log_softmax(-1), known)[name] for name in METRICS}
 
-    return train(
-        module,
+    objective = Objective(
+        "pretraining",
+        Pretraining(head, family),
         [(parameter, 1.0) for layer in head.layers for parameter in layer.parameters()],
         batches,
         -(-len(parts.pretraining) // settings.batch_size),
         validate,
-        settings,
-        seed=derived_seed(seed, "pretraining"),
-        fabric=fabric,
-        checkpoint=checkpoint,
-        identity=identity,
-        report=lambda epoch: tell.epoch("pretraining", epoch),
         state=list(head.layer_buffers().values()),
         begin=begin,
     )
+    return train(objective, settings, venue, seed=derived_seed(seed, "pretraining"))
 
 
 def channel_moments(features: Features, rows: Tensor, processes: Processes = ALONE) -> tuple[Tensor, Tensor]:

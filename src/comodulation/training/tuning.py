@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,8 +15,7 @@ from ..networks.methods import Method
 from ..processes import ALONE, Processes
 from ..tasks import Examples, TaskFamily, first_rows
 from .inputs import EVALUATION_BATCH, Inputs, filled
-from .loop import TrainingSettings, train
-from .progress import Progress
+from .loop import Objective, TrainingSettings, Venue, train
 
 
 def tune(
@@ -26,10 +24,7 @@ def tune(
     examples: Examples,
     validation: Examples,
     settings: TrainingSettings,
-    fabric: Any,
-    checkpoint: Path | None,
-    identity: str,
-    tell: Progress,
+    venue: Venue,
     *,
     seed: int,
     balance: str = "none",
@@ -37,10 +32,10 @@ def tune(
     """Train what the method learns, on the family's half; [] for a method that learns nothing.
 
     With ``balance`` `classes` the loss, and the validation NLL that chooses the epoch, are weighted by ``class_weights``.
-    Where ``fabric`` has several processes, all of them call this with the same arguments and end with the same method.
+    Where ``venue`` has several processes, all of them call this with the same arguments and end with the same method.
     """
-    with method.head.among(Processes.of(fabric)):
-        device, processes = inputs.device, Processes.of(fabric)
+    device, processes = inputs.device, Processes.of(venue.fabric)
+    with method.head.among(processes):
         weights = class_weights(method.family, examples) if balance == "classes" else None
 
         def seen() -> Iterable[tuple[Tensor, Tensor]]:
@@ -82,22 +77,18 @@ def tune(
 
             steps_per_epoch = -(-len(examples.image.unique()) // settings.batch_size)
             total = settings.epochs * steps_per_epoch
-            history = train(
+            objective = Objective(
+                method.name,
                 method,
                 list(zip(method.learnable(), method.rate_factors(), strict=True)),
                 batches,
                 steps_per_epoch,
                 validate,
-                settings,
-                seed=derived_seed(seed, "tuning"),
-                fabric=fabric,
-                checkpoint=checkpoint,
-                identity=identity,
-                report=lambda epoch: tell.epoch(method.name, epoch),
                 gradients=method.gradients,
                 after_step=lambda steps: method.after_step(steps, total),
                 state=list(method.state().values()),
             )
+            history = train(objective, settings, venue, seed=derived_seed(seed, "tuning"))
         method.eval()
         method.settle(seen())
         return history

@@ -15,7 +15,7 @@ from comodulation.networks.methods.maximum_roaming import roaming_plan
 from comodulation.networks.methods.registry import make_method
 from comodulation.runs import make_config
 from comodulation.tasks import Examples, TaskFamily
-from comodulation.training import Inputs, Progress, TrainingSettings, predict, train, tune
+from comodulation.training import Inputs, Objective, Progress, TrainingSettings, Venue, predict, train, tune
 
 CLASSES = TaskFamily("classes", ("a", "b", "c"), tuple("tuvwxyz"), ((0, 1), (2, 3, 4), (5, 6)))
 BINARY = TaskFamily.from_attributes(("p", "q", "r", "s"))
@@ -188,10 +188,7 @@ def tuned(method, checkpoint=None, *, stop_after=None, epochs=6):
         examples,
         validation,
         config.tuning,
-        fabric,
-        checkpoint,
-        "made",
-        Stopping(stop_after),
+        Venue(fabric, Stopping(stop_after), checkpoint, "made"),
         seed=config.seed,
         balance=config.balance,
     )
@@ -241,7 +238,8 @@ def test_the_best_epoch_keeps_its_masks_and_statistics(resume, tmp_path):
             said.append(method.log_probabilities(features, task))
             return {"nll": scores[len(seen) - 1]}
 
-        train(
+        objective = Objective(
+            method.name,
             method,
             [(parameter, 1.0) for parameter in method.learnable()],
             lambda epoch, generator: (
@@ -249,13 +247,11 @@ def test_the_best_epoch_keeps_its_masks_and_statistics(resume, tmp_path):
             ),
             4,
             validate,
-            TrainingSettings(epochs=4, learning_rate=0.003),
-            seed=0,
-            fabric=Fabric(accelerator="cpu", devices=1),
-            checkpoint=checkpoint,
             after_step=lambda steps: method.after_step(steps, 16),
             state=list(method.state().values()),
         )
+        venue = Venue(Fabric(accelerator="cpu", devices=1), checkpoint=checkpoint)
+        train(objective, TrainingSettings(epochs=4, learning_rate=0.003), venue, seed=0)
         return method.adapter_tensors(), method.eval().log_probabilities(features, task)
 
     path = tmp_path / "c.safetensors"
@@ -286,16 +282,16 @@ def test_learning_rate_factors_are_applied():
     assert len(method.rate_factors()) == len(method.learnable())
     before = [parameter.detach().clone() for parameter in method.learnable()]
     features, task, target = inputs(CLASSES)
-    train(
+    objective = Objective(
+        method.name,
         method,
         list(zip(method.learnable(), method.rate_factors(), strict=True)),
         lambda epoch, generator: [(features, task, target)],
         1,
         lambda: {"nll": 1.0},
-        TrainingSettings(epochs=1, learning_rate=1e-4, warmup=0.0),
-        seed=0,
-        fabric=Fabric(accelerator="cpu", devices=1),
     )
+    settings = TrainingSettings(epochs=1, learning_rate=1e-4, warmup=0.0)
+    train(objective, settings, Venue(Fabric(accelerator="cpu", devices=1)), seed=0)
     moved = [float((new.detach() - old).abs().max()) for new, old in zip(method.learnable(), before, strict=True)]
     layers = sum(1 for layer in method.head.layers for _ in layer.parameters())
     assert moved[:layers] == pytest.approx([1e-4] * layers, rel=1e-2)

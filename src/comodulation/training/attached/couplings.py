@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from ...errors import DivergedError, InputError
 from ...mathematics import derived_seed
 from ...networks.attached import Comodulated, arguments
-from ..loop import TrainingSettings
+from ..loop import Objective, TrainingSettings, Venue
 from ..loop import train as train_module
-from ..progress import Epoch
+from ..progress import Epoch, Silent
 from .labelled_batches import Labelled, LabelledBatches, is_known
 from .losses import Loss, binary_loss, classes_loss, is_right, settled_loss
 
@@ -131,15 +131,25 @@ def train(
         found.append(losses)
         return values
 
-    history = train_module(
-        learning, [(parameter, 1.0) for parameter in net.learnable()], drawn, steps, validate, settings,
-        seed=seed, fabric=_fabric(place), report=report,
-    )  # fmt: skip
+    learnable = [(parameter, 1.0) for parameter in net.learnable()]
+    objective = Objective("couplings", learning, learnable, drawn, steps, validate)
+    history = train_module(objective, settings, Venue(_fabric(place), _Told(report)), seed=seed)
     with _drawing(place, derived_seed(seed, "validation")):
         store()
     best = min(range(len(history)), key=lambda number: history[number]["nll"])
     told = [{"validation" if name == "nll" else name: value for name, value in entry.items()} for entry in history]
     return Trained(told, best + 1, found[best])
+
+
+class _Told(Silent):
+    """Progress for a function of the user's."""
+
+    def __init__(self, report: Callable[[Epoch], None] | None) -> None:
+        self.report = report
+
+    def epoch(self, phase: str, epoch: Epoch) -> None:
+        if self.report is not None:
+            self.report(epoch)
 
 
 class _Learning(nn.Module):

@@ -24,7 +24,7 @@ from ....networks.attached import Comodulated
 from ....runs import deal_images, read_family, read_labels
 from ....tasks import Examples
 from ....tensors import read_tensors, write_tensors
-from ....training import Progress, TrainingSettings, train
+from ....training import Objective, Progress, TrainingSettings, Venue, train
 from ...cells import Cell, Inquiry, Laboratory, Material, read_material, study_config
 from .network import LOCATIONS, WIDTHS, LocationNetwork, arranged, augmented, frozen, modulated
 
@@ -155,12 +155,12 @@ class LocationLaboratory(Laboratory):
 
         # What normalisation has seen is not learned, and belongs to an epoch as the weights do.
         state = [value for value in network.buffers() if value.is_floating_point()]
-        train(
-            network, [(parameter, 1.0) for parameter in network.parameters()], batches,
-            -(-len(parts.pretraining) // settings.batch_size), validate, settings, seed=derived_seed(seed, "pretraining"),
-            fabric=self.fabric, checkpoint=checkpoint, identity=identity, state=state,
-            report=lambda epoch: self.tell.epoch(f"pretraining, seed {seed}", epoch),
+        objective = Objective(
+            f"pretraining, seed {seed}", network, [(parameter, 1.0) for parameter in network.parameters()], batches,
+            -(-len(parts.pretraining) // settings.batch_size), validate, state=state,
         )  # fmt: skip
+        venue = Venue(self.fabric, self.tell, checkpoint, identity)
+        train(objective, settings, venue, seed=derived_seed(seed, "pretraining"))
 
     # ---- canvases -----------------------------------------------------------------------------------------------------
 
@@ -221,12 +221,10 @@ class LocationLaboratory(Laboratory):
             found = self.answer(cell, net, "validation")
             return {name: metrics(found.log_probabilities, found.target)[name] for name in METRICS}
 
-        module = Tuning(net, mode)
         steps = -(-min(DRAWN, len(learned)) // changed.batch_size)
-        history = train(
-            module, [(parameter, 1.0) for parameter in net.learnable()], batches, steps, validate, changed,
-            seed=derived_seed(cell.seed, "tuning"), fabric=self.fabric,
-        )  # fmt: skip
+        learnable = [(parameter, 1.0) for parameter in net.learnable()]
+        objective = Objective("tuning", Tuning(net, mode), learnable, batches, steps, validate)
+        history = train(objective, changed, Venue(self.fabric), seed=derived_seed(cell.seed, "tuning"))
         with torch.no_grad():
             fix_gains(len(learned))
         return None, Trained(net, history)
