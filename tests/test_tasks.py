@@ -85,6 +85,7 @@ def test_columns_have_outputs_of_their_own():
     assert MIXED.targets == ("no", "yes", "s", "m", "l=xl")
     assert (FACES.answers(1), FACES.targets) == (("no", "yes"), ("no", "yes"))
     assert (ANIMALS.answers(1), ANIMALS.targets) == (("owl", "gull"), ANIMALS.outputs)
+    assert (FACES.own_targets(2), MIXED.own_targets(1), ANIMALS.own_targets(1)) == ((0, 1), (2, 3, 4), (2, 3))
     with pytest.raises(InputError, match="2 outputs are named 'a=b=c'"):
         TaskFamily.from_columns(["a", "a=b"], [("b=c", "d"), ("c", "e")])
 

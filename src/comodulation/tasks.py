@@ -146,6 +146,10 @@ class TaskFamily:
         start = len(self.tasks[task]) + 1 if self.kind == "columns" else 0
         return tuple(self.outputs[output][start:] for output in self.members[task])
 
+    def own_targets(self, task: int) -> tuple[int, ...]:
+        """Places of a task's answers among the targets."""
+        return (0, 1) if self.kind == "binary" else self.members[task]
+
     @cached_property
     def targets(self) -> tuple[str, ...]:
         """Name of each value that a target may have: no and yes, or what each of the C outputs answers."""

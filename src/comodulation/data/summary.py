@@ -71,9 +71,8 @@ def summarize(family: TaskFamily, examples: Examples, images: int) -> tuple[Task
     table = counts.view(-1, values).tolist()
     summaries = []
     for task, name in enumerate(family.tasks):
-        places = (0, 1) if family.kind == "binary" else family.members[task]
         answers, row = family.answers(task), table[0 if family.kind == "columns" else task]
-        own = {answer: row[place] for answer, place in zip(answers, places, strict=True)}
+        own = {answer: row[place] for answer, place in zip(answers, family.own_targets(task), strict=True)}
         kind = "group" if family.kind == "classes" else "binary" if answers == NO_YES else "categorical"
         missing = math.nan if kind == "group" else 1 - sum(own.values()) / max(1, images)
         summaries.append(TaskSummary(name, kind, own, missing))

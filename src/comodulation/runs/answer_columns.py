@@ -35,7 +35,7 @@ class AnswerColumns:
         self.ids = run.task_ids(tasks)
         family = run.family
         self.names = [family.tasks[task] for task in self.ids]
-        self.own = [list((0, 1) if family.kind == "binary" else family.members[task]) for task in self.ids]
+        self.own = [list(family.own_targets(task)) for task in self.ids]
         self.dictionary = pa.array(family.targets, pa.string())
         taken = [name for column in self.schema for name in (column.name,)]
         if twice := [name for name in taken if taken.count(name) > 1]:

@@ -76,7 +76,7 @@ class Answered:
         for task, rows in enumerate(order.split(counts)):
             if not len(rows):
                 continue
-            own = [0, 1] if family.kind == "binary" else list(family.members[task])
+            own = list(family.own_targets(task))
             said = predicted[rows]
             beside = None if self.linear is None else self.linear.answers[rows]
             all_said = said if beside is None else torch.cat([said, beside])

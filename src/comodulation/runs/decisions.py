@@ -35,7 +35,7 @@ class Decisions:
         if task not in self.offsets:
             return None
         found = torch.zeros(len(self.family.targets), dtype=torch.float64)
-        found[list(own_targets(self.family, task))] = self.offsets[task]
+        found[list(self.family.own_targets(task))] = self.offsets[task]
         return found
 
     def decided(self, predictions: Predictions) -> Predictions:
@@ -59,7 +59,7 @@ class Decisions:
                 rows, binary = predictions.task == task, is_binary(self.family, task)
                 pair = predictions.target[rows], answers[rows]
                 if binary:  # whether it is yes, wherever yes stands among the targets
-                    yes = own_targets(self.family, task)[1]
+                    yes = self.family.own_targets(task)[1]
                     pair = (pair[0] == yes).long(), (pair[1] == yes).long()
                 score = decision_score(self.metric, *pair, binary=binary)
                 found.setdefault(self.family.tasks[task], {})[name] = score
@@ -91,7 +91,7 @@ def find_decisions(predictions: Predictions, family: TaskFamily, metric: str) ->
         return None
     offsets = {}
     for task in predictions.task.unique().tolist():
-        rows, own = predictions.task == task, list(own_targets(family, task))
+        rows, own = predictions.task == task, list(family.own_targets(task))
         place = torch.full((len(family.targets),), -1)
         place[own] = torch.arange(len(own))
         logs = predictions.log_probabilities[rows][:, own].log_softmax(1)
@@ -150,11 +150,6 @@ def decision_note(metrics: Mapping[str, Any], split: str) -> str:
         f"Answers are chosen for {what}, mean over tasks {mean['decided']:.3f} ({split}); the most probable answers have "
         f"{mean['most_probable']:.3f}. Probabilities are the same."
     )
-
-
-def own_targets(family: TaskFamily, task: int) -> tuple[int, ...]:
-    """Places of a task's own answers among the targets."""
-    return (0, 1) if family.kind == "binary" else family.members[task]
 
 
 def is_binary(family: TaskFamily, task: int) -> bool:

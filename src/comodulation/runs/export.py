@@ -218,11 +218,8 @@ def export_run(run: Run, path: Path, task: str | None = None) -> dict[str, Any]:
         "tasks": list(run.family.tasks),
         "answers": list(run.family.targets),
         "outputs": {
-            name: {
-                "columns": [0, 1] if run.family.kind == "binary" else list(members),
-                "words": list(run.family.answers(place)),
-            }
-            for place, (name, members) in enumerate(zip(run.family.tasks, run.family.members, strict=True))
+            name: {"columns": list(run.family.own_targets(place)), "words": list(run.family.answers(place))}
+            for place, name in enumerate(run.family.tasks)
         },
         "task": task,
         "temperature": run.temperature,

@@ -22,7 +22,6 @@ from ..networks import ComodulatedHead
 from ..tasks import TaskFamily
 from ..tensors import _read_header, copy_checked, read_tensors
 from .answered import Answered, StoredAnswers
-from .decisions import own_targets
 
 CONFIG, HEAD, ADAPTER = "config.yaml", "head.safetensors", "adapter.safetensors"
 PREDICTIONS, REPORT, METRICS = "predictions.parquet", "report.html", "metrics.json"
@@ -127,4 +126,4 @@ def read_predictions(path: Path, family: TaskFamily) -> Answered:
 def _places(family: TaskFamily, task: int) -> dict[str, int]:
     """The targets that a task may be answered with by name, its own and, of groups of classes, those of other groups."""
     everything = {name: place for place, name in enumerate(family.targets)} if family.kind == "classes" else {}
-    return everything | dict(zip(family.answers(task), own_targets(family, task), strict=True))
+    return everything | dict(zip(family.answers(task), family.own_targets(task), strict=True))

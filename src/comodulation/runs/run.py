@@ -356,9 +356,8 @@ def describe(
         falling order.
     """
     names = family.targets
-    own = (0, 1) if family.kind == "binary" else family.members[task]
     best = int(probabilities.argmax() if offsets is None else decide(probabilities.log(), offsets))
-    listed = sorted(((float(probabilities[place]), names[place]) for place in own), reverse=True)
+    listed = sorted(((float(probabilities[place]), names[place]) for place in family.own_targets(task)), reverse=True)
     return {
         "prediction": names[best],
         "confidence": float(probabilities[best]),

@@ -125,7 +125,7 @@ class Service:
         # The neurons that follow the modulator most in this image, and the outputs that are probable at any value of it: the task's
         # own, and what room they leave to those of other tasks, which an open readout may answer.
         followers = m.slope.argsort(descending=True, stable=True)[:neurons]
-        own = [0, 1] if self.family.kind == "binary" else list(self.family.members[task])
+        own = list(self.family.own_targets(task))
         highest = torch.cat([m.probabilities, seen.answer[None]]).amax(0).tolist()
         others = [place for place in range(len(highest)) if place not in own] if self.family.kind == "classes" else []
         own, others = (sorted(places, key=lambda place: -highest[place]) for places in (own, others))
