@@ -30,8 +30,10 @@ from comodulation.data.features import Backbone, cache_folder, extract
 from comodulation.files import write_bytes, write_json
 from comodulation.networks import ComodulatedHead
 from comodulation.runs import (
+    Encoded,
     RunConfig,
     Session,
+    TaskData,
     make_config,
     open_splits,
     read_family,
@@ -40,7 +42,7 @@ from comodulation.runs import (
 )
 from comodulation.tasks import TaskFamily
 from comodulation.tensors import write_tensors
-from comodulation.training import Silent
+from comodulation.training import Venue
 
 OURS = ("attention", "ia3", "comodulation")
 PEFT = ("peft", "peft-tail", "peft-one-task")
@@ -58,7 +60,7 @@ def open_session(config: RunConfig, cache: Path) -> Session:
     backbone = Backbone(config.backbone)
     features = {name: extract(backbone, data.split, cache) for name, data in labelled.items()}
     fabric = Fabric(accelerator="cpu", devices=1)
-    return Session(config, family, labelled, features, backbone.fingerprint(), cache, fabric, Silent())
+    return Session(config, TaskData(family, labelled), Encoded(backbone, features), Venue(fabric), cache)
 
 
 def write_work(folder: Path, session: Session, settings: Settings) -> None:

@@ -10,7 +10,7 @@ from .config import (
     write_config,
     written_in_full,
 )
-from .dataset import Labelled, deal_images, open_splits, read_family, read_labels
+from .dataset import Labelled, TaskData, deal_images, open_splits, read_family, read_labels
 from .decisions import decision_note
 from .export import Answers, export_run
 from .fitting import fit
@@ -20,7 +20,7 @@ from .predictions_table import PredictionsTable
 from .records import Written, checked
 from .remade import write_run_report
 from .run import Run, content_id, describe
-from .session import Adapted, Session, TuningData, build_head, config_method
+from .session import Adapted, Encoded, Session, TuningData, build_head, config_method
 from .streaming import stream_answers
 from .trackers import check_trackers, track
 from .values import known_keys, of_method, parse_setting, read_settings, with_settings
@@ -32,12 +32,14 @@ __all__ = [
     "Adapted",
     "Answers",
     "ControllerSettings",
+    "Encoded",
     "HeadSettings",
     "Labelled",
     "PredictionsTable",
     "Run",
     "RunConfig",
     "Session",
+    "TaskData",
     "TuningData",
     "Written",
     "build_head",

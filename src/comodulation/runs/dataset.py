@@ -39,6 +39,14 @@ class Labelled:
     columns: list[np.ndarray]
 
 
+@dataclass(frozen=True)
+class TaskData:
+    """A family of tasks, and labels by the name of their split."""
+
+    family: TaskFamily
+    labelled: dict[str, Labelled]
+
+
 def open_splits(
     config: RunConfig,
     needed: Sequence[str],

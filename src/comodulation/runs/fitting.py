@@ -24,7 +24,7 @@ from ..errors import InputError, brief, choose, first_difference
 from ..files import writable
 from ..networks.methods import METHODS as ALL_METHODS
 from ..processes import Processes, Resources
-from ..training import Company, Place, Progress, Silent, company
+from ..training import Company, Place, Progress, Silent, Venue, company
 from .claiming import Claim, claimed, sources
 from .config import RunConfig, read_config, write_config
 from .dataset import cut_in, without_labels
@@ -32,7 +32,7 @@ from .fitting_pieces import extract_together, fit_together
 from .folder import CONFIG, METRICS
 from .prepared import prepared_fit
 from .records import read_metrics
-from .session import Session
+from .session import Encoded, Session
 
 _OF_A_METHOD = {
     "method", "options", "readout", "balance", "task_bias", "quality", "calibrate", "metric", "protocol", "head", "controller",
@@ -176,10 +176,7 @@ def _fit(
             if len(unfinished) > 1 and (resources.cluster is not None or resources.workers > 1):
                 fit_together(configs, unfinished, cache, resources, engines, seconds, made_from, tell)
                 return [FitResult(folder, read_metrics(folder / METRICS)) for folder in folders]
-            session = Session(
-                shared, family, labelled, features, encoder.fingerprint(), cache, fabric, tell,
-                encoder.pooled_width,
-            )  # fmt: skip
+            session = Session(shared, prepared, Encoded(encoder, features), Venue(fabric, tell), cache)
             for config, folder in unfinished:
                 session.run(config, folder, dict(seconds), made_from)
         return [FitResult(folder, read_metrics(folder / METRICS)) for folder in folders] if first else []

@@ -11,10 +11,10 @@ import torch
 
 from ..data.features import Source, extract, extract_in_pieces, settled_engine
 from ..processes import Resources, Worker, reports_of, run
-from ..training import Epoch, Progress
+from ..training import Epoch, Progress, Venue
 from .config import RunConfig
 from .prepared import Prepared, prepared_fit
-from .session import Session
+from .session import Encoded, Session
 
 
 def extract_together(
@@ -105,10 +105,8 @@ def _fitter(
 
         def call(report: Callable[..., None]) -> None:
             with joined() as fabric:
-                session = Session(
-                    shared, prepared.family, prepared.labelled, features, encoder.fingerprint(), cache, fabric,
-                    _Relayed(report), encoder.pooled_width,
-                )  # fmt: skip
+                venue = Venue(fabric, _Relayed(report))
+                session = Session(shared, prepared, Encoded(encoder, features), venue, cache)
                 session.run(prepared.configs[number], folder, dict(seconds), made_from)
 
         yield from reports_of(call)

@@ -10,28 +10,24 @@ import torch
 from ..data import Split, refuse_unlearnable, summarize
 from ..data.features import TRAINED_COPIES, Encoder, check_fits
 from ..networks.methods import METHODS
-from ..tasks import TaskFamily
 from .config import RunConfig
-from .dataset import Labelled, deal_images, learnable_columns, open_splits, read_family, read_labels
+from .dataset import TaskData, deal_images, learnable_columns, open_splits, read_family, read_labels
 from .session import build_head
 
 _DEFAULT_TEST_SPLIT = RunConfig.model_fields["test_split"].default
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Prepared(TaskData):
     """What a fit works on, read once a process.
 
     Attributes:
-        configs: with what the data have settled of the encoder. family, labelled: the tasks, and labels by the name of their split.
-        encoder: of the inputs. found: how many labels there are.
+        configs: with what the data have settled of the encoder. encoder: of the inputs. found: how many labels there are.
         splits: all that were opened, and ``unlabelled``, one that has no labels.
         settled: a sentence on what the data settled. left_out: columns that are no tasks, and why.
     """
 
     configs: list[RunConfig]
-    family: TaskFamily
-    labelled: dict[str, Labelled]
     encoder: Encoder
     found: Any
     splits: dict[str, Split]
@@ -72,5 +68,5 @@ def prepared_fit(configs: list[RunConfig]) -> Prepared:
         head = build_head(shared, family, encoder.feature_shape[0])
     check_fits(head, "the head (--channels, --kernel-size)", TRAINED_COPIES)
     return Prepared(
-        configs, family, labelled, encoder, found, splits, unlabelled[0] if unlabelled else None, settled, left_out
+        family, labelled, configs, encoder, found, splits, unlabelled[0] if unlabelled else None, settled, left_out
     )

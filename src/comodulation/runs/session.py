@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..data import Partition
-from ..data.features import FeatureRows, Features
+from ..data.features import Encoder, FeatureRows, Features
 from ..errors import InputError, RunError
 from ..evaluation import Predictions, evaluate_predictions, metrics, scaled, temperature_of
 from ..files import locked, read_json, remove_partials, write_bytes, write_json
@@ -31,13 +31,13 @@ from ..networks.methods import METHODS, Method, NoLayers, ReadoutMethod, make_me
 from ..processes import Processes
 from ..tasks import Examples, TaskFamily
 from ..tensors import hash_tensors, read_tensors, write_tensors
-from ..training import Inputs, Progress, Silent, Venue, predict, pretrain, pretraining_targets, tune
+from ..training import Inputs, Silent, Venue, predict, pretrain, pretraining_targets, tune
 from ..training.readouts import Yardstick, fit_method
 from .answered import Answered
 from .claiming import CHECKPOINT
 from .class_files import write_class_files
 from .config import RunConfig
-from .dataset import Labelled, deal_images
+from .dataset import TaskData, deal_images
 from .decisions import decided, decision_entry, find_decisions
 from .folder import (
     ADAPTER,
@@ -81,33 +81,30 @@ class TuningData:
     validation: Examples
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """An encoder, and its features of each split by name."""
+
+    encoder: Encoder
+    splits: dict[str, Features]
+
+
 class Session:
     """What the runs of one seed share: features, partition, pretrained layers."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        family: TaskFamily,
-        labelled: dict[str, Labelled],
-        features: dict[str, Features],
-        backbone_fingerprint: str,
-        cache: Path,
-        fabric: Any,
-        tell: Progress,
-        pooled: int | None = None,
-    ) -> None:
-        self.pooled = pooled
-        self.config, self.family, self.labelled, self.features = config, family, labelled, features
-        self.backbone_fingerprint, self.cache, self.fabric, self.tell = backbone_fingerprint, cache, fabric, tell
-        usable = {name: features[name].readable(data.examples) for name, data in labelled.items()}
+    def __init__(self, config: RunConfig, data: TaskData, encoded: Encoded, venue: Venue, cache: Path) -> None:
+        self.config, self.family, self.labelled = config, data.family, data.labelled
+        self.encoder, self.features = encoded.encoder, encoded.splits
+        self.venue, self.fabric, self.tell, self.cache = venue, venue.fabric, venue.tell, cache
+        usable = {name: self.features[name].readable(own.examples) for name, own in self.labelled.items()}
         for name, examples in usable.items():
             if not len(examples):
                 raise InputError(
-                    f"split {name!r} of {config.data!r} has no labelled {labelled[name].split.what} that can be read"
+                    f"split {name!r} of {config.data!r} has no labelled {self.labelled[name].split.what} that can be read"
                 )
         self.train_examples = usable[config.train_split]
         self.test_examples = usable.get(config.test_split)
-        self.processes = Processes.of(fabric)
+        self.processes = Processes.of(self.fabric)
         self._prepared: dict[tuple[str, ...], Tensor] = {}
         self._probes: dict[bool, tuple[Predictions, ReadoutMethod]] = {}  # by whether they are calibrated
 
@@ -160,7 +157,7 @@ class Session:
             data.tuning,
             data.validation,
             config.tuning,
-            Venue(self.fabric, self.tell, checkpoint, key),
+            replace(self.venue, checkpoint=checkpoint, identity=key),
             seed=config.seed,
             balance=config.balance,
         )
@@ -182,7 +179,7 @@ class Session:
             examples = examples.of_images(torch.cat([self.parts.tuning, self.parts.tuning_validation]))
         found, about, linear = fit_method(
             method, features, examples, config.seed, self.tell,
-            pooled=self.pooled, quality=config.quality, calibrate=config.calibrate,
+            pooled=self.encoder.pooled_width, quality=config.quality, calibrate=config.calibrate,
         )  # fmt: skip
         seconds = {"pretraining": 0.0, "tuning": round(time.perf_counter() - began, 2)}
         return Adapted(method.to(self.fabric.device), "", found, {}, [], [], seconds, about, linear)
@@ -227,7 +224,7 @@ class Session:
         assert isinstance(method, ReadoutMethod)
         unseen, _, _ = fit_method(
             method, self.train_features, self.train_examples, config.seed, Silent(),
-            pooled=self.pooled, calibrate=config.calibrate,
+            pooled=self.encoder.pooled_width, calibrate=config.calibrate,
         )  # fmt: skip
         return unseen, method.to(self.fabric.device).eval()
 
@@ -293,7 +290,7 @@ class Session:
         result["seconds"] = {**seconds, **adapted.seconds, **evaluation}
         result.update(pretraining=adapted.pretraining, history=adapted.history)
         write_tensors(folder / HEAD, adapted.pretrained)
-        save_adapter(method, folder / ADAPTER, backbone=self.backbone_fingerprint)
+        save_adapter(method, folder / ADAPTER, backbone=self.encoder.fingerprint())
         split = self.config.train_split if tested is None else self.config.test_split
         data = self.labelled[split].split
         name = "validation" if tested is None else "test"
@@ -336,7 +333,7 @@ class Session:
                 if folder is not None:
                     (folder / CHECKPOINT).unlink(missing_ok=True)  # of a process that was killed before it could
                 return key, found
-            venue = Venue(self.fabric, self.tell, None if folder is None else folder / CHECKPOINT, key)
+            venue = replace(self.venue, checkpoint=None if folder is None else folder / CHECKPOINT, identity=key)
             history = pretrain(
                 head, self.train_features, pretraining_targets(self.family, data.columns), self.parts,
                 config.pretraining, venue, self.family, seed=config.seed,

@@ -14,9 +14,9 @@ from ...data.sets import make_scenes
 from ...errors import InputError, choose
 from ...mathematics import derived_seed
 from ...networks.methods import METHODS
-from ...runs import Adapted, ControllerSettings, HeadSettings, Session, TuningData
+from ...runs import Adapted, ControllerSettings, Encoded, HeadSettings, Session, TuningData
 from ...tasks import Examples, TaskFamily
-from ...training import Progress, Silent
+from ...training import Progress, Silent, Venue
 from .material import Material
 from .rows import Cell, Row
 
@@ -70,11 +70,8 @@ class Laboratory:
         head = head if row is None else row.layers(head)
         if self._session is None or self._session[0] != (variant, seed, head):
             config = shared.model_copy(update={"seed": seed, "head": head})
-            fingerprint = self.backbone.fingerprint()
-            session = Session(
-                config, self.material.family, self.material.labelled, self.features, fingerprint, self.material.cache,
-                self.fabric, self.tell,
-            )  # fmt: skip
+            encoded, venue = Encoded(self.backbone, self.features), Venue(self.fabric, self.tell)
+            session = Session(config, self.material, encoded, venue, self.material.cache)
             self._session = ((variant, seed, head), session)
         return self._session[1]
 

@@ -21,6 +21,7 @@ from ...errors import choose
 from ...runs import (
     Labelled,
     RunConfig,
+    TaskData,
     make_config,
     read_family,
     read_labels,
@@ -29,19 +30,16 @@ from ...tasks import TaskFamily
 
 
 @dataclass(frozen=True)
-class Material:
+class Material(TaskData):
     """What a study works on, read once a process.
 
     Attributes:
         config: what all cells share.
-        family, labelled: the tasks, and the splits' labels by split name.
         cache: folder of features and pretrained layers.
         groups: names of binary tasks by group, for metrics.
     """
 
     config: RunConfig
-    family: TaskFamily
-    labelled: dict[str, Labelled]
     cache: Path
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -80,20 +78,19 @@ def read_material(study: str, config: RunConfig, cache: Path) -> Material:
         for name in (config.train_split, config.test_split):
             columns = [binary_column(splits[name], attribute) for attribute in family.tasks]
             labelled[name] = Labelled(splits[name], family.examples(columns), columns)
-        return Material(config, family, labelled, cache, dict(CELEBA_GROUPS))
+        return Material(family, labelled, config, cache, dict(CELEBA_GROUPS))
     names = [name for name in (config.train_split, config.test_split) if name in available_splits(config.data)]
     opened = {name: open_split(config.data, name, image_column=config.image_column) for name in names}
     if config.train_split not in opened:
         choose(config.train_split, names, f"split of {config.data}")
     if study == "cifar100":
         family = read_family(config, opened[config.train_split])
-        return Material(
-            config, family, {name: read_labels(config, split, family) for name, split in opened.items()}, cache
-        )
+        labelled = {name: read_labels(config, split, family) for name, split in opened.items()}
+        return Material(family, labelled, config, cache)
     family, labelled = attribute_family(), {}
     for name, split in opened.items():
         classes = label_names(split, "fine_label")
         table = attribute_columns(class_column(split, "fine_label", classes), classes=classes)
         columns = list(table.T)
         labelled[name] = Labelled(split, family.examples(columns), columns)
-    return Material(config, family, labelled, cache, attribute_groups())
+    return Material(family, labelled, config, cache, attribute_groups())

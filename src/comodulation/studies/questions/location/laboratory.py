@@ -267,7 +267,7 @@ def make_laboratory(inquiry: Inquiry, cache: Path) -> LocationLaboratory:
     if config.data == DIGITS:
         splits = digit_splits()
         family = read_family(config, splits["train"])
-        material = Material(config, family, {n: read_labels(config, s, family) for n, s in splits.items()}, cache)
+        material = Material(family, {n: read_labels(config, s, family) for n, s in splits.items()}, config, cache)
     else:
         material = read_material("cifar100", config, cache)
     return LocationLaboratory(material)
