@@ -2,6 +2,7 @@
 
 A file from elsewhere is a regular one, and of a size that is known, before it is read. Every file is written beside its final name
 and moved there once it is whole, so that a reader finds the old file, the new one, or none. Nothing is unpickled.
+Locks are the system's flock and not filelock's: those poll, and without flock they are marker files, which a killed process leaves.
 """
 
 from __future__ import annotations

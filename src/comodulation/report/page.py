@@ -1,7 +1,8 @@
 """A self-contained HTML page: verdicts first, then sections of text, sortable tables and figures. One file, no network.
 
 Whatever is shown is escaped; only the SVG of figures, which this package draws itself, is taken as it is. A
-Content-Security-Policy forbids all loading and every script but the page's own, named by its hash.
+Content-Security-Policy forbids all loading and every script but the page's own, named by its hash. f-strings and not jinja2: most
+of this file decides how typed values are shown and sorted, and templates would need all of that as filters.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Both tell a process its place by the environment variables of torchrun. `launch` runs the command of this process N times and does
 nothing but watch: all end together, with the exit status of the one that failed and one message. (Fabric's launcher has the first
-process watch the others; when one fails it kills the first, whose exit status and message are then lost.)
+process watch the others; when one fails it kills the first, whose exit status and message are then lost.) Not by torchrun's agent:
+its processes inherit no descriptor that could tell them that their launcher was killed, and would go on without it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The input of a request, of an image raw or as a multipart field, read into memory within limits. Nothing is spooled to disk.
 
-A framework's own form parser writes uploads above some size to a temporary file; here the body stays in memory, which the
-limit on its size makes affordable.
+Forms are read with python-multipart and not with Starlette's form parser, which is built on it: Starlette's decodes a field without
+a file name as text, which loses the bytes of an image, and accepts a form that is cut off.
 """
 
 from __future__ import annotations
