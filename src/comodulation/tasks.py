@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -19,8 +20,8 @@ from torch import Tensor
 
 from .errors import InputError, brief, choose
 
-KINDS = ("classes", "binary", "columns")
-READOUTS = ("open", "restricted")
+Kind = Literal["classes", "binary", "columns"]
+Readout = Literal["open", "restricted"]
 NO_YES = ("no", "yes")
 
 
@@ -60,13 +61,13 @@ class TaskFamily:
         members: the outputs that belong to each task.
     """
 
-    kind: str
+    kind: Kind
     tasks: tuple[str, ...]
     outputs: tuple[str, ...]
     members: tuple[tuple[int, ...], ...]
 
     def __post_init__(self) -> None:
-        choose(self.kind, KINDS, "kind of task family")
+        choose(self.kind, get_args(Kind), "kind of task family")
         if len(self.members) != len(self.tasks) or not self.tasks:
             raise InputError(
                 f"{len(self.tasks)} tasks and {len(self.members)} lists of members; at least one, and equal"
@@ -231,10 +232,10 @@ class TaskFamily:
             raise InputError("not a task family: names of tasks and outputs must be strings")
         if not all(isinstance(group, (list, tuple)) and all(type(n) is int for n in group) for group in members):
             raise InputError(f"not a task family: members {brief(members)} are not lists of integers")
-        return cls(str(data.get("kind")), tasks, outputs, tuple(tuple(group) for group in members))
+        return cls(cast(Kind, str(data.get("kind"))), tasks, outputs, tuple(tuple(group) for group in members))
 
 
-def task_logits(family: TaskFamily, logits: Tensor, task_ids: Tensor, readout: str = "open") -> Tensor:
+def task_logits(family: TaskFamily, logits: Tensor, task_ids: Tensor, readout: Readout = "open") -> Tensor:
     """Logits that a task decides by.
 
     Args:
@@ -251,7 +252,7 @@ def task_logits(family: TaskFamily, logits: Tensor, task_ids: Tensor, readout: s
     if family.kind == "binary":
         yes = logits.gather(-1, task_ids.expand(logits.shape[:-1])[..., None])
         return torch.cat([torch.zeros_like(yes), yes], -1)
-    if choose(readout, READOUTS, "readout") == "open" and family.kind == "classes":
+    if choose(readout, get_args(Readout), "readout") == "open" and family.kind == "classes":
         return logits
     return logits.masked_fill(~family.member_mask(task_ids), -torch.inf)
 

@@ -58,6 +58,11 @@ def test_what_is_written_is_read(values, tmp_path):
         ({"data": "x", "attributes": ["a", "a"]}, "an attribute is given twice: a, a"),
         ({**BINARY, "method": "class-mask"}, "method 'class-mask' is for tasks of kind classes"),
         ({**CLASSES, "method": "comodulatoin"}, r"unknown method 'comodulatoin'; did you mean 'comodulation'\?"),
+        ({**CLASSES, "protocol": "tables"}, r"unknown protocol 'tables'; did you mean 'table'\?"),
+        (
+            {**CLASSES, "backbone": {"output": "vectr"}},
+            r"unknown output 'vectr'; did you mean 'vector'\? known: map, vector",
+        ),
         ({**CLASSES, "readout": "opne"}, r"unknown readout 'opne'; did you mean 'open'\?"),
         ({**CLASSES, "precision": "float16"}, r"unknown precision 'float16'; did you mean 'bfloat16'\?"),
         ({**CLASSES, "seed": -1}, r"seed: .* greater than or equal to 0 \(given: -1\)"),

@@ -25,7 +25,7 @@ from .comparison import (
     paired_by_task,
     paired_difference,
 )
-from .decisions import DECISION_METRICS, decide, decision_score, find_offsets, yes_from
+from .decisions import DECISION_METRICS, DecisionMetric, decide, decision_score, find_offsets, yes_from
 from .fluctuation import fluctuation_covariance, noise_geometry, permuted_share, subspace_share
 from .informative_neurons import informative_auc, informativeness, neuron_dprime
 from .pooled import against_reference, spread_ratio
@@ -57,6 +57,7 @@ __all__ = [
     "ClassScores",
     "Confusion",
     "CrossedDifference",
+    "DecisionMetric",
     "PairedDifference",
     "Predictions",
     "Reliability",

@@ -6,12 +6,15 @@ which is best for accuracy. docs/mathematics.md, section 10, derives what is bes
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
 from .scores import balanced_accuracy
 
-DECISION_METRICS = ("accuracy", "balanced_accuracy", "f1")
+DecisionMetric = Literal["accuracy", "balanced_accuracy", "f1"]
+DECISION_METRICS = get_args(DecisionMetric)
 STEPS = 41  # of the strength, from 0 (accuracy) by 1 (balanced accuracy of calibrated answers) to 2
 CERTAIN = 80.0  # log odds beyond which no threshold is looked for
 MOST_ROWS = 20_000  # answers that a decision over classes is fitted to

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -21,7 +21,8 @@ from .forward_mode import NoForwardMode, directional_derivative
 from .modulator import modulate
 from .precision import autocasts, outside_autocast
 
-ESTIMATORS = ("quadrature", "derivative", "monte_carlo")
+EstimatorName = Literal["quadrature", "derivative", "monte_carlo"]
+ESTIMATORS = get_args(EstimatorName)
 MOST_NODES = 100  # beyond about 150 the Gauss-Hermite weights underflow and are NaN
 ROUNDING = 64  # units in the last place that a decoder's own sums are taken to lose by cancellation
 ROWS_PER_PASS = 4096  # modulated copies of the input that one decoder pass of monte_carlo may hold
@@ -120,7 +121,7 @@ Estimator = Quadrature | Derivative | MonteCarlo
 
 
 def estimator_named(
-    name: str,
+    name: EstimatorName,
     num_nodes: int = 5,
     num_samples: int = 128,
     generator: torch.Generator | None = None,
@@ -137,7 +138,7 @@ def decoder_statistics(
     coupling: Tensor,
     std: float,
     *,
-    estimator: str = "quadrature",
+    estimator: EstimatorName = "quadrature",
     num_nodes: int = 5,
     num_samples: int = 128,
     generator: torch.Generator | None = None,

@@ -21,16 +21,18 @@ Source: arXiv 2311.15053 (2023), decoder gain equation (link `rectified`). The l
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..errors import choose
-from .estimators import Decode, DecoderStatistics, estimator_named, statistics_by
+from .estimators import Decode, DecoderStatistics, EstimatorName, estimator_named, statistics_by
 from .modulator import check_activity_and_coupling, check_std, is_finite, largest_exponent
 
-NORMALIZERS = ("relative", "covariance", "correlation")
-LINKS = ("rectified", "exponential")
+Normalizer = Literal["relative", "covariance", "correlation"]
+Link = Literal["rectified", "exponential"]
+NORMALIZERS, LINKS = get_args(Normalizer), get_args(Link)
 SLOPE_LIMIT = 4.0  # of the exponential link: relative slopes are clamped to +- this
 
 
@@ -40,9 +42,9 @@ def decoder_gains(
     coupling: Tensor,
     std: float,
     *,
-    estimator: str = "quadrature",
-    normalizer: str = "relative",
-    link: str = "rectified",
+    estimator: EstimatorName = "quadrature",
+    normalizer: Normalizer = "relative",
+    link: Link = "rectified",
     beta: float = 1.0,
     num_nodes: int = 5,
     num_samples: int = 128,
@@ -101,7 +103,7 @@ def decoder_gains(
     return gains.clamp(max=torch.finfo(activity.dtype).max).to(activity.dtype)  # an infinite gain makes silence NaN
 
 
-def check_options(estimator: str, normalizer: str, link: str, beta: float) -> None:
+def check_options(estimator: EstimatorName, normalizer: Normalizer, link: Link, beta: float) -> None:
     """Raise ValueError for an unknown name, a combination that is not offered, or a strength out of range."""
     choose(normalizer, NORMALIZERS, "normalizer")
     choose(link, LINKS, "link")
@@ -118,7 +120,7 @@ def check_options(estimator: str, normalizer: str, link: str, beta: float) -> No
 
 
 def gains_from_statistics(
-    statistics: DecoderStatistics, *, normalizer: str = "relative", link: str = "rectified", beta: float = 1.0
+    statistics: DecoderStatistics, *, normalizer: Normalizer = "relative", link: Link = "rectified", beta: float = 1.0
 ) -> Tensor:
     """Gains from statistics, row by row. Options as in ``decoder_gains``, unchecked.
 

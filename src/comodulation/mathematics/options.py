@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from ..errors import choose
-from .estimators import Estimator, estimator_named
-from .gains import check_options
+from .estimators import Estimator, EstimatorName, estimator_named
+from .gains import Link, Normalizer, check_options
 from .modulator import check_std
 
-ENCODERS = ("gain", "none", "stochastic")
-LEVELS = ("task", "input")
-RESPONSES = ("task", "shared")
+EncoderMode = Literal["gain", "none", "stochastic"]
+Level = Literal["task", "input"]
+Response = Literal["task", "shared"]
 
 
 @dataclass(frozen=True)
@@ -35,26 +36,26 @@ class Modulation:
     """
 
     std: float = 0.3
-    estimator: str = "derivative"
-    normalizer: str = "relative"
-    link: str = "exponential"
-    level: str = "task"
+    estimator: EstimatorName = "derivative"
+    normalizer: Normalizer = "relative"
+    link: Link = "exponential"
+    level: Level = "task"
     beta: float = 1.0
-    encoder: str = "gain"
-    training_encoder: str | None = None
+    encoder: EncoderMode = "gain"
+    training_encoder: EncoderMode | None = None
     after_gain: bool = False
     num_nodes: int = 5
     num_samples: int = 16
-    response: str = "task"
+    response: Response = "task"
 
     def __post_init__(self) -> None:
         check_std(self.std)
         estimator_named(self.estimator, self.num_nodes, self.num_samples)  # refuses what makes none
         check_options(self.estimator, self.normalizer, self.link, self.beta)
-        choose(self.level, LEVELS, "level")
-        choose(self.encoder, ENCODERS, "encoder")
-        choose(self.encoder_in(training=True), ENCODERS, "training_encoder")
-        choose(self.response, RESPONSES, "response")
+        choose(self.level, get_args(Level), "level")
+        choose(self.encoder, get_args(EncoderMode), "encoder")
+        choose(self.encoder_in(training=True), get_args(EncoderMode), "training_encoder")
+        choose(self.response, get_args(Response), "response")
         if self.response == "shared" and (self.level != "task" or self.estimator != "derivative" or self.after_gain):
             raise ValueError(
                 "response 'shared' needs level 'task', estimator 'derivative' and after_gain False, where gains are linear in the "
@@ -70,6 +71,6 @@ class Modulation:
         """Fields by name; the later ones only where they are used, so that adapters written before there were any load for ever."""
         return {name: value for name, value in vars(self).items() if name != "response" or value != "task"}
 
-    def encoder_in(self, training: bool) -> str:
+    def encoder_in(self, training: bool) -> EncoderMode:
         """What the encoder does, in training or in evaluation."""
         return (self.training_encoder or self.encoder) if training else self.encoder

@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,7 @@ from .settings import HeadSettings
 from .stored_gains import TaskGains
 from .task_averages import TaskAverages
 
-MODES = ("base", "attention", "comodulation")
+Mode = Literal["base", "attention", "comodulation"]
 DECODER_NOISE = 1  # the noise layer of monte_carlo gains; 0 is the encoder's
 ADDED_OUTPUTS = "readout.added."  # names of what growing.py adds to the readout
 MAX_RESPONSE = 2**28  # numbers in a stored response (1 GiB in float32)
@@ -117,7 +117,7 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
         self,
         features: Tensor,
         task_ids: Tensor | None = None,
-        mode: str = "comodulation",
+        mode: Mode = "comodulation",
         *,
         sample_ids: Tensor | None = None,
         step: int = 0,
@@ -150,13 +150,13 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
         self,
         activity: Tensor,
         task_ids: Tensor | None,
-        mode: str,
+        mode: Mode,
         *,
         sample_ids: Tensor | None = None,
         step: int = 0,
     ) -> Tensor:
         """Logits from encoder activity ``(B, E, H, W)``, one set per modulator sample: ``(T, B, C)``, T = 1 unless stochastic."""
-        choose(mode, MODES, "mode")
+        choose(mode, get_args(Mode), "mode")
         if mode == "base":
             return self.read(self.decode(activity))[None]
         tasks = self.check_tasks(task_ids, activity.shape[0])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ..errors import choose
 
-STARTS = ("random", "probe")
+Start = Literal["random", "probe"]
 MOST_NEURONS, LARGEST_KERNEL, MOST_LAYERS = 65536, 31, 64
 LATER = ("encoder_skip", "decoder_skip", "batch_norm", "depth", "start")
 
@@ -47,7 +47,7 @@ class HeadSettings:
     decoder_skip: float = 1.0
     batch_norm: bool = False
     depth: int = 1
-    start: str = "random"
+    start: Start = "random"
 
     def __post_init__(self) -> None:
         usual = type(self)
@@ -67,7 +67,7 @@ class HeadSettings:
         for name in ("encoder_skip", "decoder_skip"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)!r}")
-        choose(self.start, STARTS, "start")
+        choose(self.start, get_args(Start), "start")
         for name in ("encoder_channels", "decoder_channels", "hidden"):
             if self.start == "probe" and getattr(self, name) != getattr(usual, name):
                 raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,21 +14,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ..data import is_table
 from ..data.features import PRECISIONS, BackboneSettings, EmbeddingSettings, EncoderSettings, TextSettings
 from ..errors import InputError, brief, choose
-from ..evaluation import DECISION_METRICS
+from ..evaluation import DecisionMetric
 from ..files import read_bounded
 from ..mathematics import Modulation
 from ..networks import ACTIVATIONS, HeadSettings
 from ..networks.methods import METHODS
-from ..tasks import READOUTS
+from ..tasks import Readout
 from ..training import TrainingSettings
-from ..training.readouts import QUALITIES
+from ..training.readouts import Quality
 
 MAX_SEED = 2**32 - 1
 MAX_CONFIG, MAX_DEPTH, MAX_EVENTS, MAX_SCALAR = 2**22, 32, 2**18, 2**13  # bytes, levels, parts, characters of one value
 # Both make plain values only; libyaml's takes a tenth of the time.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-PROTOCOLS = ("claims", "table")
-BALANCES = ("none", "classes")
 WHICH_TASKS = (
     "give either --group and --label (classes within groups) or --attribute (binary tasks), or label columns by --labels "
     "or --task"
@@ -113,8 +112,8 @@ class RunConfig(BaseModel):
     labels: str | None = None
     tasks: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
-    balance: str = "none"
-    readout: str = "open"
+    balance: Literal["none", "classes"] = "none"
+    readout: Readout = "open"
     method: str = "auto"
     task_bias: bool = False
     options: dict[str, int | float | str] = {}
@@ -124,10 +123,10 @@ class RunConfig(BaseModel):
     skip_bad: bool = False
     validation_fraction: float = Field(0.1, gt=0, lt=0.5)
     disjoint_halves: bool = True
-    protocol: str | None = None
-    quality: str = "default"
+    protocol: Literal["claims", "table"] | None = None
+    quality: Quality = "default"
     calibrate: bool = True
-    metric: str = "accuracy"
+    metric: DecisionMetric = "accuracy"
     backbone: BackboneSettings = BackboneSettings(image_size=None)
     embeddings: EmbeddingSettings | None = None
     text: TextSettings | None = None
@@ -191,22 +190,16 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
-        choose(self.readout, READOUTS, "readout")
         known = METHODS[choose(self.method, METHODS, "method")].options
         for name in self.options:
             choose(name, known, f"option of method {self.method!r};")
         METHODS[self.method].check_modulation(self.modulation)
         choose(self.precision, PRECISIONS, "precision")
-        choose(self.balance, BALANCES, "balance")
-        choose(self.quality, QUALITIES, "quality")
-        choose(self.metric, DECISION_METRICS, "metric")
-        if self.protocol is not None:
-            choose(self.protocol, PROTOCOLS, "protocol")
-            if self.protocol == "table" and not METHODS[self.method].without_layers:
-                raise InputError(
-                    f"protocol 'table' is not for method {self.method!r}: its controller must learn from images that its layers "
-                    "have not seen; leave --protocol out, or take --method auto"
-                )
+        if self.protocol == "table" and not METHODS[self.method].without_layers:
+            raise InputError(
+                f"protocol 'table' is not for method {self.method!r}: its controller must learn from images that its layers "
+                "have not seen; leave --protocol out, or take --method auto"
+            )
         if self.task_bias and METHODS[self.method].without_layers:
             raise InputError(f"method {self.method!r} has a bias for each output already; leave --task-bias out")
         if self.embeddings is not None and self.text is not None:
@@ -267,6 +260,8 @@ def make_config(values: dict[str, Any]) -> RunConfig:
         if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             *section, name = (str(part) for part in first["loc"])
             choose(name, _fields(section), " ".join(["option of", *section]) if section else "option")
+        if first["type"] == "literal_error":
+            choose(first["input"], re.findall("'([^']*)'", first["ctx"]["expected"]), str(first["loc"][-1]))
         where = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         given = "" if not where or first["type"] == "value_error" else f" (given: {brief(first['input'])})"

@@ -21,7 +21,7 @@ class Decisions:
     """How a run answers.
 
     Attributes:
-        metric: that the answers are chosen for, of ``DECISION_METRICS``.
+        metric: that the answers are chosen for, of ``DecisionMetric``.
         family: the tasks.
         offsets: by number of the task, of its own classes, in their order; a task that is not named answers the most probable.
     """
@@ -85,7 +85,7 @@ def find_decisions(predictions: Predictions, family: TaskFamily, metric: str) ->
 
     Args:
         predictions: of validation or out of fold, at the temperature of the run. family: of their tasks.
-        metric: of ``DECISION_METRICS``.
+        metric: of ``DecisionMetric``.
     """
     if metric == "accuracy":
         return None

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -27,14 +27,15 @@ from torch import Tensor, nn
 from ...errors import InputError, choose
 from ...mathematics import Modulation
 from ..controller import Controller
+from .between import Unrectified
 from .calls import arguments
-from .comodulated import LEARNED, Comodulated
+from .comodulated import LEARNED, Comodulated, Labels
 from .dimensions import look
-from .neurons import KINDS, Neurons, infer_width
+from .neurons import NeuronKind, Neurons, infer_width
 from .padding import AUTO
 from .replay import Layer
 
-ESTIMATORS = ("auto", "derivative", "quadrature")
+EstimatorName = Literal["auto", "derivative", "quadrature"]
 
 
 def comodulate(
@@ -44,15 +45,15 @@ def comodulate(
     decoder: str,
     num_tasks: int,
     example: Any = None,
-    estimator: str = "auto",
+    estimator: EstimatorName = "auto",
     encoder_gain: bool = True,
-    unrectified: str = "refuse",
+    unrectified: Unrectified = "refuse",
     encoder_width: int | Sequence[int] | None = None,
     neuron_dim: int | None = None,
     batch_dim: int = 0,
-    neurons: str = "channel",
+    neurons: NeuronKind = "channel",
     mask: str | None = AUTO,
-    labels: str = "channels",
+    labels: Labels = "channels",
     couplings: str = LEARNED,
     strength: float = 10.0,
     controller: Mapping[str, Any] | None = None,
@@ -109,8 +110,8 @@ def comodulate(
     True
     """
     _refuse_compiled(model)
-    choose(estimator, ESTIMATORS, "estimator")
-    choose(neurons, KINDS, "kind of neuron")
+    choose(estimator, get_args(EstimatorName), "estimator")
+    choose(neurons, get_args(NeuronKind), "kind of neuron")
     if neurons == "position":
         if neuron_dim is not None:
             raise InputError(

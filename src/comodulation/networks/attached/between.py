@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ from .padding import is_cached, mask_at, positions_that_count
 from .rectified import NotRectified
 from .replay import Call, Edit, Layer
 
-UNRECTIFIED = ("refuse", "magnitude", "layer_norm")
+Unrectified = Literal["refuse", "magnitude", "layer_norm"]
 
 
 class Between(TaskGains):
@@ -58,7 +59,7 @@ class Between(TaskGains):
         controller: Controller,
         modulation: Modulation,
         *,
-        unrectified: str,
+        unrectified: Unrectified,
         may_fall_back: bool,
         mask: str | None,
     ) -> None:
@@ -66,7 +67,8 @@ class Between(TaskGains):
         self.model, self.controller, self.modulation = model, controller, modulation
         self.encoders, self.decoder = tuple(encoders), decoder
         self.encoder_sites, self.decoder_site = tuple(sites[:-1]), sites[-1]
-        self.unrectified = choose(unrectified, UNRECTIFIED, "way to treat unrectified activity;")
+        choose(unrectified, get_args(Unrectified), "way to treat unrectified activity;")
+        self.unrectified = unrectified
         if self.unrectified == "layer_norm" and self.decoder_site.kind == "position":
             raise InputError(
                 "unrectified='layer_norm' needs neurons='channel': LayerNorm's mean is over channels, at each position"

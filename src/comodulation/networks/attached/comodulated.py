@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ from ...tensors import hash_tensors
 from ..controller import Controller, checked_task_ids, coupling
 from ..stored_gains import all_couplings
 from ..task_averages import TaskAverages
-from .between import Between, times_factor
+from .between import Between, Unrectified, times_factor
 from .call_state import copied
 from .calls import arguments, joined_answers, looks_like_tasks, takes
 from .dimensions import look
@@ -48,8 +48,8 @@ _DISABLED: ContextVar[frozenset[int]] = ContextVar("disabled networks", default=
 # Networks whose gains stay in place (``under``), likewise.
 _PLACED: ContextVar[frozenset[int]] = ContextVar("networks with gains in place", default=frozenset())
 
-MODES = ("base", "attention", "comodulation")
-LABELS = ("channels", "positions", "both")  # what the computed gains multiply
+Mode = Literal["base", "attention", "comodulation"]
+Labels = Literal["channels", "positions", "both"]  # what the computed gains multiply
 LEARNED = "learned"
 MAX_RESPONSE = 2**28  # numbers in an exact response (1 GiB in float32)
 
@@ -79,10 +79,10 @@ class Comodulated(Between):
         controller: Controller,
         modulation: Modulation,
         *,
-        unrectified: str,
+        unrectified: Unrectified,
         may_fall_back: bool,
         mask: str | None = AUTO,
-        labels: str = "channels",
+        labels: Labels = "channels",
         couplings: str = LEARNED,
         strength: float = 1.0,
     ) -> None:
@@ -90,7 +90,8 @@ class Comodulated(Between):
             model, encoders, decoder, sites, controller, modulation,
             unrectified=unrectified, may_fall_back=may_fall_back, mask=mask,
         )  # fmt: skip
-        self.labels = choose(labels, LABELS, "labels")
+        choose(labels, get_args(Labels), "labels")
+        self.labels = labels
         self.couplings = choose(couplings, (LEARNED, *CLOSED_FORMS), "couplings")
         if self.labels != "channels" and self.unrectified == "layer_norm":
             raise InputError(
@@ -119,7 +120,7 @@ class Comodulated(Between):
         reason="comodulate changes the outputs of a model's layers by hooks that it sets in each call, so "
         "that it is not compiled; for a graph, export the network (comodulation.runs.export.export_program)"
     )
-    def forward(self, *args: Any, task_ids: Tensor | None = None, mode: str = "comodulation", **kwargs: Any) -> Any:
+    def forward(self, *args: Any, task_ids: Tensor | None = None, mode: Mode = "comodulation", **kwargs: Any) -> Any:
         """What the model returns for its arguments, under tasks.
 
         Args:
@@ -137,7 +138,7 @@ class Comodulated(Between):
             args, task_ids = self._split(args, kwargs)
         self._refuse_placed()
         self._hold_still()
-        if id(self) in _DISABLED.get() or choose(mode, MODES, "mode") == "base":
+        if id(self) in _DISABLED.get() or choose(mode, get_args(Mode), "mode") == "base":
             return self.model(*args, **kwargs)
         tasks = self._checked(task_ids)
         # One pass will do where no gain has to be computed from this input: nothing to keep then.
@@ -156,7 +157,7 @@ class Comodulated(Between):
         finally:
             _DISABLED.reset(token)
 
-    def all_tasks(self, *args: Any, tasks: Tensor | None = None, mode: str = "comodulation", **kwargs: Any) -> Any:
+    def all_tasks(self, *args: Any, tasks: Tensor | None = None, mode: Mode = "comodulation", **kwargs: Any) -> Any:
         """What the model returns for its arguments under each of some tasks; all before the encoder is computed once.
 
         Args:
@@ -532,7 +533,7 @@ class Comodulated(Between):
             )
         return checked_task_ids(task_ids, self.num_tasks)
 
-    def _answer(self, call: Call, tasks: Tensor, mode: str = "comodulation") -> Any:
+    def _answer(self, call: Call, tasks: Tensor, mode: Mode = "comodulation") -> Any:
         """What the model returns from the encoder on."""
         u = self.controller(tasks)
         if mode == "attention":

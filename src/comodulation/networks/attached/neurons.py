@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
 
-KINDS = ("channel", "position")
+NeuronKind = Literal["channel", "position"]
 _WIDTHS = ("out_channels", "out_features", "num_features", "num_channels", "normalized_shape", "embedding_dim")
 
 
@@ -34,7 +35,7 @@ class Neurons:
     width: int | None
     neuron_dim: int | None = None
     batch_dim: int = 0
-    kind: str = "channel"
+    kind: NeuronKind = "channel"
     sizes: tuple[int, ...] | None = None
 
     def as_in(self, activity: Tensor) -> Neurons:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ...errors import InputError
 from ...mathematics import Modulation
 from ...processes import Share
-from ...tasks import TaskFamily, task_logits
+from ...tasks import Readout, TaskFamily, task_logits
 from ...tensors import copy_checked as copy_checked
 from ..head import ComodulatedHead
 from ..layers import taking
@@ -57,7 +57,7 @@ class Method(nn.Module, ABC):
     one_process: ClassVar[str] = ""  # why it cannot be trained by several processes
 
     def __init__(
-        self, head: ComodulatedHead, family: TaskFamily, readout: str = "open", *, task_bias: bool = False
+        self, head: ComodulatedHead, family: TaskFamily, readout: Readout = "open", *, task_bias: bool = False
     ) -> None:
         super().__init__()
         if family.kind not in self.kinds:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ...tasks import TaskFamily
+from ...tasks import Readout, TaskFamily
 from ..controller import Controller
 from ..head import ComodulatedHead
 from .base import Method
@@ -24,7 +24,7 @@ class DecoderGains(Method):
     default_learning_rate = 0.12
 
     def __init__(
-        self, head: ComodulatedHead, family: TaskFamily, readout: str = "open", *, task_bias: bool = False
+        self, head: ComodulatedHead, family: TaskFamily, readout: Readout = "open", *, task_bias: bool = False
     ) -> None:
         super().__init__(head, family, readout, task_bias=task_bias)
         self.decoder_controller = Controller(head.num_tasks, head.decoder_channels)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...tasks import TaskFamily
+from ...tasks import Readout, TaskFamily
 from ..head import ComodulatedHead
 from .base import Method
 
@@ -21,7 +21,7 @@ class FiLM(Method):
     default_learning_rate = 0.06
 
     def __init__(
-        self, head: ComodulatedHead, family: TaskFamily, readout: str = "open", *, task_bias: bool = False
+        self, head: ComodulatedHead, family: TaskFamily, readout: Readout = "open", *, task_bias: bool = False
     ) -> None:
         super().__init__(head, family, readout, task_bias=task_bias)
         self.scale = nn.Parameter(torch.zeros(head.num_tasks, head.decoder_channels))

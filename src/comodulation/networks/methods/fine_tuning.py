@@ -12,7 +12,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ...tasks import TaskFamily
+from ...tasks import Readout, TaskFamily
 from ..controller import Controller
 from ..head import ComodulatedHead
 from .base import Method
@@ -41,7 +41,7 @@ class FineTuning(Method):
         self,
         head: ComodulatedHead,
         family: TaskFamily,
-        readout: str = "open",
+        readout: Readout = "open",
         *,
         task_bias: bool = True,
         gain_rate: float = 100.0,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError, choose
-from ...tasks import TaskFamily
+from ...tasks import Readout, TaskFamily
 from ..head import ComodulatedHead
 from .hard_sharing import HardSharing
 
@@ -56,7 +56,7 @@ class GradientAggregation(HardSharing):
         self,
         head: ComodulatedHead,
         family: TaskFamily,
-        readout: str = "open",
+        readout: Readout = "open",
         *,
         task_bias: bool = False,
         aggregator: str = "upgrad",

@@ -11,7 +11,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ...tasks import TaskFamily
+from ...tasks import Readout, TaskFamily
 from ..controller import Controller
 from ..head import ComodulatedHead
 from .decoder_gains import DecoderGains
@@ -39,7 +39,7 @@ class IA3(DecoderGains):
         self,
         head: ComodulatedHead,
         family: TaskFamily,
-        readout: str = "open",
+        readout: Readout = "open",
         *,
         task_bias: bool = False,
         decoder_rank: int = 0,

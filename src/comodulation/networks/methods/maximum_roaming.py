@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ...tasks import TaskFamily
+from ...tasks import Readout, TaskFamily
 from ..head import ComodulatedHead
 from .task_routing import TaskRouting, kept_units, visiting_order
 
@@ -43,7 +43,7 @@ class MaximumRoaming(TaskRouting):
         self,
         head: ComodulatedHead,
         family: TaskFamily,
-        readout: str = "open",
+        readout: Readout = "open",
         *,
         task_bias: bool = False,
         share: float = 0.8,

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from ...errors import InputError
 from ...mathematics import Modulation
-from ...tasks import TaskFamily
+from ...tasks import Readout, TaskFamily
 from ..head import ComodulatedHead
 from .comodulation import Comodulation
 
@@ -37,7 +37,7 @@ class Paper(Comodulation):
     }  # fmt: skip
 
     def __init__(
-        self, head: ComodulatedHead, family: TaskFamily, readout: str = "open", *, task_bias: bool = False
+        self, head: ComodulatedHead, family: TaskFamily, readout: Readout = "open", *, task_bias: bool = False
     ) -> None:
         super().__init__(head, family, readout, task_bias=task_bias)
         self.check_modulation(head.modulation)

@@ -26,7 +26,7 @@ from ...mathematics import (
     position_labels,
     some_of_each,
 )
-from ...tasks import TaskFamily
+from ...tasks import Readout, TaskFamily
 from ..controller import coupling
 from ..head import ComodulatedHead
 from .base import Batches, Method
@@ -58,7 +58,7 @@ class Positions(Method):
         self,
         head: ComodulatedHead,
         family: TaskFamily,
-        readout: str = "open",
+        readout: Readout = "open",
         *,
         task_bias: bool = False,
         couplings: str = LEARNED,

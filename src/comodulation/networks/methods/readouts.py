@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ...tasks import TaskFamily
+from ...tasks import Readout, TaskFamily
 from ..head import ComodulatedHead
 from ..readouts import Probe, Questions, Readouts
 from .base import Method
@@ -48,7 +48,7 @@ class ReadoutMethod(Method):
     measured_by_linear: ClassVar[bool] = False  # whether its best probe alone stands beside it in tables of results
 
     def __init__(
-        self, head: ComodulatedHead, family: TaskFamily, readout: str = "open", *, task_bias: bool = False
+        self, head: ComodulatedHead, family: TaskFamily, readout: Readout = "open", *, task_bias: bool = False
     ) -> None:
         if task_bias:
             raise InputError(f"method {self.name!r} has a bias for each output already; leave --task-bias out")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ...errors import choose
-from ...tasks import TaskFamily
+from ...tasks import Readout, TaskFamily
 from ..head import ComodulatedHead
 from .attention import Attention
 from .base import Method
@@ -56,7 +56,7 @@ def make_method(
     name: str,
     head: ComodulatedHead,
     family: TaskFamily,
-    readout: str = "open",
+    readout: Readout = "open",
     *,
     task_bias: bool = False,
     **options: Any,

@@ -5,7 +5,7 @@ The second cheap rival: what can be had without touching the network's features.
 
 from __future__ import annotations
 
-from ...tasks import TaskFamily
+from ...tasks import Readout, TaskFamily
 from ..head import ComodulatedHead
 from .no_task import NoTask
 
@@ -18,6 +18,6 @@ class TaskBias(NoTask):
     default_learning_rate = 0.25
 
     def __init__(
-        self, head: ComodulatedHead, family: TaskFamily, readout: str = "open", *, task_bias: bool = True
+        self, head: ComodulatedHead, family: TaskFamily, readout: Readout = "open", *, task_bias: bool = True
     ) -> None:
         super().__init__(head, family, readout, task_bias=True)

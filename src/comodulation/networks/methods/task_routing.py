@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ...tasks import TaskFamily
+from ...tasks import Readout, TaskFamily
 from ..head import ComodulatedHead
 from .hard_sharing import HardSharing
 
@@ -42,7 +42,7 @@ class TaskRouting(HardSharing):
         self,
         head: ComodulatedHead,
         family: TaskFamily,
-        readout: str = "open",
+        readout: Readout = "open",
         *,
         task_bias: bool = False,
         sharing: float = 0.8,

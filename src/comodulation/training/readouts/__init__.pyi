@@ -1,5 +1,5 @@
 from .bagging import BagSettings, train_bag
-from .method import QUALITIES, FittedMethod, Yardstick, candidates_of, fit_method
+from .method import QUALITIES, FittedMethod, Quality, Yardstick, candidates_of, fit_method
 from .mixing import mixture_weights
 from .probe import Basis, choose_strength, fit_probe, logistic_regression, moments_of
 from .table import Candidate, Fitted, deal_folds, fit_readouts
@@ -11,6 +11,7 @@ __all__ = [
     "Candidate",
     "Fitted",
     "FittedMethod",
+    "Quality",
     "Yardstick",
     "candidates_of",
     "choose_strength",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -17,7 +17,8 @@ from ..inputs import filled
 from ..progress import Progress
 from .table import Candidate, fit_readouts
 
-QUALITIES = ("fast", "default", "best")
+Quality = Literal["fast", "default", "best"]
+QUALITIES = get_args(Quality)
 MOST_NUMBERS = 2**30  # of features held in memory (4 GiB); with more images, readouts are fitted to some of them
 MOST_PAIRS = 200_000  # of answers out of fold that stand for validation
 READ_ROWS = 8192

@@ -179,8 +179,8 @@ def modulated(
         num_tasks: number K of tasks. example: activity of the encoder, as ``FromEncoder`` takes it. **options: of ``comodulate``.
     """
     model = FromEncoder(network, location, sequences, by_moment=neurons == "moment")
-    kind, neuron_dim = ("position", None) if neurons == "position" else ("channel", 1)
+    by_place = neurons == "position"
     return comodulate(
-        model, encoder="encoder", decoder="decoder", num_tasks=num_tasks, example=example, neurons=kind, neuron_dim=neuron_dim,
-        **options,
+        model, encoder="encoder", decoder="decoder", num_tasks=num_tasks, example=example,
+        neurons="position" if by_place else "channel", neuron_dim=None if by_place else 1, **options,
     )  # fmt: skip
