@@ -113,16 +113,8 @@ def tuned(
     )  # fmt: skip
     inputs = Inputs(adapted, Rows(kind), examples.image.unique(), processes=Processes.of(fabric))
     tell = Silent() if checkpoint is None else Keep(checkpoint)
-    history = tune(
-        adapted,
-        inputs,
-        examples,
-        examples,
-        config.tuning,
-        Venue(fabric, tell, checkpoint, "tuned"),
-        seed=config.seed,
-        balance=config.balance,
-    )
+    venue = Venue(fabric, tell, checkpoint, "tuned")
+    history = tune(adapted, inputs, examples, examples, config.tuning, venue, seed=config.seed, balance=config.balance)
     losses = torch.tensor([[entry["loss"], entry["nll"], entry["ece"]] for entry in history], dtype=torch.float64)
     return {**adapted.adapter_tensors(), "losses": losses}
 

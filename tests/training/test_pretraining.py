@@ -110,15 +110,8 @@ def pretrained(checkpoint=None, stop_after=None, **options):
     )  # fmt: skip
     parts, targets = Partition(rows[:80], rows[80:], rows[:0], rows[:0]), torch.from_numpy(labels)
     fabric = Fabric(accelerator="cpu", devices=1)
-    history = pretrain(
-        head,
-        features,
-        targets,
-        parts,
-        config.pretraining,
-        Venue(fabric, Stopping(stop_after), checkpoint, "made"),
-        seed=config.seed,
-    )
+    venue = Venue(fabric, Stopping(stop_after), checkpoint, "made")
+    history = pretrain(head, features, targets, parts, config.pretraining, venue, seed=config.seed)
     return head.eval(), history, (features.rows(rows[80:]), targets[80:])
 
 

@@ -117,15 +117,8 @@ def grow_run(
         fresh = fresh.to(fabric.device)
         usable = {name: features[name].readable(own.examples) for name, own in labelled.items()}
         identity = hashlib.sha256(claim.content + json_bytes(made_from)).hexdigest()
-        entry, predictions = _learn(
-            fresh,
-            config,
-            features,
-            usable,
-            Venue(fabric, tell, out / CHECKPOINT, identity),
-            run.temperature,
-            run.encoder.pooled_width,
-        )
+        venue = Venue(fabric, tell, out / CHECKPOINT, identity)
+        entry, predictions = _learn(fresh, config, features, usable, venue, run.temperature, run.encoder.pooled_width)
         entry["made_from"] = made_from
         entry["seconds"] = round(time.perf_counter() - began, 2)
         grown = add_tasks(run.method, fresh.cpu())
@@ -197,8 +190,8 @@ def _learn(
         tuning, validation = train.of_images(parts.tuning), train.of_images(parts.tuning_validation)
         inputs = Inputs(fresh, features[config.train_split], images)
         history = tune(
-            fresh, inputs, tuning, validation, config.tuning, venue, seed=config.seed, balance=config.balance,
-        )  # fmt: skip
+            fresh, inputs, tuning, validation, config.tuning, venue, seed=config.seed, balance=config.balance
+        )
         predictions = scaled(predict(fresh, inputs, validation), temperature)
     decisions = find_decisions(predictions, fresh.family, config.metric)
     measured = {"validation": decided(predictions, decisions)}

@@ -151,15 +151,9 @@ class Session:
         data = data or self.tuning_data()
         images = torch.cat([data.tuning.image, data.validation.image]).unique()
         inputs = self._inputs(method, data.features, images, key)
+        venue = replace(self.venue, checkpoint=checkpoint, identity=key)
         history = tune(
-            method,
-            inputs,
-            data.tuning,
-            data.validation,
-            config.tuning,
-            replace(self.venue, checkpoint=checkpoint, identity=key),
-            seed=config.seed,
-            balance=config.balance,
+            method, inputs, data.tuning, data.validation, config.tuning, venue, seed=config.seed, balance=config.balance
         )
         seconds = {
             "pretraining": round(trained - began, 2),

@@ -245,13 +245,7 @@ def _pretrain(head: ComodulatedHead, digits: Digits, config: RunConfig, fabric: 
     pretraining, validation = torch.arange(sum(counts)).split(counts)
     parts = Partition(pretraining, validation, pretraining, validation)
     pretrain(
-        head,
-        _features(scenes),
-        scenes.examples.target,
-        parts,
-        config.pretraining,
-        Venue(fabric),
-        seed=config.seed,
+        head, _features(scenes), scenes.examples.target, parts, config.pretraining, Venue(fabric), seed=config.seed
     )
 
 

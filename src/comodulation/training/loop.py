@@ -65,9 +65,8 @@ class TrainingSettings:
 
 
 Batch = tuple[Any, ...]
-Gradients = Callable[
-    [Any, Any, Batch], Tensor
-]  # (module, fabric, batch) -> loss, with gradients left on the parameters
+# (module, fabric, batch) -> loss, with gradients left on the parameters
+Gradients = Callable[[Any, Any, Batch], Tensor]
 
 
 def loss_gradients(module: Any, fabric: Any, batch: Batch) -> Tensor:

@@ -126,15 +126,10 @@ def pretrain(
             logits, known = torch.stack([torch.zeros_like(logits), logits], -1)[known >= 0], known[known >= 0]
         return {name: metrics(logits.log_softmax(-1), known)[name] for name in METRICS}
 
+    learnable = [(parameter, 1.0) for layer in head.layers for parameter in layer.parameters()]
+    steps, state = -(-len(parts.pretraining) // settings.batch_size), list(head.layer_buffers().values())
     objective = Objective(
-        "pretraining",
-        Pretraining(head, family),
-        [(parameter, 1.0) for layer in head.layers for parameter in layer.parameters()],
-        batches,
-        -(-len(parts.pretraining) // settings.batch_size),
-        validate,
-        state=list(head.layer_buffers().values()),
-        begin=begin,
+        "pretraining", Pretraining(head, family), learnable, batches, steps, validate, state=state, begin=begin
     )
     return train(objective, settings, venue, seed=derived_seed(seed, "pretraining"))
 

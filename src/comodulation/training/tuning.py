@@ -77,17 +77,11 @@ def tune(
 
             steps_per_epoch = -(-len(examples.image.unique()) // settings.batch_size)
             total = settings.epochs * steps_per_epoch
+            learnable = list(zip(method.learnable(), method.rate_factors(), strict=True))
             objective = Objective(
-                method.name,
-                method,
-                list(zip(method.learnable(), method.rate_factors(), strict=True)),
-                batches,
-                steps_per_epoch,
-                validate,
-                gradients=method.gradients,
-                after_step=lambda steps: method.after_step(steps, total),
-                state=list(method.state().values()),
-            )
+                method.name, method, learnable, batches, steps_per_epoch, validate, method.gradients,
+                after_step=lambda steps: method.after_step(steps, total), state=list(method.state().values()),
+            )  # fmt: skip
             history = train(objective, settings, venue, seed=derived_seed(seed, "tuning"))
         method.eval()
         method.settle(seen())

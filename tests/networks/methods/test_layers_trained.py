@@ -182,16 +182,8 @@ def tuned(method, checkpoint=None, *, stop_after=None, epochs=6):
     )  # fmt: skip
     given = Inputs(method, Rows(features), images)
     fabric = Fabric(accelerator="cpu", devices=1)
-    history = tune(
-        method,
-        given,
-        examples,
-        validation,
-        config.tuning,
-        Venue(fabric, Stopping(stop_after), checkpoint, "made"),
-        seed=config.seed,
-        balance=config.balance,
-    )
+    venue = Venue(fabric, Stopping(stop_after), checkpoint, "made")
+    history = tune(method, given, examples, validation, config.tuning, venue, seed=config.seed, balance=config.balance)
     return history, predict(method, given, validation).log_probabilities
 
 
