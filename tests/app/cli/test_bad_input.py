@@ -60,7 +60,7 @@ ARGUMENTS = {
     "seed, text": (["--seed", "x"], "'--seed': .*integer.*'x'|'x'.*integer"),
     "layer": (["--layer", 99], r"gives no feature map at image size 32, layer 99: .*out of range \(0 to 4\)"),
     "feature size": (["--feature-size", 65], "feature size 65 is out of range, expected 0 to 64"),
-    "channels": (["--channels", 0], r"encoder_channels: .* greater than or equal to 1 \(given: 0\)"),
+    "channels": (["--channels", 0], "encoder_channels must be a whole number from 1 to 65536, got 0"),
     "kernel size": (["--kernel-size", 2], "kernel_size: must be odd, got 2"),
     "kernel size, large": (["--kernel-size", 33], "kernel_size: .* less than or equal to 31"),
     "sigma": (["--sigma", 0], r"modulation: std must be a positive finite number, got 0\.0"),
