@@ -21,7 +21,7 @@ from ....evaluation import METRICS, Predictions, metrics
 from ....files import locked
 from ....mathematics import derived_seed
 from ....networks.attached import Comodulated
-from ....runs import deal_images, read_family, read_labels
+from ....runs import HeadSettings, deal_images, read_family, read_labels
 from ....tasks import Examples
 from ....tensors import read_tensors, write_tensors
 from ....training import Objective, Progress, TrainingSettings, Venue, train
@@ -260,7 +260,7 @@ def make_laboratory(inquiry: Inquiry, cache: Path) -> LocationLaboratory:
     """The laboratory of an inquiry. Raises InputError for options of another network."""
     config = inquiry.config
     usual = study_config("cifar100", config.data)
-    if (config.backbone, config.head) != (usual.backbone, usual.head):
+    if config.backbone != usual.backbone or config.head not in (usual.head, HeadSettings()):
         raise InputError(
             "the study of location pretrains a network of its own: leave out --backbone, --weights, --image-size and --channels"
         )
