@@ -242,7 +242,7 @@ def test_hostile_paths_in_label_tables(name, kind, images, tmp_path):
         path.write_text("image,warm\n" + "".join(f"{file},{label}\n" for file, label in rows))
     else:
         pq.write_table(pa.table({"image": [file for file, _ in rows], "warm": [label for _, label in rows]}), path)
-    with bounded(5), pytest.raises(InputError, match=r"outside the folder|images are not in|is there twice") as error:
+    with bounded(5), pytest.raises(InputError, match=r"outside the folder|images are not in|is listed twice") as error:
         label_table_splits(str(path), str(images), "image")
     assert len(str(error.value)) < 2000
 

@@ -387,7 +387,7 @@ REFUSED = {
     "NUL in a path": (changed(5, 0, "a\0b"), [], "1 of 120 images are not in"),
     "endless path": (changed(5, 0, "a" * 5000), [], "1 of 120 images are not in"),
     "a folder": (changed(5, 0, "red"), [], "1 of 120 images are not in .*first 'red'"),
-    "duplicate": (changed(5, 0, f"./{FILES[2]}"), [], r"line 7: image '\./yellow/2\.png' is there twice, also on line 4"),
+    "duplicate": (changed(5, 0, f"./{FILES[2]}"), [], r"line 7: image '\./yellow/2\.png' is listed twice, also on line 4"),
     "no labels": ([(file,) for file in FILES], [], "has no label column: only photo"),
     "only a split": ([(file, "train") for file in FILES], [], "has no label column"),
     "unknown task": (ROWS, ["--task", "colur"], r"unknown task .* 'colur'; did you mean 'colour'\?"),

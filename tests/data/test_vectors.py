@@ -233,6 +233,8 @@ def test_what_is_refused(tmp_path):
     assert "60 rows of embeddings" in refused(lambda: given_table_splits(npy, VectorReader(), labels(tmp_path, 59)))
     csv = tmp_path / "t.csv"
     csv.write_text("vector,kind\n[1 2],a\n[3 4],b\n")
-    assert "holds one value a row, expected lists" in refused(lambda: given_table_splits(csv, VectorReader("vector")))
+    assert "holds one value in each row, expected lists" in refused(
+        lambda: given_table_splits(csv, VectorReader("vector"))
+    )
     encoder = EmbeddingSettings(shape=(4,)).encoder()
     assert "has the shape (5,), expected (4,), as in training" in refused(lambda: encoder.preprocess(NUMBERS[0]))

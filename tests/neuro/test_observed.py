@@ -232,9 +232,9 @@ def test_a_neuron_that_fires_faster_than_one_can():
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        ({"licks": [0.1]}, "column 'licks' must hold one value a row"),
-        ({"tags": ["a", "b"]}, "column 'tags' must hold one value a row"),
-        ({"pair": (1.0, 2.0)}, "column 'pair' must hold one value a row"),
+        ({"licks": [0.1]}, "column 'licks' must hold one value for each row"),
+        ({"tags": ["a", "b"]}, "column 'tags' must hold one value for each row"),
+        ({"pair": (1.0, 2.0)}, "column 'pair' must hold one value for each row"),
     ],
 )
 def test_columns_of_several_values(tmp_path, column, message):

@@ -65,7 +65,7 @@ def test_two_processes():
         (
             "kill",
             RunError,
-            "a worker process ended with status -9 .killed, or out of memory.; the same command goes on",
+            "a worker process ended with status -9 .killed, or out of memory.; the same command continues",
         ),
         pytest.param("leave", RunError, "a worker process ended", marks=pytest.mark.slow),
     ],

@@ -146,7 +146,7 @@ def test_when_the_head_is_killed_the_same_command_goes_on(place, tmp_path):
         end(found.head)
         status, _, err = ended(process, 120)
         assert status == 1
-        assert "the same command goes on" in err
+        assert "the same command continues" in err
         there, before = parts(out), {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
         assert 2 < len(there) < ROWS // SHARD
         for one in found.others:

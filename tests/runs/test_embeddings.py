@@ -223,7 +223,7 @@ def test_the_report_names_rows(run):
         (["--embeddings", "none.npy"], "no such file of embeddings: 'none.npy'"),
         (["--embeddings", "vector"], "--embeddings 'vector' names a column; give its table with --data"),
         (["--data", "TABLE", "--embeddings", "vectr"], "has no column 'vectr'"),
-        (["--data", "TABLE", "--embeddings", "kind"], "holds one value a row, expected lists of numbers"),
+        (["--data", "TABLE", "--embeddings", "kind"], "holds one value in each row, expected lists of numbers"),
         (["--data", "TABLE", "--embeddings", "vector", "--text", "kind"], "give either --text or --embeddings"),
         (["--data", "FILE", "--embeddings", "FILE"], "leave --data out"),
         ([], "missing option '--data'"),

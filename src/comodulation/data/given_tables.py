@@ -70,8 +70,8 @@ class VectorReader:
         """Embeddings of a file. Raises InputError as ``read_vectors``."""
         if table is not None and self.column in table.columns:
             raise InputError(
-                f"column {self.column!r} of {path} holds one value a row, expected lists of numbers: a column of a parquet or "
-                "arrow file, or a .npy or .safetensors file with --labels"
+                f"column {self.column!r} of {path} holds one value in each row, expected lists of numbers: a column of a parquet "
+                "or arrow file, or a .npy or .safetensors file with --labels"
             )
         array, column = read_vectors(path, self.column)
         return Vectors(array), column
@@ -109,7 +109,7 @@ def given_table_splits(
     if len(inputs) != len(table.lines):
         raise InputError(
             f"{path} has {len(inputs):,} rows of {inputs.what}s and {table.path} {len(table.lines):,} of labels; expected as many, "
-            "in one order"
+            "in the same order"
         )
     names = split_column(table) if SPLIT_COLUMN not in (answers or tasks) else None
     own = id_column(table, column)

@@ -206,7 +206,7 @@ def _of_images(source: str, name: str, table: Any, image_column: str | None, fol
         kind = feature.dtype if isinstance(feature, datasets.Value) else type(feature).__name__
         raise InputError(
             f"column {image_column!r} of {source!r} does not hold images: it holds {kind}, expected encoded images or paths "
-            "of files (a column of embeddings: --embeddings {image_column}; arrays of pixels are not read)"
+            f"of files (a column of embeddings: --embeddings {image_column}; arrays of pixels are not read)"
         )
     try:
         table = table.cast_column(image_column, datasets.Image(decode=False))

@@ -213,7 +213,7 @@ def _files(
             if other := spelled.spelling(Path(relative).as_posix()):
                 relative, found = other, True
         if relative in first_line:
-            raise InputError(f"{where}: image {brief(cell)} is there twice, also on {first_line[relative]}")
+            raise InputError(f"{where}: image {brief(cell)} is listed twice, also on {first_line[relative]}")
         first_line[relative] = line
         if not found:
             missing.append((where, cell))
@@ -315,7 +315,7 @@ def _labels(table: LabelTable, column: str, answers: Sequence[str] | None = None
     """A column's classes, or the ``answers`` that it is to be read by, and each row's place among them."""
     what = f"column {column!r} of {table.path}"
     if kind := table.unread.get(column):
-        raise InputError(f"{what} holds {kind}, expected labels: one number or text a row, or a list of them")
+        raise InputError(f"{what} holds {kind}, expected labels: one number or text for each row, or a list of them")
     words = [None if word is None else composed(word) for word in table.columns[column]]
     if answers is None:
         binary = means_no_and_yes({word for word in words if word is not None})

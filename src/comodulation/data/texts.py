@@ -66,17 +66,17 @@ def texts_in(path: Path) -> Texts:
     """The lines of a file as texts, without those that are blank. Raises InputError for a file that is no text in UTF-8."""
     if path.suffix.lower() not in ("", ".txt"):
         raise InputError(
-            f"{path} is no file of texts that can be read: expected a table with their column, or .txt, a text a line"
+            f"{path} is no file of texts that can be read: expected a table with their column, or .txt with one text on each line"
         )
     try:
         whole = read_bounded(path, MAX_FILE).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}); expected a text a line, or a table"
+            f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}); expected one text on each line, or a table"
         ) from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     lines = [line for line in whole.split("\n") if line.strip()]
     if not lines:
-        raise InputError(f"{path} is empty, expected a text a line")
+        raise InputError(f"{path} is empty, expected one text on each line")
     return Texts(tuple(line.removesuffix("\r") for line in lines))

@@ -57,7 +57,9 @@ class Controller(nn.Module):
         if vectors is not None and (vectors.ndim != 2 or vectors.shape[0] != num_tasks or not vectors.shape[1]):
             raise InputError(f"task_vectors must be (K, V) with K = {num_tasks}, got {tuple(vectors.shape)}")
         if rank is not None and (hidden or vectors is not None or rank < 1):
-            raise InputError(f"rank must be positive, and not beside hidden layers or task vectors, got {rank!r}")
+            raise InputError(
+                f"rank must be positive, and cannot be used with hidden layers or task vectors, got {rank!r}"
+            )
         self.register_buffer("task_vectors", vectors)
         self.embedding: nn.Embedding | None = None
         self.mlp: nn.Sequential | None = None

@@ -253,7 +253,7 @@ def _labels(table: Any, name: str) -> list[str]:
     values = column_of(table, name)
     if values is None:
         raise InputError(
-            f"column {name!r} must hold one value a row, a number or a word; it holds several, or other tables' rows"
+            f"column {name!r} must hold one value for each row, a number or a word; it holds several, or rows of other tables"
         )
     return [label_of(value) for value in values]
 

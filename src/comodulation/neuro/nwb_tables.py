@@ -47,7 +47,7 @@ def ragged_of(table: Any, name: str, rows: Sequence[int] | NDArray[Any] | None =
 
     column, what = table[name], f"column {name!r} of {table.name}"
     if not isinstance(column, VectorIndex) or isinstance(column.target, VectorIndex):
-        raise InputError(f"{what} must hold a list a row")
+        raise InputError(f"{what} must hold one list for each row")
     flat, ends = _values(column.target, what), _values(column, f"the index of {what}", index=True)
     if ends.ndim != 1 or len(ends) != len(table) or ends.dtype.kind not in "iu":
         raise InputError(f"{what} has an index of {ends.dtype} of shape {ends.shape} for {len(table)} rows")

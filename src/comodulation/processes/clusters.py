@@ -84,7 +84,7 @@ def _await_nodes(number: int) -> None:
     ends = time.monotonic() + COMING
     while (there := sum(node["Alive"] for node in ray.nodes())) < number:
         if time.monotonic() > ends:
-            raise RunError(f"{there} of {number} nodes have come within {COMING:.0f} s; look at what srun says")
+            raise RunError(f"{there} of {number} nodes have joined within {COMING:.0f} s; see what srun prints")
         time.sleep(0.2)
 
 

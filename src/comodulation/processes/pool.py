@@ -54,7 +54,7 @@ def run_in_pool(
         except BrokenProcessPool:
             raise RunError(
                 f"a worker process ended with status {_first_status(processes)} (killed, or out of memory); the same command "
-                "goes on from what is finished"
+                "continues from what is finished"
             ) from None
         pool.shutdown()  # the processes end by themselves, and leave nothing behind
 

@@ -87,7 +87,7 @@ def run_on_ray(
                     if deaths[place] == DEATHS:
                         raise RunError(
                             f"{DEATHS} processes were lost one after the other at one piece of work (killed, or out of memory: "
-                            f"{type(error).__name__}); the same command goes on from what is finished"
+                            f"{type(error).__name__}); the same command continues from what is finished"
                         ) from None
                     waiting.append(place)
                     continue
@@ -118,7 +118,7 @@ def _check_head(resources: Resources) -> None:
     if reason := answers(resources.cluster):
         raise RunError(
             f"the head of the cluster at {resources.cluster} is gone ({reason}); what is finished is kept: start it again, and the "
-            "same command goes on"
+            "same command continues"
         )
 
 

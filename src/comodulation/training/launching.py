@@ -56,7 +56,7 @@ class Place:
             raise InputError(f"RANK, WORLD_SIZE and LOCAL_WORLD_SIZE must be whole numbers: {error}") from error
         if not 0 <= rank < number or local < 1 or number % local:
             raise InputError(
-                f"process {rank} of {number}, {local} of them on this machine: every machine must have as many processes"
+                f"process {rank} of {number}, {local} of them on this machine: every machine must have the same number of processes"
             )
         return cls(rank, number, local)
 

@@ -57,14 +57,14 @@ class Company:
                 if time.monotonic() - began > JOINING:
                     raise RunError(
                         f"waited {JOINING:.0f} s for {self._names([0])}, which cannot be reached at {_address()}: start it, "
-                        "or see that this machine may connect there"
+                        "or check that this machine can connect to it"
                     ) from error
         self.store.set(f"beat/{self.place.rank}", "0")
         while missing := [rank for rank in self.others if not self.store.check([f"beat/{rank}"])]:
             say.waiting(f"waiting for {self._names(missing)} to start")
             if time.monotonic() - began > JOINING:
                 raise RunError(
-                    f"waited {JOINING:.0f} s for {self._names(missing)}, which did not come: start it, or see that it may "
+                    f"waited {JOINING:.0f} s for {self._names(missing)}, which did not connect: start it, or check that it can "
                     f"connect to {_address()}"
                 )
             time.sleep(0.1)

@@ -112,7 +112,10 @@ def test_the_population_model(tmp_path):
         (["recording", "SESSION", "--upstream", "V1", "--control", "control"], "control is compared"),
         (["recording", "SESSION", "--network", "run"], "--network needs --data"),
         # Without a network these say nothing, and would be passed over in silence.
-        (["recording", "SESSION", "--data", "images"], "--data: of a network, which --network names"),
+        (
+            ["recording", "SESSION", "--data", "images"],
+            "--data: only for a network; name its run folder with --network",
+        ),
         (["recording", "SESSION", *BESIDE[2:]], "--network-task, --network-control: of a network"),
         (["recording", "SESSION", "--network", "run", *BESIDE[:4], "--network-control", "t"], "another task than"),
         (["recording", "x.nwb"], "an NWB file needs --condition"),

@@ -76,9 +76,9 @@ def test_what_is_refused(net):
             lambda: net.all_tasks(x),
             lambda: net.store_task_gains([(x, torch.tensor([0, 1]))]),
         ):
-            with pytest.raises(InputError, match="gains in place"):
+            with pytest.raises(InputError, match="call this network after the block"):
                 call()
-        with pytest.raises(InputError, match="leave the `under`"), net.under(1):
+        with pytest.raises(InputError, match="applied already; leave its other"), net.under(1):
             pass
     with pytest.raises(IndexError, match=r"in \[0, 2\], got 3"), net.under(3):
         pass

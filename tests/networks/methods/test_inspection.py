@@ -242,7 +242,7 @@ def test_film_gains_scale_the_drive():
 
 def test_what_cannot_be_looked_at_is_refused():
     method, features = fitted()
-    with pytest.raises(InputError, match="one image is looked at at a time, got 2"):
+    with pytest.raises(InputError, match="expected one image, got 2"):
         inspect(method, features.expand(2, -1, -1, -1), 0, GRID, SAMPLE)
     with pytest.raises(InputError, match="finite"):
         inspect(method, features, 0, torch.tensor([0.0, float("nan")]), SAMPLE)

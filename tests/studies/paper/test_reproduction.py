@@ -331,7 +331,7 @@ def test_ctrl_c(tmp_path, monkeypatch):
     monkeypatch.setattr(module.Study, "search", interrupt)
     outcome = again(tmp_path / "study", *NARROW)
     assert outcome.status == 1
-    assert outcome.err.splitlines()[-1] == "error: interrupted; what is finished is kept, the same command goes on"
+    assert outcome.err.splitlines()[-1] == "error: interrupted; what is finished is kept, the same command continues"
 
 
 # ---- damage ----

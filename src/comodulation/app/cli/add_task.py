@@ -25,12 +25,14 @@ def add_task(
         list[str] | None, typer.Option(help="NAME=CLASS: a class of a new group of known classes; repeat for each.")
     ] = None,
     labels: Annotated[str | None, typer.Option(help="Table of labels, if the run has one [the run's].")] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count unreadable images and go on.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Count unreadable images, leave them out and continue.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue what was interrupted in OUT.")] = False,
     cache: CacheOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Add tasks to a finished run; what it answers to the others keeps its bits."""
+    """Add tasks to a finished run; its answers to the other tasks keep every bit."""
     from ...data.features import cache_folder
     from ...errors import InputError, RunError
     from ...runs import Run, grow_run

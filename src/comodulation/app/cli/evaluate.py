@@ -20,8 +20,10 @@ def evaluate(
     ],
     labels: Annotated[str | None, typer.Option(help="Table of labels, if the run has one [the run's].")] = None,
     split: Annotated[str | None, typer.Option(help="Split to evaluate [the run's test split].")] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count unreadable images and go on.")] = False,
-    seed: Annotated[int | None, typer.Option(help="Of the modulator's noise [the run's].")] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Count unreadable images, leave them out and continue.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="Seed of the modulator's noise [the run's].")] = None,
     engine: EngineOption = "auto",
     cache: CacheOption = None,
     as_json: JsonFlag = False,

@@ -17,7 +17,7 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
     out: Annotated[Path, typer.Option(help="File to write: *.onnx, or *.pt2 for torch.export.load.")],
     task: Annotated[str | None, typer.Option(help="The one task it answers [the task is an input].")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the modulator's noise [the run's].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the modulator's noise [the run's].")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """The network with its tasks as one graph, for ONNX or torch.export: a batch of inputs (and task ids) in, probabilities out."""

@@ -34,7 +34,7 @@ def fit(
         str | None,
         typer.Option(
             metavar="COLUMN",
-            help="Texts in the place of images: their column in the table (csv, tsv, parquet) or data set.",
+            help="Texts instead of images: their column in the table (csv, tsv, parquet) or data set.",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -42,8 +42,8 @@ def fit(
         str | None,
         typer.Option(
             metavar="FILE_OR_COLUMN",
-            help="Embeddings in the place of images: a column of lists of the table or data set, or a file (parquet, arrow; .npy "
-            "or .safetensors with --labels, rows in one order).",
+            help="Embeddings instead of images: a column of lists of the table or data set, or a file (parquet, arrow; .npy "
+            "or .safetensors with --labels, rows in the same order).",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -79,7 +79,8 @@ def fit(
         typer.Option(metavar="COLUMN", help="Binary column that is a task; repeat for more.", rich_help_panel=DATA),
     ] = None,
     skip_bad: Annotated[
-        bool | None, typer.Option("--skip-bad", help="Count unreadable inputs and go on.", rich_help_panel=DATA)
+        bool | None,
+        typer.Option("--skip-bad", help="Count unreadable inputs, leave them out and continue.", rich_help_panel=DATA),
     ] = None,
     backbone: Annotated[
         str | None,
@@ -106,7 +107,7 @@ def fit(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="auto (probes and committees, weighed), linear, committee, base, class-mask, local-mask, task-bias, attention, "
+            help="auto (probes and committees, weighted), linear, committee, base, class-mask, local-mask, task-bias, attention, "
             "decoder-gains, ia3, film, comodulation, paper, positions; or, training the layers, hard-sharing, task-routing, "
             "maximum-roaming, fine-tuning, gradient-aggregation; repeat [auto].",
             rich_help_panel=METHOD,
@@ -138,7 +139,7 @@ def fit(
         ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Of fine-tuning, of methods with layers [10].", rich_help_panel=TRAINING)
+        int | None, typer.Option(help="Epochs of fine-tuning, for methods with layers [10].", rich_help_panel=TRAINING)
     ] = None,
     seed: Annotated[
         int | None,
@@ -162,7 +163,7 @@ def fit(
         list[str] | None,
         typer.Option(
             metavar="TRACKER",
-            help="Hand each finished run to tensorboard, mlflow or wandb, offline; repeat for more.",
+            help="Send each finished run to tensorboard, mlflow or wandb, offline; repeat for more.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,

@@ -29,16 +29,16 @@ def predict(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Table to write instead, a row an input and task: *.csv or *.parquet. Or a folder, for any number of inputs: "
-            "parquet files with a row an input, and columns for each task."
+            help="Table to write instead, with a row for each input and task: *.csv or *.parquet. Or a folder, "
+            "for any number of inputs: parquet files with a row for each input, and columns for each task."
         ),
     ] = None,
     rows_per_shard: Annotated[
         int | None, typer.Option(help="Inputs of each file in the folder OUT [100,000; of images 10,000].")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the folder OUT: finished files stay.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue in the folder OUT; finished files stay.")] = False,
     where: ClusterOption = None,
-    seed: Annotated[int | None, typer.Option(help="Of the modulator's noise [the run's].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the modulator's noise [the run's].")] = None,
     engine: EngineOption = "auto",
     as_json: JsonFlag = False,
 ) -> None:

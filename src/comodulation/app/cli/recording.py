@@ -29,7 +29,7 @@ def recording(
     condition: Annotated[
         list[str] | None, typer.Option(help="NWB: column of the trials table that says what was shown; repeat.")
     ] = None,
-    target: Annotated[str | None, typer.Option(help="NWB: column of what the task tells apart.")] = None,
+    target: Annotated[str | None, typer.Option(help="NWB: column of the classes that the task distinguishes.")] = None,
     context: Annotated[str | None, typer.Option(help="NWB: column of the task that was done.")] = None,
     area: Annotated[str | None, typer.Option(help="NWB: column of the units table with a neuron's area.")] = None,
     align: Annotated[str | None, typer.Option(help="NWB: column with the event's time, seconds [start_time].")] = None,
@@ -71,7 +71,7 @@ def recording(
     checked_seed(seed)
     recorded_beside = {"data": data, "network_task": network_task, "network_control": network_control}
     if network is None and (useless := [name for name, value in recorded_beside.items() if value is not None]):
-        raise InputError(f"{', '.join(map(_option, useless))}: of a network, which --network names")
+        raise InputError(f"{', '.join(map(_option, useless))}: only for a network; name its run folder with --network")
     if network is not None and (data is None or network_task is None):
         raise InputError("--network needs --data, its images, and --network-task")
     if network is not None and network_task == network_control:
@@ -84,7 +84,7 @@ def recording(
         raise InputError(f"an NWB file needs {_option(missing[0])}")
     if given and ".npz" in kinds and ".nwb" not in kinds:
         named = ", ".join(map(_option, given))
-        raise InputError(f"{named}: for NWB files; an .npz file says it in its arrays ({', '.join(ARRAYS)})")
+        raise InputError(f"{named}: only for NWB files; in an .npz file, arrays say it ({', '.join(ARRAYS)})")
     names = unique_names([*files, *([] if network is None else [network])])
     found = []
     with claimed(out, RECORDING):

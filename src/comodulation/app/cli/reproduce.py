@@ -18,7 +18,7 @@ from .shared import (
     seed_range,
 )
 
-EXAMPLE = "comodulate reproduce cifar100 --data FOLDER --seeds 10 --out runs/cifar100   (again: goes on)"
+EXAMPLE = "comodulate reproduce cifar100 --data FOLDER --seeds 10 --out runs/cifar100   (again: continues)"
 
 
 def reproduce(
@@ -29,11 +29,11 @@ def reproduce(
         str,
         typer.Option(
             metavar="NUMBER_OR_RANGE",
-            help="Of the core: how many, or from which to which, 20-29; the rest takes the first three.",
+            help="Seeds of the core: a number, or a range such as 20-29; the other parts use the first three.",
         ),
     ] = "10",
     seed: Annotated[int | None, typer.Option(help="First seed [0].")] = None,
-    trials: Annotated[int, typer.Option(help="Of each search (0: the methods' defaults).")] = 16,
+    trials: Annotated[int, typer.Option(help="Trials of each search (0: the methods' defaults).")] = 16,
     method: Annotated[
         list[str] | None,
         typer.Option(help="Only these methods, or rows with their options: 'paper level=task'; repeat [all]."),
@@ -44,7 +44,9 @@ def reproduce(
             help="Only these parts: core, others, restricted, regimes, options, layers, aggregation; repeat [all but the last]."
         ),
     ] = None,
-    variant: Annotated[list[str] | None, typer.Option(help="Of the layers: residual, base; repeat [both].")] = None,
+    variant: Annotated[
+        list[str] | None, typer.Option(help="Variant of the layers: residual, base; repeat [both].")
+    ] = None,
     backbone: Annotated[str, typer.Option(help="timm model name, or efficientnet-lite0.")] = "efficientnet-lite0",
     weights: Annotated[str, typer.Option(help="pretrained, random, or a safetensors file.")] = "pretrained",
     image_size: Annotated[int, typer.Option(help="Side of the backbone's input, pixels.")] = 128,
@@ -58,8 +60,8 @@ def reproduce(
     channels: Annotated[
         int | None, typer.Option(help="Encoder and decoder neurons [256; of the probe: two a feature].")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Of fine-tuning [6].")] = None,
-    pretraining_epochs: Annotated[int | None, typer.Option(help="Of pretraining [10].")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of fine-tuning [6].")] = None,
+    pretraining_epochs: Annotated[int | None, typer.Option(help="Epochs of pretraining [10].")] = None,
     devices: Annotated[int | None, typer.Option(help="Processes [GPUs, or CPU cores].")] = None,
     engine: EngineOption = "auto",
     where: ClusterOption = None,
@@ -111,6 +113,6 @@ def reproduce(
                 say=progress.message,
             )  # fmt: skip
     except KeyboardInterrupt:
-        raise RunError("interrupted; what is finished is kept, the same command goes on") from None
+        raise RunError("interrupted; what is finished is kept, the same command continues") from None
     result = write_report(out)
     print(json.dumps(result) if as_json else result["text"])

@@ -21,7 +21,7 @@ def serve(
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="Let other machines in; there is no password.")
     ] = False,
-    seed: Annotated[int | None, typer.Option(help="Of the modulator's noise [the run's].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the modulator's noise [the run's].")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """A page on this machine: drop an image, see all tasks, move the modulator. Ctrl-C ends it."""

@@ -10,7 +10,7 @@ import typer
 
 from .shared import CacheOption, ClusterOption, JsonFlag, check_cluster, checked_seeds
 
-EXAMPLE = "comodulate study controller --data FOLDER --hours 0.4 --out runs/controller   (again: goes on)"
+EXAMPLE = "comodulate study controller --data FOLDER --hours 0.4 --out runs/controller   (again: continues)"
 
 
 def study(
@@ -18,25 +18,27 @@ def study(
     data: Annotated[str, typer.Option(help="Folder of CIFAR-100, or Hugging Face dataset id; location: also digits.")],
     out: Annotated[Path, typer.Option(help="Folder to write; one of the same study is continued.")],
     hours: Annotated[
-        float | None, typer.Option(help="Time for cells, of this call; 0 only reports what is there [no end].")
+        float | None,
+        typer.Option(help="Time for the cells of this call; 0 only makes the report again [no limit]."),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Seeds; by them everything is paired.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Number of seeds; comparisons are paired by seed.")] = 3,
     seed: Annotated[int, typer.Option(help="First seed.")] = 0,
     trials: Annotated[
-        int | None, typer.Option(help="Of each row's search for its learning rate (0: no search) [the question's].")
+        int | None,
+        typer.Option(help="Trials of each row's search for its learning rate (0: no search) [the question's]."),
     ] = None,
     backbone: Annotated[str, typer.Option(help="timm model name, or efficientnet-lite0.")] = "efficientnet-lite0",
     weights: Annotated[str, typer.Option(help="pretrained, random, or a safetensors file.")] = "pretrained",
     image_size: Annotated[int, typer.Option(help="Side of the backbone's input, pixels.")] = 128,
     channels: Annotated[int, typer.Option(help="Encoder and decoder neurons.")] = 256,
-    epochs: Annotated[int | None, typer.Option(help="Of fine-tuning on all images [6].")] = None,
-    pretraining_epochs: Annotated[int | None, typer.Option(help="Of pretraining [10].")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of fine-tuning on all images [6].")] = None,
+    pretraining_epochs: Annotated[int | None, typer.Option(help="Epochs of pretraining [10].")] = None,
     devices: Annotated[int | None, typer.Option(help="Processes [GPUs, or CPU cores].")] = None,
     where: ClusterOption = None,
     cache: CacheOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Answer one of the paper's open questions on real data: cells in the order of their worth, verdict, figure, table."""
+    """Answer one of the paper's open questions on real data: verdicts with intervals, figures and tables."""
     from ...data.features import BackboneSettings, cache_folder
     from ...errors import InputError, RunError, choose
     from ...processes import cluster
@@ -71,6 +73,6 @@ def study(
                 progress=progress, say=progress.message,
             )  # fmt: skip
     except KeyboardInterrupt:
-        raise RunError("interrupted; what is finished is kept, the same command goes on") from None
+        raise RunError("interrupted; what is finished is kept, the same command continues") from None
     result = write_answer(asked, inquiry, out)
     print(json.dumps(result) if as_json else result["text"])

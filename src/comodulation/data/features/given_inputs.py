@@ -92,8 +92,8 @@ def _decoded(pictures: Iterable[Any], start: int = 0) -> Iterator[Image.Image]:
 def check_given(given: Any) -> list[Any]:
     """A list of inputs from what was given in its place. Raises InputError for no list, or an empty one."""
     if isinstance(given, (str, bytes, Path, Image.Image)) or not hasattr(given, "__iter__"):
-        raise InputError(f"X is {brief(given)}, expected a list of pictures or texts for the encoder")
+        raise InputError(f"X is {brief(given)}, expected a list of images or texts for the encoder")
     found = list(given)
     if not found:
-        raise InputError("X is empty, expected a list of pictures or texts for the encoder: 0 sample(s)")
+        raise InputError("X is empty, expected a list of images or texts for the encoder: 0 sample(s)")
     return found

@@ -198,13 +198,15 @@ class Comodulated(Between):
         alone = isinstance(task, int)
         tasks = self._checked(torch.tensor([task], device=self._device) if isinstance(task, int) else task)
         if id(self) in _PLACED.get():
-            raise InputError("gains of this network are in place; leave the `under` that it is in")
+            raise InputError(
+                "stored gains of this network are applied already; leave its other `with net.under(...)` block first"
+            )
         if self.labels != "channels":
             raise InputError(
-                "labels of positions belong to an input, and cannot stay in place; `under` needs labels='channels'"
+                "labels of positions differ between inputs and cannot be stored; `under` needs labels='channels'"
             )
         if self.training or not self._stored():
-            raise InputError("gains that stay in place are stored ones; eval() and store_task_gains(batches) first")
+            raise InputError("`under` applies stored gains; call eval() and store_task_gains(batches) first")
         sites = (*self.encoder_sites, self.decoder_site)
         if not self._looked and any(site.neuron_dim is None for site in sites):
             raise InputError(
@@ -487,7 +489,9 @@ class Comodulated(Between):
 
     def _refuse_placed(self) -> None:
         if id(self) in _PLACED.get():
-            raise InputError("the model has gains in place (`under`): call the model that it yields, or this after it")
+            raise InputError(
+                "inside `with net.under(task) as model`, call that model; call this network after the block"
+            )
 
     def _stored(self) -> bool:
         if self.training:

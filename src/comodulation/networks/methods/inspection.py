@@ -100,7 +100,7 @@ def inspect(
         InputError: more than one image, or values that are not finite.
     """
     if len(features) != 1:
-        raise InputError(f"one image is looked at at a time, got {len(features)}")
+        raise InputError(f"expected one image, got {len(features)}")
     if deviations.ndim != 1 or not bool(deviations.isfinite().all()):
         raise InputError(f"values of the modulator must be finite and (T,), got {tuple(deviations.shape)}")
     inputs = method.prepare(features)
