@@ -227,7 +227,8 @@ def test_a_table_in_the_folder_of_a_class_is_not_the_data(tmp_path):
 def test_numbers_are_no_images(values, tmp_path):
     """An embedding would be a picture that is one pixel high."""
     parquet(tmp_path / "train.parquet", embedding=values)
-    with pytest.raises(InputError, match=r"'embedding' .* does not hold images: it holds (List|float|int).*--embeddings embedding;"):
+    wrong = r"'embedding' .* does not hold images: it holds (List|float|int).*--embeddings embedding;"
+    with pytest.raises(InputError, match=wrong):
         open_split(tmp_path, "train", image_column="embedding")
 
 

@@ -1,4 +1,4 @@
-"""What a finished run is asked about: image files, texts or vectors, given from Python or found in files."""
+"""The inputs for predictions: image files, texts or vectors, given from Python or found in files."""
 
 from __future__ import annotations
 

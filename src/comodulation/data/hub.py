@@ -1,4 +1,4 @@
-"""The Hugging Face hub where it can be reached; where not, what is missing is said at once and not after a minute of retries."""
+"""The Hugging Face hub, if it can be reached; if not, an error says at once what is missing, not after a minute of retries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What rows of a split are asked about besides pictures: texts, or vectors that were computed elsewhere.
+"""Inputs of a split other than images: texts, or vectors that were computed elsewhere.
 
 A split holds its pictures itself (source.py). Other inputs are objects of this shape, which a split is given: all that is asked of
 an input, whatever it is, goes through the split.

@@ -1,4 +1,4 @@
-"""Images with a metadata.csv, .jsonl or .parquet beside them, in the layout of the `datasets` library: a row an image.
+"""Images with a metadata.csv, .jsonl or .parquet beside them, in the layout of the `datasets` library: one row for each image.
 
 The column ``file_name`` holds paths relative to the file; the other columns are label columns. Every row is read, or the folder
 is refused: which split a row belongs to is said by a folder (train/metadata.csv, or train/x.png in the column), never by

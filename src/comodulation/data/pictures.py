@@ -1,4 +1,4 @@
-"""Encoded pictures -> RGB pixels: as viewers show them, upright and on white, or refused where a file does not say how."""
+"""Encoded images -> RGB pixels: as viewers show them, upright and on white, or refused where a file does not say how."""
 
 from __future__ import annotations
 

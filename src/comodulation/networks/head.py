@@ -51,7 +51,7 @@ from .task_averages import TaskAverages
 
 Mode = Literal["base", "attention", "comodulation"]
 DECODER_NOISE = 1  # the noise layer of monte_carlo gains; 0 is the encoder's
-ADDED_OUTPUTS = "readout.added."  # names of what growing.py adds to the readout
+ADDED_OUTPUTS = "readout.added."  # names of what methods/added_tasks.py adds to the readout
 MAX_RESPONSE = 2**28  # numbers in a stored response (1 GiB in float32)
 RESPONSE_INPUTS = 40  # inputs of each task that the response of several decoder layers is averaged over
 RESPONSE_ROWS = 1024  # of them that go through the decoder at once
@@ -298,7 +298,7 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
     # ---- as an adapter ----------------------------------------------------------------------------------------------
 
     def added_outputs(self) -> list[nn.Parameter]:
-        """Parameters of outputs that came with tasks added later (growing.py); none in a head as it is built."""
+        """Parameters of outputs that came with tasks added later (methods/added_tasks.py); none in a head as it is built."""
         return [value for name, value in self.named_parameters() if name.startswith(ADDED_OUTPUTS)]
 
     def added_output_sizes(self) -> tuple[int, ...]:
@@ -306,7 +306,7 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
         return tuple(len(value) for value in self.added_outputs() if value.ndim == 1)
 
     def paired_outputs(self) -> int:
-        """Number of outputs, from the first, that are binary tasks' logits of yes in a family of columns (growing.py)."""
+        """Number of outputs, from the first, that are binary tasks' logits of yes in a family of columns (added_tasks.py)."""
         return getattr(self.readout, "paired", 0)
 
     def fingerprint(self) -> str:

@@ -1,4 +1,4 @@
-"""Addresses of a cluster's head: what they look like, and whether somebody is there."""
+"""Addresses of a cluster's head: their form, and whether anything answers there."""
 
 from __future__ import annotations
 

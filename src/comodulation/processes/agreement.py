@@ -1,4 +1,4 @@
-"""What processes must have in common: the code that computes, and the files that they are to read."""
+"""What processes must have in common: the code, and the files that they will read."""
 
 from __future__ import annotations
 

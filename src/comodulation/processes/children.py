@@ -1,4 +1,4 @@
-"""Pythons that this process starts."""
+"""Python processes that this process starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a call tells by a callback, as a stream: pieces of work yield what is heard of them."""
+"""The reports that a call makes through a callback, as a generator, because pieces of work yield their reports."""
 
 from __future__ import annotations
 

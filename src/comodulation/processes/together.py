@@ -1,4 +1,4 @@
-"""The processes that train together, and what they tell one another.
+"""The processes that train together, and what they exchange.
 
 Every process holds the whole network and takes its rows of every batch. What one process would sum over the batch or over the data
 is summed over their shares, then over the processes; what one process would draw is drawn alike by all. So several processes do

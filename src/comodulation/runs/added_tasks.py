@@ -1,8 +1,8 @@
-"""A finished run with tasks added: learned from a table as `fit` learns, written to a run folder of its own.
+"""Add tasks to a finished run: they are learned from a table, as by `fit`, and written to a new run folder.
 
-The layers are the run's and keep their bits, and so do the rows of the tasks that are there; see growing.py. New tasks are
-learned with the run's own settings. The pretrained layers may have seen the images given, so that validation looks better than
-new images would; the test split, where there is one, does not.
+The layers of the run keep their bits, and so do the rows of its tasks; see networks/methods/added_tasks.py. New tasks are learned
+with the run's own settings. The pretrained layers may have seen the images given, so that validation metrics may be too good; those
+of the test split, where there is one, are not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Answers to many inputs at once, as columns of a table: what `Run.answers` says of one, for a batch."""
+"""Answers to a batch of inputs as columns of a table; `Run.answers` gives the same for one input."""
 
 from __future__ import annotations
 

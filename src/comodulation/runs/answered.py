@@ -1,4 +1,4 @@
-"""What a run answered to labelled images, task by task: the ground of its tables, figures and files."""
+"""The answers of a run to labelled images, by task; its tables, figures and files are made from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model card of a run: what it does, how well, and how it is used."""
+"""The model card of a run: its tasks, its metrics, and how to use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run took, and how it was learned: candidates with their losses out of fold and weights, and learning curves."""
+"""What a run chose and how it learned: candidates with their out-of-fold losses and weights, and learning curves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a configuration reads of its data: splits, the family of tasks, labels, and the parts that images are dealt to."""
+"""The data of a configuration: splits, the family of tasks, labels, and the partition of the images."""
 
 from __future__ import annotations
 

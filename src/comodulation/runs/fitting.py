@@ -1,4 +1,4 @@
-"""From configurations to finished run folders: claim them, extract features, fit and evaluate what is not finished."""
+"""From configurations to finished run folders: claim the folders, extract features, fit and evaluate what is not finished."""
 
 from __future__ import annotations
 

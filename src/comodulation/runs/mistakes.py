@@ -1,4 +1,4 @@
-"""The inputs that a run got most confidently wrong: their pictures or texts."""
+"""The inputs with the most confident mistakes of a run: their images or texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table of answers: what `predict` writes."""
+"""The table of answers that `predict` writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What files of metrics must hold before anything is read off them: a file of JSON from elsewhere can hold anything."""
+"""Checks of metrics files before anything is read from them: a JSON file from someone else can contain anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a finished run, made again from its folder; pictures and texts come from the data, where they are as they were."""
+"""Make the page of a finished run again from its folder; images and texts come from the data, if these are unchanged."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Run:
         folder: where it is.
         config: how it was made.
         family: its tasks.
-        added_outputs: number of outputs that came with each addition of tasks from label columns (growing.py).
+        added_outputs: number of outputs that came with each addition of tasks from label columns (networks/methods/added_tasks.py).
         paired_outputs: number of binary tasks that a column of classes was added to.
     """
 

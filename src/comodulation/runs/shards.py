@@ -1,4 +1,4 @@
-"""Answers in shards: parquet files of a fixed number of inputs each, every one of them there as a whole or not at all."""
+"""Answers in shards: parquet files with a fixed number of inputs each. A shard is complete, or it does not exist."""
 
 from __future__ import annotations
 

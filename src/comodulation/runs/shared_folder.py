@@ -1,4 +1,4 @@
-"""What a folder that is handed on may hold, checked before anything of it is used."""
+"""What a shared folder may contain, checked before anything in it is used."""
 
 from __future__ import annotations
 

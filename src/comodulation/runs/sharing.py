@@ -1,4 +1,4 @@
-"""Runs handed on: a folder that stands for itself, a model card, and the Hugging Face hub through its documented functions.
+"""Share runs: a self-contained folder, a model card, and the Hugging Face hub through its documented functions.
 
 What is shared is what predicting needs: config.yaml, head.safetensors, adapter.safetensors, metrics.json, the card, and
 backbone.safetensors where the backbone's weights are the user's own. What comes from elsewhere is not trusted: files have fixed

@@ -1,4 +1,4 @@
-"""Answers to more inputs than fit into memory: in shards, on any number of processes, to be resumed by the shard.
+"""Answers to more inputs than fit into memory: in shards, on any number of processes, resumed shard by shard.
 
 A folder of answers holds ``predictions.json``, which says what it is of, and ``part-000000.parquet``, ... in the order of the
 inputs. What is in a shard depends on the run, the inputs and the number of rows of a shard alone, so that it has the same bytes

@@ -1,4 +1,4 @@
-"""What a page says of each task: its classes, what is taken for what, whether it is as sure as it is right."""
+"""The part of a page about each task: metrics by class, confusions, and reliability."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A finished run handed to a tracker: curves, metrics, configuration, and the page as an artifact. Nothing leaves the machine.
+"""Send a finished run to a tracker: curves, metrics, configuration, and the page as an artifact. Nothing leaves the machine.
 
-TensorBoard is written through Fabric's logger. MLflow and Weights & Biases are spoken to by their own clients: Lightning's loggers
-for them would need pytorch-lightning for what are a few lines here.
+TensorBoard is written through Fabric's logger. MLflow and Weights & Biases are called through their own clients, because
+Lightning's loggers for them would need pytorch-lightning, for a few lines.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A configuration before it is one: nested values under dotted keys, from a file and from what is said beside it."""
+"""Values of a configuration before they are checked: nested, under dotted keys, from a file, from flags and from `--set`."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from .launching import Place
 from .meeting import Company
 
 # How long one process waits for the others, which may be extracting features. One that dies is noticed at once all the same, and
-# one of which nothing more is heard within minutes (company.py).
+# one of which nothing more is heard within minutes (meeting.py).
 PATIENCE = timedelta(hours=12)
 
 
@@ -29,7 +29,7 @@ class SharedBatches(DDPStrategy):
 
     ``DistributedDataParallel`` gives every process's gradient the same weight and wants one for every parameter that could be
     trained. Here shares of a batch may differ in size, and a method may learn a few of a head's parameters: the training loop sums
-    gradients itself (training.py).
+    gradients itself (loop.py).
     """
 
     def setup_module(self, module: nn.Module) -> nn.Module:

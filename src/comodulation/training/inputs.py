@@ -1,4 +1,4 @@
-"""Rows computed part by part, put together."""
+"""Compute rows part by part, and join the parts."""
 
 from __future__ import annotations
 

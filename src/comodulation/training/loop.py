@@ -4,8 +4,8 @@ After every epoch all of its state (parameters, optimizer, history, best paramet
 Order and dropout of an epoch depend on (seed, epoch) alone, so a training that was interrupted and resumed ends with
 the same bits as one that was not.
 
-Several processes share each batch (processes.py): each leaves the gradients of its rows' part of the batch's mean loss, and their
-sum is what every optimizer steps by. A checkpoint does not know how many they were.
+Several processes share each batch (processes/together.py): each computes the gradients of its rows' part of the batch's mean loss,
+and every optimizer uses their sum. A checkpoint does not depend on the number of processes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Processes that were started together meet, see that they were given the same, and notice when one of them is no longer there.
+"""Processes that were started together connect, check that they got the same settings, and notice when one of them is lost.
 
-They talk by torch's key-value store, which the first process (or torchrun) holds, beside what they compute: also while they read
-data, or wait for one another in a collective call.
+They use torch's key-value store, which the first process (or torchrun) holds, in a thread beside the computation: also while they
+read data, or wait for one another in a collective call.
 """
 
 from __future__ import annotations

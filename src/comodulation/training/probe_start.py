@@ -1,4 +1,4 @@
-"""Where a network that begins at the probe begins: logistic regression on the pooled features of the pretraining half."""
+"""The start of a network that begins at the probe: logistic regression on the pooled features of the pretraining half."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a long job tells whoever watches it."""
+"""Progress reports of a long job."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A cache is a folder named by its key, the hash of everything the features depend on (encoder's weights, preprocessing,
 layer, precision, engine, inputs). Extraction goes by blocks of rows; after a block has reached the disk, one line of a journal
-records its rows and checksum (feature_store.py). Any number of processes, also of several hosts on a shared folder, extract
+records its rows and checksum (store.py). Any number of processes, also of several hosts on a shared folder, extract
 one cache together, each of them blocks that no other has. A cache is verified block by block before use; what is missing
 or does not verify is extracted, and nothing else. docs/features.md is the user's side.
 """

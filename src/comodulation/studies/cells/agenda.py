@@ -1,4 +1,4 @@
-"""What the engine does in a folder: stages in the order of their worth, and how a search and a cell of them are done."""
+"""What the engine does in a folder: stages in order of importance, and how a search and a cell of them are done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which seeds an unfinished study is judged on: conditions are compared on the same ones."""
+"""The seeds on which an unfinished study is judged: conditions are compared on the same seeds."""
 
 from __future__ import annotations
 

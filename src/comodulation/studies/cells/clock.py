@@ -1,4 +1,4 @@
-"""How much time is left, and whether it is enough for another unit of work."""
+"""The time that is left, and whether it is enough for another unit of work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine of studies: searches and cells in the order of their worth, on several processes, until all is done or time is up."""
+"""The engine of studies: searches and cells in order of importance, on several processes, until all is done or time is up."""
 
 from __future__ import annotations
 

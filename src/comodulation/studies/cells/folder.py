@@ -1,4 +1,4 @@
-"""The folder of a study: what it is of, its finished trials and its finished cells.
+"""The folder of a study: its description, its finished trials and its finished cells.
 
 A file that says what it is of (``Manifest``), search/*.jsonl (trials), cells/ (a network each), and, made again from these at the
 end: cells.csv, results.json, figures/, report.html. What is finished is never repeated.

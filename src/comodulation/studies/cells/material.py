@@ -1,4 +1,4 @@
-"""What a study is of, and its labelled data: read once, shared by all its cells."""
+"""The subject of a study and its labelled data: read once, shared by all its cells."""
 
 from __future__ import annotations
 

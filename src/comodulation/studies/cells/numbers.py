@@ -1,4 +1,4 @@
-"""What the files of a cell hold, and what is asked of them before tables and claims are made of them."""
+"""The contents of a cell's files, and their checks before tables and claims are made from them."""
 
 from __future__ import annotations
 

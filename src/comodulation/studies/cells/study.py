@@ -1,4 +1,4 @@
-"""What a study of an open question is made of: cells in the order of their worth, and what judges them when they are there."""
+"""The parts of a study of an open question: cells in order of importance, and the functions that train and judge them."""
 
 from __future__ import annotations
 

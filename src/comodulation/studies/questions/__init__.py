@@ -1,4 +1,4 @@
-"""The paper's open questions as studies: cells in the order of their worth, a verdict with an interval, a figure, a table."""
+"""The paper's open questions as studies: cells in order of importance, a verdict with an interval, a figure, a table."""
 
 import lazy_loader
 

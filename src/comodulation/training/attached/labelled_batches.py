@@ -1,4 +1,4 @@
-"""What a loader gives, in one shape: inputs, the task of each, and its label, on a device.
+"""Batches of a loader in one form: inputs, the task of each, and its label, on a device.
 
 A batch is ``(inputs, task_ids, labels)``, or ``(inputs, table)`` with a label ``(B, K)`` for each task, or a dictionary with
 ``labels`` and, unless these are a table, ``task_ids`` beside the model's own arguments. Missing are -1 and NaN.

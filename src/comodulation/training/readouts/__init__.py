@@ -1,4 +1,4 @@
-"""How readouts of frozen features learn: the probe, bags of small networks, how much each is worth, how sure they may be."""
+"""How readouts of frozen features learn: the probe, bags of small networks, their weights in a mixture, and their calibration."""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
-"""The simplest answer: how frequent each answer is. Beside others it says how often they all are wrong.
+"""The frequencies of the classes as a prediction. Their weight in a mixture estimates how often all other members are wrong.
 
 A mixture that gives it the weight e gives every answer at least e times its frequency. So where labels are wrong, or the features
-say little, it keeps the mixture from being surer than it may be.
+say little, it keeps the mixture from being overconfident.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What each member is worth: the weights under which the mean probability of the true answers is best, on rows not seen.
+"""The weights of the members of a mixture: those with the lowest NLL, on rows that the members have not seen.
 
 The NLL of a mixture, -sum_i log sum_m w_m p_m(y_i), is convex in w, and the EM step w_m <- mean_i w_m p_m(y_i) / sum_n w_n p_n(y_i)
-lowers it each time. A question with few answers leans on the weights of all questions together.
+lowers it each time. The weights of a question with few answers are shrunk to those of all questions together.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fit readouts to a table of labels: every row teaches, and every row is judged by networks that have not seen it.
+"""Fit readouts to a table of labels: all rows are used for training, and each row is predicted by networks that have not seen it.
 
 The rows are dealt to E folds. The probe is fitted on all of them, its strength of L2 chosen on the folds; a bag has a network a
 fold. The weights of the members and the temperatures are fitted to the answers that were given out of fold. Nothing is
