@@ -227,9 +227,9 @@ def test_pictures_through_a_backbone(photos, tmp_path):
 @pytest.mark.parametrize(
     ("pictures", "message"),
     [
-        (["none.png"], r"unreadable image: picture 0, none\.png: there is no such file"),
-        ([None], "picture 0 is None, expected a path"),
-        ([np.zeros((4, 4, 3))], r"picture 0 is an array \(4, 4, 3\) of float64"), ("a.png", "expected a list of pictures"),
+        (["none.png"], r"unreadable image: image 0, none\.png: there is no such file"),
+        ([None], "image 0 is None, expected a path"),
+        ([np.zeros((4, 4, 3))], r"image 0 is an array \(4, 4, 3\) of float64"), ("a.png", "expected a list of images"),
         ([], "X is empty"),
     ],
 )  # fmt: skip

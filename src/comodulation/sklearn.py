@@ -1,6 +1,6 @@
 """A scikit-learn classifier of many label columns at once, on features that exist already.
 
-One fit answers all columns: logistic regression and committees of small networks, weighed and calibrated by answers out of fold
+One fit answers all columns: logistic regression and committees of small networks, weighed and calibrated by out-of-fold predictions
 (``training.readouts``). A missing label is left out of the loss of its column, and its row still teaches the others.
 """
 
@@ -78,7 +78,7 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
     Args:
         method: ``auto`` (what answers best out of fold), ``linear`` (logistic regression) or ``committee`` (small networks).
         quality: ``fast`` (of ``auto`` the logistic regression only), ``default`` or ``best`` (more committees).
-        calibrate: whether probabilities are calibrated by answers out of fold.
+        calibrate: whether probabilities are calibrated by out-of-fold predictions.
         encoder: what makes features of X, a list then. ``efficientnet-lite0`` or a name of timm for pictures: paths, encoded bytes,
             images of Pillow or arrays of uint8. ``all-minilm-l6-v2``, a folder or a repository of the hub for texts. Or a
             function from a list to ``(N, V)``. None: X is features.

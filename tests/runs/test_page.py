@@ -160,7 +160,7 @@ def test_mistakes_are_those_it_was_surest_of():
     assert [one.title for one in block.pictures] == [f"{n}.png" for n in range(19, 7, -1)]
     assert block.pictures[0].lines == ("red: truth yes", "answered no (79%)")
     assert [one.jpeg is None for one in block.pictures] == [False, True, True, *[False] * 9]
-    assert "Of 2 the picture cannot be read any more" in block.caption
+    assert "2 of the images cannot be read any more" in block.caption
     small = Image.open(io.BytesIO(block.pictures[0].jpeg))
     assert (small.format, small.size) == ("JPEG", (96, 32))
     assert mistakes_section(Answered(answers(family, [rows[-1]]), family), "test") is None
@@ -183,15 +183,15 @@ def test_a_small_picture_stays_small():
         (
             {"linear, pooled": 0.7, "committee, pooled": 0.62, "together": 0.6},
             {"linear, pooled": 0.25, "committee, pooled": 0.75},
-            "**committee, pooled** (75%), **linear, pooled** (25%), because so the answers out of fold are most probable: NLL "
-            "0.600, 0.020 below that of the best candidate alone (committee, pooled, 0.620) and 0.100 below that of the best "
+            "**committee, pooled** (75%), **linear, pooled** (25%), with weights fitted to out-of-fold predictions: "
+            "NLL 0.600, 0.020 below that of the best candidate alone (committee, pooled, 0.620) and 0.100 below that of the best "
             "linear one (linear, pooled, 0.700).",
         ),
         (
             {"linear, pooled": 0.5, "committee, pooled": 0.9, "together": 0.5},
             {"linear, pooled": 0.999, "committee, pooled": 0.001},
-            "practically all of the weight, **linear, pooled**, because so the answers out of fold are most probable: NLL "
-            "0.500, equal to that of the best candidate alone",
+            "**linear, pooled** has practically all of the weight, with weights fitted to out-of-fold predictions: "
+            "NLL 0.500, equal to that of the best candidate alone",
         ),
         (
             {"linear, pooled": 0.5, "linear, map": 0.52, "together": 0.51},

@@ -101,7 +101,7 @@ def _grey(values: np.ndarray) -> np.ndarray:
         raise ValueError(f"grey values from {low:g} to {high:g}, expected 0 to 1, or 0 to 255; scale them")
     if low < 0 or high > _LARGEST or 0 < high < _LARGEST / _SHARE:
         raise ValueError(
-            f"grey values from {low:.0f} to {high:.0f}, expected 16 bits, 0 to {_LARGEST:.0f}, of which a picture uses at "
+            f"grey values from {low:.0f} to {high:.0f}, expected 16 bits, 0 to {_LARGEST:.0f}, of which an image uses at "
             f"least one part in {_SHARE}; scale them"
         )
     return np.rint(values.astype(np.float64) * (255 / _LARGEST)).astype(np.uint8)

@@ -173,7 +173,7 @@ class Split:
         if self.folder is None:
             raise InputError(
                 f"{self.source} [{self.name}] holds the relative path {brief(path)}, and no folder that it is in; expected "
-                "pictures in the table, or a folder of data as --data"
+                "images in the table, or a folder of data as --data"
             )
         place = os.path.normpath(self.folder / path)
         if not Path(place).is_relative_to(self.folder):

@@ -175,7 +175,7 @@ def _learn(
     """
     train = examples[config.train_split]
     history: list[dict[str, float]] = []
-    if isinstance(fresh, ReadoutMethod):  # it judges by answers out of fold: no image is kept out
+    if isinstance(fresh, ReadoutMethod):  # it judges by out-of-fold predictions: no image is kept out
         predictions, about, _ = fit_method(
             fresh, features[config.train_split], train, config.seed, venue.tell,
             pooled=pooled, quality=config.quality, calibrate=config.calibrate,

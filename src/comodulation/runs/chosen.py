@@ -46,19 +46,19 @@ def chosen_sentence(nll: Mapping[str, float], weights: Mapping[str, float]) -> s
         nll: mean NLL out of fold of each candidate, and of all ``together``. weights: mean weight of each candidate.
 
     >>> chosen_sentence({"linear, pooled": 0.5, "together": 0.5}, {"linear, pooled": 1.0})
-    'One candidate was fitted and is taken: **linear, pooled**, with an NLL of 0.500 out of fold.'
+    'The only candidate is **linear, pooled**, with an out-of-fold NLL of 0.500.'
     """
     single = {name: value for name, value in nll.items() if name != TOGETHER}
     together, leader = nll.get(TOGETHER, math.nan), max(weights, key=lambda name: weights[name])
     if len(single) < 2:
-        return f"One candidate was fitted and is taken: **{leader}**, with an NLL of {together:.3f} out of fold."
+        return f"The only candidate is **{leader}**, with an out-of-fold NLL of {together:.3f}."
     if weights[leader] >= PRACTICALLY:
-        taken = f"Taken is, with practically all of the weight, **{leader}**"
+        taken = f"**{leader}** has practically all of the weight"
     else:
         shares = sorted(
             ((name, share) for name, share in weights.items() if share > 1 - PRACTICALLY), key=lambda item: -item[1]
         )
-        taken = "Taken is the weighted mean of " + ", ".join(
+        taken = "The answer is the weighted mean of " + ", ".join(
             f"**{name}** ({100 * share:.0f}%)" for name, share in shares
         )
     best = min(single, key=lambda name: single[name])
@@ -72,7 +72,7 @@ def chosen_sentence(nll: Mapping[str, float], weights: Mapping[str, float]) -> s
     compared = " and ".join(
         f"{_gap(round(gap, 3) - round(together, 3))} {one}" for gap, one in zip(gaps, than, strict=True)
     )
-    return f"{taken}, because so the answers out of fold are most probable: NLL {together:.3f}, {compared}."
+    return f"{taken}, with weights fitted to out-of-fold predictions: NLL {together:.3f}, {compared}."
 
 
 def _gap(value: float) -> str:
@@ -85,10 +85,10 @@ def _chosen(about: Mapping[str, Any], tasks: Sequence[str], weights: Sequence[Se
     table = Table(
         ("candidate", "NLL out of fold", "weight"),
         [(name, nll.get(name), share) for name, share in sorted(shares.items(), key=lambda item: -item[1])],
-        "**Candidates.** How to read it: negative log-likelihood in nats (0 is best) of answers to training images by networks "
-        "that have not seen them, in five folds, and the share that a candidate has in the answer, the mean over tasks. Linear: "
-        "logistic regression; committee: small networks, one a fold; pooled: on means over the picture; map: on its parts. The "
-        "weights are fitted to these very answers, so that the first row is a little too good.",
+        "**Candidates.** How to read it: negative log-likelihood in nats (0 is best) of predictions for training images by "
+        "networks that have not seen them, in five folds; and the weight of each candidate, the mean over tasks. Linear: logistic "
+        "regression; committee: small networks, one for each fold; pooled: on means over the image; map: on its parts. "
+        "The weights are fitted to the same predictions, so the first row is slightly too good.",
         formats={"NLL out of fold": ".3f", "weight": ".1%"},
         fixed=[("together", nll.get(TOGETHER), sum(shares.values()))] if len(shares) > 1 else (),
     )
@@ -97,7 +97,7 @@ def _chosen(about: Mapping[str, Any], tasks: Sequence[str], weights: Sequence[Se
         own = Table(
             ("task", *shares),
             [(name, *row) for name, row in zip(tasks, weights, strict=True)],
-            "**Weights of each task.** Tasks with few labels lean on the weights of all tasks together.",
+            "**Weights of each task.** The weights of tasks with few labels are shrunk to those of all tasks together.",
             formats=dict.fromkeys(shares, ".1%"),
         )
         blocks.append(own if len(tasks) <= MOST_ROWS else Details(f"Weights of {len(tasks)} tasks", [own]))
@@ -109,8 +109,9 @@ def _chosen(about: Mapping[str, Any], tasks: Sequence[str], weights: Sequence[Se
         blocks.append(
             Figure(
                 figure,
-                "How to read it: answers to training images by networks that have not seen them, in nats, lower is better, while "
-                "the committees learn. A ring marks the step that is taken. Broken lines are the linear candidates. "
+                "How to read it: NLL of predictions for training images by networks that have not seen them, in nats, lower is "
+                "better, during the training of the committees. A ring marks the step that is kept. Broken lines are the linear "
+                "candidates. "
                 "The first steps may lie above the figure.",
                 "Learning curves",
             )
@@ -125,7 +126,7 @@ def _epochs(history: Sequence[Mapping[str, float]], what: tuple[str, str]) -> Fi
         return None
     return Figure(
         _drawn({"validation": curve}, {}, "epoch", "validation NLL (nats)"),
-        f"How to read it: negative log-likelihood of validation answers, in nats, lower is better, {what[1]}. "
+        f"How to read it: negative log-likelihood on validation images, in nats, lower is better, {what[1]}. "
         "A ring marks the epoch with the lowest.",
         what[0],
     )

@@ -55,9 +55,9 @@ def _pictures(answered: Answered, mistakes: list[_Mistake], number: str, split: 
         pictures.append(Picture(_thumbnail(answered, one.place), answered.name(one.place), lines))
     gone = sum(picture.jpeg is None for picture in pictures)
     caption = (
-        f"**{len(pictures)} of {number} wrong answers** on the {split} split, the surest first. Where the label is wrong, "
-        "mend the label. This page holds small copies of these pictures: hand it on only to those who may see them."
-        + (f" Of {gone} the picture cannot be read any more." if gone else "")
+        f"**{len(pictures)} of {number} wrong answers** on the {split} split, the most confident first. If a label is wrong, "
+        "correct it. This page contains small copies of these images: share it only with people who may see them."
+        + (f" {gone} of the images cannot be read any more." if gone else "")
     )
     return Pictures(pictures, caption)
 
@@ -65,12 +65,12 @@ def _pictures(answered: Answered, mistakes: list[_Mistake], number: str, split: 
 def _table(answered: Answered, mistakes: list[_Mistake], number: str, split: str) -> Table:
     what = answered.what
     rows = [[_text(answered, one.place), one.task, one.truth, one.answer, one.confidence] for one in mistakes]
-    held = f" This page holds these {what}s: hand it on only to those who may see them." if what == "text" else ""
+    held = f" This page contains these {what}s: share it only with people who may see them." if what == "text" else ""
     return Table(
         (what, "task", "truth", "answered", "confidence"),
         rows,
-        f"**{len(rows)} of {number} wrong answers** on the {split} split, the surest first. Where the label is wrong, mend the "
-        f"label.{held}",
+        f"**{len(rows)} of {number} wrong answers** on the {split} split, the most confident first. If a label is wrong, "
+        f"correct it.{held}",
         formats={"confidence": ".3f"},
     )
 

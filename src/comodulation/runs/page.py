@@ -81,8 +81,8 @@ def _with_added(result: dict[str, Any], split: str) -> dict[str, Any]:
 
 COLUMNS = ("accuracy", MAJORITY, "nll", "brier", "ece", "count")
 _CAPTION = (
-    "How to read it: a row is a task, a column a neuron. White: gain 1, the network as it was pretrained. Purple: turned "
-    "up; orange: turned down. Blocks along the diagonal are neurons that one task claims."
+    "How to read it: a row is a task, a column a neuron. White: gain 1, as in the pretrained network. Purple: higher "
+    "gain; orange: lower gain. Blocks along the diagonal are neurons whose gain is high for one task."
 )
 
 
@@ -102,15 +102,15 @@ def _table(result: dict[str, Any], split: str) -> Table:
         fixed.append(row("all, linear alone", linear, linear))
         columns = ("balanced accuracy", "linear")
         note = (
-            " **linear**: the balanced accuracy of logistic regression alone, the one with the lower NLL out of fold."
+            " **linear**: the balanced accuracy of logistic regression alone, the one with the lower out-of-fold NLL."
         )
     return Table(
         ("task", *columns, *COLUMNS),
         [row(name, values, own.get(name)) for name, values in tasks],
         f"**Each task on the {split} split**, the lowest balanced accuracy first. How to read it: balanced accuracy is "
-        "the mean over a task's classes of the share that is right; accuracy (1 is best) stands beside what saying the most "
-        "frequent class would have (majority); negative log-likelihood in nats, Brier score and expected calibration error (0 is "
-        "best for all three), number of predictions. The first row takes all predictions together (balanced accuracy: the mean "
+        "the mean over a task's classes of the share that is right; accuracy (1 is best) is beside that of always answering "
+        "the most frequent class (majority); negative log-likelihood in nats, Brier score and expected calibration error (0 is "
+        "best for all three), number of predictions. The first row is over all predictions together (balanced accuracy: the mean "
         f"over tasks).{note} {_confidence_note(result, split)} {decision_note(result, split)}",
         formats=dict.fromkeys((*columns, *COLUMNS[:-1]), ".3f"),
         fixed=fixed,
@@ -120,7 +120,7 @@ def _table(result: dict[str, Any], split: str) -> Table:
 def _confidence_note(result: dict[str, Any], split: str) -> str:
     """What readers must know of the confidence of a run's answers."""
     if result.get("readouts") and "temperature" not in result:
-        return "Confidence is at temperatures of each task, fitted to answers out of fold, unless `--no-calibrate` was given."
+        return "Confidence is at temperatures of each task, fitted to out-of-fold predictions, unless `--no-calibrate` was given."
     return temperature_note(result, split)
 
 

@@ -211,7 +211,7 @@ class Session:
         return {name: decided(answers, own) for name, answers in found.items()}
 
     def _probe(self, config: RunConfig) -> tuple[Predictions, ReadoutMethod]:
-        """Logistic regression on all labelled images: its answers out of fold, and itself."""
+        """Logistic regression on all labelled images: its out-of-fold predictions, and itself."""
         settings = {"method": "linear", "options": {}, "task_bias": False}
         plain = config.model_copy(update=settings)
         method = config_method(plain, build_head(plain, self.family, self.train_features.shape[0]), self.family)

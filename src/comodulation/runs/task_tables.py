@@ -58,17 +58,17 @@ def sure_section(result: Mapping[str, Any], split: str) -> Section:
     rows.sort(key=lambda row: row[1] - row[5])
     named = ", ".join(few[:MOST_TASKS]) + (f" and {len(few) - MOST_TASKS} more" if len(few) > MOST_TASKS else "")
     said = (
-        f"**Few labels.** The accuracy of {len(few)} of {len(rows)} tasks is known less well than to plus or minus 5 points: the "
+        f"**Few labels.** The accuracy of {len(few)} of {len(rows)} tasks is less precise than plus or minus 5 points: the "
         f"{split} split has too few labels for {named}."
         if few
-        else f"The accuracy of each task is known to plus or minus 5 points or better: the {split} split has enough labels."
+        else f"The accuracy of each task is precise to plus or minus 5 points or better: the {split} split has enough labels."
     )
     table = Table(
         ("task", f"{split} labels", "accuracy", "from", "to", "labels needed"),
         rows,
-        "**How sure the accuracy is.** How to read it: with 95% confidence the accuracy lies in the interval (Wilson's); so many "
-        f"{split} labels would make it no wider than plus or minus 5 points, if the accuracy stayed as it is. It takes images that "
-        "do not depend on each other.",
+        "**Precision of the accuracy.** How to read it: with 95% confidence the accuracy lies in the interval (Wilson's); with the "
+        f"number of {split} labels in the last column, the interval would be plus or minus 5 points, if the accuracy stayed the "
+        "same. Images are taken to be independent.",
         formats=dict.fromkeys(("accuracy", "from", "to"), ".3f"),
     )
     return Section("How many labels", [Text(said), table])
@@ -116,7 +116,7 @@ def _beside(own: Mapping[str, Any], linear: Mapping[str, Any], split: str) -> Ta
             [name, *(values.get(key) for key in columns)]
             for name, values in (("this run", own), ("linear alone", linear))
         ],
-        f"**Beside linear**, on the {split} split: what logistic regression alone would have answered.",
+        f"**Comparison with linear**, on the {split} split: logistic regression alone.",
         formats=dict.fromkeys(("balanced accuracy", *columns[1:-1]), ".3f"),
     )
 
@@ -127,16 +127,16 @@ def _decision(task: TaskAnswers, result: Mapping[str, Any]) -> list[Block]:
     if offsets is None:
         return []
     what = (
-        f"which has the highest {METRIC_WORDS[result['decisions']['metric']]} on answers to images that taught nothing"
+        f"which has the highest {METRIC_WORDS[result['decisions']['metric']]} on images that were not used for training"
     )
     if tuple(offsets) == NO_YES:
         yes = yes_from(torch.tensor(list(offsets.values())))
         return [Text(f"**The answer is yes from a probability of {100 * yes:.1f}% on**, {what}.")]
     table = Table(
-        ("class", "counts"),
+        ("class", "factor"),
         [(name, math.exp(value)) for name, value in offsets.items()],
-        f"**How much a class's probability counts.** The answer is the class whose probability times this is the highest, {what}.",
-        formats={"counts": ".2f"},
+        f"**Factors of the classes.** The answer is the class with the highest product of probability and factor, {what}.",
+        formats={"factor": ".2f"},
     )
     return [Details("How the answer is chosen", [table])]
 
@@ -155,7 +155,8 @@ def _classes(task: TaskAnswers, split: str) -> Table:
         columns,
         rows,
         f"**Each class**, on the {split} split. How to read it: precision is the share of the answers that name the class that are "
-        f"right, recall the share of its labels that are answered so, F1 their harmonic mean (1 is best for all three).{note}",
+        f"right, recall the share of the labels of the class that are answered with it, F1 their harmonic mean (1 is best for all "
+        f"three).{note}",
         formats=dict.fromkeys(("precision", "recall", "F1", *(["F1, linear"] if note else [])), ".2f"),
     )
 
@@ -169,8 +170,8 @@ def _matrix(task: TaskAnswers) -> Figure:
     figure = _drawn_matrix(counts, names, (*names, *(["of another task"] if foreign else [])))
     return Figure(
         figure,
-        "How to read it: a row holds the labels of a class, a column the answers that name it; what is right lies on the diagonal. "
-        "The stronger the blue of a cell, the larger its share of the row.",
+        "How to read it: a row holds the labels of a class, a column the answers with it; correct answers are on the diagonal. "
+        "The darker a cell, the larger its share of the row.",
         "Confusion matrix",
     )
 
@@ -195,7 +196,7 @@ def _calibration(answered: Answered, task: TaskAnswers) -> Figure:
     note = " Orange: logistic regression alone." if beside else ""
     return Figure(
         _drawn_calibration(_bins(answered.predictions, task), beside),
-        "How to read it: on the broken line, answers are right as often as they are sure; below it they are too sure. Bars are 95% "
+        "How to read it: on the broken line, accuracy equals confidence; below it, answers are overconfident. Bars are 95% "
         f"intervals, the area of a dot its share of the answers.{note}",
         "Reliability",
     )

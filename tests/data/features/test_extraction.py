@@ -327,7 +327,7 @@ def test_moving_pictures_are_counted_once(backbone, split, tmp_path):
         extract(backbone, open_split(tmp_path / "data", "train"), tmp_path / "cache", say=said.append)
     (once,) = said
     assert once.startswith(
-        "2 images of split 'train' are animations or have several pages: the first picture of each is read"
+        "2 images of split 'train' are animations or have several pages: the first image of each is read"
     )
     assert "row 70" in once
 

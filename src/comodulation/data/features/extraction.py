@@ -333,7 +333,7 @@ def _fill(
         pool.shutdown(cancel_futures=True)
     if several and say:
         say(
-            f"{len(several)} images of split {split.name!r} are animations or have several pages: the first picture of each is "
+            f"{len(several)} images of split {split.name!r} are animations or have several pages: the first image of each is "
             f"read, such as {split.where(several[0])}"
         )
     return extracted

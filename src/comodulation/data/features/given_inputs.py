@@ -73,7 +73,7 @@ def _texts(texts: Iterable[Any], start: int) -> Iterator[str]:
 
 def _decoded(pictures: Iterable[Any], start: int = 0) -> Iterator[Image.Image]:
     for number, picture in enumerate(pictures, start):
-        where = f"picture {number}"
+        where = f"image {number}"
         if isinstance(picture, (np.ndarray, Tensor)):
             array = np.asarray(picture)
             if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):

@@ -1,7 +1,7 @@
 """Readouts of the frozen features themselves: logistic regression, and what is best on a table of labels.
 
 No layers of ours lie between: a probe or small networks answer from the features. `linear` is the yardstick that every table of
-results has. `auto` weighs it with committees of small networks, by answers out of fold, and takes what those say. What is known
+results has. `auto` weighs it with committees of small networks, by out-of-fold predictions, and takes what those say. What is known
 of a task is which outputs belong to it, so the answers are always among these.
 """
 
@@ -132,7 +132,7 @@ class ReadoutMethod(Method):
 
 
 class Linear(ReadoutMethod):
-    """Logistic regression, multinomial or binary, on pooled features and on the map, weighed by answers out of fold."""
+    """Logistic regression, multinomial or binary, on pooled features and on the map, weighed by out-of-fold predictions."""
 
     name = "linear"
     kinds_of_members = ("probe",)
@@ -146,7 +146,7 @@ class Committee(ReadoutMethod):
 
 
 class Auto(ReadoutMethod):
-    """Probes, committees and the answers' frequencies, weighed by answers out of fold.
+    """Probes, committees and the frequencies of the classes, weighted by out-of-fold predictions.
 
     Where nothing beats the probe, it is the probe.
     """

@@ -184,7 +184,7 @@ def _illustrated(arrays: dict[str, np.ndarray], names: dict[str, Any]) -> dict[s
     )
     found["gain_map"] = Figure(
         svg(gains_figure(arrays["encoder"], arrays["decoder"], [n.replace("_", " ") for n in names["tasks"]])),
-        "How to read it: a row is a task, a column a neuron. White: gain 1. Purple: turned up; orange: turned down.",
+        "How to read it: a row is a task, a column a neuron. White: gain 1. Purple: higher gain; orange: lower gain.",
         "Gains of every task",
     )
     return found

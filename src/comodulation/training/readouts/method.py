@@ -20,20 +20,20 @@ from .table import Candidate, fit_readouts
 Quality = Literal["fast", "default", "best"]
 QUALITIES = get_args(Quality)
 MOST_NUMBERS = 2**30  # of features held in memory (4 GiB); with more images, readouts are fitted to some of them
-MOST_PAIRS = 200_000  # of answers out of fold that stand for validation
+MOST_PAIRS = 200_000  # of out-of-fold predictions that stand for validation
 READ_ROWS = 8192
 LEAST_TOLD = 0.005  # a weight below it is not told
 
 
 class Yardstick(NamedTuple):
-    """The best probe of a method that has other members, too: its place among the members, and its own answers out of fold."""
+    """The best probe of a method that has other members, too: its place among the members, and its own out-of-fold predictions."""
 
     place: int
     validation: Predictions
 
 
 class FittedMethod(NamedTuple):
-    """What came of fitting a method of readouts: answers out of fold, what metrics.json says of how they came about, and the
+    """What came of fitting a method of readouts: out-of-fold predictions, what metrics.json says of how they came about, and the
     probe alone, where there are other members to be measured by it."""
 
     validation: Predictions

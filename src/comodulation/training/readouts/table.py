@@ -27,7 +27,7 @@ from .mixing import mixture_weights
 from .probe import fit_probe, moments_of
 
 FOLDS = 5
-JUDGED_NUMBERS = 2**26  # in the answers out of fold that are kept of a member
+JUDGED_NUMBERS = 2**26  # in the out-of-fold predictions that are kept of a member
 HIDDEN = (
     (10_000, 256),
     (math.inf, 512),
