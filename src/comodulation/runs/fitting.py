@@ -145,7 +145,7 @@ def _fit(
                 tell.message(f"warning: {note}")
             for name, reason in prepared.left_out.items():
                 tell.message(
-                    f"left out column {name!r}: {reason}; --task {name} takes it, --ignore {name} ends this line"
+                    f"left out column {name!r}: {reason}; --task {name} makes it a task, --ignore {name} hides this line"
                 )
             warnings = warnings_of(found)
             if shared.test_split in labelled:
