@@ -4,7 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from comodulation.data import images_in
 from comodulation.data.given_tables import TextReader, VectorReader
@@ -53,6 +55,36 @@ def test_missing_cells_of_parquet_stay_missing(tmp_path):
     assert block.inputs.read(1, "here").tolist() == [1, 2]
 
 
+def test_a_block_of_rows_without_embeddings_is_missing_row_by_row(tmp_path):
+    """Where a block begins is no property of the data: it must not matter whether all of its rows are missing."""
+    path = tmp_path / "table.parquet"
+    pq.write_table(pa.table({"vector": [None, None, [1.0, 2.0]]}), path)
+    first, second = blocks_of(path, VectorReader(), 0, 3, 2)
+    assert (len(first.inputs), len(second.inputs)) == (2, 1)
+    with pytest.raises(InputError, match="here is missing"):
+        first.inputs.read(1, "here")
+    assert second.inputs.read(0, "there").tolist() == [1, 2]
+
+
+def test_a_file_that_has_changed_is_read_again(tmp_path):
+    path = tmp_path / "vectors.npy"
+    for rows in (3, 5):
+        np.save(path, np.full((rows, 2), rows))
+        assert rows_of(path, VectorReader()) == rows
+        (block,) = blocks_of(path, VectorReader(), 0, rows, 10)
+        assert block.inputs.array.tolist() == [[rows, rows]] * rows
+
+
+def test_tensors_of_bfloat16_and_of_no_rows(tmp_path):
+    path = tmp_path / "vectors.safetensors"
+    save_file({"vectors": torch.arange(6).reshape(3, 2).bfloat16()}, path)
+    (block,) = blocks_of(path, VectorReader(), 1, 3, 10)
+    assert block.inputs.read(1, "here").tolist() == [4, 5]
+    save_file({"number": torch.tensor(1.0)}, path)
+    with pytest.raises(InputError, match="holds a single number, expected rows"):
+        rows_of(path, VectorReader())
+
+
 def test_what_cannot_be_read_is_named(tmp_path):
     (tmp_path / "torn.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"torn\.parquet cannot be read"):
@@ -80,3 +112,14 @@ def test_a_list_of_pictures_is_that_of_the_small_predict(tmp_path):
     with pytest.raises(InputError, match="holds no images"):
         write_picture_list([tmp_path / "none"], tmp_path / "other", 2)
     assert not (tmp_path / "other").exists()
+
+
+def test_a_folder_of_pictures_that_cannot_be_listed_is_bad_input(tmp_path, monkeypatch):
+    """And not said to be the list, which is what is written meanwhile."""
+
+    def refused(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr("comodulation.data.streams.picture_lists.os.scandir", refused)
+    with pytest.raises(InputError, match=r"cannot list the images in .*: Permission denied"):
+        write_picture_list([tmp_path], tmp_path / "list", 2)

@@ -13,7 +13,8 @@ from safetensors.numpy import save_file
 
 from comodulation.errors import RunError
 from comodulation.files import read_json
-from comodulation.runs import Run, shards, stream_answers
+from comodulation.processes import Resources
+from comodulation.runs import Run, shards, stream_answers, streaming
 from comodulation.runs.streaming import MANIFEST
 from support.command import comodulate
 
@@ -164,6 +165,45 @@ def test_rows_that_cannot_be_used_are_named_and_the_others_answered(place, whole
         "--json",
     )
     assert (again.status, again.json["bad"], again.json["made"]) == (2, 2, 0)
+
+
+def test_missing_rows_are_named_wherever_batches_begin(place, whole, tmp_path):
+    """The first row of a file, and all rows of its last batch."""
+    rows = list(np.load(place / "asked.npy")[:1025])
+    rows[0] = rows[1024] = None
+    pq.write_table(pa.table({"vector": pa.array(rows, pa.list_(pa.float16()))}), tmp_path / "asked.parquet")
+    done = stream_answers(place / "run", [tmp_path / "asked.parquet"], tmp_path / "out")
+    assert (done.rows, done.bad) == (1025, 2)
+    found = table(tmp_path / "out")
+    errors = {row: one for row, one in enumerate(found["error"].to_pylist()) if one}
+    assert set(errors) == {0, 1024}
+    assert all(f"row {row + 1} is missing" in one for row, one in errors.items())
+    assert found["kind"].to_pylist()[1:1024] == table(whole)["kind"].to_pylist()[1:1024]
+
+
+def test_a_shard_that_has_not_come_about_is_no_success(place, tmp_path, monkeypatch):
+    """Planned where no GPU is, for processes that have one: nothing is computed here."""
+    monkeypatch.setattr(streaming, "run", lambda pieces, *others, **more: None)
+    with pytest.raises(RunError, match=r"part-000000\.parquet has not come about as a whole"):
+        stream_answers(place / "run", [place / "asked.npy"], tmp_path / "out", resources=Resources(1, gpus=1))
+
+
+def test_a_shard_that_begins_again_counts_once(place, tmp_path, monkeypatch):
+    """Its first process is lost after 600 rows, three of them cut."""
+
+    def loses(pieces, resources, make_worker, on_event, shared):
+        on_event((pieces[0], 600, 3))
+        run(pieces, resources, make_worker, on_event, shared=shared)
+
+    run = streaming.run
+    monkeypatch.setattr(streaming, "run", loses)
+    told = []
+    done = stream_answers(
+        place / "run", [place / "asked.npy"], tmp_path / "out", rows_per_shard=1000,
+        report=lambda *values: told.append(values),
+    )  # fmt: skip
+    assert [rows for rows, _ in told] == [0, 600, 1000, 2000, ROWS]
+    assert done.cut == 0
 
 
 @pytest.mark.slow

@@ -148,7 +148,6 @@ def _npy(path: Path) -> np.ndarray:
 
 
 def _tensor(path: Path, name: str | None) -> np.ndarray:
-    import torch
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -166,7 +165,14 @@ def _tensor(path: Path, name: str | None) -> np.ndarray:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is not a readable safetensors file: {error}") from error
-    return (found.float() if found.dtype == torch.bfloat16 else found).numpy()
+    return numpy_of(found)
+
+
+def numpy_of(tensor: Any) -> np.ndarray:
+    """A tensor as an array; bfloat16, which numpy does not have, as float32."""
+    import torch
+
+    return np.asarray((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())
 
 
 def _column(path: Path, name: str | None) -> tuple[str, Any]:

@@ -39,11 +39,11 @@ def finished_shard(out: Path, number: int, rows: int) -> int | None:
     return rows - int(nulls)
 
 
-def write_shard(path: Path, columns: AnswerColumns, batches: Iterator[ReadBatch]) -> Iterator[tuple[int, int, int]]:
+def write_shard(path: Path, columns: AnswerColumns, batches: Iterator[ReadBatch]) -> Iterator[tuple[int, int]]:
     """Answer batches and write the answers to a file.
 
     Yields:
-        After each batch: inputs, how many of them could not be used, how many were cut.
+        After each batch: inputs, how many of them were cut.
 
     Raises:
         RunError: the file cannot be written.
@@ -64,7 +64,7 @@ def write_shard(path: Path, columns: AnswerColumns, batches: Iterator[ReadBatch]
             if sum(map(len, kept)) >= ROW_GROUP:
                 writer.write_table(pa.concat_tables(kept).unify_dictionaries())
                 kept = []
-            yield len(batch), len(batch.errors), batch.cut
+            yield len(batch), batch.cut
         if kept:
             writer.write_table(pa.concat_tables(kept).unify_dictionaries())
 

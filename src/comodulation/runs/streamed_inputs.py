@@ -71,9 +71,8 @@ def block_batch(encoder: Encoder, path: Path, block: Block, noisy: bool) -> Read
     if isinstance(inputs, Vectors):
         found = _vectors(encoder, path, inputs, rows, noisy)
     else:
-        found = _one_by_one(
-            encoder, list(asked_inputs(inputs, str(path), lambda place: f"row {rows[place] + 1}")), noisy
-        )
+        where = str(path) if len(rows) > 1 else f"{path}, row {rows[0] + 1}"
+        found = _one_by_one(encoder, list(asked_inputs(inputs, where, lambda place: f"row {rows[place] + 1}")), noisy)
     return replace(found, file=str(path), row=rows, ids=inputs.ids or None)
 
 

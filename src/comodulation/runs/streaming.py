@@ -21,7 +21,7 @@ import torch
 
 from ..data.features import BATCH, faster_engine, forward_of, large_blocks_kept
 from ..data.streams import blocks_of, listed_pictures, row_files, rows_of, write_picture_list
-from ..errors import InputError, brief, first_difference
+from ..errors import InputError, RunError, brief, first_difference
 from ..files import PARTIAL, locked, read_json, remove_partials, writable, write_json
 from ..processes import Resources, Worker, run, sight
 from .answer_columns import AnswerColumns
@@ -140,17 +140,25 @@ def stream_answers(
         found = [finished_shard(out, number, plan.of_shard(number)) for number in range(plan.shards)]
         todo = [number for number, bad in enumerate(found) if bad is None]
         done = plan.rows - sum(plan.of_shard(number) for number in todo)
-        bad, cut = sum(one or 0 for one in found), 0
+        cut, heard = 0, dict.fromkeys(todo, (0, 0))
         tell(done, plan.rows)
 
         def on_event(event: tuple[int, int, int]) -> None:
-            nonlocal done, bad, cut
-            done, bad, cut = done + event[0], bad + event[1], cut + event[2]
-            tell(min(done, plan.rows), plan.rows)
+            nonlocal done, cut
+            number, rows, longer = event
+            before, heard[number] = heard[number], (rows, longer)  # a shard whose process is lost begins again
+            done, cut = done + rows - before[0], cut + longer - before[1]
+            tell(done, plan.rows)
 
         shared = [out / MANIFEST, run_folder / METRICS, run_folder / ADAPTER, *(path for path, _ in plan.files)]
         run(todo, where, partial(_worker, plan), on_event, shared=[path.absolute() for path in shared])
-        bad = sum(finished_shard(out, number, plan.of_shard(number)) or 0 for number in range(plan.shards))
+        found = [finished_shard(out, number, plan.of_shard(number)) for number in range(plan.shards)]
+        if None in found:
+            raise RunError(
+                f"{shard_path(out, found.index(None))} has not come about as a whole; did the inputs change meanwhile? Another "
+                "--out takes them as they are now"
+            )
+        bad = sum(one or 0 for one in found)
         (out / LOCK).unlink(missing_ok=True)
     return Streamed(opened.encoder.what, plan.rows, bad, cut, len(todo), plan.shards)
 
@@ -181,7 +189,8 @@ def _planned(
     before = read_json(out / MANIFEST).get("engine") if (out / MANIFEST).exists() else None
     if engine == "auto":  # what has begun goes on with what it began with
         engine = before or faster_engine(opened.encoder, rows, device, opened.config.precision, say)
-    forward_of(opened.encoder, engine, device, opened.config.precision)
+    if engine != "torch":  # which computes anywhere; the device may be another machine's
+        forward_of(opened.encoder, engine, device, opened.config.precision)
     return _Plan(opened.folder.absolute(), out.absolute(), tasks, seed, engine, device, tuple(counted), rows, size)
 
 
@@ -236,7 +245,7 @@ def _claim(out: Path, manifest: dict[str, Any]) -> None:
 
 
 def _worker(plan: _Plan) -> Worker:
-    """What a process does with the number of a shard: it yields inputs done, bad and cut, batch by batch."""
+    """What a process does with the number of a shard: it yields that number, inputs done and inputs cut, so far."""
     opened = Run.open(plan.run)
     if plan.seed is not None:
         opened.method.head.seed = plan.seed
@@ -247,20 +256,21 @@ def _worker(plan: _Plan) -> Worker:
     def work(number: int) -> Iterator[tuple[int, int, int]]:
         loads = _loads(opened, plan, number, columns.rows)
         with large_blocks_kept():
-            yield from _seldom(write_shard(shard_path(plan.out, number), columns, read_ahead(loads)))
+            for done, cut in _seldom(write_shard(shard_path(plan.out, number), columns, read_ahead(loads))):
+                yield number, done, cut
 
     return work
 
 
-def _seldom(events: Iterator[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
-    """Sums of events, one every few seconds and one at the end: thousands of workers may have one listener."""
-    done, bad, cut, told = 0, 0, 0, time.monotonic()
+def _seldom(events: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Sums of all events so far, one every few seconds and one at the end: thousands of workers may have one listener."""
+    done, cut, told = 0, 0, time.monotonic()
     for event in events:
-        done, bad, cut = done + event[0], bad + event[1], cut + event[2]
+        done, cut = done + event[0], cut + event[1]
         if time.monotonic() > told + SELDOM:
-            yield done, bad, cut
-            done, bad, cut, told = 0, 0, 0, time.monotonic()
-    yield done, bad, cut
+            yield done, cut
+            told = time.monotonic()
+    yield done, cut
 
 
 def _loads(opened: Run, plan: _Plan, number: int, size: int) -> Iterator[Callable[[], ReadBatch]]:

@@ -22,7 +22,7 @@ from ..given_tables import InputReader, TextReader, id_column
 from ..label_files import is_table, read_label_table
 from ..source import ID_COLUMNS
 from ..texts import Texts
-from ..vectors import ARRAY_FILES, COLUMN_FILES, Vectors, list_column, read_vectors, vectors_of_column
+from ..vectors import ARRAY_FILES, COLUMN_FILES, Vectors, list_column, numpy_of, read_vectors, vectors_of_column
 
 TEXT_FILES = (".txt", ".csv", ".tsv", ".xlsx", ".parquet", ".arrow", ".feather")
 
@@ -33,7 +33,7 @@ class Block:
 
     Attributes:
         first: number of the first of them in the file, from 0.
-        inputs: what they hold.
+        inputs: what they hold; where no row holds an embedding, and so no shape is known, missing texts.
     """
 
     first: int
@@ -86,10 +86,10 @@ def blocks_of(path: Path, reader: InputReader, start: int, stop: int, size: int)
     if suffix == ".safetensors":
         from safetensors import safe_open
 
-        with safe_open(path, "np") as file:
+        with safe_open(path, "pt") as file:  # numpy has no bfloat16
             part = file.get_slice(getattr(reader, "column", None) or next(iter(file.keys())))
             for first in range(start, stop, size):
-                yield Block(first, Vectors(part[first : min(stop, first + size)]))
+                yield Block(first, Vectors(numpy_of(part[first : min(stop, first + size)])))
         return
     whole = _whole(path, reader)
     for first in range(start, stop, size):
@@ -102,12 +102,16 @@ def blocks_of(path: Path, reader: InputReader, start: int, stop: int, size: int)
 
 
 def _whole(path: Path, reader: Any) -> Texts | Vectors:
-    return _whole_file(path, reader)
+    about = path.stat() if path.exists() else None
+    return _whole_file(path, reader, about and (about.st_ino, about.st_size, about.st_mtime_ns))
 
 
 @lru_cache(maxsize=1)
-def _whole_file(path: Path, reader: Any) -> Texts | Vectors:
-    """The inputs of a file that is mapped to memory, or of one that can only be read from its beginning."""
+def _whole_file(path: Path, reader: Any, version: Any) -> Texts | Vectors:
+    """The inputs of a file that is mapped to memory, or of one that can only be read from its beginning.
+
+    One is kept, until another is asked for, or another ``version`` of it.
+    """
     if path.suffix.lower() in (*ARRAY_FILES, *COLUMN_FILES) and not isinstance(reader, TextReader):
         return Vectors(read_vectors(path, reader.column)[0])
     table = read_label_table(path, reader.column) if is_table(path.name) else None
@@ -125,7 +129,10 @@ def _tensor_shape(path: Path, reader: InputReader) -> tuple[int, ...]:
             names = list(file.keys())
             if reader.column is None and len(names) != 1:
                 raise InputError(f"{path} holds {len(names)} tensors, expected one, or its name")
-            return tuple(file.get_slice(choose(reader.column or names[0], names, f"tensor of {path}")).get_shape())
+            shape = file.get_slice(choose(reader.column or names[0], names, f"tensor of {path}")).get_shape()
+            if not shape:
+                raise InputError(f"{path} holds a single number, expected rows of vectors")
+            return tuple(shape)
     except (SafetensorError, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -190,4 +197,6 @@ def _inputs(table: Any, column: str, own: str | None, path: Path, reader: InputR
     ids = () if own is None else tuple(None if one is None else str(one) for one in table[own].to_pylist())
     if isinstance(reader, TextReader):
         return Texts(tuple(table[column].to_pylist()), ids)
+    if table[column].null_count == len(table):
+        return Texts((None,) * len(table), ids)
     return Vectors(vectors_of_column(table[column], f"column {column!r} of {path}"), ids)

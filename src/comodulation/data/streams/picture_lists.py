@@ -23,7 +23,8 @@ def write_picture_list(given: Sequence[Path], path: Path, part: int) -> int:
         given: files and folders. path: of the list. part: paths of a row group.
 
     Raises:
-        InputError: a file that is not there, a folder without images. RunError: the list cannot be written.
+        InputError: a file that is not there, a folder without images or one that cannot be read. RunError: the list cannot be
+            written.
     """
     number, some = 0, []
     schema = pa.schema([(COLUMN, pa.binary())])
@@ -61,8 +62,11 @@ def _pictures(given: Sequence[Path]) -> Iterator[Path]:
 
 def _inside(folder: Path) -> Iterator[Path]:
     """As ``images_in`` of a folder, with no more in memory than the names of one folder at a time."""
-    with os.scandir(folder) as found:
-        entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in found)
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in found)
+    except OSError as error:
+        raise InputError(f"cannot list the images in {folder}: {error.strerror or error}") from error
     for name, is_folder in entries:
         if name.startswith((".", "__MACOSX")):
             continue
