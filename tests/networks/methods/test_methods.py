@@ -250,6 +250,10 @@ def test_gains_of_low_rank_have_as_many_parameters_as_comodulation():
     )
     h, tasks = method.prepare(torch.randn(20, 5, 2, 2)), torch.arange(20)
     assert torch.equal(method(h, tasks)[0], head.read(head.decode(h)))
+    torch.manual_seed(1)  # whatever was drawn before it
+    again = make_method("ia3", head, family, decoder_rank=9)
+    for one, other in zip(method.learnable(), again.learnable(), strict=True):
+        assert torch.equal(one, other)
     for rank in (-1, 257, 0.5, True):
         with pytest.raises(InputError, match="decoder_rank must be a whole number from 0 to 256"):
             make_method("ia3", ComodulatedHead(5, 3, 20), family, decoder_rank=rank)

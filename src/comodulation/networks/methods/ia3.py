@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
+from ...mathematics import derived_seed
 from ...tasks import Readout, TaskFamily
 from ..controller import Controller
 from ..head import ComodulatedHead
@@ -22,8 +24,8 @@ class IA3(DecoderGains):
 
     Args:
         head, family, readout, task_bias: as in ``Method``.
-        decoder_rank: of the decoder's log gains; 0: full. With ``controller.rank`` it makes the parameters of both as few as
-            comodulation's.
+        decoder_rank: of the decoder's log gains, of which one factor begins at draws by the head's seed; 0: full. With
+            ``controller.rank`` it makes the parameters of both as few as comodulation's.
 
     Raises:
         InputError: a rank that is no whole number from 0 to D.
@@ -52,7 +54,9 @@ class IA3(DecoderGains):
             )
         self.decoder_rank = decoder_rank
         if decoder_rank:
-            self.decoder_controller = Controller(head.num_tasks, head.decoder_channels, rank=decoder_rank)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(derived_seed(head.seed, "decoder gains"))
+                self.decoder_controller = Controller(head.num_tasks, head.decoder_channels, rank=decoder_rank)
 
     def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
         encoder_gain = self.head.controller(task_ids).exp()[:, :, None, None]
