@@ -10,8 +10,9 @@ from comodulation.data import Partition
 from comodulation.data.features import Features
 from comodulation.networks import ComodulatedHead
 from comodulation.networks.readouts import Questions
+from comodulation.processes import Processes
 from comodulation.tasks import TaskFamily
-from comodulation.training import TrainingSettings, Venue, pretrain, pretraining_targets
+from comodulation.training import TrainingSettings, Venue, pretrain, pretraining, pretraining_targets
 from comodulation.training.pretraining import channel_moments
 from comodulation.training.probe_start import begin_at_probe
 
@@ -107,3 +108,15 @@ def test_heads_that_begin_at_random_have_no_probe_and_unknown_starts_are_refused
         ComodulatedHead(6, 3, 2).set_probe(torch.zeros(3, 6), torch.zeros(3))
     with pytest.raises(ValueError, match="start"):
         ComodulatedHead(6, 3, 2, start="prob")
+
+
+def test_what_decides_which_epoch_is_kept_is_the_first_process_s(monkeypatch):
+    """Two machines may differ in the last bit of the probe's NLL: each would keep the parameters of another epoch."""
+    agreed = []
+    monkeypatch.setattr(Processes, "agree", lambda self, value: agreed.append(value) or value)
+    monkeypatch.setattr(pretraining, "begin_at_probe", lambda *given: 0.125)
+    features, labels = images()
+    head = ComodulatedHead(6, 3, 2, start="probe", kernel_size=1)
+    venue = Venue(Fabric(accelerator="cpu", devices=1))
+    pretrain(head, features, torch.from_numpy(labels), PARTS, TrainingSettings(epochs=1), venue, seed=0)
+    assert 0.125 in agreed

@@ -100,6 +100,7 @@ def pretrain(
     begin = math.inf
     if head.settings.start == "probe":
         begin = begin_at_probe(head, features, *_asked(targets, head, family), parts, derived_seed(seed, "probe"))
+        begin = processes.agree(begin)  # it decides which epoch is kept
         venue.tell.message(f"pretraining begins at logistic regression: NLL {begin:.3f} on validation images")
     head.to(device)
 
