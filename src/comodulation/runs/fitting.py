@@ -84,6 +84,10 @@ def fit(
     configs = [_placed(config) for config in _together([configs] if isinstance(configs, RunConfig) else configs)]
     if Place.of_environment().number > 1:
         _check_several(configs)
+        if resources is not None and (resources.cluster is not None or resources.workers > 1):
+            raise InputError(
+                "processes that were started together train one method after the other; leave --cluster out, or start one process"
+            )
     with company([_settings(config) for config in configs]) as others:
         return _fit(
             configs,

@@ -104,11 +104,11 @@ def _fitter(
         number, folder = piece
 
         def call(report: Callable[..., None]) -> None:
-            with joined() as fabric:
-                venue = Venue(fabric, _Relayed(report))
-                session = Session(shared, prepared, Encoded(encoder, features), venue, cache)
-                session.run(prepared.configs[number], folder, dict(seconds), made_from)
+            venue = Venue(fabric, _Relayed(report))
+            session = Session(shared, prepared, Encoded(encoder, features), venue, cache)
+            session.run(prepared.configs[number], folder, dict(seconds), made_from)
 
-        yield from reports_of(call)
+        with joined() as fabric:  # in this thread, which has a GPU of its own; a new one would begin with the first
+            yield from reports_of(call)
 
     return work

@@ -49,7 +49,9 @@ def joined(others: Company | None = None) -> Iterator[Any]:
     """
     place = Place.of_environment()
     if place.number == 1:
-        yield Fabric(accelerator="auto", devices=1)
+        # The process's own GPU: with devices=1, Fabric would put every process on the first.
+        own = [torch.cuda.current_device()] if torch.cuda.is_available() else 1
+        yield Fabric(accelerator="auto", devices=own)
         return
     try:
         fabric = Fabric(

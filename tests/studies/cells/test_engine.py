@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from comodulation.networks.methods import METHODS, Attention
-from comodulation.studies.cells import CELLS, measure_everything
+from comodulation.processes import Resources
+from comodulation.studies.cells import CELLS, engine, measure_everything
 from comodulation.studies.cells.laboratory import Laboratory, few_per_task
 from comodulation.studies.cells.material import read_material
 from comodulation.studies.cells.results import read_gains, read_scores
@@ -141,3 +142,15 @@ def test_rows_of_a_regime_see_the_same_data(laboratory):
 
 def test_attention_is_among_the_methods():
     assert METHODS["attention"] is Attention  # the test above put it back
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(0, "cpu"), (1, "cuda")])
+def test_nodes_with_gpus_extract_by_an_engine_that_computes_on_them(gpus, device, laboratory, monkeypatch, tmp_path):
+    """Not by what would be faster on this machine, which may have none: ONNX Runtime computes on CPUs only."""
+    asked, sent = [], []
+    monkeypatch.setattr(engine, "settled_engine", lambda *given, device, **more: asked.append(device) or "torch")
+    monkeypatch.setattr(engine, "extract_in_pieces", lambda engines, *given: sent.append(engines))
+    study = small_study().study
+    engine._extract_together(study, laboratory, tmp_path, tmp_path, Resources(gpus=gpus), laboratory.tell)
+    assert set(asked) == {device}
+    assert sent == [dict.fromkeys(laboratory.material.labelled, "torch")]

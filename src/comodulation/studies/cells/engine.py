@@ -106,9 +106,10 @@ def _extract_together(
     source = laboratory.source()
     if source is None:
         return
+    device = "cuda" if resources.gpus else "cpu"
     engines = {
         name: settled_engine(
-            laboratory.engine, source.encoder, split, cache, precision=source.precision, say=tell.message
+            laboratory.engine, source.encoder, split, cache, device=device, precision=source.precision, say=tell.message
         )
         for name, split in source.splits.items()
     }
