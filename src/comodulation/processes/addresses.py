@@ -6,6 +6,8 @@ import socket
 
 from ..errors import InputError, brief
 
+# At which the other nodes of an allocation reach this one, where Ray would choose another network.
+HEAD_ADDRESS = "COMODULATION_HEAD_ADDRESS"
 ANSWERS = 5.0  # seconds for the head of a cluster to take a call
 
 

@@ -9,11 +9,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import InputError, RunError
-from .addresses import answers, parsed
+from .addresses import HEAD_ADDRESS, answers, parsed
 from .resources import Resources, usable_devices
 
 LOCAL, SLURM = "local", "slurm"
@@ -43,7 +43,7 @@ def cluster(address: str | None, workers: int | None = None) -> Iterator[Resourc
     if address == SLURM:
         from .slurm import ray_in_allocation
 
-        with ray_in_allocation() as (head, nodes), _connected(head, nodes) as resources:
+        with ray_in_allocation() as (head, nodes, ended), _connected(head, nodes, ended) as resources:
             yield resources
         return
     with _connected(address) as resources:
@@ -51,8 +51,8 @@ def cluster(address: str | None, workers: int | None = None) -> Iterator[Resourc
 
 
 @contextlib.contextmanager
-def _connected(address: str, nodes: int = 1) -> Iterator[Resources]:
-    """Be a driver of a Ray cluster, which has to have so many nodes."""
+def _connected(address: str, nodes: int = 1, ended: Callable[[], str | None] = lambda: None) -> Iterator[Resources]:
+    """Be a driver of a Ray cluster, which has to have so many nodes; ``ended`` as in ``ray_in_allocation``."""
     if reason := answers(address):
         raise InputError(
             f"no cluster at {address}: {reason}; start its head there (ray start --head) and this machine as one of its nodes"
@@ -68,7 +68,7 @@ def _connected(address: str, nodes: int = 1) -> Iterator[Resources]:
     try:
         # Ray prints what it has to tell of lost processes on standard output, which is the result's.
         with contextlib.redirect_stdout(sys.stderr):
-            _await_nodes(nodes)
+            _await_nodes(nodes, ended)
             yield _resources(address, ray.cluster_resources())
     finally:
         # Ray would wait a minute for a head that is gone before it ends the process.
@@ -77,14 +77,19 @@ def _connected(address: str, nodes: int = 1) -> Iterator[Resources]:
         ending.join(None if answers(address) is None else 1.0)
 
 
-def _await_nodes(number: int) -> None:
+def _await_nodes(number: int, ended: Callable[[], str | None]) -> None:
     """Wait until the cluster that this process is connected to has so many nodes. Raises RunError where they do not come."""
     import ray
 
     ends = time.monotonic() + COMING
     while (there := sum(node["Alive"] for node in ray.nodes())) < number:
+        if (said := ended()) is not None:
+            raise RunError(f"{there} of {number} nodes have joined, and srun has ended: {said or 'it says nothing'}")
         if time.monotonic() > ends:
-            raise RunError(f"{there} of {number} nodes have joined within {COMING:.0f} s; see what srun prints")
+            raise RunError(
+                f"{there} of {number} nodes have joined within {COMING:.0f} s; see that the others reach this one at its address, "
+                f"or give them another one with {HEAD_ADDRESS}"
+            )
         time.sleep(0.2)
 
 

@@ -15,22 +15,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import IO
 
 from ..errors import InputError, RunError
-from .addresses import answers
+from .addresses import HEAD_ADDRESS, answers
 
 STARTING = 180.0  # seconds for the head to start
 ENDING = 20.0  # seconds for a node to end by itself
-HEAD_ADDRESS = (
-    "COMODULATION_HEAD_ADDRESS"  # at which the other nodes reach this one, where Ray would choose another network
-)
+LAST = 4096  # bytes of what a process has printed, in which its last line is looked for
 _RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--object-store-memory", str(2**27)]
 
 
 @contextlib.contextmanager
-def ray_in_allocation() -> Iterator[tuple[str, int]]:
-    """Start Ray on every node of the allocation; yields the head's address and how many nodes there are to be.
+def ray_in_allocation() -> Iterator[tuple[str, int, Callable[[], str | None]]]:
+    """Start Ray on every node of the allocation.
+
+    Yields:
+        The head's address, how many nodes there are to be, and what to call for the last line that srun has printed, once it has
+        ended: None until then.
 
     Raises:
         InputError: there is no allocation here, or no srun.
@@ -47,14 +50,15 @@ def ray_in_allocation() -> Iterator[tuple[str, int]]:
     own = given.get(HEAD_ADDRESS) or _own_address()
     cores = given.get("SLURM_CPUS_ON_NODE", "1")
     with contextlib.ExitStack() as stack:
-        log = stack.enter_context(tempfile.TemporaryFile())
+        log, others_log = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
         address = f"{own}:{_free_port(own)}"
         words = ["--head", "--port", address.rpartition(":")[2], "--node-ip-address", own, "--temp-dir", folder]
         words += ["--include-dashboard", "false", "--disable-usage-stats", "--num-cpus", cores]
         head = subprocess.Popen([*_RAY, *words], env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         stack.callback(_end, head)
-        _await_head(head, address)
+        _await_head(head, address, log)
+        step: subprocess.Popen[bytes] | None = None
         if nodes > 1:
             start = f'exec {shlex.join([*_RAY, "--address", address])} --num-cpus "${{SLURM_CPUS_ON_NODE:-1}}"'
             each = given.get("SLURM_CPUS_PER_TASK", cores)
@@ -68,18 +72,30 @@ def ray_in_allocation() -> Iterator[tuple[str, int]]:
             ]
             others += [f"--exclude={given['SLURMD_NODENAME']}"] if "SLURMD_NODENAME" in given else []
             step = subprocess.Popen(
-                [*others, "sh", "-c", start], env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
+                [*others, "sh", "-c", start], env=environment, stdout=others_log, stderr=others_log,
+                stdin=subprocess.DEVNULL,
+            )  # fmt: skip
             stack.callback(_end, step)
-        yield address, nodes
+
+        def ended() -> str | None:
+            return None if step is None or step.poll() is None else _last_line(others_log)
+
+        yield address, nodes, ended
 
 
-def _await_head(head: subprocess.Popen[bytes], address: str) -> None:
+def _await_head(head: subprocess.Popen[bytes], address: str, log: IO[bytes]) -> None:
     ends = time.monotonic() + STARTING
     while reason := answers(address):
         if head.poll() is not None or time.monotonic() > ends:
-            raise RunError(f"the head of the cluster does not start at {address}: {reason}")
+            raise RunError(f"the head of the cluster does not start at {address}: {_last_line(log) or reason}")
         time.sleep(0.2)
+
+
+def _last_line(log: IO[bytes]) -> str:
+    """What a process has printed last, read without moving where it writes."""
+    size = os.fstat(log.fileno()).st_size
+    lines = os.pread(log.fileno(), LAST, max(0, size - LAST)).decode(errors="replace").strip().splitlines()
+    return lines[-1].strip() if lines else ""
 
 
 def _own_address() -> str:
