@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from comodulation.runs import Run
+from comodulation.runs import Run, fit, make_config
 from support.command import comodulate
 
 ROWS, WIDTH = 240, 12
@@ -236,3 +236,19 @@ def test_options_that_do_not_go_together(options, said, table, tmp_path):
     assert outcome.status == 2
     assert said in outcome.line
     assert not (tmp_path / "run").exists()
+
+
+def test_methods_fitted_together_have_the_layers_of_their_own_settings(table, tmp_path):
+    """Settings of layers that do not show in the sizes of their tensors."""
+    configs = [
+        make_config({
+            "data": str(table), "embeddings": {"column": "vector"}, "tasks": ["kind", "even"], "method": method,
+            "head": {"start": "probe", "encoder_skip": skip}, "pretraining": {"epochs": epochs}, "tuning": {"epochs": 1},
+        })
+        for method, skip, epochs in (("attention", 1.0, 1), ("comodulation", 0.5, 2))
+    ]  # fmt: skip
+    fit(configs, tmp_path / "both", tmp_path / "cache")
+    for config in configs:
+        fit(config, tmp_path / config.method, tmp_path / f"cache of {config.method}")
+        alone, together = (place / config.method / "head.safetensors" for place in (tmp_path, tmp_path / "both"))
+        assert together.read_bytes() == alone.read_bytes(), config.method

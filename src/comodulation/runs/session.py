@@ -142,7 +142,7 @@ class Session:
         began = time.perf_counter()
         if METHODS[config.method].without_layers:
             return self._read_out(config, head, data)
-        key, pretraining = self._pretrained(head)
+        key, pretraining = self._pretrained(head, config)
         trained = time.perf_counter()
         if training_seed is not None:  # not before: the layers belong to the seed of the configuration
             config, head.seed = config.model_copy(update={"seed": training_seed}), training_seed
@@ -303,9 +303,9 @@ class Session:
         write_json(folder / METRICS, result)
         (folder / CHECKPOINT).unlink(missing_ok=True)
 
-    def _pretrained(self, head: ComodulatedHead) -> tuple[str, list[dict[str, float]]]:
-        """Fill the head with the pretrained layers of this seed, from the cache or by pretraining now."""
-        config, data = self.config, self.labelled[self.config.train_split]
+    def _pretrained(self, head: ComodulatedHead, config: RunConfig) -> tuple[str, list[dict[str, float]]]:
+        """Fill a method's head with the pretrained layers of this seed, from the cache or by pretraining now."""
+        data = self.labelled[self.config.train_split]
         described = {
             "features": self.train_features.key,
             "labels": hashlib.sha256(b"".join(column.tobytes() for column in data.columns)).hexdigest(),
