@@ -76,6 +76,11 @@ def test_what_is_written_is_read(values, tmp_path):
             r"unknown option of backbone 'img_size'; did you mean 'image_size'\?",
         ),
         ({**CLASSES, "head": {"residal": 1}}, r"unknown option of head 'residal'; did you mean 'residual'\?"),
+        ({**CLASSES, "embeddings": {"colum": "x"}}, r"unknown option of embeddings 'colum'; did you mean 'column'\?"),
+        (
+            {**CLASSES, "text": {"column": "x", "colum": "y"}},
+            r"unknown option of text 'colum'; did you mean 'column'\?",
+        ),
         ({**CLASSES, "backbone": {"image_size": 8}}, "image size 8 is out of range, expected 16 to 1024 pixels"),
         ({**CLASSES, "head": {"kernel_size": 2}}, "head: kernel_size must be odd, got 2"),
         (

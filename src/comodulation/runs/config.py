@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -281,6 +281,7 @@ def _fields(section: list[str]) -> list[str]:
     owner: Any = RunConfig
     for name in section:
         owner = owner.model_fields[name].annotation
+        owner = next(iter(get_args(owner)), owner)  # of `EmbeddingSettings | None`, what it is if it is there
     return list(owner.model_fields if issubclass(owner, BaseModel) else owner.__dataclass_fields__)
 
 

@@ -2,7 +2,9 @@
 
 import json
 import re
+import shlex
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -88,6 +90,14 @@ def test_the_command(page):
         "comodulate reproduce cifar100 --data data --seeds 2 --seed 0 --trials 2 --backbone test_resnet --image-size 32 "
         "--weights random --channels 16 --epochs 2 --pretraining-epochs 2 --out study"
     )
+
+
+def test_the_command_of_rows_that_are_named_with_their_options():
+    """As a shell takes it apart, it names the same rows."""
+    rows = ("attention", "paper level=task")
+    words = shlex.split(command_of(replace(small_study().study, methods=rows), "my study"))
+    assert [words[place + 1] for place, word in enumerate(words) if word == "--method"] == list(rows)
+    assert words[-2:] == ["--out", "my study"]
 
 
 def test_the_text(page):

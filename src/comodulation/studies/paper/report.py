@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -289,7 +290,7 @@ def command_of(study: Study, out: str) -> str:
     config, backbone = study.config, study.config.backbone
     usual = study_config(study.name, config.data)
     implied = usual.head.start if config.head.encoder_channels == usual.head.encoder_channels else "random"
-    words = f"comodulate reproduce {study.name} --data {Path(config.data).name} --seeds {len(study.seeds)}"
+    words = f"comodulate reproduce {study.name} --data {shlex.quote(Path(config.data).name)} --seeds {len(study.seeds)}"
     words += f" --seed {min(study.seeds)} --trials {study.trials} --backbone {backbone.name}"
     words += f" --image-size {backbone.image_size}"
     for option, value, default in (
@@ -302,8 +303,8 @@ def command_of(study: Study, out: str) -> str:
     ):
         words += f" --{option} {value}" if value != default else ""
     for flag, names in (("method", study.methods), ("part", study.parts), ("variant", study.variants)):
-        words += "".join(f" --{flag} {name}" for name in names)
-    return f"{words} --out {out}"
+        words += "".join(f" --{flag} {shlex.quote(name)}" for name in names)
+    return f"{words} --out {shlex.quote(out)}"
 
 
 def _primary_json(results: Sequence[Result], crossed: Mapping[str, CrossedDifference]) -> dict[str, Any]:
