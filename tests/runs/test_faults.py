@@ -308,11 +308,15 @@ def test_a_study_begun_before_a_field_existed_goes_on(data, tmp_path):
     del written["config"]["balance"]
     write_json(tmp_path / "study.json", written)
     claim(study, tmp_path)
-    for change, named in (({"depth": 2}, "config.head.depth"), ({"hidden": 3}, "config.head.hidden")):
+    for change, named in (({"depth": 2}, "config.head.depth"), ({"dropout": 0.5}, "config.head.dropout")):
         head = {**written["config"]["head"], **change}
         write_json(tmp_path / "study.json", {**written, "config": {**written["config"], "head": head}})
         with pytest.raises(InputError, match=f"another {named}"):
             claim(study, tmp_path)
+    head = {name: value for name, value in written["config"]["head"].items() if name != "start"}  # layers began at random then
+    write_json(tmp_path / "study.json", {**written, "config": {**written["config"], "head": head}})
+    with pytest.raises(InputError, match="another config.head.start"):
+        claim(study, tmp_path)
     for broken in (None, [], {"head": 3}, {**written["config"], "colour": 1}):
         write_json(tmp_path / "study.json", {**written, "config": broken})
         with pytest.raises(InputError, match="another config"):
