@@ -183,7 +183,8 @@ class RunConfig(BaseModel):
         method = values.get("method", cls.model_fields["method"].default)
         if isinstance(method, str) and method in METHODS:
             head = values.get("head", {})
-            for name, usual in _usual_sections(method, head if isinstance(head, dict) else vars(head)).items():
+            said = vars(head) if isinstance(head, HeadSettings) else head if isinstance(head, dict) else {}
+            for name, usual in _usual_sections(method, said).items():
                 if isinstance(given := values.get(name, {}), dict):
                     found[name] = {**usual, **given}
         return found
