@@ -313,7 +313,9 @@ def test_a_study_begun_before_a_field_existed_goes_on(data, tmp_path):
         write_json(tmp_path / "study.json", {**written, "config": {**written["config"], "head": head}})
         with pytest.raises(InputError, match=f"another {named}"):
             claim(study, tmp_path)
-    head = {name: value for name, value in written["config"]["head"].items() if name != "start"}  # layers began at random then
+    head = {
+        name: value for name, value in written["config"]["head"].items() if name != "start"
+    }  # layers began at random then
     write_json(tmp_path / "study.json", {**written, "config": {**written["config"], "head": head}})
     with pytest.raises(InputError, match="another config.head.start"):
         claim(study, tmp_path)

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from comodulation.studies.cells import (
     read_scores,
     with_yardstick,
 )
-from comodulation.studies.paper import main_table, short_table
+from comodulation.studies.paper import main_table, short_table, write_report
 from support.small_study import small_study
 
 
@@ -115,3 +116,15 @@ def test_the_terminal_and_the_page():
     assert pairs == {(v, r, "comodulation") for v in VARIANTS for r in ("open", "restricted")}
     assert (small.out / "cells.csv").read_text().count("residual,open,linear,,") == 2
     assert io.StringIO((small.out / "calibration.csv").read_text()).read().count(",linear,") == 1
+
+
+def test_a_study_that_was_stopped_before_it_has_its_report(no_study_figures, tmp_path):
+    """The tables are those of the methods that are there."""
+    small, own = small_study(), tmp_path / "study"
+    shutil.copytree(small.out, own)
+    for path in (own / CELLS).glob("linear-*"):
+        path.unlink()
+    write_report(own)
+    page = (own / "report.html").read_text()
+    assert "Accuracy by task" in page
+    assert "linear, %" not in page

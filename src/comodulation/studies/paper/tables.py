@@ -366,14 +366,14 @@ def task_table(folder: Path, study: Study, results: Sequence[Result]) -> Table |
             ]
         )
     columns: tuple[str, ...] = ("task", "predictions", "comodulation, %", "attention, %", "difference", "p", "p, Holm")
+    formats = {"comodulation, %": ".1f", "attention, %": ".1f", "p": ".3g", "p, Holm": ".3g"}
     linear = scores_by_seed(folder / CELLS, results, variant, readout, YARDSTICK, "hit")
     if seeds := [seed for seed in found.seeds if seed in linear and linear[seed].shape == task.shape]:
-        columns = (*columns, "linear, %")
+        columns, formats = (*columns, "linear, %"), formats | {"linear, %": ".1f"}
         for row, number in zip(rows, numbers, strict=True):
             row.append(100 * float(np.mean([linear[seed][task == number].mean() for seed in seeds])))
     shown = f"{variant} variant, open readout, {len(found.seeds)} seeds"
     caption = f"Accuracy by task, {shown}; {family_words(judged)}, Holm's correction over the tasks."
-    formats = {"comodulation, %": ".1f", "attention, %": ".1f", "p": ".3g", "p, Holm": ".3g", "linear, %": ".1f"}
     return Table(columns, rows, caption, formats)
 
 
