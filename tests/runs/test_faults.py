@@ -317,7 +317,7 @@ def test_a_study_begun_before_a_field_existed_goes_on(data, tmp_path):
         name: value for name, value in written["config"]["head"].items() if name != "start"
     }  # layers began at random then
     write_json(tmp_path / "study.json", {**written, "config": {**written["config"], "head": head}})
-    with pytest.raises(InputError, match="another config.head.start"):
+    with pytest.raises(InputError, match=r"another config\.head\.start"):
         claim(study, tmp_path)
     for broken in (None, [], {"head": 3}, {**written["config"], "colour": 1}):
         write_json(tmp_path / "study.json", {**written, "config": broken})
