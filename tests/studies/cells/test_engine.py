@@ -1,11 +1,16 @@
 """What a cell is trained and tested on, and what the same network is in another readout."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from comodulation.files import write_json
 from comodulation.networks.methods import METHODS, Attention
 from comodulation.processes import Resources
 from comodulation.studies.cells import CELLS, engine, measure_everything
+from comodulation.studies.cells.clock import Budget
+from comodulation.studies.cells.folder import cell_path, diverged_path
 from comodulation.studies.cells.laboratory import Laboratory, few_per_task
 from comodulation.studies.cells.material import read_material
 from comodulation.studies.cells.results import read_gains, read_scores
@@ -154,3 +159,18 @@ def test_nodes_with_gpus_extract_by_an_engine_that_computes_on_them(gpus, device
     engine._extract_together(study, laboratory, tmp_path, tmp_path, Resources(gpus=gpus), laboratory.tell)
     assert set(asked) == {device}
     assert sent == [dict.fromkeys(laboratory.material.labelled, "torch")]
+
+
+def test_a_piece_that_begins_again_goes_on_after_the_cells_that_are_there(tmp_path):
+    """As where the node that trained the first two is lost: neither is trained twice."""
+    cells = [Cell("residual", "open", Row(name), 0) for name in ("base", "attention", "ia3")]
+    (tmp_path / CELLS).mkdir()
+    write_json(cell_path(tmp_path, cells[0]), {"accuracy": 0.5})
+    diverged_path(tmp_path, cells[1]).write_text("the training loss became nan\n")
+    study = SimpleNamespace(
+        laboratory=lambda cache, engine: None,
+        settings=lambda laboratory, cell, out: {},
+        measure=lambda laboratory, cell, settings, out: dict.fromkeys(("accuracy", "nll", "ece"), 0.25),
+    )
+    work = engine._worker(study, tmp_path, tmp_path, "torch", Budget(None))
+    assert [(cell, numbers) for cell, numbers, _ in work(("cells", cells))] == [(cells[2], (0.25,) * 3)]

@@ -264,7 +264,8 @@ def _worker(study: Agenda, out: Path, cache: Path, engine: str, budget: Budget) 
             yield from trials(what)
         elif kind == "cells":
             for cell in what:
-                yield from train(cell)
+                if not is_over(out, cell):  # by a process that was lost in the middle of this piece
+                    yield from train(cell)
         else:
             stage, content = what
             yield from stage.do(study, laboratory, out, content)
