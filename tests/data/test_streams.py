@@ -1,5 +1,7 @@
 """Rows of files block by block: the rows that reading the whole file gives, wherever blocks begin and end."""
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,7 +12,7 @@ from safetensors.torch import save_file
 
 from comodulation.data import images_in
 from comodulation.data.given_tables import TextReader, VectorReader
-from comodulation.data.streams import blocks_of, listed_pictures, row_files, rows_of, write_picture_list
+from comodulation.data.streams import blocks_of, listed_pictures, picture_lists, row_files, rows_of, write_picture_list
 from comodulation.errors import InputError
 
 TEXTS = [f"message {row}" for row in range(50)]
@@ -64,6 +66,19 @@ def test_a_block_of_rows_without_embeddings_is_missing_row_by_row(tmp_path):
     with pytest.raises(InputError, match="here is missing"):
         first.inputs.read(1, "here")
     assert second.inputs.read(0, "there").tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_embeddings_are_called_by_the_column_that_names_them(suffix, tmp_path):
+    path = tmp_path / f"vectors.{suffix}"
+    table = pa.table({"id": [7, None, 9], "vector": [[1.0, 2.0]] * 3})
+    if suffix == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+    (block,) = blocks_of(path, VectorReader(), 1, 3, 10)
+    assert block.inputs.ids == (None, "9")
 
 
 def test_a_file_that_has_changed_is_read_again(tmp_path):
@@ -123,3 +138,10 @@ def test_a_folder_of_pictures_that_cannot_be_listed_is_bad_input(tmp_path, monke
     monkeypatch.setattr("comodulation.data.streams.picture_lists.os.scandir", refused)
     with pytest.raises(InputError, match=r"cannot list the images in .*: Permission denied"):
         write_picture_list([tmp_path], tmp_path / "list", 2)
+
+
+def test_a_part_of_a_list_of_pictures_may_be_longer_than_parquet_s_usual_row_groups(tmp_path, monkeypatch):
+    number = 2**20 + 1
+    monkeypatch.setattr(picture_lists, "_pictures", lambda given: itertools.repeat(tmp_path, number))
+    assert write_picture_list([tmp_path], tmp_path / "list", number) == number
+    assert pq.read_metadata(tmp_path / "list").num_row_groups == 1

@@ -22,7 +22,16 @@ from ..given_tables import InputReader, TextReader, id_column
 from ..label_files import is_table, read_label_table
 from ..source import ID_COLUMNS
 from ..texts import Texts
-from ..vectors import ARRAY_FILES, COLUMN_FILES, Vectors, list_column, numpy_of, read_vectors, vectors_of_column
+from ..vectors import (
+    ARRAY_FILES,
+    COLUMN_FILES,
+    Vectors,
+    arrow_table,
+    list_column,
+    numpy_of,
+    read_vectors,
+    vectors_of_column,
+)
 
 TEXT_FILES = (".txt", ".csv", ".tsv", ".xlsx", ".parquet", ".arrow", ".feather")
 
@@ -113,7 +122,11 @@ def _whole_file(path: Path, reader: Any, version: Any) -> Texts | Vectors:
     One is kept, until another is asked for, or another ``version`` of it.
     """
     if path.suffix.lower() in (*ARRAY_FILES, *COLUMN_FILES) and not isinstance(reader, TextReader):
-        return Vectors(read_vectors(path, reader.column)[0])
+        array, column = read_vectors(path, reader.column)
+        if column is None:
+            return Vectors(array)
+        rows = arrow_table(path)
+        return Vectors(array, _called(rows, _id_column(rows.schema, column)))
     table = read_label_table(path, reader.column) if is_table(path.name) else None
     inputs, column = reader.of_file(path, table)
     own = None if table is None else id_column(table, column)
@@ -156,7 +169,16 @@ def _columns(file: Any, path: Path, reader: InputReader) -> tuple[str, str | Non
             raise InputError(f"column {column!r} of {path} holds {kind}, expected texts")
     else:
         column = list_column(schema, path, reader.column)
-    return column, next((name for name in ID_COLUMNS if name in schema.names and name != column), None)
+    return column, _id_column(schema, column)
+
+
+def _id_column(schema: Any, inputs: str) -> str | None:
+    """The column that says what rows are called, beside that of the inputs."""
+    return next((name for name in ID_COLUMNS if name in schema.names and name != inputs), None)
+
+
+def _called(table: Any, own: str | None) -> tuple[str | None, ...]:
+    return () if own is None else tuple(None if one is None else str(one) for one in table[own].to_pylist())
 
 
 def _parquet_blocks(path: Path, reader: InputReader, start: int, stop: int, size: int) -> Iterator[Block]:
@@ -194,7 +216,7 @@ def _parquet_blocks(path: Path, reader: InputReader, start: int, stop: int, size
 
 
 def _inputs(table: Any, column: str, own: str | None, path: Path, reader: InputReader) -> Texts | Vectors:
-    ids = () if own is None else tuple(None if one is None else str(one) for one in table[own].to_pylist())
+    ids = _called(table, own)
     if isinstance(reader, TextReader):
         return Texts(tuple(table[column].to_pylist()), ids)
     if table[column].null_count == len(table):

@@ -32,10 +32,10 @@ def write_picture_list(given: Sequence[Path], path: Path, part: int) -> int:
         for one in _pictures(given):
             some.append(os.fsencode(one))
             if len(some) == part:
-                writer.write_table(pa.table({COLUMN: some}, schema))
+                writer.write_table(pa.table({COLUMN: some}, schema), part)
                 number, some = number + len(some), []
         if some:
-            writer.write_table(pa.table({COLUMN: some}, schema))
+            writer.write_table(pa.table({COLUMN: some}, schema), part)
     return number + len(some)
 
 
