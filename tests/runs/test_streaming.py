@@ -271,6 +271,19 @@ def test_refused(words, pattern, place, whole, tmp_path):
     assert {path: path.read_bytes() for path in whole.iterdir()} == before
 
 
+def test_a_run_that_decides_otherwise_does_not_go_on_with_the_answers(place, whole, tmp_path):
+    """The same network, whose answers are chosen for another metric: nothing but metrics.json says so."""
+    words = ["--embeddings", place / "known.npy", "--labels", place / "labels.csv", "--method", "linear"]
+    fitted = comodulate("fit", *words, "--metric", "f1", "--out", tmp_path / "run", "--cache", place / "cache")
+    assert fitted.status == 0, fitted.err
+    for name in ("head.safetensors", "adapter.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (place / "run" / name).read_bytes()
+    outcome = comodulate(
+        "predict", tmp_path / "run", place / "asked.npy", "--out", whole, "--rows-per-shard", 1000, "--resume"
+    )
+    assert (outcome.status, "holds answers with another decisions" in outcome.line) == (2, True), outcome.line
+
+
 def test_other_inputs_are_refused(place, whole, tmp_path):
     """A file of another shape; a file that has changed since; none at all."""
     np.save(tmp_path / "wide.npy", np.zeros((5, WIDTH + 1)))

@@ -205,6 +205,7 @@ def _manifest(opened: Run, plan: _Plan) -> dict[str, Any]:
         "form": FORM,
         "run": run_files.hexdigest(),
         "temperature": opened.temperature,
+        **({} if opened.decisions is None else {"decisions": opened.decisions.to_json()}),
         "tasks": [opened.family.tasks[task] for task in opened.task_ids(plan.tasks)],
         "seed": opened.method.head.seed if plan.seed is None else plan.seed,
         "engine": plan.engine,
