@@ -252,3 +252,13 @@ def test_methods_fitted_together_have_the_layers_of_their_own_settings(table, tm
         fit(config, tmp_path / config.method, tmp_path / f"cache of {config.method}")
         alone, together = (place / config.method / "head.safetensors" for place in (tmp_path, tmp_path / "both"))
         assert together.read_bytes() == alone.read_bytes(), config.method
+
+
+@pytest.mark.slow
+def test_two_processes_fit_the_methods_that_one_fits(table, tmp_path):
+    words = ["--data", table, "--embeddings", "vector", "--method", "linear", "--method", "attention", "--epochs", 1]
+    for name, more in (("one", []), ("two", ["--cluster", "local"])):
+        outcome = comodulate("fit", *words, "--out", tmp_path / name, "--cache", tmp_path / f"cache {name}", *more)
+        assert outcome.status == 0, outcome.err
+    for file in (f"{m}/{part}.safetensors" for m in ("linear", "attention") for part in ("head", "adapter")):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
