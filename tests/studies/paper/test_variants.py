@@ -21,6 +21,14 @@ def test_a_variant_has_its_cells_of_the_whole_study_and_the_yardstick():
     assert {search.variant for search in base.searches()} == {"base"}
 
 
+def test_parts_of_the_residual_variant_alone_are_left_out_or_refused():
+    """No table would show them of another variant."""
+    base = narrowed(cifar100_plan(), (), (), ("base",))
+    assert (base.regimes, base.options, base.ablation) == ((), (), ())
+    with pytest.raises(InputError, match="part 'options' is of the residual variant"):
+        narrowed(cifar100_plan(), (), ("core", "options"), ("base",))
+
+
 def test_an_unknown_variant_is_refused_with_the_nearest():
     with pytest.raises(InputError, match="did you mean 'residual'"):
         narrowed(cifar100_plan(), (), (), ("residal",))

@@ -19,6 +19,7 @@ OWN_SETTINGS = (
     "aggregator",
 )  # options that make a search of their own
 PARTS = ("core", "others", "restricted", "regimes", "options", "layers", "aggregation")
+OF_RESIDUAL = ("regimes", "options", "aggregation")  # parts of the residual variant alone
 REST_SEEDS = 3
 
 # Rows beyond the core, open readout.
@@ -91,10 +92,10 @@ class Plan:
         yardstick: of all seeds; the same in every variant and readout, so that one of each seed will do.
         others: rows of the first seeds, all variants, open readout.
         restricted: rows of the first seeds, all variants, restricted readout.
-        regimes, options: rows of the first seeds, first variant, open readout: of what the data are made to be, and of
+        regimes, options: rows of the first seeds, residual variant, open readout: of what the data are made to be, and of
             comodulation's options.
         layers: rows of the first seeds, all variants, open readout, that train the layers.
-        aggregation: the same in the first variant, of methods that need an extra package and more time.
+        aggregation: the same in the residual variant, of methods that need an extra package and more time.
         ablation: rows tried on validation images of the search's seed only.
         variants: of the layers, in the order of ``VARIANTS``.
     """
@@ -123,10 +124,10 @@ class Plan:
             "yardstick": [Cell(first, "open", row, s) for s in seeds for row in self.yardstick],
             "others": [Cell(v, "open", row, s) for s in few for v in variants for row in self.others],
             "restricted": [Cell(v, "restricted", row, s) for s in few for v in variants for row in self.restricted],
-            "regimes": [Cell(first, "open", row, s) for s in few for row in self.regimes],
-            "options": [Cell(first, "open", row, s) for s in few for row in self.options],
+            "regimes": [Cell("residual", "open", row, s) for s in few for row in self.regimes],
+            "options": [Cell("residual", "open", row, s) for s in few for row in self.options],
             "layers": [Cell(v, "open", row, s) for s in few for v in variants for row in self.layers],
-            "aggregation": [Cell(first, "open", row, s) for s in few for row in self.aggregation],
+            "aggregation": [Cell("residual", "open", row, s) for s in few for row in self.aggregation],
         }
         return [Stage(name, tuple(cells)) for name, cells in stages.items() if cells]
 
@@ -209,10 +210,14 @@ def narrowed(plan: Plan, methods: Sequence[str], parts: Sequence[str], variants:
         choose(name, VARIANTS, "variant")
     if parts and "core" not in parts:
         raise InputError("the core is part of every study; name it too: --part core")
+    residual = not variants or "residual" in variants
+    if not residual and (alone := [name for name in parts if name in OF_RESIDUAL]):
+        raise InputError(f"part {alone[0]!r} is of the residual variant; name it too: --variant residual")
     wanted = {*methods, "attention", "comodulation", YARDSTICK} if methods else set(METHODS)
 
     def keep(rows: tuple[Row, ...], part: str) -> tuple[Row, ...]:
         asked = part in parts if parts else part != "aggregation"
+        asked = asked and (residual or part not in OF_RESIDUAL)
         return tuple(row for row in rows if row.method in wanted or row.label in single) if asked else ()
 
     kept = {part: keep(getattr(plan, part), part) for part in PARTS}
