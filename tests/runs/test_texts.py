@@ -131,7 +131,7 @@ def test_a_folder_of_tables(place, tmp_path):
 def test_the_report_shows_texts(place):
     page = (place / "run" / "report.html").read_text()
     assert "Most confidently wrong" in page
-    assert "This page holds these texts" in page
+    assert "This page contains these texts" in page
     assert "text encoder" in page
 
 

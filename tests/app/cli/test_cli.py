@@ -134,7 +134,7 @@ def test_the_run_folder_tells_one_story(run):
     page = (run / "report.html").read_text()
     date = metrics_of(run)["finished"]
     assert f"<title>comodulation: comodulation on small, seed 0, {date}</title>" in page
-    assert "the most frequent class would have (majority)" in page
+    assert "the most frequent class (majority)" in page
     assert f"at the temperature {opened.temperature:.2f}, fitted to" in page
     assert page.count("http-equiv") == 1  # the policy that forbids all loading
     assert "src=" not in page.replace('src="data:image/', "")  # pictures lie in the page itself
