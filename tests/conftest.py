@@ -96,6 +96,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from support.browser import CHROMIUM, Browser
 
     if CHROMIUM is None:
+        # Reason: a page can only be tested in a browser, which pip cannot install. `.ci/run` installs one, so that CI skips
+        # nothing; elsewhere the last lines of `make test` say what was skipped.
         pytest.skip("no chromium, chromium-browser or google-chrome on this machine")
     browser = Browser(tmp_path_factory.mktemp("profile"))
     yield browser

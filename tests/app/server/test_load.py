@@ -6,11 +6,11 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from support.memory import peak_memory
 from support.server import Server
 from support.synthetic import encode, picture
 
@@ -116,22 +116,16 @@ def test_more_connections_than_there_may_be_are_answered_in_turn(server):
 
 def test_small_files_that_decode_large(server):
     """Six of 48 million pixels at once, 150 MB each: they are decoded one after the other, and none is kept."""
-    status = Path(f"/proc/{server.process.pid}/status")
-    if not status.exists():
-        pytest.skip("only Linux, where CI runs, tells the peak memory of another process (/proc)")
     file = io.BytesIO()
     Image.new("1", (8000, 6000)).save(file, "PNG")
 
-    def peak():
-        return int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
-
     assert len(file.getvalue()) < 10**5
     assert server.post("/api/predict", file.getvalue()).status == 200
-    once = peak()
+    once = peak_memory(server.process.pid)
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(lambda _: server.post("/api/predict", file.getvalue()).status, range(6)))
     assert answers == [200] * 6
-    assert peak() - once < 150
+    assert peak_memory(server.process.pid) - once < 150
 
 
 def test_ctrl_c_lets_requests_be_answered(run):

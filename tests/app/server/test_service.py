@@ -12,7 +12,6 @@ import subprocess
 import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +26,7 @@ from comodulation.errors import InputError
 from comodulation.networks.methods import inspect
 from comodulation.runs import Run
 from support.command import comodulate, fit
+from support.memory import peak_memory
 from support.server import Server, forbid_writing, form
 from support.synthetic import CLASSES, GROUP_NAMES, GROUPS, encode, picture
 
@@ -186,23 +186,14 @@ def test_the_largest_upload_that_is_allowed(server):
 @pytest.mark.parametrize("length", ["declared", "chunked"])
 def test_a_hundred_megabytes_are_never_held(server, length):
     """Refused with an answer that the sender can read; the server's memory does not grow by them."""
-
-    def peak():
-        status = Path(f"/proc/{server.process.pid}/status")
-        if not status.exists():
-            pytest.skip("only Linux, where CI runs, tells the peak memory of another process (/proc)")
-        return (
-            int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1]) // 1024
-        )
-
     server.post("/api/predict", bytes(MAX_BYTES + 1))
-    before = peak()
+    before = peak_memory(server.process.pid)
     part = bytes(2**20)
     headers = {"Content_Length": str(100 * 2**20)} if length == "declared" else {}
     answer = server.post("/api/predict", (part for _ in range(100)), **headers)
     assert answer.status == 413
     assert "larger than 20,971,520 bytes" in answer.error
-    assert peak() - before < 50
+    assert peak_memory(server.process.pid) - before < 50
     assert server.post("/api/predict", GOOD).status == 200
 
 
