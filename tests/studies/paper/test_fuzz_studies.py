@@ -25,6 +25,7 @@ from comodulation.studies.cells import (
     read_trials,
 )
 from comodulation.studies.paper import report
+from comodulation.studies.paper.calibration_tables import calibration_rows
 from comodulation.studies.paper.claims import judge_claims
 from comodulation.studies.paper.diagnosis import diagnose
 from comodulation.studies.paper.illustration import read_illustration
@@ -32,7 +33,6 @@ from comodulation.studies.paper.reproduction import ILLUSTRATION, ablated
 from comodulation.studies.paper.search_tables import ablation_table, search_table
 from comodulation.studies.paper.tables import (
     binary_table,
-    calibration_rows,
     group_table,
     main_table,
     mechanism_table,

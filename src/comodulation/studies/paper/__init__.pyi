@@ -1,3 +1,4 @@
+from .calibration_tables import calibration_csv, calibration_rows, calibration_table
 from .claims import judge_claims
 from .diagnosis import Diagnosis, diagnose
 from .figures import draw_figures
@@ -9,9 +10,6 @@ from .search_tables import ablation_table, search_table
 from .tables import (
     bias_table,
     binary_table,
-    calibration_csv,
-    calibration_rows,
-    calibration_table,
     comparisons_tables,
     diagnosis_table,
     group_table,

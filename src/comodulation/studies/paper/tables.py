@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ...evaluation import BINARY_METRICS, METRICS, PairedDifference, as_family, paired_by_task, perfect_ece
+from ...evaluation import BINARY_METRICS, METRICS, PairedDifference, as_family, paired_by_task
 from ...networks.methods import METHODS
 from ...report import Block, Table
 from ..cells import (
@@ -30,7 +30,6 @@ from ..cells import (
 )
 from .claims import relative_to_hard_sharing
 from .diagnosis import Diagnosis
-from .figures import as_logs
 from .reproduction import Study
 from .words import YARDSTICK_NOTE, interval, mean, parameters, shown_name, spread
 
@@ -243,55 +242,6 @@ def _rows_against(results: Sequence[Result], names: Sequence[str], reference: st
         rows.append(row)
     columns = ("method", "seeds", "accuracy, %", "NLL", "ECE, %", "Δ accuracy", "Δ NLL")
     return Table(columns, rows, f"{caption} Δ with {family_words(judged.values())}.")
-
-
-def calibration_rows(folder: Path, results: Sequence[Result]) -> list[list[Any]]:
-    """Variant, name, seeds, ECE, its value under perfect calibration and that one's 95% quantile, and after scaling."""
-    rows = []
-    for variant in VARIANTS:
-        for name in dict.fromkeys(r.name for r in results if (r.cell.variant, r.cell.readout) == (variant, "open")):
-            confidence = scores_by_seed(folder / CELLS, results, variant, "open", name, "confidence")
-            perfect = [perfect_ece(as_logs(seen), draws=200) for seen in confidence.values()]
-            row = [variant, name, len(confidence)]
-            row += [mean(values(results, variant, "open", name, "ece").values())]
-            row += [mean(p.mean for p in perfect), mean(p.high for p in perfect)]
-            row += [
-                mean(values(results, variant, "open", name, m).values())
-                for m in ("scaled.ece", "nll", "scaled.nll", "temperature")
-            ]
-            rows.append(row)
-    return rows
-
-
-def calibration_table(found: Sequence[Sequence[Any]]) -> Table:
-    """Calibration as ``calibration_rows`` found it."""
-    rows = []
-    for variant, name, seeds, ece, perfect, high, scaled, nll, scaled_nll, temperature in found:
-        percents = [100 * value for value in (ece, perfect, high, scaled)]
-        rows.append([f"{shown_name(name)}, {variant}", seeds, *percents, nll, scaled_nll, temperature])
-    columns = (
-        "method", "seeds", "ECE, %", "ECE if perfect, %", "its 95% quantile", "ECE scaled, %", "NLL", "NLL "
-        "scaled", "temperature",
-    )  # fmt: skip
-    caption = (
-        "How to read it: an ECE at or below its value under perfect calibration cannot be told from perfect with "
-        "so many predictions. "
-        "Scaled: after one temperature, fitted on validation data; above 1, the method was too sure."
-    )
-    formats = {c: ".2f" for c in columns[3:6]} | {
-        "ECE, %": ".2f",
-        "NLL": ".3f",
-        "NLL scaled": ".3f",
-        "temperature": ".2f",
-    }
-    return Table(columns, rows, caption, formats)
-
-
-def calibration_csv(found: Sequence[Sequence[Any]]) -> str:
-    """The same for machines."""
-    head = "variant,method,seeds,ece,ece_perfect,ece_perfect_95,ece_scaled,nll,nll_scaled,temperature"
-    lines = [",".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in row) for row in found]
-    return "\n".join([head, *lines]) + "\n"
 
 
 def mechanism_table(results: Sequence[Result]) -> Table | None:
