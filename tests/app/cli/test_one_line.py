@@ -93,8 +93,13 @@ def test_metrics_that_are_empty(data, run, tmp_path, cache):
 def test_ctrl_c_in_the_first_moments(after):
     """While the command's own modules are imported, or later those that it needs."""
     code = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from comodulation.app.cli.entry import main; print('here', flush=True); main()"
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from comodulation.app.cli.entry import main\n"
+        "class Here:\n"
+        "    def find_spec(name, path, target=None):\n"
+        "        if name == 'comodulation.app.cli.commands': print('here', flush=True)\n"
+        "sys.meta_path.insert(0, Here)\n"
+        "main()"
     )
     words = [sys.executable, "-c", code, "fit", "--data", "nowhere", "--out", "nothing"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -10,7 +10,9 @@ def main() -> None:
     try:
         from .commands import app
         from .exits import run
-    except KeyboardInterrupt:  # in the first moments, before anything could say so
+
+        status = run(app)
+    except KeyboardInterrupt:  # in the first moments, before `run` could say so
         print("interrupted", file=sys.stderr)
-        sys.exit(1)
-    sys.exit(run(app))
+        status = 1
+    sys.exit(status)
