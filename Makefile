@@ -39,7 +39,7 @@ test-lower-bounds: install
 	$(BIN)/python -m venv .venv-lower
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip install --quiet --python .venv-lower/bin/python --resolution lowest-direct -e '.[offline,text,heic,excel,aggregation,studies,neuro,onnx,serve,cluster,docs,peers,quality,dev]'
-	.venv-lower/bin/python -m pytest -W default
+	OMP_NUM_THREADS=1 .venv-lower/bin/python -m pytest -n auto --dist loadfile -rs -W default
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -78,7 +78,8 @@ def write(
             change(table, features)
         with np.errstate(invalid="ignore"):
             data = datasets.Dataset.from_dict(table, features=datasets.Features(features))
-        data.to_parquet(folder / f"{split}-00000-of-00001.parquet")
+        # With a size given, because the library divides by the number of rows to find one, and there may be none.
+        data.to_parquet(folder / f"{split}-00000-of-00001.parquet", batch_size=1000)
     return folder
 
 

@@ -25,7 +25,8 @@ def write_encoder(
     folder.mkdir(parents=True)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *OTHERS, *(word for own in WORDS.values() for word in own)]
     letters = [chr(place) for place in range(97, 123)]
-    (folder / "vocab.txt").write_text("\n".join([*words, *letters, *(f"##{letter}" for letter in letters)]) + "\n")
+    words = dict.fromkeys([*words, *letters, *(f"##{letter}" for letter in letters)])  # each once: "a" is a word too
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
     tokenizer = BertTokenizer(str(folder / "vocab.txt"), model_max_length=LONGEST)
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,

@@ -78,7 +78,7 @@ ARGUMENTS = {
     ),
     "patience": (["--patience", -1], "tuning: patience -1 is out of range, expected at least 0"),
     "controller": (["--controller-hidden", 0], r"controller\.hidden\.0: .* \(given: 0\)"),
-    "option": (["--metod", "base"], "[Nn]o such option: --metod.*--method"),
+    "option": (["--metod", "base"], "[Nn]o such option:? '?--metod.*--method"),
     "option without value": (["--seed"], "'--seed' requires an argument"),
     "extra argument": (["extra"], "unexpected extra argument"),
     "attributes too": (["--attribute", "warm"], "give either --group and --label .* or --attribute"),

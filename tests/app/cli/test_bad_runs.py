@@ -103,7 +103,7 @@ RUNS = {
         "the layers were trained on another one",
     ),
     "other backbone": (
-        lambda run: edit(run / "config.yaml", "test_resnet", "test_convnext"),
+        lambda run: edit(run / "config.yaml", "test_resnet", "test_efficientnet"),
         "the layers were trained on another one",
     ),
     "no backbone": (

@@ -518,7 +518,7 @@ ARGUMENTS = {
     "weights": (["--weights", "/nowhere/w.safetensors"], "no such weights: '/nowhere/w.safetensors'"),
     "image size": (["--image-size", 8], "image size 8 is out of range"),
     "data": (["--data", "/nowhere/data"], "/nowhere/data"),
-    "option": (["--sedes", 2], "[Nn]o such option: --sedes"),
+    "option": (["--sedes", 2], "[Nn]o such option:? '?--sedes"),
 }
 
 
