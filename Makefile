@@ -14,8 +14,8 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	($(BIN)/python -m pip install --quiet uv && $(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[offline,text,heic,excel,aggregation,studies,neuro,onnx,serve,cluster,docs,peers,quality,dev]') \
-	  || $(BIN)/python -m pip install --quiet -e '.[offline,text,heic,excel,aggregation,studies,neuro,onnx,serve,cluster,docs,peers,quality,dev]'
+	($(BIN)/python -m pip install --quiet uv && $(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[offline,text,heic,excel,aggregation,studies,neuro,onnx,openvino,serve,cluster,docs,peers,quality,dev]') \
+	  || $(BIN)/python -m pip install --quiet -e '.[offline,text,heic,excel,aggregation,studies,neuro,onnx,openvino,serve,cluster,docs,peers,quality,dev]'
 	touch $@
 
 demo: install
@@ -38,7 +38,7 @@ test-slow: install
 test-lower-bounds: install
 	$(BIN)/python -m venv .venv-lower
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python .venv-lower/bin/python --resolution lowest-direct -e '.[offline,text,heic,excel,aggregation,studies,neuro,onnx,serve,cluster,docs,peers,quality,dev]'
+	$(BIN)/uv pip install --quiet --python .venv-lower/bin/python --resolution lowest-direct -e '.[offline,text,heic,excel,aggregation,studies,neuro,onnx,openvino,serve,cluster,docs,peers,quality,dev]'
 	OMP_NUM_THREADS=1 .venv-lower/bin/python -m pytest -n auto --dist loadfile -rs -W default
 
 format: install

@@ -67,7 +67,7 @@ def fit(
         out: the run folder; with several configurations, the folder of run folders, one named after each method.
         cache: folder of features and pretrained layers; None takes the user's own.
         resume: continue what an earlier call left in ``out``; finished runs are not repeated.
-        engine: of extraction: ``torch``, ``onnx``, or ``auto``, the faster one; see ``extract``.
+        engine: of extraction: ``torch``, ``onnx``, ``openvino``, or ``auto``, the fastest one; see ``extract``.
         progress: told what happens.
         resources: what extraction and methods run on, independently of one another; None: this process.
 

@@ -279,8 +279,8 @@ class Run:
         Args:
             inputs, tasks: as for ``predict``; or what ``config.encoder.asked_in`` found in files.
             bad: called with the name of each input that cannot be used, which is then left out; None raises.
-            engine: of the encoder's pass: ``torch``, ``onnx``, or ``auto``, the faster one where there are many inputs and their
-                number is known.
+            engine: of the encoder's pass: ``torch``, ``onnx``, ``openvino``, or ``auto``, the fastest one where there are many
+                inputs and their number is known.
             say: told a line on what ``auto`` has chosen.
         """
         choose(engine, ENGINES, "engine")

@@ -61,7 +61,7 @@ class _Plan:
 
     Attributes:
         run: folder. out: folder of the answers. tasks: names; none: all. seed: of the modulator's noise; None: the run's.
-        engine: ``torch`` or ``onnx``. device: ``cuda`` or ``cpu``.
+        engine: not ``auto``. device: ``cuda`` or ``cpu``.
         files: of rows, and how many each has; none of pictures, which ``PICTURES`` lists.
         rows: in all. size: of a shard.
     """

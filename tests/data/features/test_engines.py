@@ -1,21 +1,29 @@
-"""Features by ONNX Runtime: those of torch up to rounding, in caches of their own, and chosen where they come faster."""
+"""Features by ONNX Runtime and OpenVINO: those of torch up to rounding, with their own caches, chosen where faster."""
 
 import importlib.util
 import json
+import socket
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from comodulation.data.features import engines, extraction
+from comodulation.data.features import engines, extraction, translations
 from comodulation.data.features.backbone import Backbone, BackboneSettings
-from comodulation.data.features.engines import OnnxForward, faster_engine, forward_of
+from comodulation.data.features.engines import faster_engine, forward_of
 from comodulation.data.features.extraction import extract, features_of, settled_engine
+from comodulation.data.features.text_encoder import TextSettings
+from comodulation.data.features.translations import OnnxForward, OpenVinoForward, bfloat16_here
 from comodulation.data.opening import open_split
 from comodulation.errors import InputError, RunError
 from support.synthetic import write
 
 pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
+
+KINDS = {"onnx": OnnxForward, "openvino": OpenVinoForward}
+translated = pytest.mark.parametrize("engine", KINDS)
 
 
 def backbone_of(name="test_resnet", size=32, **options):
@@ -46,11 +54,12 @@ def pixels(size, number):
     ],
     ids=lambda options: options["name"],
 )
-def test_the_engines_agree(options):
+@translated
+def test_the_engines_agree(engine, options):
     """For batches of other sizes than it was translated with, and images in either layout."""
     backbone = backbone_of(**options)
-    forward = forward_of(backbone, "onnx")
-    assert isinstance(forward, OnnxForward)
+    forward = forward_of(backbone, engine)
+    assert isinstance(forward, KINDS[engine])
     for number in (1, 5):
         images = pixels(options["size"], number)
         expected, found = features_of(backbone, (images,)), features_of(forward, (images,))
@@ -62,35 +71,64 @@ def test_the_engines_agree(options):
 
 
 def test_threads_are_those_of_torch(backbone):
-    forward = OnnxForward(backbone)
-    assert forward._session.get_session_options().intra_op_num_threads == torch.get_num_threads()
+    threads = torch.get_num_threads()
+    assert OnnxForward(backbone)._session.get_session_options().intra_op_num_threads == threads
+    compiled = OpenVinoForward(backbone)._request.get_compiled_model()
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == threads
+    assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"  # not what it would take by itself
 
 
-def test_a_network_is_translated_once_and_again_when_it_has_changed():
+@translated
+def test_texts_of_any_length(engine):
+    """The same vectors from batches of other numbers and lengths, and whatever a text is padded with."""
+    encoder = TextSettings("text").encoder()
+    texts = ["where is my card", "no", "what is the exchange rate between yen and euros, and who sets it?", "naïve 🙂"]
+    prepared = [encoder.preprocess(text) for text in texts]
+    forward = forward_of(encoder, engine)
+    together = forward(*encoder.collate(prepared))
+    exact = encoder(*encoder.collate(prepared))
+    torch.testing.assert_close(together, exact, atol=1e-6, rtol=0)
+    for one, found in zip(prepared, together, strict=True):
+        torch.testing.assert_close(forward(*encoder.collate([one]))[0], found, atol=1e-6, rtol=0)
+
+
+@translated
+def test_a_network_is_translated_once_and_again_when_it_has_changed(engine):
     backbone = backbone_of()
-    first = forward_of(backbone, "onnx")
-    assert forward_of(backbone, "onnx") is first
+    first = forward_of(backbone, engine)
+    assert forward_of(backbone, engine) is first
     with torch.no_grad():
         next(backbone.parameters()).mul_(2)
-    second, images = forward_of(backbone, "onnx"), pixels(32, 3)
+    second, images = forward_of(backbone, engine), pixels(32, 3)
     assert second is not first
     torch.testing.assert_close(second(images), backbone(images), atol=1e-4, rtol=1e-4)
 
 
-def test_caches_say_which_engine_filled_them(backbone, split, tmp_path):
+@translated
+def test_caches_say_which_engine_filled_them(engine, backbone, split, tmp_path):
     """torch's key has the hash that it had before there were engines."""
-    by_torch, by_onnx = (extract(backbone, split, tmp_path, engine=engine) for engine in ("torch", "onnx"))
-    assert by_torch.key != by_onnx.key
-    assert by_onnx.extracted_rows == by_torch.extracted_rows == len(split)
+    by_torch, by_other = (extract(backbone, split, tmp_path, engine=one) for one in ("torch", engine))
+    assert by_torch.key != by_other.key
+    assert by_other.extracted_rows == by_torch.extracted_rows == len(split)
     exact = by_torch.array.astype(float)
-    np.testing.assert_allclose(by_onnx.array, exact, rtol=2**-10, atol=1e-3 * exact.std())  # one place of float16
+    np.testing.assert_allclose(by_other.array, exact, rtol=2**-10, atol=1e-3 * exact.std())  # one place of float16
     identities = {
         key: json.loads((tmp_path / "features" / key / "identity.json").read_text())
-        for key in (by_torch.key, by_onnx.key)
+        for key in (by_torch.key, by_other.key)
     }
     assert sorted(identities[by_torch.key]) == ["backbone", "images", "precision", "shape", "version"]
-    assert identities[by_onnx.key] == {**identities[by_torch.key], "engine": "onnx"}
-    assert extract(backbone, split, tmp_path, engine="onnx").extracted_rows == 0
+    assert identities[by_other.key] == {**identities[by_torch.key], "engine": engine}
+    assert extract(backbone, split, tmp_path, engine=engine).extracted_rows == 0
+
+
+@pytest.mark.skipif(not bfloat16_here(), reason="this processor does not compute in bfloat16")
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_bfloat16(engine, backbone, split, tmp_path):
+    """Eight bits of precision; caches of its own."""
+    exact, rough = (extract(backbone, split, tmp_path, engine=engine, precision=one) for one in ("float32", "bfloat16"))
+    assert exact.key != rough.key
+    difference = np.abs(rough.array.astype(float) - exact.array)
+    assert 2**-12 < difference.max() / exact.array.std() < 2**-3
 
 
 def test_a_cache_that_is_there_is_taken(backbone, split, tmp_path, monkeypatch):
@@ -104,53 +142,70 @@ def test_a_cache_that_is_there_is_taken(backbone, split, tmp_path, monkeypatch):
     assert settled_engine("onnx", backbone, split, tmp_path) == "onnx"
 
 
-def measured(monkeypatch, torchs, onnxs):
-    """Let the engines do so many images a second."""
-    monkeypatch.setattr(engines, "_rate", lambda forward, *_: onnxs if isinstance(forward, OnnxForward) else torchs)
-
-
-def test_the_faster_engine_is_taken(backbone, monkeypatch):
-    said = []
-    measured(monkeypatch, 100.0, 230.0)
-    assert faster_engine(backbone, 10_000, say=said.append) == "onnx"
-    measured(monkeypatch, 100.0, 90.0)
-    assert faster_engine(backbone, 10_000, say=said.append) == "torch"
-    assert said == [
-        "features by ONNX Runtime: 230 images/s, torch 100",
-        "features by torch: 100 images/s, ONNX Runtime 90",
-    ]
-
-
-def test_both_are_really_measured(backbone, monkeypatch):
-    said = []
-    monkeypatch.setattr(engines, "WORTH", 0.0)
-    monkeypatch.setattr(engines, "MEASURED", 0.05)
-    assert faster_engine(backbone, 513, say=said.append) in ("torch", "onnx")
-    assert len(said) == 1
+def measured(monkeypatch, by_torch, **others):
+    """Let the engines do so many images a second; those that are not named are not there."""
+    rates = {KINDS[engine]: rate for engine, rate in others.items()}
+    monkeypatch.setattr(engines, "_rate", lambda forward, *_: rates.get(type(forward), by_torch))
+    real = engines._unfit
+    monkeypatch.setattr(
+        engines, "_unfit", lambda engine, *given: "is away" if engine not in others else real(engine, *given)
+    )
 
 
 @pytest.mark.parametrize(
-    ("number", "torchs", "options"),
+    ("rates", "fastest", "line"),
+    [
+        ({"onnx": 230.0}, "onnx", "features by ONNX Runtime: 230 images/s, torch 100"),
+        ({"onnx": 90.0}, "torch", "features by torch: 100 images/s, ONNX Runtime 90"),
+        ({"openvino": 110.0, "onnx": 105.0}, "openvino", "OpenVINO: 110 images/s, ONNX Runtime 105, torch 100"),
+        ({"openvino": 210.0, "onnx": 400.0}, "openvino", "OpenVINO: 210 images/s, torch 100"),  # 48 s are left then
+    ],
+)
+def test_the_fastest_engine_is_taken(rates, fastest, line, backbone, monkeypatch):
+    said = []
+    measured(monkeypatch, 100.0, **rates)
+    assert faster_engine(backbone, 10_000, say=said.append) == fastest
+    assert len(said) == 1
+    assert said[0].endswith(line)
+
+
+def test_all_are_really_measured(backbone, monkeypatch):
+    said = []
+    for engine, translation in engines._TRANSLATIONS.items():
+        monkeypatch.setitem(engines._TRANSLATIONS, engine, replace(translation, worth=0.0))
+    monkeypatch.setattr(engines, "MEASURED", 0.05)
+    assert faster_engine(backbone, 513, say=said.append) in ("torch", *KINDS)
+    assert len(said) == 1
+    assert all(label in said[0] for label in ("torch", "ONNX Runtime", "OpenVINO"))
+
+
+@pytest.mark.parametrize(
+    ("number", "by_torch", "options"),
     [
         (512, 1.0, {}),  # few images
-        (5_999, 100.0, {}),  # less than a minute of torch's
+        (1_499, 100.0, {}),  # less than a quarter of a minute of torch's
         (10**9, 1.0, {"precision": "bfloat16"}),
         (10**9, 1.0, {"device": "cuda"}),
     ],
 )
-def test_where_nothing_is_translated(number, torchs, options, backbone, monkeypatch):
-    monkeypatch.setattr(engines, "OnnxForward", lambda *_: pytest.fail("the network was translated"))
-    monkeypatch.setattr(engines, "_rate", lambda *_: torchs)
+def test_where_nothing_is_translated(number, by_torch, options, backbone, monkeypatch):
+    for kind in KINDS.values():
+        monkeypatch.setattr(engines, kind.__name__, lambda *_: pytest.fail("the network was translated"))
+    monkeypatch.setattr(engines, "bfloat16_here", lambda: False)
+    monkeypatch.setattr(engines, "_rate", lambda *_: by_torch)
     assert faster_engine(backbone, number, **options) == "torch"
 
 
-def test_without_the_extra_package(backbone, split, monkeypatch, tmp_path):
-    real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else real(name))
+def test_without_the_extra_packages(backbone, split, monkeypatch, tmp_path):
+    real, absent = importlib.util.find_spec, ("onnxruntime", "openvino")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else real(name))
     monkeypatch.setattr(engines, "_rate", lambda *_: 1.0)
     assert faster_engine(backbone, 10**9) == "torch"
-    with pytest.raises(InputError, match=r"engine 'onnx' needs onnxruntime: pip install 'comodulation\[onnx\]'"):
-        extract(backbone, split, tmp_path / "cache", engine="onnx")
+    for engine, package in zip(("onnx", "openvino"), absent, strict=True):
+        with pytest.raises(
+            InputError, match=rf"engine '{engine}' needs {package}: pip install 'comodulation\[{engine}\]'"
+        ):
+            extract(backbone, split, tmp_path / "cache", engine=engine)
     assert not list(tmp_path.iterdir())
 
 
@@ -159,9 +214,43 @@ def test_engines_that_are_refused(backbone, split, tmp_path):
         extract(backbone, split, tmp_path, engine="onxx")
     with pytest.raises(InputError, match="computes in float32, not in bfloat16; --engine torch computes here"):
         extract(backbone, split, tmp_path, engine="onnx", precision="bfloat16")
-    with pytest.raises(InputError, match="computes on CPUs, not on 'cuda'"):
-        forward_of(backbone, "onnx", "cuda")
+    for engine in KINDS:
+        with pytest.raises(InputError, match="computes on CPUs, not on 'cuda'"):
+            forward_of(backbone, engine, "cuda")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_processor_without_bfloat16(backbone, split, monkeypatch, tmp_path):
+    """OpenVINO would compute in float32 there and say nothing."""
+    monkeypatch.setattr(engines, "bfloat16_here", lambda: False)
+    with pytest.raises(
+        InputError, match="engine 'openvino' computes in bfloat16 on processors that have its instructions"
+    ):
+        extract(backbone, split, tmp_path, engine="openvino", precision="bfloat16")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "has"), [("fpu avx512_bf16 lm", True), ("fpu amx_bf16", True), ("fpu avx512_bf", False)]
+)
+def test_what_linux_says_of_a_processor(flags, has, monkeypatch):
+    monkeypatch.setattr(translations.Path, "read_text", lambda _: f"model name\t: avx512_bf16\nflags\t\t: {flags}\n")
+    assert bfloat16_here() is has
+
+
+def test_a_trace_that_holds_for_one_shape_only(monkeypatch):
+    backbone = backbone_of()
+    real = backbone.model.forward_intermediates
+    by_shape = lambda x, **options: real(x if len(x) == 2 else x / 2, **options)  # noqa: E731
+    monkeypatch.setattr(backbone.model, "forward_intermediates", by_shape)
+    with pytest.raises(RunError, match="cannot be translated for OpenVINO: its features are not those of torch"):
+        forward_of(backbone, "openvino")
+
+
+def test_nothing_is_reported_over_the_network(backbone, monkeypatch):
+    """OpenVINO's own tools would."""
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a connection was opened"))
+    OpenVinoForward(backbone)(pixels(32, 1))
 
 
 def test_a_network_that_cannot_be_translated(monkeypatch):
@@ -177,7 +266,7 @@ def test_a_network_that_cannot_be_translated(monkeypatch):
     with pytest.raises(RunError, match="backbone 'test_resnet' cannot be translated for ONNX Runtime: ") as error:
         forward_of(backbone, "onnx")
     assert "\n" not in str(error.value)
-    measured(monkeypatch, 1.0, 2.0)
+    measured(monkeypatch, 1.0, onnx=2.0)
     assert faster_engine(backbone, 10_000, say=said.append) == "torch"
     assert len(said) == 1
     assert said[0].endswith("; torch computes")

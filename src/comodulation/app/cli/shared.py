@@ -10,8 +10,8 @@ import typer
 JSON_HELP = "Print one JSON object on standard output and nothing else."
 CACHE_HELP = "Folder of features and pretrained layers [$COMODULATION_CACHE, ~/.cache/comodulation]."
 ENGINE_HELP = (
-    "What computes the backbone's features: torch, onnx (ONNX Runtime, on CPUs), or auto, the faster one where there are many "
-    "images."
+    "What computes the backbone's features: torch; onnx (ONNX Runtime) or openvino, on CPUs; or auto, the fastest one where "
+    "there are many inputs."
 )
 CLUSTER_HELP = (
     "Where pieces of work run: local (processes of this machine), slurm (the nodes of this allocation), or HOST:PORT of the head "

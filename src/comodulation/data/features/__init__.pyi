@@ -2,7 +2,7 @@ from .allocator import large_blocks_kept
 from .backbone import Backbone, BackboneSettings
 from .embeddings import Embeddings, EmbeddingSettings
 from .encoder import Encoder, EncoderSettings, cut_note
-from .engines import BATCH, ENGINES, faster_engine, forward_of, open_shapes
+from .engines import BATCH, ENGINES, faster_engine, forward_of
 from .extraction import PRECISIONS, FeatureRows, Features, cache_folder, extract, features_of, settled_engine
 from .extraction_pieces import Source, extract_in_pieces
 from .given_inputs import check_given, features_of_given, known_encoder, settings_by_name
@@ -11,6 +11,7 @@ from .memory import TRAINED_COPIES, check_fits
 from .small_resnets import SMALL_RESNETS, small_resnet
 from .store import FeatureStore
 from .text_encoder import MINILM, TextEncoder, TextSettings
+from .translations import open_shapes
 from .weights import WEIGHTS
 
 __all__ = [

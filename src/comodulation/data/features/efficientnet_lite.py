@@ -35,7 +35,7 @@ class _Convolution(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.stride[0] > 1:
             kernel, stride = self.kernel_size[0], self.stride[0]
-            down, across = (max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[-2:])
+            down, across = (max((side - 1) // stride * stride + kernel - side, 0) for side in x.shape[-2:])
             x = F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2))
         return super().forward(x)
 

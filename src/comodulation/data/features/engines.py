@@ -1,4 +1,4 @@
-"""What computes an encoder's forward pass: torch, or on CPUs ONNX Runtime, which is faster for many convolutional networks.
+"""What computes an encoder's forward pass: torch, or on CPUs ONNX Runtime or OpenVINO, which are faster for many networks.
 
 Their features agree up to the rounding of sums in another order, so caches say which of them they are of. Translating a network
 takes seconds to tens of them: it pays for many inputs only.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import time
-import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,62 +18,49 @@ from torch import Tensor
 from ...errors import InputError, RunError, choose
 from .allocator import large_blocks_kept
 from .encoder import Encoder
+from .translations import OnnxForward, OpenVinoForward, bfloat16_here
 
-ENGINES = ("auto", "torch", "onnx")
+ENGINES = ("auto", "torch", "onnx", "openvino")
 BATCH = 64  # inputs of a pass
 FEW = 512  # inputs for which torch computes in any case
-WORTH = 60.0  # seconds of torch's work below which a translation does not pay
 MEASURED = 1.0  # seconds
 
 Forward = Callable[..., Tensor]  # a batch, as Encoder.collate gives it -> features (B, C, s, s)
 
 
-class OnnxForward:
-    """An encoder in ONNX Runtime, on as many threads as torch would use: called like it, with a batch on the CPU.
+@dataclass(frozen=True)
+class _Translation:
+    """How a network gets to an engine besides torch.
 
-    Raises:
-        RunError: the network cannot be translated.
+    Attributes:
+        label: of the engine, for people. packages: that it needs. precisions: that it computes in.
+        worth: seconds of work, by the best engine there is, below which a trial does not pay.
+        make: from an encoder and a precision.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
-        import onnxruntime
-
-        self.names = encoder.input_names
-        network: Any = encoder
-        try:
-            with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")  # the exporter's own deprecations
-                made = torch.onnx.export(
-                    network, encoder.example(2), dynamic_shapes=open_shapes(encoder), input_names=list(self.names),
-                    output_names=["features"], dynamo=True, verbose=False,
-                )  # fmt: skip
-            assert made is not None
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = torch.get_num_threads()
-            options.log_severity_level = 3  # errors
-            content = made.model_proto.SerializeToString()
-            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the tracer raises whatever the model's code leads it into
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise RunError(f"{encoder.called} cannot be translated for ONNX Runtime: {reason}") from error
-
-    def __call__(self, *batch: Tensor) -> Tensor:
-        """A batch -> features ``(B, C, s, s)``, float32."""
-        given = {name: part.contiguous().numpy() for name, part in zip(self.names, batch, strict=True)}
-        (features,) = self._session.run(None, given)
-        return torch.from_numpy(features)
+    label: str
+    packages: tuple[str, ...]
+    precisions: tuple[str, ...]
+    worth: float
+    make: Callable[[Encoder, str], Forward]
 
 
-def open_shapes(encoder: Encoder) -> tuple[dict[int, Any], ...]:
-    """For a translation: which dimensions of each tensor of a batch are open."""
-    most = {"batch": 65536, "length": encoder.longest}
-    names = list(most)[: encoder.open_dimensions]
-    shape = {place: torch.export.Dim(name, min=1, max=most[name]) for place, name in enumerate(names)}
-    return (shape,) * len(encoder.input_names)
+# In the order of their trials: what is cheap to try comes first, and then the other has more to gain on.
+_TRANSLATIONS = {
+    "openvino": _Translation(
+        "OpenVINO", ("openvino",), ("float32", "bfloat16"), 15.0, lambda *given: OpenVinoForward(*given)
+    ),
+    "onnx": _Translation(
+        "ONNX Runtime",
+        ("onnxruntime", "onnx", "onnxscript"),
+        ("float32",),
+        60.0,
+        lambda encoder, _: OnnxForward(encoder),
+    ),
+}
 
-
-# Of each encoder, with the fingerprint and the number of threads that it was translated for.
-_translated: WeakKeyDictionary[Encoder, tuple[tuple[str, int], OnnxForward]] = WeakKeyDictionary()
+# Of each encoder, by engine, with the fingerprint, number of threads and precision that it was translated for.
+_translated: WeakKeyDictionary[Encoder, dict[str, tuple[tuple[str, int, str], Forward]]] = WeakKeyDictionary()
 
 
 def forward_of(
@@ -84,23 +70,23 @@ def forward_of(
 
     Args:
         encoder: moved to the device, if torch computes.
-        engine: ``torch`` or ``onnx``.
+        engine: ``torch``, ``onnx`` or ``openvino``.
         device: of the batches.
         precision: of the arithmetic.
 
     Raises:
-        InputError: ONNX Runtime is not there, or not for this device or precision.
-        RunError: as ``OnnxForward``.
+        InputError: the engine is not there, or not for this device or precision.
+        RunError: the network cannot be translated.
     """
     if choose(engine, ENGINES[1:], "engine") == "torch":
         return encoder.to(device)
-    if reason := _unfit(device, precision):
-        raise InputError(f"engine 'onnx' {reason}; --engine torch computes here")
-    key = (encoder.fingerprint(), torch.get_num_threads())
-    kept = _translated.get(encoder)
-    if kept is None or kept[0] != key:
-        kept = _translated[encoder] = (key, OnnxForward(encoder.to("cpu")))
-    return kept[1]
+    if reason := _unfit(engine, device, precision):
+        raise InputError(f"engine {engine!r} {reason}; --engine torch computes here")
+    key = (encoder.fingerprint(), torch.get_num_threads(), precision)
+    kept = _translated.setdefault(encoder, {})
+    if engine not in kept or kept[engine][0] != key:
+        kept[engine] = (key, _TRANSLATIONS[engine].make(encoder.to("cpu"), precision))
+    return kept[engine][1]
 
 
 def faster_engine(
@@ -110,42 +96,63 @@ def faster_engine(
     precision: str = "float32",
     say: Callable[[str], None] | None = None,
 ) -> str:
-    """``onnx`` where ONNX Runtime is faster, as a second of each shows, and there is work enough to translate for; else ``torch``.
+    """The fastest engine, as a second of each shows. Those are tried for which there is work enough.
 
     Args:
         encoder: of the inputs.
         number: of inputs.
         device, precision: as in ``forward_of``.
-        say: told one line, if both were measured or a translation failed.
+        say: told one line, if several were measured, and one on each translation that failed.
     """
-    if number <= FEW or _unfit(device, precision):
+    able = [engine for engine in _TRANSLATIONS if not _unfit(engine, device, precision)]
+    if number <= FEW or not able:
         return "torch"
-    batch = encoder.example(BATCH)
-    with torch.inference_mode(), large_blocks_kept():
-        if number / _rate(encoder.to(device), batch, 0) < WORTH:
-            return "torch"
-        by_torch = _rate(encoder, batch, MEASURED)
     tell = say or (lambda line: None)
-    try:
-        by_onnx = _rate(forward_of(encoder, "onnx"), batch, MEASURED)
-    except RunError as error:
-        tell(f"{error}; torch computes")
-        return "torch"
-    fast, slow = ("onnx", "torch") if by_onnx > by_torch else ("torch", "onnx")
-    rates = {"onnx": by_onnx, "torch": by_torch}
-    names = {"onnx": "ONNX Runtime", "torch": "torch"}
-    tell(f"features by {names[fast]}: {rates[fast]:.0f} {encoder.what}s/s, {names[slow]} {rates[slow]:.0f}")
-    return fast
+    batch = encoder.example(BATCH)
+
+    def rate(engine: str, seconds: float) -> float:
+        forward = forward_of(encoder, engine, device, precision)
+        with (
+            torch.inference_mode(),
+            torch.autocast("cpu", torch.bfloat16, precision == "bfloat16"),
+            large_blocks_kept(),
+        ):
+            return _rate(forward, batch, seconds)
+
+    rates = {"torch": rate("torch", 0)}
+    for engine in able:
+        if number / max(rates.values()) < _TRANSLATIONS[engine].worth:
+            continue
+        if len(rates) == 1:
+            rates["torch"] = rate("torch", MEASURED)
+        try:
+            rates[engine] = rate(engine, MEASURED)
+        except RunError as error:
+            tell(f"{error}; {_label(max(rates, key=rates.__getitem__))} computes")
+    ranked = sorted(rates, key=rates.__getitem__, reverse=True)
+    if len(ranked) > 1:
+        first, *others = (f"{rates[engine]:.0f}" for engine in ranked)
+        beside = "".join(f", {_label(engine)} {shown}" for engine, shown in zip(ranked[1:], others, strict=True))
+        tell(f"features by {_label(ranked[0])}: {first} {encoder.what}s/s{beside}")
+    return ranked[0]
 
 
-def _unfit(device: torch.device | str, precision: str) -> str | None:
-    """Why ONNX Runtime cannot compute here; None if it can."""
-    for package in ("onnxruntime", "onnx", "onnxscript"):
+def _label(engine: str) -> str:
+    return _TRANSLATIONS[engine].label if engine in _TRANSLATIONS else engine
+
+
+def _unfit(engine: str, device: torch.device | str, precision: str) -> str | None:
+    """Why an engine besides torch cannot compute here; None if it can."""
+    for package in _TRANSLATIONS[engine].packages:
         if importlib.util.find_spec(package) is None:
-            return f"needs {package}: pip install 'comodulation[onnx]'"
+            return f"needs {package}: pip install 'comodulation[{engine}]'"
     if torch.device(device).type != "cpu":
         return f"computes on CPUs, not on {torch.device(device).type!r}"
-    return None if precision == "float32" else f"computes in float32, not in {precision}"
+    if precision not in _TRANSLATIONS[engine].precisions:
+        return f"computes in float32, not in {precision}"
+    if precision == "bfloat16" and not bfloat16_here():
+        return "computes in bfloat16 on processors that have its instructions (AMX or AVX-512), and this one has not"
+    return None
 
 
 def _rate(forward: Forward, batch: Sequence[Tensor], seconds: float) -> float:

@@ -127,7 +127,8 @@ def extract(
         cache: cache folder; made if it is not there.
         device: where the encoder runs.
         precision: of the encoder's forward pass, ``float32`` or ``bfloat16``. Stored in the precision that the encoder keeps.
-        engine: ``torch``, ``onnx`` (ONNX Runtime, on CPUs), or ``auto``: see ``settled_engine``. Each has caches of its own.
+        engine: ``torch``, ``onnx`` (ONNX Runtime) or ``openvino``, both on CPUs, or ``auto``: see ``settled_engine``. Each has
+            caches of its own.
         skip_bad: go on when an input cannot be read, and list it in ``bad_rows``. Each call reads such inputs again: one that can
             be read now gets its features.
         report: called with (rows done, rows in all); rows of other processes count.
@@ -190,7 +191,7 @@ def settled_engine(
     precision: str = "float32",
     say: Callable[[str], None] | None = None,
 ) -> str:
-    """``torch`` or ``onnx``: the one that was asked for; of ``auto`` the one whose cache is there or begun, else the faster one.
+    """The engine that was asked for; of ``auto`` the one whose cache is there or begun, else the fastest.
 
     Processes that extract one cache together must take the answer of one of them. Arguments as in ``extract``.
 

@@ -37,7 +37,7 @@ def extract_in_pieces(
     """Fill the caches of some splits; ``extract`` then finds them there.
 
     Args:
-        engines: by name of the split: ``torch`` or ``onnx``.
+        engines: by name of the split: see ``forward_of``.
         cache: folder that all processes see. resources: how many there are.
         make_source: picklable; called once in each.
         report: called with a split, its rows done, its rows in all. shared: what all must see alike.
