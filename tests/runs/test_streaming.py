@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import save_file
 
+from comodulation.data.features import Batches
 from comodulation.errors import RunError
 from comodulation.files import read_json
 from comodulation.processes import Resources
@@ -310,7 +311,7 @@ def test_memory_does_not_grow_with_the_number_of_rows(place, tmp_path):
         nonlocal held, most
         held += 1
         most = max(most, held)
-        return ReadBatch((torch.zeros(1, 1),), {}, None)
+        return ReadBatch(Batches([(torch.zeros(1, 1),)]), {}, None)
 
     for _ in read_ahead(load for _ in range(200)):
         held -= 1

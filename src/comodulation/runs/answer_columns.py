@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from ..data.features import features_of
+from ..data.features import Batches
 from ..errors import InputError
 from ..evaluation import apply_temperature, decide
 from ..networks.methods import task_chunks
@@ -62,15 +62,14 @@ class AnswerColumns:
             ]
         return pa.schema([*fields, pa.field("error", pa.string())])
 
-    def answers(self, batch: Sequence[Tensor], ids: Tensor | None) -> list[pa.Array]:
-        """The tasks' columns for a batch of B preprocessed inputs, as ``Encoder.collate`` gives it.
+    def answers(self, batch: Batches, ids: Tensor | None) -> list[pa.Array]:
+        """The tasks' columns for B preprocessed inputs.
 
         Args:
             ids: ``content_id`` of each, ``(B,)``; None where no noise is drawn.
         """
         run, encoder = self.run, self.run.encoder
-        given = [part.to(self.tasks.device) for part in batch]
-        features = features_of(self.forward, given, run.config.precision, encoder.kept)
+        features = batch.features(self.forward, run.config.precision, encoder.kept, self.tasks.device)
         logs = torch.cat([found for _, found in task_chunks(run.method, features, self.tasks, sample_ids=ids)])
         answers = logs if run.temperature is None else apply_temperature(logs, run.temperature)
         probabilities = answers.exp().unflatten(0, (len(features), len(self.ids))).cpu()

@@ -14,7 +14,17 @@ import torch
 from torch import Tensor
 
 from ..data import Asked
-from ..data.features import BATCH, ENGINES, Encoder, Features, cut_note, extract, faster_engine, features_of, forward_of
+from ..data.features import (
+    ENGINES,
+    Encoder,
+    Features,
+    at_once,
+    cut_note,
+    extract,
+    faster_engine,
+    forward_of,
+    in_batches,
+)
 from ..errors import InputError, brief, choose
 from ..evaluation import apply_temperature, decide, evaluate_predictions, scaled, stored_temperature
 from ..files import writable
@@ -294,7 +304,7 @@ class Run:
             engine = faster_engine(encoder, number, precision=precision, say=say)
         forward = forward_of(encoder, engine, precision=precision)
         cut = done = 0
-        while asked := list(itertools.islice(remaining, BATCH)):
+        while asked := list(itertools.islice(remaining, at_once(encoder))):
             names, prepared, values = [], [], []
             for one in asked:
                 try:
@@ -315,8 +325,8 @@ class Run:
     def _answered(
         self, forward: Callable[..., Tensor], names: list[str], prepared: list[Tensor], ids: list[int]
     ) -> list[dict[str, Any]]:
-        """Answers to tasks, by number, for at most ``BATCH`` preprocessed inputs."""
-        features = features_of(forward, self.encoder.collate(prepared), self.config.precision, self.encoder.kept)
+        """Answers to tasks, by number, for preprocessed inputs."""
+        features = in_batches(self.encoder, prepared).features(forward, self.config.precision, self.encoder.kept)
         # Noise belongs to an input's content, not to its place among those asked about.
         sample_ids = torch.tensor([content_id(one) for one in prepared])
         results: list[dict[str, Any]] = [{self.encoder.what: name, "tasks": {}} for name in names]

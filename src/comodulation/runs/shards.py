@@ -72,7 +72,7 @@ def write_shard(path: Path, columns: AnswerColumns, batches: Iterator[ReadBatch]
 def answered(columns: AnswerColumns, schema: pa.Schema, batch: ReadBatch) -> pa.Table:
     """A batch's rows of a shard."""
     number = len(batch)
-    answers = columns.answers(batch.tensors, batch.content)
+    answers = columns.answers(batch.batches, batch.content)
     if batch.errors:
         there = np.ones(number, bool)
         there[list(batch.errors)] = False

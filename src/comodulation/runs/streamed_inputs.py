@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..data import Asked, Vectors, asked_inputs, asked_pictures
-from ..data.features import Encoder
+from ..data.features import Batches, Encoder, in_batches
 from ..data.streams import Block
 from ..errors import InputError
 from .run import content_id
@@ -29,13 +29,13 @@ class ReadBatch:
     """Some inputs, N of them.
 
     Attributes:
-        tensors: preprocessed and collated. errors: why an input cannot be used, by its place; in its place are zeros.
+        batches: preprocessed. errors: why an input cannot be used, by its place; in its place are zeros.
         content: a number for each that noise belongs to; None where none is drawn.
         cut: how many are longer than the encoder takes.
         file: of all, or of each. row: of each in the file; None: a file is one input. ids: what the data call each, where they do.
     """
 
-    tensors: tuple[Tensor, ...]
+    batches: Batches
     errors: dict[int, str]
     content: Tensor | None
     cut: int = 0
@@ -44,7 +44,7 @@ class ReadBatch:
     ids: Sequence[str | None] | None = None
 
     def __len__(self) -> int:
-        return len(self.tensors[0])
+        return len(self.batches)
 
 
 def read_ahead(loads: Iterable[Callable[[], ReadBatch]]) -> Iterator[ReadBatch]:
@@ -91,7 +91,7 @@ def _vectors(encoder: Any, path: Path, inputs: Vectors, rows: np.ndarray, noisy:
             values[place] = 0
     tensor = torch.from_numpy(values).reshape(-1, *encoder.feature_shape)
     content = torch.tensor([content_id(one) for one in tensor]) if noisy else None
-    return ReadBatch((tensor,), errors, content)
+    return ReadBatch(Batches([(tensor,)]), errors, content)
 
 
 def check_shape(encoder: Any, path: Path, block: Block | None) -> None:
@@ -116,4 +116,4 @@ def _one_by_one(encoder: Encoder, asked: Sequence[Asked], noisy: bool) -> ReadBa
             errors[place] = str(error)
             prepared.append(encoder.blank())
     content = torch.tensor([content_id(one) for one in prepared]) if noisy else None
-    return ReadBatch(encoder.collate(prepared), errors, content, encoder.cut(given))
+    return ReadBatch(in_batches(encoder, prepared), errors, content, encoder.cut(given))

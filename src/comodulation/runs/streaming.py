@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from ..data.features import BATCH, faster_engine, forward_of, large_blocks_kept
+from ..data.features import BATCH, at_once, faster_engine, forward_of, large_blocks_kept
 from ..data.streams import blocks_of, listed_pictures, row_files, rows_of, write_picture_list
 from ..errors import InputError, RunError, brief, first_difference
 from ..files import PARTIAL, locked, read_json, remove_partials, writable, write_json
@@ -283,7 +283,7 @@ def _loads(opened: Run, plan: _Plan, number: int, size: int) -> Iterator[Callabl
             yield partial(picture_batch, encoder, paths[start : start + min(BATCH, size)], noisy)
         return
     if encoder.what == "text":
-        size = min(BATCH, size)
+        size = min(at_once(encoder), size)
     start, stop, first = number * plan.size, number * plan.size + plan.of_shard(number), 0
     for path, rows in plan.files:
         begin, end = max(start - first, 0), min(stop - first, rows)

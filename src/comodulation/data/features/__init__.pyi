@@ -1,5 +1,6 @@
 from .allocator import large_blocks_kept
 from .backbone import Backbone, BackboneSettings
+from .batches import Batches, at_once, in_batches
 from .embeddings import Embeddings, EmbeddingSettings
 from .encoder import Encoder, EncoderSettings, cut_note
 from .engines import BATCH, ENGINES, faster_engine, forward_of
@@ -24,6 +25,7 @@ __all__ = [
     "WEIGHTS",
     "Backbone",
     "BackboneSettings",
+    "Batches",
     "EmbeddingSettings",
     "Embeddings",
     "Encoder",
@@ -34,6 +36,7 @@ __all__ = [
     "Source",
     "TextEncoder",
     "TextSettings",
+    "at_once",
     "cache_folder",
     "check_fits",
     "check_given",
@@ -45,6 +48,7 @@ __all__ = [
     "features_of_given",
     "first_images",
     "forward_of",
+    "in_batches",
     "known_encoder",
     "large_blocks_kept",
     "natural_size",

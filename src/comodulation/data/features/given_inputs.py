@@ -18,9 +18,8 @@ from ...files import user_path
 from ..pictures import BadImageError, decode_image
 from .allocator import large_blocks_kept
 from .backbone import BackboneSettings
+from .batches import at_once, in_batches
 from .encoder import Encoder
-from .engines import BATCH
-from .extraction import features_of
 from .input_sizes import LOOKED_AT, natural_size
 from .text_encoder import MINILM, TextSettings
 
@@ -58,9 +57,9 @@ def features_of_given(encoder: Encoder, given: Sequence[Any]) -> Tensor:
     read = _texts if encoder.what == "text" else _decoded
     rows = []
     with large_blocks_kept():
-        for start in range(0, len(given), BATCH):
-            prepared = [encoder.preprocess(one) for one in read(given[start : start + BATCH], start)]
-            rows.append(features_of(encoder, encoder.collate(prepared)).flatten(1))
+        for start in range(0, len(given), at_once(encoder)):
+            prepared = [encoder.preprocess(one) for one in read(given[start : start + at_once(encoder)], start)]
+            rows.append(in_batches(encoder, prepared).features(encoder).flatten(1))
     return torch.cat(rows)
 
 
