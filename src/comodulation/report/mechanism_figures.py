@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -165,7 +166,7 @@ def gain_histogram_figure(gains: Mapping[str, ArrayLike]) -> Figure:
 
 
 def one_image_figure(
-    image: ArrayLike,
+    given: ArrayLike | str,
     couplings: Mapping[str, ArrayLike],
     modulator: ArrayLike,
     decoder: ArrayLike,
@@ -174,15 +175,15 @@ def one_image_figure(
     after: Mapping[str, float],
     target: str,
 ) -> Figure:
-    """One image followed through: couplings, the modulator and the neurons that covary with it, gains, predictions.
+    """One image or text followed through: couplings, the modulator and the neurons that covary with it, gains, predictions.
 
     Args:
-        image: ``(H, W, 3)`` or ``(H, W)``, in [0, 1] or bytes.
-        couplings: of two tasks, the image's own first: name -> ``(E,)``. Shown are the neurons where they differ most.
+        given: an image, ``(H, W, 3)`` or ``(H, W)``, in [0, 1] or bytes; or a text.
+        couplings: of two tasks, its own first: name -> ``(E,)``. Shown are the neurons where they differ most.
         modulator: ``(T,)``, in order of the samples. decoder: pooled activity under it, ``(T, D)``.
         gains: of the decoder neurons, ``(D,)``.
         before, after: class -> probability, without and with the task; shown in the order of ``after``.
-        target: the image's class.
+        target: its class.
     """
     figure = new_figure(8.6)
     grid = figure.add_gridspec(5, 2, height_ratios=[2.2, 1.7, 0.9, 1.7, 1.5], width_ratios=[1, 1.5])
@@ -191,7 +192,10 @@ def one_image_figure(
     driving = figure.add_subplot(grid[2, :])
     driven = figure.add_subplot(grid[3, :], sharex=driving)
 
-    picture.imshow(np.asarray(image), cmap="gray" if np.ndim(image) == 2 else None)
+    if isinstance(given, str):
+        picture.text(0.5, 0.5, textwrap.fill(given, 28, max_lines=8), fontsize=8, ha="center", va="center")
+    else:
+        picture.imshow(np.asarray(given), cmap="gray" if np.ndim(given) == 2 else None)
     picture.set(xticks=[], yticks=[])
     picture.set_title(spaced(target), fontsize=9.5)
     place = np.arange(len(after))

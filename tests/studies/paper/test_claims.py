@@ -129,7 +129,7 @@ def test_the_interval_over_seeds_and_images_decides(metric, difference, half, ex
     results = study(pair(metric, difference, 0.001))
     found = {v.claim: v for v in judge_claims(results, False, {metric: over})}[claim]
     assert found.verdict == expected
-    assert found.interval.endswith("95% of 2 together, over seeds and 5,000 test images")
+    assert found.interval.endswith("95% of 2 together, over seeds and 5,000 test inputs")
 
 
 @pytest.mark.parametrize(("residual", "base", "expected"), [(0.3, 0.1, HOLDS), (0.1, 0.3, FAILS), (0.2, 0.2, UNKNOWN)])

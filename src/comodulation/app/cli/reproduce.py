@@ -22,8 +22,8 @@ EXAMPLE = "comodulate reproduce cifar100 --data FOLDER --seeds 10 --out runs/cif
 
 
 def reproduce(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="cifar100, celeba or attributes.")],
-    data: Annotated[str, typer.Option(help="Folder, or Hugging Face dataset id.")],
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="cifar100, clinc, celeba or attributes.")],
+    data: Annotated[str, typer.Option(help="Folder, or Hugging Face dataset id; of clinc, a table with the columns text, domain and intent.")],
     out: Annotated[Path, typer.Option(help="Folder to write; one of the same study is continued.")],
     seeds: Annotated[
         str,
@@ -47,9 +47,13 @@ def reproduce(
     variant: Annotated[
         list[str] | None, typer.Option(help="Variant of the layers: residual, base; repeat [both].")
     ] = None,
-    backbone: Annotated[str, typer.Option(help="timm model name, or efficientnet-lite0.")] = "efficientnet-lite0",
-    weights: Annotated[str, typer.Option(help="pretrained, random, or a safetensors file.")] = "pretrained",
-    image_size: Annotated[int, typer.Option(help="Side of the backbone's input, pixels.")] = 128,
+    backbone: Annotated[
+        str | None, typer.Option(help="timm model name, or efficientnet-lite0 [efficientnet-lite0].")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="pretrained, random, or a safetensors file [pretrained].")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the backbone's input, pixels [128].")] = None,
     split_seed: Annotated[int | None, typer.Option(help="Draws the halves [the seed].")] = None,
     start: Annotated[
         str | None,
@@ -86,8 +90,12 @@ def reproduce(
     check_cluster(where, devices)
     if devices is not None and not 1 <= devices <= 256:
         raise InputError(f"--devices must be 1 to 256, got {devices}")
+    named = {"name": backbone, "weights": weights, "image_size": image_size}
+    of_images = {name: value for name, value in named.items() if value is not None}
+    if study == "clinc" and of_images:
+        raise InputError("study 'clinc' reads texts; leave --backbone, --weights and --image-size out")
     changes: dict[str, Any] = {
-        "backbone": BackboneSettings(backbone, weights, image_size),
+        "backbone": BackboneSettings(**of_images),
         "head": {
             **({} if start is None else {"start": start}),
             **({} if channels is None else {"encoder_channels": channels, "decoder_channels": channels}),

@@ -6,7 +6,7 @@ from .clock import Budget
 from .engine import run_stages
 from .folder import cell_path, claim, diverged_path
 from .laboratory import Laboratory, classes_kept
-from .material import STUDIES, Material, read_material, study_config
+from .material import CLASSES, STUDIES, Material, read_material, study_config
 from .measure import measure_accuracy, measure_everything, train_and_test
 from .mechanism import MOST_PER_TASK, NOISE_NODES, NOISE_PER_TASK, at_most, represent
 from .numbers import cell_numbers, check_alike, checked_illustration, checked_numbers, read_probabilities
@@ -60,6 +60,7 @@ __all__ = [
     "QUESTION",
     "SEARCH",
     "SEARCH_SEED",
+    "CLASSES",
     "STUDIES",
     "VARIANTS",
     "YARDSTICK",

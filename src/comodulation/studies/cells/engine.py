@@ -89,7 +89,7 @@ def _begin(
     material = laboratory.material
     deal_images(material.config, material.family, material.labelled[material.config.train_split].examples)
     if not budget.over:
-        laboratory.backbone  # noqa: B018 (refused before anything is written)
+        laboratory.encoder  # noqa: B018 (refused before anything is written)
     for name in (CELLS, SEARCH):
         (out / name).mkdir(exist_ok=True)
     write_manifest(study.manifest, out)

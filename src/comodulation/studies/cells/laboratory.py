@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...data.features import Backbone, Source, extract
+from ...data.features import Encoder, Source, extract
 from ...data.sets import make_scenes
 from ...errors import InputError, choose
 from ...mathematics import derived_seed
@@ -42,21 +42,21 @@ class Laboratory:
         self._session: tuple[tuple[str, int, HeadSettings], Session] | None = None
 
     @cached_property
-    def backbone(self) -> Backbone:
-        return Backbone(self.material.config.backbone)
+    def encoder(self) -> Encoder:
+        return self.material.config.encoder.encoder()
 
     def source(self) -> Source | None:
         """What other machines extract the features of; None where there is nothing that they could."""
         config = self.material.config
         splits = {name: data.split for name, data in self.material.labelled.items()}
-        return Source(self.backbone, splits, config.precision, config.skip_bad)
+        return Source(self.encoder, splits, config.precision, config.skip_bad)
 
     @cached_property
     def features(self) -> dict[str, Any]:
         """Features of every split, from the cache or extracted now."""
         return {
             name: extract(
-                self.backbone, data.split, self.material.cache, device=self.fabric.device,
+                self.encoder, data.split, self.material.cache, device=self.fabric.device,
                 precision=self.material.config.precision, engine=self.engine, skip_bad=self.material.config.skip_bad,
                 report=partial(self.tell.extraction, name), say=self.tell.message,
             )
@@ -70,7 +70,7 @@ class Laboratory:
         head = head if row is None else row.layers(head)
         if self._session is None or self._session[0] != (variant, seed, head):
             config = shared.model_copy(update={"seed": seed, "head": head})
-            encoded, venue = Encoded(self.backbone, self.features), Venue(self.fabric, self.tell)
+            encoded, venue = Encoded(self.encoder, self.features), Venue(self.fabric, self.tell)
             session = Session(config, self.material, encoded, venue, self.material.cache)
             self._session = ((variant, seed, head), session)
         return self._session[1]

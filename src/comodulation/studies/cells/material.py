@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...data import available_splits, binary_column, class_column, label_names, open_split
-from ...data.features import BackboneSettings
+from ...data import binary_column, class_column, label_names
+from ...data.features import BackboneSettings, TextSettings
 from ...data.sets import (
     CELEBA_ATTRIBUTES,
     CELEBA_GROUPS,
@@ -23,6 +23,7 @@ from ...runs import (
     RunConfig,
     TaskData,
     make_config,
+    open_splits,
     read_family,
     read_labels,
 )
@@ -44,7 +45,9 @@ class Material(TaskData):
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-STUDIES = ("cifar100", "celeba", "attributes")
+STUDIES = ("cifar100", "clinc", "celeba", "attributes")
+CLASSES = {"cifar100": ("coarse_label", "fine_label"), "clinc": ("domain", "intent")}  # columns of groups and of classes
+TEXT = "text"  # column of the utterances
 
 
 EPOCHS = 6  # of fine-tuning; ten reach the same validation NLL (attention 0.6484 after five, 0.6475 after ten)
@@ -60,8 +63,10 @@ def study_config(name: str, data: str, **changes: Any) -> RunConfig:
         "data": data, "method": "comodulation", "backbone": BackboneSettings(), **changes,
         "tuning": {"epochs": EPOCHS, "learning_rate": 0.06, **changes.get("tuning", {})},
     }  # fmt: skip
-    if choose(name, STUDIES, "study") == "cifar100":
-        values |= {"group": "coarse_label", "label": "fine_label"}
+    if choose(name, STUDIES, "study") in CLASSES:
+        values["group"], values["label"] = CLASSES[name]
+        if name == "clinc":
+            values["text"] = TextSettings(TEXT)
     elif name == "celeba":
         values |= {"attributes": CELEBA_ATTRIBUTES}
     else:
@@ -79,11 +84,8 @@ def read_material(study: str, config: RunConfig, cache: Path) -> Material:
             columns = [binary_column(splits[name], attribute) for attribute in family.tasks]
             labelled[name] = Labelled(splits[name], family.examples(columns), columns)
         return Material(family, labelled, config, cache, dict(CELEBA_GROUPS))
-    names = [name for name in (config.train_split, config.test_split) if name in available_splits(config.data)]
-    opened = {name: open_split(config.data, name, image_column=config.image_column) for name in names}
-    if config.train_split not in opened:
-        choose(config.train_split, names, f"split of {config.data}")
-    if study == "cifar100":
+    opened = open_splits(config, [config.train_split], [config.test_split])
+    if study in CLASSES:
         family = read_family(config, opened[config.train_split])
         labelled = {name: read_labels(config, split, family) for name, split in opened.items()}
         return Material(family, labelled, config, cache)

@@ -251,6 +251,7 @@ class IllustrationNames(Written):
     kind: str
     tasks: list[str] = Field(min_length=1)
     outputs: list[str] = Field(min_length=1)
+    text: str | None = None  # the input, where it is no image
 
 
 def checked_illustration(arrays: dict[str, np.ndarray], names: Any, path: Path) -> None:
@@ -269,11 +270,12 @@ def checked_illustration(arrays: dict[str, np.ndarray], names: Any, path: Path) 
     for name, shape in expected.items():
         if shapes.get(name) != shape:
             raise InputError(f"{path} is damaged: {name} is {brief(shapes.get(name))}, expected {brief(shape)}")
-    dimensions = {"coupling": 2, "decoder": 2, "modulator": 1, "spectrum_before": 1, "spectrum_after": 1, "image": 3}
+    dimensions = {"coupling": 2, "decoder": 2, "modulator": 1, "spectrum_before": 1, "spectrum_after": 1}
+    dimensions |= {"image": 3} if names.get("text") is None else {}
     for name, number in dimensions.items():
         if len(shapes.get(name, ())) != number or not arrays[name].size:
             raise InputError(f"{path} is damaged: {name} is {brief(shapes.get(name))}, expected {number} dimensions")
-    if arrays["image"].dtype != np.uint8 or shapes["image"][2] != 3:
+    if "image" in dimensions and (arrays["image"].dtype != np.uint8 or shapes["image"][2] != 3):
         raise InputError(
             f"{path} is damaged: image is {brief(shapes['image'])} of {arrays['image'].dtype}, expected RGB"
         )

@@ -166,8 +166,9 @@ def _illustrated(arrays: dict[str, np.ndarray], names: dict[str, Any]) -> dict[s
     outputs = ("no", "yes") if names["kind"] == "binary" else names["outputs"]
     shown = np.argsort(-arrays["after"])[:5]
     other = (task + 1) % len(names["tasks"])
+    what = "image" if names.get("text") is None else "text"
     one = one_image_figure(
-        arrays["image"],
+        names["text"] if names.get("text") is not None else arrays["image"],
         {names["tasks"][k].replace("_", " "): arrays["coupling"][k] for k in (task, other)},
         arrays["modulator"], arrays["trace"], arrays["decoder"][task],
         {outputs[c].replace("_", " "): float(arrays["before"][c]) for c in shown},
@@ -176,11 +177,11 @@ def _illustrated(arrays: dict[str, np.ndarray], names: dict[str, Any]) -> dict[s
     )  # fmt: skip
     found["one_image"] = Figure(
         svg(one),
-        "How to read it, from the top: the image and what the network answers without and with the task; the "
+        f"How to read it, from the top: the {what} and what the network answers without and with the task; the "
         "couplings that the task "
         "sets, beside those of another task; the modulator's fluctuation; decoder neurons under it, of the tenths with the "
-        "highest and the lowest gains those that move most in this image; the gains, which are the task's.",
-        "One image followed through",
+        f"highest and the lowest gains those that move most for this {what}; the gains, which are the task's.",
+        f"One {what} followed through",
     )
     found["gain_map"] = Figure(
         svg(gains_figure(arrays["encoder"], arrays["decoder"], [n.replace("_", " ") for n in names["tasks"]])),

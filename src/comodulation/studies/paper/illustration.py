@@ -2,7 +2,7 @@
 
 The first seed's comodulation (residual variant, open readout) is trained again, to the same bits, and looked at: the spectrum of
 the modulator's fluctuation and its share in task subspaces, informativeness of each neuron against coupling and gain, and one test
-image from its couplings to its prediction.
+image or text from its couplings to its prediction.
 """
 
 from __future__ import annotations
@@ -55,9 +55,17 @@ def illustrate(laboratory: Laboratory, cell: Cell, settings: dict[str, Any], pat
         "encoder_dprime": encoder.dprime, "decoder_dprime": decoder.dprime,
         "encoder": torch.ones_like(gains["coupling"]), **gains,  # 1 where the encoder is not multiplied by the task
         **_noise(method, activity, held, represent(method, data.features, fitted), fitted, gains),
-        **_one_image(laboratory, method, family, features, held, activity, gains),
     }  # fmt: skip
-    write_tensors(path, tensors, {"tasks": family.tasks, "outputs": family.outputs, "kind": family.kind})
+    names: dict[str, Any] = {"tasks": family.tasks, "outputs": family.outputs, "kind": family.kind}
+    row, followed = _followed(method, family, held, activity, gains)
+    labelled, config = laboratory.material.labelled, laboratory.material.config
+    name = config.test_split if config.test_split in labelled else config.train_split
+    given = labelled[name].split.read(row)
+    if isinstance(given, str):
+        names["text"] = given
+    else:
+        followed["image"] = torch.from_numpy(np.array(given))
+    write_tensors(path, {**tensors, **followed}, names)
 
 
 def read_illustration(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
@@ -95,16 +103,10 @@ def _noise(
     return found | {f"spectrum_{name}": torch.stack(values).mean(0) for name, values in spectra.items()}
 
 
-def _one_image(
-    laboratory: Laboratory,
-    method: Method,
-    family: TaskFamily,
-    features: Any,
-    held: Examples,
-    activity: Tensor,
-    gains: dict[str, Tensor],
-) -> dict[str, Tensor]:
-    """A test image that the network gets wrong without its task and right with it (else the first), and all about it."""
+def _followed(
+    method: Method, family: TaskFamily, held: Examples, activity: Tensor, gains: dict[str, Tensor]
+) -> tuple[int, dict[str, Tensor]]:
+    """Row of a test input that the network gets wrong without its task and right with it (else the first), and all about it."""
     rows = torch.arange(min(len(held), 512))
     part = held.take(rows)
     before = (method.head.read(method.head.decode(activity[rows]))).log_softmax(-1).exp()
@@ -120,14 +122,8 @@ def _one_image(
     modulator = std * modulator_noise(ids, part.task[place : place + 1], TRACE, seed=method.head.seed)
     modulated = modulate(activity[place : place + 1], gains["coupling"][task][None], modulator, std)
     trace = method.head.decode(modulated.flatten(0, 1)).mean((-2, -1))
-    split = laboratory.material.labelled[
-        laboratory.material.config.test_split
-        if laboratory.material.config.test_split in laboratory.material.labelled
-        else laboratory.material.config.train_split
-    ].split
-    picture = torch.from_numpy(np.array(split.image(image)))
-    return {
-        "image": picture, "image_task": torch.tensor(task), "image_target": part.target[place],
+    return image, {
+        "image_task": torch.tensor(task), "image_target": part.target[place],
         "modulator": modulator[:, 0], "trace": trace, "before": before[place], "after": after[place],
     }  # fmt: skip
 

@@ -69,7 +69,7 @@ def named_verdicts(results: Sequence[Result], crossed: Mapping[str, CrossedDiffe
         edge = min(abs(low), abs(high)) < EDGE * (high - low) / 2
         positive = metric == "accuracy"
         word = UNKNOWN if edge or low <= 0 <= high or not d.sd else HOLDS if (low > 0) == positive else FAILS
-        kind = "over seeds" if over is None else f"over seeds and {over.images:,} test images"
+        kind = "over seeds" if over is None else f"over seeds and {over.images:,} test inputs"
         notes = ["The primary comparison, named beforehand."]
         notes += ["At the edge: an end of the interval is 0 as far as rounding lets it be told."] * edge
         notes += [part for part in (strength(d, scale, unit), d.note) if part]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...errors import InputError, choose
 from ...networks.methods import METHODS
@@ -163,6 +163,16 @@ def cifar100_plan() -> Plan:
         regimes=_rows(regimes), options=_rows(TRAINING), layers=_rows(TRAINING_LAYERS), aggregation=_rows(AGGREGATION),
         ablation=_rows(ABLATION),
     )  # fmt: skip
+
+
+def clinc_plan() -> Plan:
+    """Intents within domains: the plan of CIFAR-100 without what needs positions, which a text's one vector does not have."""
+    whole = cifar100_plan()
+
+    def kept(rows: Sequence[Row]) -> tuple[Row, ...]:
+        return tuple(row for row in rows if row.method not in ("positions", "local-mask") and not row.get("distractors"))
+
+    return replace(whole, **{name: kept(rows) for name, rows in whole.rows.items()})
 
 
 def attributes_plan() -> Plan:

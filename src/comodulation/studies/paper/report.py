@@ -19,6 +19,7 @@ from ..cells import (
     CELLS,
     NAMED,
     PRIMARY,
+    CLASSES,
     VARIANTS,
     YARDSTICK,
     Comparison,
@@ -85,7 +86,7 @@ def write_report(folder: Path, also: Sequence[Path] = ()) -> dict[str, Any]:
         if other.name != study.name:
             raise InputError(f"{path} is a study of {other.name}, expected one of {study.name} as {folder}")
     comparisons, everywhere = all_comparisons(results), with_yardstick(results)
-    binary = study.name != "cifar100"
+    binary = study.name not in CLASSES
     crossed = crossed_named(folder, results)
     verdicts = judge_claims(results, binary, crossed)
     chance = 0.5 if binary else 1 / max(1, results[0].numbers.get("outputs", 100))
@@ -226,7 +227,7 @@ def _primary_blocks(results: Sequence[Result], crossed: Mapping[str, CrossedDiff
             lines.append(effect)
         if (over := crossed.get(metric)) is not None:
             lines.append(
-                f"Over other test images as well (bootstrap crossed over {over.seeds} seeds and {over.images:,} test images, "
+                f"Over other test inputs as well (bootstrap crossed over {over.seeds} seeds and {over.images:,} test inputs, "
                 f"95% of the two metrics together, which decides): {between(over.low, over.high)}. {over.note}"
             )
     return [Text("\n\n".join(lines))]
@@ -289,8 +290,9 @@ def command_of(study: Study, out: str) -> str:
     usual = study_config(study.name, config.data)
     implied = usual.head.start if config.head.encoder_channels == usual.head.encoder_channels else "random"
     words = f"comodulate reproduce {study.name} --data {shlex.quote(Path(config.data).name)} --seeds {len(study.seeds)}"
-    words += f" --seed {min(study.seeds)} --trials {study.trials} --backbone {backbone.name}"
-    words += f" --image-size {backbone.image_size}"
+    words += f" --seed {min(study.seeds)} --trials {study.trials}"
+    if config.text is None:
+        words += f" --backbone {backbone.name} --image-size {backbone.image_size}"
     for option, value, default in (
         ("weights", Path(backbone.weights).name, usual.backbone.weights),
         ("split-seed", config.split_seed, usual.split_seed),

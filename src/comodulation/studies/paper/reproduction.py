@@ -42,7 +42,7 @@ from ..cells import (
     search,
 )
 from .illustration import illustrate, read_illustration
-from .plan import REST_SEEDS, Plan, attributes_plan, cifar100_plan, narrowed
+from .plan import REST_SEEDS, Plan, attributes_plan, cifar100_plan, clinc_plan, narrowed
 
 STUDY, SETTINGS, ILLUSTRATION = "study.json", "settings.json", "illustration.safetensors"
 
@@ -52,7 +52,7 @@ class Study(Agenda):
     """What is reproduced.
 
     Attributes:
-        name: cifar100, celeba or attributes.
+        name: cifar100, clinc, celeba or attributes.
         config: what all cells share: data, backbone, head, training.
         seeds: compared; the rows beyond the core take the first few.
         trials: of each search.
@@ -68,7 +68,8 @@ class Study(Agenda):
     variants: tuple[str, ...] = ()
 
     def plan(self) -> Plan:
-        whole = cifar100_plan() if self.name == "cifar100" else attributes_plan()
+        plans = {"cifar100": cifar100_plan, "clinc": clinc_plan}
+        whole = plans.get(self.name, attributes_plan)()
         return narrowed(whole, self.methods, self.parts, self.variants)
 
     def to_json(self) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from ..cells import (
 from .claims import relative_to_hard_sharing
 from .diagnosis import Diagnosis
 from .reproduction import Study
-from .words import YARDSTICK_NOTE, interval, mean, parameters, shown_name, spread
+from .words import YARDSTICK_NOTE, encoder_of, interval, mean, parameters, shown_name, spread
 
 PRIMARY_APART = " (the primary comparison, comodulation's accuracy minus attention's, stands alone)"
 Compared = tuple[str, str, str, str, str]  # variant, readout, metric, a, b
@@ -359,7 +359,7 @@ def others_table(
     shown = iter([c.difference if d is None else d for (_, c), d in zip(compared, judged, strict=True)])
     rows = []
     for own, found, variant in places:
-        row: list[object] = [f"{own.config.backbone.name}, {own.config.backbone.image_size} px", variant]
+        row: list[object] = [encoder_of(own), variant]
         row += [interval(next(shown), *((1, 3) if metric == "nll" else (100, 2))) for metric, _ in pairs]
         row.append(len(values(found, variant, "open", "comodulation", "accuracy")))
         rows.append(row)

@@ -25,27 +25,32 @@ NAMES = {
 }
 
 YARDSTICK_NOTE = (
-    "Linear: logistic regression on the same frozen features, fitted to the images that the other rows learn their tasks from and "
+    "Linear: logistic regression on the same frozen features, fitted to the inputs that the other rows learn their tasks from and "
     "are validated on; like the class mask it answers among the task's own classes. The layers of the other rows have learned "
-    "from the other half of the training images besides."
+    "from the other half of the training inputs besides."
 )
 
 
 def title_of(study: Study) -> str:
     return {
         "cifar100": "Comodulation on CIFAR-100",
+        "clinc": "Comodulation on CLINC150",
         "attributes": "Comodulation on attributes of CIFAR-100",
         "celeba": "Comodulation on CelebA",
     }[study.name]
 
 
 def subtitle_of(study: Study, results: Sequence[Result]) -> str:
-    backbone = study.config.backbone
     return (
-        f"The claims of arXiv 2311.15053, tested with {len(study.seeds)} seeds on a frozen {backbone.name} at "
-        f"{backbone.image_size} px; "
+        f"The claims of arXiv 2311.15053, tested with {len(study.seeds)} seeds on a frozen {encoder_of(study)}; "
         f"{len(results)} networks trained."
     )
+
+
+def encoder_of(study: Study) -> str:
+    """The frozen encoder as a report calls it."""
+    config = study.config
+    return config.backbone.name + f" at {config.backbone.image_size} px" if config.text is None else config.text.name
 
 
 def shown_name(label: str) -> str:
