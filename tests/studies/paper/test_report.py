@@ -172,8 +172,8 @@ def test_other_folders_of_the_same_study(copy, tmp_path, no_study_figures):
     assert outcome.status == 0, outcome.err
     page = (copy / "report.html").read_text()
     assert "Over what it holds" in headings(page)
-    assert "test_resnet, 32 px" in page
-    assert "test_resnet, 64 px" in page
+    assert "test_resnet at 32 px" in page
+    assert "test_resnet at 64 px" in page
     study["name"] = "attributes"
     (other / STUDY).write_text(json.dumps(study))
     before = snapshot(copy)
