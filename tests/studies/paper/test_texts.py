@@ -42,7 +42,9 @@ def test_a_study_of_texts(table, tmp_path):
     assert outcome.status == 0, outcome.err
     assert outcome.json["cells"] == 8  # of two seeds: mask, attention, comodulation and the linear readout
     assert "--backbone" not in outcome.json["command"]
-    assert {verdict["n"] for verdict in outcome.json["verdicts"] if verdict["claim"].startswith("C2 acc")} == {"2 seeds"}
+    assert {verdict["n"] for verdict in outcome.json["verdicts"] if verdict["claim"].startswith("C2 acc")} == {
+        "2 seeds"
+    }
     page = (out / "report.html").read_text()
     assert "Comodulation on CLINC150" in page
     assert "all-minilm-l6-v2" in page

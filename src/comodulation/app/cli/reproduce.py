@@ -23,7 +23,12 @@ EXAMPLE = "comodulate reproduce cifar100 --data FOLDER --seeds 10 --out runs/cif
 
 def reproduce(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="cifar100, clinc, celeba or attributes.")],
-    data: Annotated[str, typer.Option(help="Folder, or Hugging Face dataset id; of clinc, a table with the columns text, domain and intent.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Folder, or Hugging Face dataset id; of clinc, a table of texts with their domain and intent."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write; one of the same study is continued.")],
     seeds: Annotated[
         str,
@@ -50,9 +55,7 @@ def reproduce(
     backbone: Annotated[
         str | None, typer.Option(help="timm model name, or efficientnet-lite0 [efficientnet-lite0].")
     ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="pretrained, random, or a safetensors file [pretrained].")
-    ] = None,
+    weights: Annotated[str | None, typer.Option(help="pretrained, random, or a safetensors file [pretrained].")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the backbone's input, pixels [128].")] = None,
     split_seed: Annotated[int | None, typer.Option(help="Draws the halves [the seed].")] = None,
     start: Annotated[

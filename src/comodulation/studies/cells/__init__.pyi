@@ -50,6 +50,7 @@ from .verdicts import Finding, alone, family_words, judged, shown_p, sign_verdic
 
 __all__ = [
     "CELLS",
+    "CLASSES",
     "FREE",
     "LAYERS",
     "MOST_PER_TASK",
@@ -60,7 +61,6 @@ __all__ = [
     "QUESTION",
     "SEARCH",
     "SEARCH_SEED",
-    "CLASSES",
     "STUDIES",
     "VARIANTS",
     "YARDSTICK",

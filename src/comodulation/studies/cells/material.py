@@ -46,7 +46,10 @@ class Material(TaskData):
 
 
 STUDIES = ("cifar100", "clinc", "celeba", "attributes")
-CLASSES = {"cifar100": ("coarse_label", "fine_label"), "clinc": ("domain", "intent")}  # columns of groups and of classes
+CLASSES = {
+    "cifar100": ("coarse_label", "fine_label"),
+    "clinc": ("domain", "intent"),
+}  # columns of groups and of classes
 TEXT = "text"  # column of the utterances
 
 

@@ -170,7 +170,9 @@ def clinc_plan() -> Plan:
     whole = cifar100_plan()
 
     def kept(rows: Sequence[Row]) -> tuple[Row, ...]:
-        return tuple(row for row in rows if row.method not in ("positions", "local-mask") and not row.get("distractors"))
+        return tuple(
+            row for row in rows if row.method not in ("positions", "local-mask") and not row.get("distractors")
+        )
 
     return replace(whole, **{name: kept(rows) for name, rows in whole.rows.items()})
 

@@ -17,9 +17,9 @@ from ...files import read_json, write_bytes, write_json
 from ...report import Block, Details, Figure, Section, Text, Verdict, finite, render, source_commit
 from ..cells import (
     CELLS,
+    CLASSES,
     NAMED,
     PRIMARY,
-    CLASSES,
     VARIANTS,
     YARDSTICK,
     Comparison,
