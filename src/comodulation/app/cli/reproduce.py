@@ -93,7 +93,7 @@ def reproduce(
     check_cluster(where, devices)
     if devices is not None and not 1 <= devices <= 256:
         raise InputError(f"--devices must be 1 to 256, got {devices}")
-    named = {"name": backbone, "weights": weights, "image_size": image_size}
+    named: dict[str, Any] = {"name": backbone, "weights": weights, "image_size": image_size}
     of_images = {name: value for name, value in named.items() if value is not None}
     if study == "clinc" and of_images:
         raise InputError("study 'clinc' reads texts; leave --backbone, --weights and --image-size out")

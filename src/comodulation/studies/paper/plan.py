@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ...errors import InputError, choose
 from ...networks.methods import METHODS
@@ -174,7 +175,8 @@ def clinc_plan() -> Plan:
             row for row in rows if row.method not in ("positions", "local-mask") and not row.get("distractors")
         )
 
-    return replace(whole, **{name: kept(rows) for name, rows in whole.rows.items()})
+    fewer: dict[str, Any] = {name: kept(rows) for name, rows in whole.rows.items()}
+    return replace(whole, **fewer)
 
 
 def attributes_plan() -> Plan:
