@@ -57,8 +57,8 @@ def test_no_other_offsets_of_a_binary_task_do_better_on_expected_counts():
     logs, labels = calibrated(4_000, 2, 1.5, seed=3)
     for metric, score in (("f1", f1_score), ("balanced_accuracy", balanced_accuracy_score)):
         offsets = find_offsets(logs, labels, metric, binary=True)
-        found = score(labels, decide(logs, offsets))
-        grid = [score(labels, (logs[:, 1].exp() >= t).long()) for t in np.linspace(0.01, 0.99, 99)]
+        found = score(labels.numpy(), decide(logs, offsets).numpy())
+        grid = [score(labels.numpy(), (logs[:, 1].exp() >= t).long().numpy()) for t in np.linspace(0.01, 0.99, 99)]
         assert found > max(grid) - 0.01
         assert found == pytest.approx(decision_score(metric, labels, decide(logs, offsets), binary=True))
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import huggingface_hub.utils
 import pytest
 import torch
 import yaml
@@ -24,8 +25,12 @@ from support.synthetic import picture, snapshot
 def hub(monkeypatch):
     """The tests' offline mode is off while a hub is at hand."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    # Before its version 1.0, the library's session keeps the mode in which it began.
+    renew = getattr(huggingface_hub.utils, "reset_sessions", lambda: None)
+    renew()
     with serve() as served:
         yield served
+    renew()
 
 
 @pytest.fixture

@@ -67,7 +67,8 @@ def directional_derivative(function: Callable[[Tensor], Tensor], at: Tensor, alo
 def _load_forward_mode() -> None:
     """Torch compiles rules of forward mode at their first use, and warns of its own compiler; no caller could mend that."""
     with warnings.catch_warnings(), forward_ad.dual_level():
-        warnings.simplefilter("ignore", FutureWarning)
+        for kind in (FutureWarning, DeprecationWarning):  # which of the two it is depends on the version
+            warnings.simplefilter("ignore", kind)
         forward_ad.make_dual(torch.zeros(1), torch.ones(1))
 
 

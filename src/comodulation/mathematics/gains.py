@@ -136,7 +136,7 @@ def gains_from_statistics(
     if link == "exponential":
         exponent = beta * scaled.clamp(-SLOPE_LIMIT, SLOPE_LIMIT)
         return torch.exp(exponent.clamp(max=largest_exponent(exponent.dtype)))
-    positive = scaled.clamp(min=0)
+    positive = scaled.relu()  # and not clamp, whose derivative at 0 is 1 in older versions of torch
     largest = positive.amax(1, keepdim=True).detach() if positive.shape[1] else positive.sum(1, keepdim=True)
     labelled = largest > 0
     positive = positive / torch.where(labelled, largest, 1)  # only guards the mean against overflow; it cancels

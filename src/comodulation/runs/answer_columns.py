@@ -58,7 +58,7 @@ class AnswerColumns:
             fields += [
                 pa.field(name, pa.dictionary(pa.int32(), pa.string())),
                 pa.field(f"{name} probability", pa.float32()),
-                pa.field(f"{name} probabilities", pa.list_(pa.float32(), len(own)), metadata={"classes": classes}),
+                pa.field(f"{name} probabilities", pa.list_(pa.float32()), metadata={"classes": classes}),
             ]
         return pa.schema([*fields, pa.field("error", pa.string())])
 
@@ -81,6 +81,9 @@ class AnswerColumns:
             columns += [
                 pa.DictionaryArray.from_arrays(best.numpy().astype(np.int32), self.dictionary),
                 pa.array(confidence.numpy()),
-                pa.FixedSizeListArray.from_arrays(found[:, own].flatten().numpy(), len(own)),
+                # Not of a fixed size: before pyarrow 26, such a column with empty rows cannot be written, or not be read.
+                pa.ListArray.from_arrays(
+                    np.arange(len(found) + 1, dtype=np.int32) * len(own), found[:, own].flatten().numpy()
+                ),
             ]
         return columns

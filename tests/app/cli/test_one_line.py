@@ -63,7 +63,7 @@ def test_out_of_memory(raised, monkeypatch, run, tmp_path):
         raise raised
 
     (tmp_path / "x.png").write_bytes(encode(picture("red", 1)))
-    monkeypatch.setattr("comodulation.runs.run.features_of", much)
+    monkeypatch.setattr("comodulation.runs.run.in_batches", much)
     outcome = comodulate("predict", run, tmp_path / "x.png")
     assert outcome.status == 1
     assert outcome.line.startswith("error: out of memory; what is finished is kept")

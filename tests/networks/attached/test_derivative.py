@@ -138,7 +138,7 @@ def text(name):
         "ModernBERT": ("ModernBert", eager | ends),
         "DeBERTa": ("DebertaV2", relative),
         "MPNet": ("MPNet", {}),
-        "Gemma 2": ("Gemma2", {"num_key_value_heads": 1, "head_dim": 8}),
+        "Gemma 2": ("Gemma2", eager | {"num_key_value_heads": 1, "head_dim": 8}),
     }[name]
     torch.manual_seed(0)
     model = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**sizes, **more))

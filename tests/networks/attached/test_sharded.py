@@ -56,7 +56,13 @@ def test_the_model_as_a_whole(mesh, estimator):
     torch.testing.assert_close(values, found(network(), taken)[1])
 
 
-@pytest.mark.parametrize("parts", ["blocks and model", "layers"])
+# A part within a whole that is sharded too can be called several times before ``backward`` since torch 2.13.
+WITHIN = pytest.mark.skipif(
+    torch.__version__ < (2, 13), reason="FSDP2 of this version of torch cannot call a part again"
+)
+
+
+@pytest.mark.parametrize("parts", [pytest.param("blocks and model", marks=WITHIN), "layers"])
 def test_parts_of_the_model(mesh, parts):
     """With the derivative, ``backward`` would raise torch's own error: a storage of size 0."""
     with pytest.warns(UserWarning, match="gains by quadrature .* FSDP2 shards"):

@@ -35,7 +35,7 @@ class Bench:
             raise KeyboardInterrupt
         self.asked.append((cell, settings))
         rate = math.log(settings["learning_rate"])
-        floor = (rate - math.log(0.15)) ** 2 + (settings.get("beta", 1) - 0.9) ** 2 + settings["weight_decay"]
+        floor = (rate - math.log(0.15)) ** 2 + (settings.get("beta", 1) - 0.7) ** 2 + settings["weight_decay"]
         if settings["learning_rate"] > TOO_FAST:
             raise DivergedError("the training loss became nan in epoch 2; try a lower learning rate")
         history = [{"nll": floor + 1 / number, "accuracy": 1 / (1 + floor)} for number in range(1, EPOCHS + 1)]

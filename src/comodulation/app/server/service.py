@@ -213,7 +213,7 @@ def make_app(service: Service, uploads: Uploads | None = None) -> FastAPI:
     async def bad_address(request: Request, error: HTTPException) -> JSONResponse:
         known = sorted({getattr(route, "path", "") for route in app.routes})
         return refusal(
-            error.status_code, f"{request.method} {request.url.path}: {error.detail}; known: {', '.join(known)}"
+            error.status_code, f"{request.method} {request.scope['path']}: {error.detail}; known: {', '.join(known)}"
         )
 
     @app.exception_handler(Exception)
