@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from comodulation.networks.readouts import Questions
-from comodulation.training.readouts import fit_probe
+from comodulation.training.readouts import FittedProbe, fit_probe
 
-_found: dict[str, tuple[Any, Tensor, Tensor]] = {}
+_found: dict[str, FittedProbe] = {}
 
 
 def fit_probe_once(
     rows: Tensor, answers: Tensor, questions: Questions, fold: Tensor, moments: tuple[Tensor, Tensor], seed: int
-) -> tuple[Any, Tensor, Tensor]:
+) -> FittedProbe:
     """``fit_probe``, a pure function of its arguments, or a copy of what it gave for the same ones."""
     digest = hashlib.sha256(repr((questions.sizes, questions.binary, seed, torch.get_num_threads())).encode())
     for given in (rows, answers, fold, *moments):
@@ -30,8 +29,7 @@ def fit_probe_once(
     key = digest.hexdigest()
     if key not in _found:
         _found[key] = fit_probe(rows, answers, questions, fold, moments, seed)
-    probe, logits, strength = _found[key]
-    return copy.deepcopy(probe), logits.clone(), strength.clone()
+    return copy.deepcopy(_found[key])
 
 
 def forget() -> None:

@@ -1,5 +1,7 @@
 """Methods of readouts: answers of each kind of family, adapters that come back to the bit or not at all, tasks added."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -110,6 +112,24 @@ def test_predictions_out_of_fold(kind):
         "linear, pooled", "linear, map", "committee, pooled", "committee, map", "frequencies",
     }  # fmt: skip
     assert sum(about["weights"].values()) == pytest.approx(1, abs=1e-3)
+
+
+def test_gains_are_tried_where_groups_share_a_probe(tmp_path):
+    """Only at the best quality; of classes that belong to several groups there are none. Adapter and answers come back."""
+    told = set(fit(empty("auto", CLASSES), "best")[1]["weights"])
+    assert {"gains, pooled", "gains, map"} <= told
+    assert not any("gains" in name for name in fit(empty("auto", CLASSES))[1]["weights"])
+    shared = replace(CLASSES, members=((0, 1, 2), *CLASSES.members[1:]))
+    assert not any("gains" in name for name in fit(empty("auto", shared), "best")[1]["weights"])
+    method = empty("auto", CLASSES)
+    fit(method, "best")
+    save_adapter(method, tmp_path / "adapter.safetensors")
+    again = empty("auto", CLASSES)
+    load_adapter(again, tmp_path / "adapter.safetensors")
+    tasks = torch.arange(9) % CLASSES.num_tasks
+    with torch.no_grad():
+        logs = [one.eval().log_probabilities(one.prepare(NEW), tasks) for one in (method, again)]
+    assert torch.equal(*logs)
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,8 @@ def test_the_probe_of_some_rows_is_a_minimum_in_the_features_that_it_is_given(mo
     x, answers, questions, fold = given()
     moments = moments_of(x)
     monkeypatch.setattr(probe_file, "PROBE_NUMBERS", 120 * x.shape[1])
-    probe, _, strength = fit_probe(x, answers, questions, fold, moments, 3)
+    fitted = fit_probe(x, answers, questions, fold, moments, 3)
+    probe, strength = fitted.probe, fitted.strength
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(derived_seed(3, "probe")))
     taken = order[:120]
     standard = (x[taken] - moments[0]) / moments[1]
@@ -190,10 +191,10 @@ def test_no_answer_reaches_what_judges_it(width, monkeypatch):
     """With the strength held, a fold's logits have the same bits whatever its own answers are: also where the minimum is flat."""
     monkeypatch.setattr(probe_file, "choose_strength", lambda *_: (torch.tensor([0.01]), None))
     x, answers, questions, fold = given(width=width)
-    _, logits, _ = fit_probe(x, answers, questions, fold, moments_of(x), 0)
+    logits = fit_probe(x, answers, questions, fold, moments_of(x), 0).unseen
     for part in range(4):
         other = answers.clone()
         other[fold == part] = (other[fold == part] + 1) % 3
-        _, again, _ = fit_probe(x, other, questions, fold, moments_of(x), 0)
+        again = fit_probe(x, other, questions, fold, moments_of(x), 0).unseen
         assert torch.equal(again[fold == part], logits[fold == part])
         assert not torch.equal(again[fold != part], logits[fold != part])

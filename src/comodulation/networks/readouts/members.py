@@ -15,14 +15,21 @@ MAX_NUMBERS = 2**28  # in the tensors of one part; more is no readout of ours
 
 
 class Probe(nn.Module):
-    """Logistic regression: logits ``(1, B, C)`` of rows ``(B, V)``."""
+    """Logistic regression: logits ``(1, B, C)`` of rows ``(B, V)``.
 
-    def __init__(self, width: int, outputs: int) -> None:
+    Args:
+        width: number V of features. outputs: number C of them.
+        rectified: weigh the positive and the negative part of each feature by themselves: 2 V weights an output.
+    """
+
+    def __init__(self, width: int, outputs: int, *, rectified: bool = False) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(outputs, width))
+        self.rectified = rectified
+        self.weight = nn.Parameter(torch.zeros(outputs, 2 * width if rectified else width))
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, rows: Tensor) -> Tensor:
+        rows = torch.cat([rows.relu(), (-rows).relu()], 1) if self.rectified else rows
         return (rows @ self.weight.T + self.bias)[None]
 
 
@@ -140,7 +147,9 @@ class Readouts(nn.Module):
                 raise wrong
             member: Probe | Bag
             if first is None:
-                member = Probe(stop - start, outputs)
+                weight = tensors.get(f"{len(members)}.weight")
+                rectified = weight is not None and weight.ndim == 2 and weight.shape[1] == 2 * (stop - start)
+                member = Probe(stop - start, outputs, rectified=rectified)
             else:
                 member = Bag(first.shape[0], stop - start, first.shape[2], outputs)
             members.append((member, start, stop))

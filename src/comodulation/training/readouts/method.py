@@ -58,7 +58,7 @@ def fit_method(
         method: not fitted, or, for groups of classes that were added, fitted: then its answers stay.
         features: of all images. examples: to learn, at least one. seed: of the fit. tell: is told what happens.
         pooled: number of features, from the first, that a row has without the map; None takes the means over positions.
-        quality: `fast` (no committees), `default`, or `best` (more committees).
+        quality: `fast` (no committees), `default`, or `best` (more committees; of classes in groups, gains of each group, too).
         calibrate: whether temperatures are fitted.
     """
     images = examples.image.unique()
@@ -72,15 +72,16 @@ def fit_method(
         tell.message(f"readouts are fitted to {len(kept):,} of {len(images):,} images, drawn at random")
         images = images[kept].sort()[0]
         examples = examples.of_images(images)
-    questions, allowed, unit = Questions.of(method.family), None, images
+    questions, allowed, unit, gained = Questions.of(method.family), None, images, False
     if method.family.kind == "classes":  # one question, whose answers depend on the group: a row is a pair
         unit, answers = examples.image, examples.target[:, None]
         allowed = method.family.member_mask(examples.task)
+        gained = len(method.family.tasks) > 1 and sum(map(len, method.family.members)) == method.family.num_outputs
     else:
         answers = questions.answers(method.family, examples, images)
     # In the features' own precision, single or double: the demo's are double, so that what it prints is the same everywhere.
     rows = filled((rows_of(features.rows(unit[part])) for part in torch.arange(len(unit)).split(READ_ROWS)), len(unit))
-    candidates = candidates_of(method, narrow, row, quality)
+    candidates = candidates_of(method, narrow, row, quality, gained=gained)
     fitted = fit_readouts(
         rows, answers, questions, candidates, allowed, seed, tell.message, unit=unit, calibrate=calibrate
     )
@@ -110,13 +111,19 @@ def fit_method(
 
 
 def candidates_of(
-    method: ReadoutMethod | type[ReadoutMethod], narrow: int, row: int, quality: str = "default"
+    method: ReadoutMethod | type[ReadoutMethod],
+    narrow: int,
+    row: int,
+    quality: str = "default",
+    *,
+    gained: bool = False,
 ) -> list[Candidate]:
     """Members that a method tries: those of its kind, on pooled features and, where there is one, on the map.
 
     Args:
         method: or its class. narrow: number of features, from the first, without the map. row: with it.
         quality: one of ``QUALITIES``.
+        gained: whether tasks may have gains: outputs belong to one of several tasks each, and one probe answers for all of them.
     """
     places = [("pooled", 0, narrow)] + ([("map", narrow, row)] if narrow < row else [])
     words = {"probe": "linear", "bag": "committee"}
@@ -129,6 +136,8 @@ def candidates_of(
     if quality == "best" and "bag" in kinds:
         found += [Candidate("bag", f"{words['bag']}, all", 0, row)] if narrow < row else []
         found += [Candidate("bag", f"{words['bag']} 2, {name}", a, b) for name, a, b in places]
+    if quality == "best" and gained and "probe" in kinds and "bag" in kinds:
+        found += [Candidate("gains", f"gains, {name}", a, b) for name, a, b in places]
     if "frequencies" in method.kinds_of_members:
         found.append(Candidate("frequencies", "frequencies", 0, 1))
     return found

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -176,9 +177,25 @@ def choose_strength(
     return torch.tensor(STRENGTHS)[table.argmin(0)], table
 
 
+class FittedProbe(NamedTuple):
+    """Logistic regression on all rows, and on those outside each fold.
+
+    Attributes:
+        probe: on all rows.
+        by_fold: those on the rows outside each fold.
+        unseen: logits of each row by the one of its fold, which has not seen it, ``(N, C)``.
+        strength: of L2, of each question, ``(Q,)``.
+    """
+
+    probe: Probe
+    by_fold: list[Probe]
+    unseen: Tensor
+    strength: Tensor
+
+
 def fit_probe(
     rows: Tensor, answers: Tensor, questions: Questions, fold: Tensor, moments: tuple[Tensor, Tensor], seed: int
-) -> tuple[Probe, Tensor, Tensor]:
+) -> FittedProbe:
     """Logistic regression on all rows, and on those outside each fold.
 
     Each fold's begins where nothing is known: what has seen a fold's answers, such as another fold's solution, never helps to
@@ -188,9 +205,6 @@ def fit_probe(
         rows: ``(N, V)``. answers: int64 ``(N, Q)``, -1 where missing. questions: Q of them, with C outputs.
         fold: of each row, ``(N,)``. moments: of each feature, to standardise by. seed: of which rows are taken, if there are too
             many.
-
-    Returns:
-        The probe on all rows; the logits of each row by one that has not seen it ``(N, C)``; strengths of L2 ``(Q,)``.
     """
     generator = torch.Generator().manual_seed(derived_seed(seed, "probe"))
     most = max(1, PROBE_NUMBERS // rows.shape[1])
@@ -202,13 +216,19 @@ def fit_probe(
     searched = folds if len(taken) <= SEARCHED_ROWS else folds[:1]
     strength, _ = choose_strength(turned, known, questions, basis.variance, searched)
     logits = rows.new_empty(len(rows), questions.num_outputs)
+
+    def as_probe(weights: Tensor, bias: Tensor) -> Probe:
+        probe = Probe(rows.shape[1], questions.num_outputs)
+        with torch.no_grad():
+            probe.weight.copy_(basis.weights(weights))
+            probe.bias.copy_(bias)
+        return probe.requires_grad_(False)
+
+    by_fold = []
     for one, (fitted, _) in zip(parts, folds, strict=True):
         own, shift = logistic_regression(turned[fitted], known[fitted], questions, strength, basis.variance)
+        by_fold.append(as_probe(own, shift))
         for held in (fold == one).nonzero()[:, 0].split(8192):
             logits[held] = basis.turned(rows[held]) @ own + shift
-    weights, bias = logistic_regression(turned, known, questions, strength, basis.variance)
-    probe = Probe(rows.shape[1], questions.num_outputs)
-    with torch.no_grad():
-        probe.weight.copy_(basis.weights(weights))
-        probe.bias.copy_(bias)
-    return probe, logits, strength
+    whole = as_probe(*logistic_regression(turned, known, questions, strength, basis.variance))
+    return FittedProbe(whole, by_fold, logits, strength)

@@ -23,8 +23,9 @@ from ...mathematics import derived_seed
 from ...networks.readouts import Bag, Probe, Questions, Readouts
 from .bagging import BagSettings, train_bag
 from .frequencies import fit_frequencies
+from .gains import fit_gains
 from .mixing import mixture_weights
-from .probe import fit_probe, moments_of
+from .probe import FittedProbe, fit_probe, moments_of
 
 FOLDS = 5
 JUDGED_NUMBERS = 2**26  # in the out-of-fold predictions that are kept of a member
@@ -40,7 +41,10 @@ CERTAIN = -20.0  # the lowest log-probability that counts
 
 @dataclass(frozen=True)
 class Candidate:
-    """A member that may answer: its kind, `frequencies`, `probe` or `bag`, and the features that it reads."""
+    """A member that may answer: its kind, `frequencies`, `probe`, `gains` or `bag`, and the features that it reads.
+
+    Gains are those on the probe of the same features, which stands before them.
+    """
 
     kind: str
     name: str
@@ -133,6 +137,7 @@ def fit_readouts(
     members: list[tuple[Probe | Bag, int, int]] = []
     unseen: list[Tensor] = []
     names, strengths, history = [], {}, {}
+    probes: dict[tuple[int, int], FittedProbe] = {}
 
     def judge(logits: Tensor) -> float:
         return float(_truth(_limited(logits, allowed), answers, questions)[0].mean().neg())
@@ -143,11 +148,15 @@ def fit_readouts(
             guess, logits = fit_frequencies(answers, questions, fold, candidate.stop - candidate.start)
             members.append((guess, candidate.start, candidate.stop))
         elif candidate.kind == "probe":
-            probe, logits, strength = fit_probe(
-                rows[:, columns], answers, questions, fold, (mean[columns], deviation[columns]), seed
-            )
-            members.append((probe, candidate.start, candidate.stop))
-            strengths[candidate.name] = strength.tolist()[:SHOWN_STRENGTHS]
+            probe = fit_probe(rows[:, columns], answers, questions, fold, (mean[columns], deviation[columns]), seed)
+            probes[columns.start, columns.stop] = probe
+            members.append((probe.probe, candidate.start, candidate.stop))
+            logits, strengths[candidate.name] = probe.unseen, probe.strength.tolist()[:SHOWN_STRENGTHS]
+        elif candidate.kind == "gains":
+            assert allowed is not None
+            standard = (rows[:, columns] - mean[columns]) / deviation[columns]
+            gained, logits = fit_gains(standard, answers, allowed, fold, probes[columns.start, columns.stop])
+            members.append((gained, candidate.start, candidate.stop))
         else:
             standard = (rows[:, columns] - mean[columns]) / deviation[columns]
             trained = train_bag(standard, answers, questions, fold, judge, settings, derived_seed(seed, candidate.name))
@@ -170,8 +179,8 @@ def fit_readouts(
     nll = {name: float(-one.mean()) for name, one in zip(names, truth, strict=True)}
     nll["together"] = float(-_truth(mixed, own, questions)[0].clamp(min=CERTAIN).mean())
     shares = dict(zip(names, readouts.weights.mean(0).tolist(), strict=True))
-    probes = [place for place, candidate in enumerate(candidates) if candidate.kind == "probe"]
-    best = min(probes, key=lambda place: nll[names[place]], default=None)
+    linear_places = [place for place, candidate in enumerate(candidates) if candidate.kind == "probe"]
+    best = min(linear_places, key=lambda place: nll[names[place]], default=None)
     linear = None if best is None else (best, unseen[best])
     return Fitted(readouts, judged, mixed, nll, shares, strengths, history, linear)
 
