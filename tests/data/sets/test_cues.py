@@ -1,8 +1,10 @@
 """Scenes in which a colour names the digit to report."""
 
+import numpy as np
 import torch
+from PIL import Image
 
-from comodulation.data.sets import COLOURS, CUED, cued_scenes, load_digits, patches
+from comodulation.data.sets import COLOURS, CUED, cued_pairs, cued_scenes, load_digits, patches, tinted
 
 DIGITS = load_digits()
 
@@ -52,3 +54,29 @@ def test_single_digits():
     again = cued_scenes(DIGITS, 50, 2, distractor=False)
     assert torch.equal(scenes.images, again.images)
     assert patches(scenes.images).shape == (50, 48, 4, 8)
+
+
+def test_a_tint_keeps_the_brightness_and_its_colour():
+    """The named channel is the brightness, the other two a part of it; the colour that was there is gone."""
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    grey = np.asarray(Image.fromarray(pixels).convert("L")).astype(int)
+    for colour in range(3):
+        found = np.asarray(tinted(Image.fromarray(pixels), colour)).astype(int)
+        assert (found[:, :, colour] == grey).all()
+        for other in {0, 1, 2} - {colour}:
+            assert np.abs(found[:, :, other] - 0.35 * grey).max() <= 0.5 + 1e-9
+
+
+def test_pairs_of_pictures():
+    """Row 3 i + c is picture i in colour c: one of the pair has the task's colour and shows the answer, the other neither."""
+    labels = torch.randint(5, (200,), generator=torch.Generator().manual_seed(0)) + 3
+    pairs, examples = cued_pairs(labels, 3000, 1)
+    colour, shown = pairs % 3, labels[pairs // 3]
+    named = colour == examples.task[:, None]
+    assert (named.sum(1) == 1).all()
+    assert torch.equal(shown[named], examples.target)
+    assert (shown[~named] != examples.target).all()
+    assert abs(named[:, 0].double().mean() - 0.5) < 0.03
+    for values, number in ((examples.task, 3), (examples.target - 3, 5)):
+        assert (torch.bincount(values, minlength=number) / 3000 - 1 / number).abs().max() < 0.03
+    assert all(map(torch.equal, cued_pairs(labels, 3000, 1)[0], pairs))

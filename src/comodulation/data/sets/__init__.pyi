@@ -9,9 +9,9 @@ from .cifar100_attributes import (
     cifar100_classes,
     class_attributes,
 )
-from .cues import COLOURS, CUED, cued_scenes
+from .cues import COLOURS, CUED, cued_family, cued_pairs, cued_scenes, tinted
 from .digits import PARITY, Digits, Scenes, digit_scenes, load_digits, patches, split_digits
-from .scenes import make_scenes
+from .scenes import SceneFeatures, make_scenes
 
 __all__ = [
     "CELEBA_ATTRIBUTES",
@@ -28,12 +28,15 @@ __all__ = [
     "Attribute",
     "Canvases",
     "Digits",
+    "SceneFeatures",
     "Scenes",
     "attribute_columns",
     "attribute_family",
     "attribute_groups",
     "cifar100_classes",
     "class_attributes",
+    "cued_family",
+    "cued_pairs",
     "cued_scenes",
     "digit_scenes",
     "digit_splits",
@@ -46,4 +49,5 @@ __all__ = [
     "read_partitions",
     "side_by_side",
     "split_digits",
+    "tinted",
 ]

@@ -1,26 +1,34 @@
-"""Scenes of two real digits whose answers share the same outputs; a cue names the one to report. No download.
+"""Scenes of two objects whose answers share the same outputs; a cue names the one to report.
 
-Two digits of scikit-learn stand side by side, each in a colour of its own, and the task names a colour: report the digit that has
-it. Every digit may be the answer of every task. So a class mask forbids nothing, an output bias prefers no answer that is right
-more often, and reading each place by itself finds two digits and does not say which: at most half of the accuracy on single digits,
+Two digits of scikit-learn, or two pictures, stand side by side, each in a colour of its own, and the task names a colour: report
+what has it. Every answer may be that of every task. So a class mask forbids nothing, an output bias prefers no answer that is right
+more often, and reading each place by itself finds two objects and does not say which: at most half of the accuracy on single ones,
 plus chance. Only what follows the colour to its place, or multiplies by it, can know.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 
 from ...tasks import Examples, TaskFamily
 from .digits import SIDE, Digits, Scenes
 
 COLOURS = ("red", "green", "blue")
-CUED = TaskFamily(
-    "classes",
-    tuple(f"the {colour} digit" for colour in COLOURS),
-    tuple(str(digit) for digit in range(10)),
-    (tuple(range(10)),) * len(COLOURS),
-)
+OTHERS_LEFT = 0.35  # of a tinted picture's brightness in the two colours that it does not have
+
+
+def cued_family(what: str, answers: Sequence[str]) -> TaskFamily:
+    """A task for each colour, all with the same answers."""
+    tasks = tuple(f"the {colour} {what}" for colour in COLOURS)
+    return TaskFamily("classes", tasks, tuple(answers), (tuple(range(len(answers))),) * len(COLOURS))
+
+
+CUED = cued_family("digit", [str(digit) for digit in range(10)])
 
 
 def cued_scenes(digits: Digits, count: int, seed: int, *, distractor: bool) -> Scenes:
@@ -50,3 +58,39 @@ def cued_scenes(digits: Digits, count: int, seed: int, *, distractor: bool) -> S
         if shown:
             halves[rows, torch.from_numpy(colour), :, torch.from_numpy(where)] = digits.images[drawn]
     return Scenes(canvas, Examples(rows, torch.from_numpy(tasks), torch.from_numpy(asked)))
+
+
+def tinted(picture: Image.Image, colour: int) -> Image.Image:
+    """A picture in shades of one of ``COLOURS``: its brightness in that colour, and ``OTHERS_LEFT`` of it in the other two."""
+    grey = picture.convert("L")
+    pale = grey.point(lambda value: round(OTHERS_LEFT * value))
+    return Image.merge("RGB", [grey if place == colour else pale for place in range(len(COLOURS))])
+
+
+def cued_pairs(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Examples]:
+    """Pairs of pictures in two colours, of which the task names one.
+
+    Args:
+        labels: class of each picture, ``(N,)``; pictures are drawn uniformly over the classes.
+        count: number S of pairs.
+        seed: of all choices.
+
+    Returns:
+        Rows of the two pictures in the order in which they stand, ``(S, 2)``, where picture i in colour c is row 3 i + c; and a
+        question about each pair.
+    """
+    rng = np.random.default_rng(seed)
+    known = np.unique(labels.numpy())
+    members = [np.flatnonzero(labels.numpy() == label) for label in known]
+    asked = rng.integers(len(known), size=count)
+    other = (asked + rng.integers(1, len(known), size=count)) % len(known)
+    tasks = rng.integers(len(COLOURS), size=count)
+    colours = (tasks + rng.integers(1, len(COLOURS), size=count)) % len(COLOURS)
+    first = rng.integers(2, size=count).astype(bool)
+    rows = [
+        len(COLOURS) * np.array([rng.choice(members[place]) for place in classes], dtype=np.int64) + colour
+        for classes, colour in ((asked, tasks), (other, colours))
+    ]
+    pairs = np.where(first[:, None], np.stack(rows, 1), np.stack(rows[::-1], 1))
+    target = torch.from_numpy(known[asked])
+    return torch.from_numpy(pairs), Examples(torch.arange(count), torch.from_numpy(tasks), target)
