@@ -31,8 +31,8 @@ def room_of(module):
 
 
 def test_the_root_holds_few_files():
-    """What does not belong to a room: eleven rooms and seven files, these among them."""
-    assert sum(path.suffix == ".py" for path in PACKAGE.iterdir()) <= 7
+    """What does not belong to a room: eleven rooms and eight files, these among them."""
+    assert sum(path.suffix == ".py" for path in PACKAGE.iterdir()) <= 8
     assert sum((path / "__init__.py").exists() for path in PACKAGE.iterdir()) <= 11
 
 

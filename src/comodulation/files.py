@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError, RunError
+from .places import in_bucket, local_copy, place, put, reached
 
 MAX_TENSORS, MAX_HEADER = (
     2**32,
@@ -36,6 +37,11 @@ def user_path(path: str | Path) -> Path:
         raise InputError(f"{str(path)!r}: no home folder of that user is known; give the path in full") from error
 
 
+def input_path(given: str | Path) -> Path:
+    """A path as ``user_path`` gives it; of an address of a bucket, a copy. Raises as ``place`` and ``local_copy``."""
+    return local_copy(place(given)) if "://" in str(given) else user_path(given)
+
+
 def read_bounded(path: Path, limit: int) -> bytes:
     """The content of a file.
 
@@ -46,10 +52,16 @@ def read_bounded(path: Path, limit: int) -> bytes:
     Raises:
         ValueError: not a regular file, a larger one, or a path that cannot be one. OSError: it cannot be read.
     """
+    if in_bucket(path):
+        with reached(path), path.open("rb") as remote:
+            return _at_most(remote.read(limit + 1), limit)
     check_regular(path, limit)
     with open(path, "rb", opener=_without_waiting) as file:
         # Some files (/proc) have a size of 0 and a content, and a file may grow meanwhile.
-        content = file.read(min(limit, os.fstat(file.fileno()).st_size + 2**20) + 1)
+        return _at_most(file.read(min(limit, os.fstat(file.fileno()).st_size + 2**20) + 1), limit)
+
+
+def _at_most(content: bytes, limit: int) -> bytes:
     if len(content) > limit:
         raise ValueError(f"it has more than {limit} bytes, which is the limit")
     return content
@@ -131,6 +143,11 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         RunError: it cannot be written (disk full, folder gone).
     """
+    if in_bucket(path):
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder) / path.name
+            put(Path(folder) / path.name, path)
+        return
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
     try:
         yield partial

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, brief
+from ..places import in_bucket, local_copy, reached
 from .folder_files import SUFFIXES
 from .given_tables import InputReader, id_column
 from .label_files import is_table, read_label_table
@@ -95,6 +96,7 @@ def images_in(given: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in given:
+        refuse_bucket(path)
         if not path.is_dir():
             if not path.is_file():
                 raise InputError(f"no such image: {path}")
@@ -118,15 +120,25 @@ def inputs_in(given: Sequence[Path], reader: InputReader) -> list[Asked]:
     """
     found: list[Asked] = []
     for path in given:
-        if not path.is_file():
-            raise InputError(f"no such file: {path}")
-        table = read_label_table(path, reader.column) if is_table(path.name) else None
-        inputs, column = reader.of_file(path, table)
+        with reached(path):
+            if not path.is_file():
+                raise InputError(f"no such file: {path}")
+        here = local_copy(path)
+        table = read_label_table(here, reader.column) if is_table(path.name) else None
+        inputs, column = reader.of_file(here, table)
         if table is not None and (own := id_column(table, column)) is not None:
             inputs = replace(inputs, ids=tuple(table.columns[own]))
         lines = [f"row {row + 1}" for row in range(len(inputs))] if table is None else table.lines
         found += asked_inputs(inputs, str(path), lines.__getitem__)
     return found
+
+
+def refuse_bucket(path: Path) -> None:
+    """Raise InputError for pictures in a bucket: a request for each of them costs more than its answer."""
+    if in_bucket(path):
+        raise InputError(
+            f"{path}: images are read from this machine or a mounted folder; copy them, or extract their embeddings to parquet"
+        )
 
 
 def _is_image(file: Path, folder: Path) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from ..errors import InputError, brief, choose
-from ..files import user_path
+from ..files import input_path
 from .folder_files import SPLITS
 from .label_files import LabelTable, read_label_table
 from .source import ID_COLUMNS, Split
@@ -103,8 +103,8 @@ def given_table_splits(
     Raises:
         InputError: a file, column or cell that is not what it should be; as many rows of labels as of inputs are expected.
     """
-    path = user_path(data)
-    table = read_label_table(path if labels is None else user_path(labels), reader.column if labels is None else None)
+    path = input_path(data)
+    table = read_label_table(path if labels is None else input_path(labels), reader.column if labels is None else None)
     inputs, column = reader.of_file(path, None if labels else table)
     if len(inputs) != len(table.lines):
         raise InputError(

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ..errors import InputError, choose
-from ..files import user_path
+from ..files import input_path
 from .folder_files import folder_files
 from .folders import sorted_images
 from .given_tables import InputReader, given_splits
@@ -43,7 +43,7 @@ def find_splits(
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
     source = str(source)
-    path = user_path(source)
+    path = input_path(source)
     make = _image_split(image_column) if reader is None else _given_split(reader)
     if path.is_dir() and reader is not None:
         return _dealt(_of_tables(source, path.resolve(), make))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, brief, choose
-from ..files import user_path
+from ..files import input_path
 from ..tasks import NO_YES
 from .folder_files import SPLITS, NamedImages, composed
 from .inputs import Inputs
@@ -69,11 +69,11 @@ def label_table_splits(
     Raises:
         InputError: a file, column or cell that is not what it should be; it names the first.
     """
-    base = user_path(folder)
+    base = input_path(folder)
     if not base.is_dir():
         raise InputError(f"no such data folder: {folder!r}; with --labels, --data is the folder of the images")
     base = Path(os.path.abspath(base))
-    path = user_path(labels)
+    path = input_path(labels)
     table = read_label_table(path if path.exists() or not (base / labels).exists() else base / labels)
     image_column, known = _image_column(table, base, image_column)
     files, notes = _files(table, base, image_column, known, skip_missing)

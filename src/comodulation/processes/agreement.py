@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import brief, first_difference
+from ..places import place
 
 END = 2**16  # bytes of a file's beginning and of its end that are looked at
 
@@ -35,15 +36,16 @@ def sight(path: Path) -> Sight:
     {'is': 'absent'}
     """
     if path.is_dir():
-        names = sorted(os.listdir(path))
+        names = sorted(one.name for one in path.iterdir())
         return {
             "is": "a folder",
             "entries": len(names),
             "names": zlib.crc32("\0".join(names).encode(errors="surrogateescape")),
         }
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
             ends = zlib.crc32(file.read(END))
             file.seek(max(0, size - END))
             return {"is": "a file", "bytes": size, "content": zlib.crc32(file.read(END), ends)}
@@ -67,7 +69,7 @@ def disagreement(wanted: dict[str, Any]) -> str | None:
             said = "other sources" if name == "comodulation" else f"version {has}"
             return f"has {said} of {name}, this command {wants}; install the same release on every node"
     for name, wants in wanted["files"].items():
-        if differing := first_difference(wants, sight(Path(name))):
+        if differing := first_difference(wants, sight(place(name))):
             key, first, here = differing
             return (
                 f"sees another {name}: {key} {brief(here)}, this command {brief(first)}; give all nodes the same files"

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..files import replacing
+from ..places import reached
 from .answer_columns import AnswerColumns
 from .streamed_inputs import ReadBatch
 
@@ -25,13 +26,12 @@ def shard_path(out: Path, number: int) -> Path:
 
 def finished_shard(out: Path, number: int, rows: int) -> int | None:
     """How many inputs of a finished shard could not be used; None for a shard that is not there, or not as a whole."""
-    path = shard_path(out, number)
-    if not path.exists():
-        return None
-    try:
-        about = pq.read_metadata(path)
-    except (pa.ArrowException, OSError):
-        return None
+    with reached(out):
+        try:
+            with shard_path(out, number).open("rb") as file:
+                about = pq.read_metadata(file)
+        except (pa.ArrowException, OSError):
+            return None
     if about.num_rows != rows:
         return None
     errors = about.num_columns - 1

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from ..data.features import BATCH, at_once, faster_engine, forward_of, large_blo
 from ..data.streams import blocks_of, listed_pictures, row_files, rows_of, write_picture_list
 from ..errors import InputError, RunError, brief, first_difference
 from ..files import PARTIAL, locked, read_json, remove_partials, writable, write_json
+from ..places import in_bucket, move, reached
 from ..processes import Resources, Worker, run, sight
 from .answer_columns import AnswerColumns
 from .folder import ADAPTER, HEAD, METRICS
@@ -104,7 +105,8 @@ def stream_answers(
     Args:
         run_folder: of a finished run.
         files: files and folders: images, tables or files of texts or embeddings, as the run reads them.
-        out: folder to write, new; with ``resume`` one of the same answers, of which finished shards stay.
+        out: folder to write, of this machine or of a bucket (``place``), new; with ``resume`` one of the same answers, of which
+            finished shards stay.
         tasks: names; none: all. seed: of the modulator's noise; None: the run's.
         engine: of the encoder's pass, see ``Run.answers``.
         rows_per_shard: inputs of a file of answers; None: ``ROWS``, of pictures ``PICTURE_ROWS``.
@@ -123,20 +125,19 @@ def stream_answers(
     opened = Run.open(run_folder)
     _ = opened.method  # a damaged run shows before any input does
     opened.task_ids(tasks)
-    _check_folder(out, resume)
-    with writable(out), locked(out / LOCK, wait=False):
-        remove_partials(out)
+    with reached(out):
+        _check_folder(out, resume)
+    with _held(out):
         device = "cuda" if where.gpus or (where.cluster is None and torch.cuda.is_available()) else "cpu"
         try:
             plan = _planned(opened, files, out, tuple(tasks), seed, engine, rows_per_shard, device, say)
             AnswerColumns(opened, tasks, None)
             _claim(out, _manifest(opened, plan))
         except InputError:
-            for name in (NEW_PICTURES, LOCK):
-                (out / name).unlink(missing_ok=True)
+            (out / NEW_PICTURES).unlink(missing_ok=True)
             raise
         if (out / NEW_PICTURES).exists():
-            os.replace(out / NEW_PICTURES, out / PICTURES)
+            move(out / NEW_PICTURES, out / PICTURES)
         found = [finished_shard(out, number, plan.of_shard(number)) for number in range(plan.shards)]
         todo = [number for number, bad in enumerate(found) if bad is None]
         done = plan.rows - sum(plan.of_shard(number) for number in todo)
@@ -159,8 +160,23 @@ def stream_answers(
                 "--out takes them as they are now"
             )
         bad = sum(one or 0 for one in found)
-        (out / LOCK).unlink(missing_ok=True)
     return Streamed(opened.encoder.what, plan.rows, bad, cut, len(todo), plan.shards)
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """A folder that no other command writes to meanwhile. A bucket has no locks: there, two would do the same work twice."""
+    if in_bucket(out):
+        yield
+        return
+    with writable(out), locked(out / LOCK, wait=False):
+        remove_partials(out)
+        try:
+            yield
+        except InputError:
+            (out / LOCK).unlink(missing_ok=True)
+            raise
+        (out / LOCK).unlink(missing_ok=True)
 
 
 def _planned(
@@ -217,7 +233,7 @@ def _manifest(opened: Run, plan: _Plan) -> dict[str, Any]:
 
 
 def _hash(path: Path) -> str:
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

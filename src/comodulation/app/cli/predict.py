@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ...places import place
 from .exits import say
 from .shared import ClusterOption, EngineOption, JsonFlag, checked_seed, with_seed
 
@@ -21,16 +22,20 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="FILE...",
+            parser=place,
             help="Image files, and folders: all images in them. Of a run on texts, tables with its column or files of a text a "
-            "line; of one on embeddings, tables or files of vectors.",
+            "line; of one on embeddings, tables or files of vectors. "
+            "Tables and vectors may lie in a bucket (s3://, gs://).",
         ),
     ],
     task: Annotated[list[str] | None, typer.Option(help="Task to answer; repeat for more [all].")] = None,
     out: Annotated[
         Path | None,
         typer.Option(
+            parser=place,
+            metavar="PATH",
             help="Table to write instead, with a row for each input and task: *.csv or *.parquet. Or a folder, "
-            "for any number of inputs: parquet files with a row for each input, and columns for each task."
+            "for any number of inputs: parquet files with a row for each input, and columns for each task; it may lie in a bucket.",
         ),
     ] = None,
     rows_per_shard: Annotated[
@@ -87,9 +92,12 @@ def predict(
 def _is_folder(out: Path | None, asked: bool) -> bool:
     """Whether answers go to a folder. Raises InputError for options of a folder without one."""
     from ...errors import InputError
+    from ...places import in_bucket
 
     if out is not None and (out.is_dir() or not out.suffix):
         return True
+    if out is not None and in_bucket(out):
+        raise InputError(f"a table is written to this machine; give a folder of the bucket with --out, got {out}")
     if asked:
         raise InputError(
             f"--rows-per-shard, --resume and --cluster write to a folder; expected one with --out, got {out or 'none'}"

@@ -2,7 +2,7 @@
 
 Files of .npy and arrow are mapped to memory, of .safetensors a slice is read, parquet is decoded block by block: memory does not
 grow with the file. Tables of text (csv, tsv, xlsx) and files of a text a line are read whole: large ones are better parquet, or
-in several files.
+in several files. Of a bucket, parquet is read where it lies, and another file is copied to this machine first.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from ...errors import InputError, choose
 from ...files import safetensors_header
+from ...places import in_bucket, local_copy, reached
 from ..given_tables import InputReader, TextReader, id_column
 from ..label_files import is_table, read_label_table
 from ..source import ID_COLUMNS
@@ -58,16 +59,21 @@ def row_files(given: Sequence[Path], reader: InputReader) -> list[Path]:
     suffixes = TEXT_FILES if isinstance(reader, TextReader) else (*ARRAY_FILES, *COLUMN_FILES)
     found: list[Path] = []
     for path in given:
-        if not path.is_dir():
-            if not path.is_file():
-                raise InputError(f"no such file: {path}")
-            found.append(path)
-            continue
-        inside = [one for one in sorted(path.iterdir()) if one.suffix.lower() in suffixes and one.name[0] not in "._"]
-        if not inside:
-            raise InputError(f"{path} holds no files that end with {', '.join(suffixes)}")
-        found += inside
+        with reached(path):
+            found += _row_files(path, suffixes)
     return found
+
+
+def _row_files(path: Path, suffixes: Sequence[str]) -> list[Path]:
+    if not path.is_dir():
+        if not path.is_file():
+            raise InputError(f"no such file: {path}")
+        return [path]
+    inside = sorted(path.iterdir(), key=lambda one: one.name)
+    inside = [one for one in inside if one.suffix.lower() in suffixes and one.name[0] not in "._"]
+    if not inside:
+        raise InputError(f"{path} holds no files that end with {', '.join(suffixes)}")
+    return inside
 
 
 def rows_of(path: Path, reader: InputReader) -> int:
@@ -95,7 +101,7 @@ def blocks_of(path: Path, reader: InputReader, start: int, stop: int, size: int)
     if suffix == ".safetensors":
         from safetensors import safe_open
 
-        with safe_open(path, "pt") as file:  # numpy has no bfloat16
+        with safe_open(local_copy(path), "pt") as file:  # numpy has no bfloat16
             part = file.get_slice(getattr(reader, "column", None) or next(iter(file.keys())))
             for first in range(start, stop, size):
                 yield Block(first, Vectors(numpy_of(part[first : min(stop, first + size)])))
@@ -111,6 +117,7 @@ def blocks_of(path: Path, reader: InputReader, start: int, stop: int, size: int)
 
 
 def _whole(path: Path, reader: Any) -> Texts | Vectors:
+    path = local_copy(path)
     about = path.stat() if path.exists() else None
     return _whole_file(path, reader, about and (about.st_ino, about.st_size, about.st_mtime_ns))
 
@@ -137,8 +144,8 @@ def _tensor_shape(path: Path, reader: InputReader) -> tuple[int, ...]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        safetensors_header(path)
-        with safe_open(path, "np") as file:
+        safetensors_header(here := local_copy(path))
+        with safe_open(here, "np") as file:
             names = list(file.keys())
             if reader.column is None and len(names) != 1:
                 raise InputError(f"{path} holds {len(names)} tensors, expected one, or its name")
@@ -154,6 +161,8 @@ def _tensor_shape(path: Path, reader: InputReader) -> tuple[int, ...]:
 
 def _opened(path: Path) -> Any:
     try:
+        if in_bucket(path):  # of which no more is read than is needed
+            return pq.ParquetFile(path.path, filesystem=path.fs)  # type: ignore[attr-defined]
         return pq.ParquetFile(path, memory_map=True)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}") from error

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from ...errors import InputError
 from ...files import replacing
+from ..asked import refuse_bucket
 from ..folder_files import SUFFIXES
 
 COLUMN = "image"
@@ -41,12 +42,13 @@ def write_picture_list(given: Sequence[Path], path: Path, part: int) -> int:
 
 def listed_pictures(path: Path, part: int) -> list[Path]:
     """The paths of one part of a list."""
-    with pq.ParquetFile(path) as file:
+    with path.open("rb") as opened, pq.ParquetFile(opened) as file:
         return [Path(os.fsdecode(one)) for one in file.read_row_group(part)[COLUMN].to_pylist()]
 
 
 def _pictures(given: Sequence[Path]) -> Iterator[Path]:
     for path in given:
+        refuse_bucket(path)
         if not path.is_dir():
             if not path.is_file():
                 raise InputError(f"no such image: {path}")
