@@ -93,7 +93,7 @@ def _c3(results: Sequence[Result]) -> Finding:
     )
     over_base = compare(results, "residual", "open", "mechanism.dprime", "comodulation", "base").difference
     note = (
-        "d' between the task's classes, axes fitted on validation images and measured on test images, mean over tasks."
+        "d' between the task's classes, axes fitted on validation inputs and measured on test inputs, mean over tasks."
     )
     if fisher is not None:
         note += f" Fisher ratio {_signed(fisher, 1)}."
