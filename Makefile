@@ -29,7 +29,7 @@ lint: install
 
 # A process a core with one thread each. The doctests of the package come with them. What was skipped is said at the end, and why.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -rs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -rs
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
@@ -39,7 +39,7 @@ test-lower-bounds: install
 	$(BIN)/python -m venv .venv-lower
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip install --quiet --python .venv-lower/bin/python --resolution lowest-direct -e '.[offline,text,heic,excel,aggregation,studies,neuro,onnx,openvino,serve,cluster,docs,peers,quality,dev]'
-	OMP_NUM_THREADS=1 .venv-lower/bin/python -m pytest -n auto --dist loadfile -rs -W default
+	OMP_NUM_THREADS=1 .venv-lower/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -rs -W default
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -37,6 +37,18 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # the tensors are small, and two threads only get in each other's way
 
 
+# Files with few tests that take long. They begin first, so that at the end no process of pytest-xdist is left alone with one of
+# them (it would begin with the files of most tests; the Makefile tells it to keep this order).
+FIRST = (
+    "test_together.py", "test_documentation.py", "test_pool.py", "test_faults.py", "test_sklearn.py", "test_reproduction.py",
+    "test_engine.py", "test_demo.py", "test_store.py", "test_service.py", "test_load.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
+
+
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small data set with its label columns and attributes, not to be changed."""

@@ -148,7 +148,7 @@ def test_silence_and_gradients():
 def test_weights_are_the_posterior_of_counts():
     """Counts at one position come from the task's distribution over neurons, at the others from that of all images: the posterior
     over positions, by scipy's multinomial probabilities, is exp(n s) read at the encoder."""
-    q, own = torch.tensor([0.1, 0.2, 0.3, 0.4]).double(), torch.tensor([0.4, 0.1, 0.3, 0.2]).double()
+    q, own = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.4, 0.1, 0.3, 0.2]], dtype=torch.float64)
     counts = torch.tensor([[3, 1, 4, 2], [1, 2, 3, 4], [5, 0, 2, 3]]).double()  # 10 a position
     any_image, task = (stats.multinomial.logpmf(counts.numpy(), 10, p.numpy()) for p in (q, own))
     likelihood = torch.from_numpy(task - any_image)  # all others being of any image
