@@ -87,7 +87,9 @@ def main(given: Any) -> None:
 
 def rows_of(split: Split, number: int, generator: np.random.Generator) -> Split:
     rows = np.sort(generator.permutation(len(split))[:number])
-    return replace(split, table=split.table.select(rows))
+    texts = split.inputs
+    inputs = None if texts is None else replace(texts, values=tuple(texts.values[row] for row in rows), ids=())
+    return replace(split, table=split.table.select(rows), inputs=inputs)
 
 
 def probe(features: dict[str, torch.Tensor], splits: dict[str, Split], label: str) -> float:
@@ -96,7 +98,7 @@ def probe(features: dict[str, torch.Tensor], splits: dict[str, Split], label: st
     y = {name: class_column(split, label, names) for name, split in splits.items()}
     scaler = StandardScaler().fit(features["train"].numpy())
     x = {name: scaler.transform(own.numpy()) for name, own in features.items()}
-    fitted = LogisticRegression(C=0.01, max_iter=200).fit(x["train"], y["train"])
+    fitted = LogisticRegression(C=0.01 if x["train"].shape[1] > 1000 else 0.1, max_iter=200).fit(x["train"], y["train"])
     return float(fitted.score(x["test"], y["test"]))
 
 
