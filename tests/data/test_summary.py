@@ -73,6 +73,11 @@ def test_warnings():
     assert looks.startswith("task 'size' has a class 'NA'; only empty cells")
 
 
+def test_a_class_without_a_label_has_no_ratio():
+    (line,) = [one for one in summary_table(summaries([0, 1], [0, 0]), {"train": 2}).splitlines() if one.startswith("size")]
+    assert line.split()[-3:] == ["0", "2", "-"]
+
+
 def test_the_table():
     """A line a task with what was counted, none longer than a terminal is wide, and not hundreds of them."""
     text = summary_table(summaries([0, 0, 0, 1], [0, 1, 2, -1]), {"train": 4, "test": 1})

@@ -140,7 +140,9 @@ def summary_table(summaries: Sequence[TaskSummary], images: Mapping[str, int], w
     ]
     for one in summaries[:SHOWN]:
         missing = "" if math.isnan(one.missing) else f"{100 * one.missing:.1f}%"
-        ratio = f"{one.imbalance:.1f}" if one.imbalance < 1000 else f"{one.imbalance:.0f}"
+        ratio = "-"  # to a class without a training label there is none
+        if math.isfinite(one.imbalance):
+            ratio = f"{one.imbalance:.1f}" if one.imbalance < 1000 else f"{one.imbalance:.0f}"
         shown = printable(one.task)
         name = shown if len(shown) <= 19 else f"{shown[:16]}..."
         lines.append(
