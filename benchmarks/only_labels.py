@@ -103,6 +103,7 @@ def measured(study: Study, laboratory: Any, folder: Path, seed: int) -> dict[str
     mask = family.member_mask(tasks)
     result = {}
     passes = gains_by(decode)
+    result["largest weight of the decoder beside its skip"] = float(head.decoder.weight.abs().max())
     result["gain error, median %"] = 100 * float((passes / exact - 1).abs().median())
     result["gain error, 95th percentile %"] = 100 * float((passes / exact - 1).abs().quantile(0.95))
     ways = {
