@@ -74,7 +74,9 @@ def test_warnings():
 
 
 def test_a_class_without_a_label_has_no_ratio():
-    (line,) = [one for one in summary_table(summaries([0, 1], [0, 0]), {"train": 2}).splitlines() if one.startswith("size")]
+    (line,) = [
+        one for one in summary_table(summaries([0, 1], [0, 0]), {"train": 2}).splitlines() if one.startswith("size")
+    ]
     assert line.split()[-3:] == ["0", "2", "-"]
 
 
