@@ -5,9 +5,10 @@
 
 Objects are handwritten digits (ten answers), or CIFAR-100's pictures in shades of a colour, seen by EfficientNet-Lite0 at 128 px
 (twenty superclasses; their features are kept in FOLDER). For each seed a head is pretrained on single objects in any colour and
-frozen. Every method then learns from the same scenes, so many examples a task, at the learning rate that is best on 300
-validation scenes. Accuracy on 2,000 test scenes; then `positions` minus each rival, paired over seeds. One JSON line for each
-seed, method and number of examples goes to --done; what is there is not computed again.
+frozen; with `--start probe` its layers begin at logistic regression, and pass on all that the features hold. Every method then
+learns from the same scenes, so many examples a task, at the learning rate that is best on 300 validation scenes. Accuracy on
+2,000 test scenes; then `positions` minus each rival, paired over seeds. One JSON line for each seed, method and number of examples
+goes to --done; what is there is not computed again.
 
 `query` is what a deep-learning engineer would write: attention over positions with a learned query a task. `logistic regression`
 is fitted for each task on the whole map, its C chosen on the validation scenes.
@@ -174,13 +175,15 @@ class Query(Method):
 class Material:
     """What a seed's methods share: a pretrained head, and scenes to learn from, to choose by and to test on."""
 
-    def __init__(self, world: World, seed: int) -> None:
-        self.world, self.seed, self.fabric = world, seed, Fabric(accelerator="cpu", devices=1)
+    def __init__(self, world: World, seed: int, start: str) -> None:
+        self.world, self.seed, self.start, self.fabric = world, seed, start, Fabric(accelerator="cpu", devices=1)
         self.held, self.test = world.scenes("held", HELD, "held"), world.scenes("test", TEST, "test")
         single, examples = world.single("pretraining", 6600, "single")
         rows = torch.arange(6600).split([6000, 600])
         head = self._new_head()
-        settings = TrainingSettings(epochs=6, batch_size=64, learning_rate=3e-3, weight_decay=0.01)
+        settings = TrainingSettings(
+            epochs=6, batch_size=64, learning_rate=3e-3 if self.start == "random" else 1e-3, weight_decay=0.01
+        )
         parts = Partition(rows[0], rows[1], rows[0], rows[1])
         pretrain(head, single, examples.target, parts, settings, Venue(self.fabric), seed=seed)
         self.layers = {name: tensor.clone() for name, tensor in head.pretrained_tensors().items()}
@@ -262,9 +265,12 @@ class Material:
     def _new_head(self, rank: int | None = None) -> ComodulatedHead:
         torch.manual_seed(derived_seed(self.seed, "layers"))
         family, wide = self.world.family, self.world.channels
+        layers: dict[str, Any] = {"start": "probe", "kernel_size": 1}
+        if self.start == "random":
+            layers = dict.fromkeys(("encoder_channels", "decoder_channels", "hidden"), wide)
         return ComodulatedHead(
-            self.test[0].shape[0], family.num_outputs, family.num_tasks, encoder_channels=wide, decoder_channels=wide,
-            hidden=wide, dropout=0.1, feature_dropout=0.0, controller={"rank": rank}, seed=self.seed,
+            self.test[0].shape[0], family.num_outputs, family.num_tasks, dropout=0.1, feature_dropout=0.0,
+            controller={"rank": rank}, seed=self.seed, **layers,
         )  # fmt: skip
 
 
@@ -292,7 +298,7 @@ def measured(options: Any, done: dict[tuple[int, str], float]) -> Iterator[tuple
         world: World = (
             DigitWorld(seed) if options.pictures is None else PictureWorld(seed, options.pictures, options.keep)
         )
-        material = Material(world, seed)
+        material = Material(world, seed, options.start)
         if fixed:
             yield from ((seed, row, value) for row, value in material.fixed().items())
         for row in missing:
@@ -304,6 +310,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pictures", help="folder of CIFAR-100 [handwritten digits]")
     parser.add_argument("--keep", type=Path, help="folder for the features of the pictures")
+    parser.add_argument("--start", choices=("random", "probe"), default="random", help="of the layers")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--examples", type=int, nargs="+", default=[25, 400])
@@ -311,7 +318,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.pictures is not None and options.keep is None:
         parser.error("--pictures needs --keep")
-    what = "digits" if options.pictures is None else "pictures"
+    what = ("digits" if options.pictures is None else "pictures") + (" probe" if options.start == "probe" else "")
     lines = [json.loads(line) for line in options.done.read_text().splitlines()] if options.done.exists() else []
     done = {(line["seed"], line["row"]): line["accuracy"] for line in lines if line["what"] == what}
     began = time.process_time()
@@ -326,8 +333,9 @@ def main() -> None:
         _, _, number = row.rpartition(", ")
         against = {seed: done.get((seed, f"positions, {number}")) for seed in values}
         line = f"{row:52s} {100 * np.mean(list(values.values())):5.1f}   {len(values):2d} seeds"
-        if len(values) > 1 and None not in against.values() and not row.startswith("positions"):
-            d = paired_difference([100 * against[seed] for seed in values], [100 * value for value in values.values()])
+        ours = [100 * value for value in against.values() if value is not None]
+        if len(values) > 1 and len(ours) == len(values) and not row.startswith("positions"):
+            d = paired_difference(ours, [100 * value for value in values.values()])
             line += f"   positions minus it {d.mean:+5.1f} [{d.low:+.1f}, {d.high:+.1f}]"
         print(line)
 
