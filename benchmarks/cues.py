@@ -191,7 +191,7 @@ class Material:
     def method(self, label: str) -> Method:
         """A method on the pretrained, frozen head; ``rank`` is that of its couplings."""
         name, *pairs = label.split()
-        options = {key: int(value) for key, _, value in (pair.partition("=") for pair in pairs)}
+        options: dict[str, Any] = {key: int(value) for key, _, value in (pair.partition("=") for pair in pairs)}
         head = self._new_head(options.pop("rank", None))
         head.load_state_dict(self.layers, strict=False)
         head.freeze().eval()
