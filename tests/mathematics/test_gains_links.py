@@ -53,7 +53,10 @@ def test_rectified_gains_have_mean_one_and_are_not_negative(
     def numbers(low: float) -> Tensor:
         size = len(exponents)
         values = data.draw(st.lists(st.floats(low, 1) | st.just(0.0), min_size=size, max_size=size))
-        return torch.tensor([[v * 10.0**e for v, e in zip(values, exponents, strict=True)]], dtype=torch.float64)
+        scaled = [v * 10.0**e for v, e in zip(values, exponents, strict=True)]
+        return torch.tensor(
+            [[v if abs(v) > 1e-250 else 0.0 for v in scaled]], dtype=torch.float64
+        )  # 1 / v is a gradient
 
     slope = numbers(-1).requires_grad_()
     gains = gains_from_statistics(DecoderStatistics(slope, numbers(0), numbers(0)), normalizer=normalizer, beta=beta)

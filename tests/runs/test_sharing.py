@@ -4,12 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
-import huggingface_hub.utils
+import huggingface_hub
 import pytest
 import torch
 import yaml
 from huggingface_hub import constants
 from huggingface_hub.repocard import metadata_load
+from packaging.version import Version
 from safetensors.torch import save_file
 
 from comodulation.data.features import Backbone, BackboneSettings
@@ -25,12 +26,12 @@ from support.synthetic import picture, snapshot
 def hub(monkeypatch):
     """The tests' offline mode is off while a hub is at hand."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    # Before its version 1.0, the library's session keeps the mode in which it began.
-    renew = getattr(huggingface_hub.utils, "reset_sessions", lambda: None)
-    renew()
+    if Version(huggingface_hub.__version__) < Version("1.0"):
+        pytest.skip(
+            "huggingface_hub before 1.0 keeps the offline mode it began in, and takes no address without HF_ENDPOINT"
+        )
     with serve() as served:
         yield served
-    renew()
 
 
 @pytest.fixture
