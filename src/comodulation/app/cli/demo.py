@@ -20,7 +20,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="First seed.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
-    """The main job on real images, without any download, in about a minute and a half: digits, seven methods, five seeds."""
+    """The main job on real images, without any download, in about two minutes: digits, eight methods, five seeds."""
     from ...studies import describe, run_demo
 
     result = run_demo(out, seeds=seeds, first_seed=seed, report=None if as_json else say)
