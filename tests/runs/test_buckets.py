@@ -71,10 +71,10 @@ def test_what_is_finished_stays(here, bucket, monkeypatch):
         made.append(len(batch))
         if len(made) == 2:
             raise RunError("the power failed")
-        return answered(columns, schema, batch)
+        return computed(columns, schema, batch)
 
-    answered = shards.answered
-    monkeypatch.setattr(shards, "answered", fails)
+    computed = shards.computed
+    monkeypatch.setattr(shards, "computed", fails)
     with pytest.raises(RunError, match="the power failed"):
         stream_answers(*given, rows_per_shard=300)
     monkeypatch.undo()

@@ -16,9 +16,10 @@ from comodulation.errors import RunError
 from comodulation.files import read_json
 from comodulation.processes import Resources
 from comodulation.runs import Run, shards, stream_answers, streaming
-from comodulation.runs.streaming import MANIFEST
+from comodulation.runs.answer_columns import AnswerColumns
 from support.command import comodulate
 
+MANIFEST = AnswerColumns.manifest
 ROWS, WIDTH = 2500, 6
 
 
@@ -116,10 +117,10 @@ def test_what_is_finished_stays_and_the_rest_gets_the_same_bytes(place, whole, t
         made.append(len(batch))
         if len(made) == 3:
             raise RunError("the power failed")
-        return answered(columns, schema, batch)
+        return computed(columns, schema, batch)
 
-    answered = shards.answered
-    monkeypatch.setattr(shards, "answered", fails)
+    computed = shards.computed
+    monkeypatch.setattr(shards, "computed", fails)
     with pytest.raises(RunError, match="the power failed"):
         stream_answers(*given, rows_per_shard=500)
     monkeypatch.undo()

@@ -24,7 +24,7 @@ from .suitability import unlearnable
 from .summary import refuse_unlearnable, summarize, summary_table, warnings_of
 from .tables import label_table_splits
 from .texts import Texts
-from .vectors import Vectors, read_vectors
+from .vectors import Vectors, is_folder_of_vectors, read_vectors
 
 __all__ = [
     "FORMS",
@@ -54,6 +54,7 @@ __all__ = [
     "images_in",
     "in_form",
     "is_binary",
+    "is_folder_of_vectors",
     "is_table",
     "label_names",
     "label_table_splits",

@@ -16,6 +16,7 @@ from .folder_files import SUFFIXES
 from .given_tables import InputReader, id_column
 from .label_files import is_table, read_label_table
 from .pictures import decode_image
+from .tables import pictures_of_table
 from .texts import Texts
 from .vectors import Vectors
 
@@ -87,7 +88,8 @@ def asked_inputs(inputs: Texts | Vectors, where: str, number: Callable[[int], st
 
 
 def images_in(given: Sequence[Path]) -> list[Path]:
-    """Files as they are given, and for a folder all images in it and in its folders, in order of their names.
+    """Files as they are given, for a folder all images in it and in its folders, in order of their names, and for a table those
+    that it names, in its order.
 
     Hidden files, what macOS packs beside the files of an archive, and files that are no images by their name are left out.
 
@@ -100,7 +102,7 @@ def images_in(given: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             if not path.is_file():
                 raise InputError(f"no such image: {path}")
-            found.append(path)
+            found += pictures_of_table(path) if is_table(path.name) else [path]
             continue
         inside = [file for file in sorted(path.rglob("*")) if _is_image(file, path)]
         if not inside:

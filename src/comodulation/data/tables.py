@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,29 @@ def label_table_splits(
     return {name: replace(split, notes=said, lists=found.lists) for name, split in splits.items()}
 
 
+def pictures_of_table(path: Path) -> Iterator[Path]:
+    """The pictures that a table names, row by row, whether they are there or not.
+
+    Args:
+        path: of the table. The paths in its column of pictures are relative to its folder; names without suffix or without folder
+            are read where each belongs to one picture only.
+
+    Raises:
+        InputError: a table that cannot be read, without one column of pictures, or with a cell that is none.
+    """
+    base, table = Path(os.path.abspath(path.parent)), read_label_table(path)
+    column, known = _image_column(table, base, None, "expected one, among")
+    for line, cell in zip(table.lines, table.columns[column], strict=True):
+        if cell is None or not _is_name(cell):
+            raise InputError(
+                f"{path}, {line}: column {column!r} holds {brief(cell or '')}, expected the path of an image"
+            )
+        named = [] if known is None else known.files(cell)
+        if len(named) > 1:
+            raise InputError(f"{path}, {line}: {brief(cell)} may be {named[0]} or {named[1]} in {base}; give paths")
+        yield base / (named[0] if named else cell)
+
+
 def table_splits(
     source: str,
     image_column: str,
@@ -154,7 +177,9 @@ def held_out(file: str) -> str:
 # ---- cells -> images, labels, splits ----
 
 
-def _image_column(table: LabelTable, base: Path, given: str | None) -> tuple[str, NamedImages | None]:
+def _image_column(
+    table: LabelTable, base: Path, given: str | None, advice: str = "name the one with --image-column, of"
+) -> tuple[str, NamedImages | None]:
     """The column of images, and the images below the folder by name where its cells are names and not paths."""
     columns = {given: table.columns[choose(given, table.columns, "image column")]} if given else table.columns
     tried = {name: [cell for cell in dict.fromkeys(cells) if cell][:_TRIED] for name, cells in columns.items()}
@@ -170,8 +195,7 @@ def _image_column(table: LabelTable, base: Path, given: str | None) -> tuple[str
     if len(found) != 1:
         what = "no column" if not found else f"{len(found)} columns ({', '.join(found)})"
         raise InputError(
-            f"{table.path} has {what} of paths to files in {base}{known.example()}; name the one with --image-column, of "
-            f"{', '.join(table.columns)}"
+            f"{table.path} has {what} of paths to files in {base}{known.example()}; {advice} {', '.join(table.columns)}"
         )
     return found[0], known
 

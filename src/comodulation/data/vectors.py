@@ -108,17 +108,18 @@ def read_vectors(path: Path, name: str | None = None) -> tuple[np.ndarray, str |
     """The embeddings of a file, ``(N, V)`` or ``(N, C, H, W)``, of .npy mapped to memory; and the column that they are of, if any.
 
     Args:
-        path: *.npy, *.safetensors, *.parquet, *.arrow or *.feather.
+        path: *.npy, *.safetensors, *.parquet, *.arrow or *.feather; or a folder of parquet files, one behind the other in the order
+            of their names, without those that begin with "_" or ".".
         name: of the tensor, or of the column of lists; None finds the only one.
 
     Raises:
         InputError: a file that is absent, of another kind, damaged, or would have to be unpickled; none or several tensors or
             columns; vectors of different length; numbers that are none.
     """
-    if not path.is_file():
+    if not path.is_file() and not is_folder_of_vectors(path):
         raise InputError(f"no such file of embeddings: {path}")
     suffix = path.suffix.lower()
-    if suffix in COLUMN_FILES:
+    if suffix in COLUMN_FILES or path.is_dir():
         column, found = _column(path, name)
         return vectors_of_column(found, f"column {column!r} of {path}"), column
     if suffix not in ARRAY_FILES:
@@ -131,6 +132,16 @@ def read_vectors(path: Path, name: str | None = None) -> tuple[np.ndarray, str |
     if array.ndim not in (2, 4) or 0 in array.shape:
         raise InputError(f"{path} holds an array of the shape {array.shape}, {_SHAPES}")
     return array, None
+
+
+def is_folder_of_vectors(path: Path) -> bool:
+    """Whether a path is that of a folder with parquet files, as `comodulate extract` writes it."""
+    return path.is_dir() and bool(_shards(path))
+
+
+def _shards(folder: Path) -> list[Path]:
+    found = sorted(folder.glob("*.parquet"), key=lambda one: one.name)
+    return [one for one in found if one.name[0] not in "._"]
 
 
 def _npy(path: Path) -> np.ndarray:
@@ -180,6 +191,14 @@ def _column(path: Path, name: str | None) -> tuple[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if path.is_dir():
+        name, first = _column(_shards(path)[0], name)
+        found = [first, *(_column(one, name)[1] for one in _shards(path)[1:])]
+        if differing := [one.type for one in found if one.type != first.type]:
+            raise InputError(
+                f"column {name!r} of the files in {path} holds {first.type} and {differing[0]}, expected one type"
+            )
+        return name, pa.chunked_array([chunk for own in found for chunk in own.chunks], first.type)
     try:
         check_regular(path, MAX_VECTORS)
         if path.suffix.lower() == ".parquet":

@@ -1,4 +1,5 @@
 from .added_tasks import grow_run
+from .answer_columns import stream_answers
 from .config import (
     MAX_SEED,
     ControllerSettings,
@@ -13,6 +14,7 @@ from .config import (
 from .dataset import Labelled, TaskData, deal_images, open_splits, read_family, read_labels
 from .decisions import decision_note
 from .export import Answers, export_run
+from .feature_columns import stream_features
 from .fitting import fit
 from .folder import ADAPTER, HEAD, load_head, run_folders
 from .page import run_report
@@ -21,7 +23,6 @@ from .records import Written, checked
 from .remade import write_run_report
 from .run import Run, content_id, describe
 from .session import Adapted, Encoded, Session, TuningData, build_head, config_method
-from .streaming import stream_answers
 from .trackers import check_trackers, track
 from .values import known_keys, of_method, parse_setting, read_settings, with_settings
 
@@ -67,6 +68,7 @@ __all__ = [
     "run_folders",
     "run_report",
     "stream_answers",
+    "stream_features",
     "track",
     "with_settings",
     "write_config",

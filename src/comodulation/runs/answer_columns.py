@@ -1,9 +1,12 @@
-"""Answers to a batch of inputs as columns of a table; `Run.answers` gives the same for one input."""
+"""Answers to many inputs as columns of a table, in shards; `Run.answers` gives the same for one input."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,36 +14,114 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from ..data.features import Batches
+from ..data import InputReader
+from ..data.features import Batches, Encoder, forward_of
 from ..errors import InputError
 from ..evaluation import apply_temperature, decide
 from ..networks.methods import task_chunks
+from ..processes import Resources
+from .folder import ADAPTER, HEAD, METRICS
 from .run import Run
+from .shards import shard_schema
+from .streaming import Streamed, stream
 
 PAIR_NUMBERS = 2**22  # probabilities of a batch's answers that are held at once
 
 
-class AnswerColumns:
-    """A run's answers to some tasks as columns.
+def stream_answers(
+    run_folder: Path,
+    files: Sequence[Path],
+    out: Path,
+    *,
+    tasks: Sequence[str] = (),
+    seed: int | None = None,
+    engine: str = "auto",
+    rows_per_shard: int | None = None,
+    resume: bool = False,
+    resources: Resources | None = None,
+    report: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Streamed:
+    """Answer all inputs of some files; memory does not grow with their number.
 
     Args:
-        run: a finished run. tasks: names of its tasks; none: all. forward: its encoder's pass.
+        run_folder: of a finished run.
+        tasks: names; none: all. seed: of the modulator's noise; None: the run's.
+        files, out, engine, rows_per_shard, resume, resources, report, say: as in ``stream``.
 
     Raises:
-        InputError: an unknown task, or one that would have the name of another column.
+        InputError, RunError: as ``stream``. An input that cannot be used is named in the column ``error``.
+    """
+    make = partial(AnswerColumns, run_folder.absolute(), tuple(tasks), seed)
+    return stream(
+        make, files, out, engine=engine, rows_per_shard=rows_per_shard, resume=resume, resources=resources, report=report,
+        say=say,
+    )  # fmt: skip
+
+
+class AnswerColumns:
+    """A run's answers to some tasks as columns; see ``Columns``.
+
+    Args:
+        folder: of a finished run. tasks: names of its tasks; none: all. seed: of the modulator's noise; None: the run's.
+
+    Raises:
+        InputError: no finished run, an unknown task, or one that would have the name of another column.
     """
 
-    def __init__(self, run: Run, tasks: Sequence[str], forward: Any) -> None:
-        self.run, self.forward = run, forward
+    holds, manifest, pictures, skip_bad = "answers", "predictions.json", "inputs.parquet", True
+
+    def __init__(self, folder: Path, tasks: Sequence[str], seed: int | None) -> None:
+        self.run = run = Run.open(folder)
+        if seed is not None:
+            run.method.head.seed = seed
+        self.noisy = not run.method.without_layers  # and a damaged run shows before any input does
         self.ids = run.task_ids(tasks)
         family = run.family
         self.names = [family.tasks[task] for task in self.ids]
         self.own = [list(family.own_targets(task)) for task in self.ids]
         self.dictionary = pa.array(family.targets, pa.string())
-        taken = [name for column in self.schema for name in (column.name,)]
+        taken = self.schema.names
         if twice := [name for name in taken if taken.count(name) > 1]:
             raise InputError(f"two columns of the answers would be named {twice[0]!r}; choose tasks with --task")
-        device = run.method.head.decoder.weight.device
+
+    @property
+    def encoder(self) -> Encoder:
+        """The run's."""
+        return self.run.encoder
+
+    @property
+    def reader(self) -> InputReader | None:
+        """Finds inputs as the run does."""
+        return self.run.config.encoder.reader
+
+    @property
+    def precision(self) -> str:
+        """Of the encoder's arithmetic."""
+        return self.run.config.precision
+
+    @property
+    def files(self) -> list[Path]:
+        """What a run's answers depend on, of its folder."""
+        return [self.run.folder / METRICS, self.run.folder / ADAPTER]
+
+    def about(self) -> dict[str, Any]:
+        """The run, the tasks and the seed."""
+        run, run_files = self.run, hashlib.sha256()
+        for name in (HEAD, ADAPTER):
+            run_files.update((run.folder / name).read_bytes())
+        return {
+            "run": run_files.hexdigest(),
+            "temperature": run.temperature,
+            **({} if run.decisions is None else {"decisions": run.decisions.to_json()}),
+            "tasks": self.names,
+            "seed": run.method.head.seed,
+        }
+
+    def use(self, engine: str, device: str) -> None:
+        """Compute by an engine on a device from now on."""
+        self.run.method.to(device)
+        self.forward = forward_of(self.encoder, engine, device, self.precision)
         self.tasks = torch.tensor(self.ids, device=device)
 
     @property
@@ -51,8 +132,7 @@ class AnswerColumns:
     @property
     def schema(self) -> pa.Schema:
         """The columns: which input, and for each task its answer, that answer's probability, and those of all its classes."""
-        of_inputs = [("file", pa.dictionary(pa.int32(), pa.string())), ("row", pa.int64()), ("id", pa.string())]
-        fields = [pa.field(name, kind) for name, kind in of_inputs]
+        fields: list[pa.Field] = []
         for name, own in zip(self.names, self.own, strict=True):
             classes = json.dumps([self.run.family.targets[one] for one in own])
             fields += [
@@ -60,16 +140,16 @@ class AnswerColumns:
                 pa.field(f"{name} probability", pa.float32()),
                 pa.field(f"{name} probabilities", pa.list_(pa.float32()), metadata={"classes": classes}),
             ]
-        return pa.schema([*fields, pa.field("error", pa.string())])
+        return shard_schema(fields)
 
-    def answers(self, batch: Batches, ids: Tensor | None) -> list[pa.Array]:
+    def compute(self, batch: Batches, ids: Tensor | None) -> list[pa.Array]:
         """The tasks' columns for B preprocessed inputs.
 
         Args:
             ids: ``content_id`` of each, ``(B,)``; None where no noise is drawn.
         """
         run, encoder = self.run, self.run.encoder
-        features = batch.features(self.forward, run.config.precision, encoder.kept, self.tasks.device)
+        features = batch.features(self.forward, self.precision, encoder.kept, self.tasks.device)
         logs = torch.cat([found for _, found in task_chunks(run.method, features, self.tasks, sample_ids=ids)])
         answers = logs if run.temperature is None else apply_temperature(logs, run.temperature)
         probabilities = answers.exp().unflatten(0, (len(features), len(self.ids))).cpu()

@@ -4,19 +4,79 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from torch import Tensor
 
+from ..data import InputReader
+from ..data.features import Batches, Encoder
 from ..files import replacing
 from ..places import reached
-from .answer_columns import AnswerColumns
 from .streamed_inputs import ReadBatch
 
 ROW_GROUP = 2**14  # rows, at least, that are written at once
 COMPRESSION = "lz4"
+
+
+class Columns(Protocol):
+    """What shards hold of their inputs: what is computed of a batch, as columns of a table. Each process makes its own.
+
+    Attributes:
+        holds: what they hold, in messages: ``answers``.
+        manifest, pictures: names of the files beside the shards that say what they are of, and list the pictures.
+        encoder: of the inputs. reader: of its files; None of pictures. precision: of its arithmetic.
+        noisy: whether noise is drawn for each input.
+        skip_bad: whether the inputs that cannot be used are named beside the others; else the first of them ends the work.
+        rows: inputs of a batch, at most.
+        schema: all columns of a shard; see ``shard_schema``.
+        files: on which the columns depend, the same on every machine.
+    """
+
+    holds: str
+    manifest: str
+    pictures: str
+
+    @property
+    def encoder(self) -> Encoder: ...
+
+    @property
+    def reader(self) -> InputReader | None: ...
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def noisy(self) -> bool: ...
+
+    @property
+    def skip_bad(self) -> bool: ...
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def schema(self) -> pa.Schema: ...
+
+    @property
+    def files(self) -> list[Path]: ...
+
+    def about(self) -> dict[str, Any]:
+        """All that the columns depend on besides the inputs, the engine and the device, as JSON, without paths."""
+
+    def use(self, engine: str, device: str) -> None:
+        """Compute by an engine on a device from now on. Raises as ``forward_of``."""
+
+    def compute(self, batch: Batches, ids: Tensor | None) -> list[pa.Array]:
+        """The columns of B preprocessed inputs; ``ids``: ``content_id`` of each, ``(B,)``, where ``noisy``."""
+
+
+def shard_schema(fields: Sequence[pa.Field]) -> pa.Schema:
+    """Columns of a shard: which input, what is computed of it, and why nothing is."""
+    of_inputs = [("file", pa.dictionary(pa.int32(), pa.string())), ("row", pa.int64()), ("id", pa.string())]
+    return pa.schema([*(pa.field(name, kind) for name, kind in of_inputs), *fields, pa.field("error", pa.string())])
 
 
 def shard_path(out: Path, number: int) -> Path:
@@ -39,8 +99,8 @@ def finished_shard(out: Path, number: int, rows: int) -> int | None:
     return rows - int(nulls)
 
 
-def write_shard(path: Path, columns: AnswerColumns, batches: Iterator[ReadBatch]) -> Iterator[tuple[int, int]]:
-    """Answer batches and write the answers to a file.
+def write_shard(path: Path, columns: Columns, batches: Iterator[ReadBatch]) -> Iterator[tuple[int, int]]:
+    """Compute the columns of batches and write them to a file.
 
     Yields:
         After each batch: inputs, how many of them were cut.
@@ -60,7 +120,7 @@ def write_shard(path: Path, columns: AnswerColumns, batches: Iterator[ReadBatch]
         ) as writer,
     ):
         for batch in batches:
-            kept.append(answered(columns, schema, batch))
+            kept.append(computed(columns, schema, batch))
             if sum(map(len, kept)) >= ROW_GROUP:
                 writer.write_table(pa.concat_tables(kept).unify_dictionaries())
                 kept = []
@@ -69,20 +129,20 @@ def write_shard(path: Path, columns: AnswerColumns, batches: Iterator[ReadBatch]
             writer.write_table(pa.concat_tables(kept).unify_dictionaries())
 
 
-def answered(columns: AnswerColumns, schema: pa.Schema, batch: ReadBatch) -> pa.Table:
+def computed(columns: Columns, schema: pa.Schema, batch: ReadBatch) -> pa.Table:
     """A batch's rows of a shard."""
     number = len(batch)
-    answers = columns.answers(batch.batches, batch.content)
+    own = columns.compute(batch.batches, batch.content)
     if batch.errors:
         there = np.ones(number, bool)
         there[list(batch.errors)] = False
-        answers = [_where(there, column) for column in answers]
+        own = [_where(there, column) for column in own]
     errors = pa.array([batch.errors.get(place) for place in range(number)], pa.string()) if batch.errors else None
     found = [
         _files(batch.file, number),
         pa.nulls(number, pa.int64()) if batch.row is None else pa.array(batch.row, pa.int64()),
         pa.nulls(number, pa.string()) if batch.ids is None else pa.array(batch.ids, pa.string()),
-        *answers,
+        *own,
         pa.nulls(number, pa.string()) if errors is None else errors,
     ]
     return pa.Table.from_arrays(found, schema=schema)

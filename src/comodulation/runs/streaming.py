@@ -1,8 +1,8 @@
-"""Answers to more inputs than fit into memory: in shards, on any number of processes, resumed shard by shard.
+"""What is computed of more inputs than fit into memory: in shards, on any number of processes, resumed shard by shard.
 
-A folder of answers holds ``predictions.json``, which says what it is of, and ``part-000000.parquet``, ... in the order of the
-inputs. What is in a shard depends on the run, the inputs and the number of rows of a shard alone, so that it has the same bytes
-wherever it was made; the arithmetic of a batch may depend on the number of threads, see docs/cluster.md.
+A folder of shards holds a manifest, which says what it is of, and ``part-000000.parquet``, ... in the order of the inputs. What
+is in a shard depends on its columns' own settings, the inputs and the number of rows of a shard alone, so that it has the same
+bytes wherever it was made; the arithmetic of a batch may depend on the number of threads, see docs/cluster.md.
 """
 
 from __future__ import annotations
@@ -25,14 +25,10 @@ from ..errors import InputError, RunError, brief, first_difference
 from ..files import PARTIAL, locked, read_json, remove_partials, writable, write_json
 from ..places import in_bucket, move, reached
 from ..processes import Resources, Worker, run, sight
-from .answer_columns import AnswerColumns
-from .folder import ADAPTER, HEAD, METRICS
-from .run import Run
-from .shards import finished_shard, shard_path, write_shard
+from .shards import Columns, finished_shard, shard_path, write_shard
 from .streamed_inputs import ReadBatch, block_batch, check_shape, picture_batch, read_ahead
 
-MANIFEST, PICTURES, LOCK = "predictions.json", "inputs.parquet", ".lock"
-NEW_PICTURES = f".{PICTURES}{PARTIAL}"  # until it is known to be the same as before
+LOCK = ".lock"
 ROWS, PICTURE_ROWS = 100_000, 10_000  # of a shard
 FORM = 1
 SELDOM = 2.0  # seconds between two things that a worker says
@@ -61,16 +57,14 @@ class _Plan:
     """What every process knows of the work.
 
     Attributes:
-        run: folder. out: folder of the answers. tasks: names; none: all. seed: of the modulator's noise; None: the run's.
+        make: the columns. out: folder of the shards.
         engine: not ``auto``. device: ``cuda`` or ``cpu``.
-        files: of rows, and how many each has; none of pictures, which ``PICTURES`` lists.
+        files: of rows, and how many each has; none of pictures, which are listed beside the shards.
         rows: in all. size: of a shard.
     """
 
-    run: Path
+    make: Callable[[], Columns]
     out: Path
-    tasks: tuple[str, ...]
-    seed: int | None
     engine: str
     device: str
     files: tuple[tuple[Path, int], ...]
@@ -86,13 +80,11 @@ class _Plan:
         return min(self.size, self.rows - number * self.size)
 
 
-def stream_answers(
-    run_folder: Path,
+def stream(
+    make: Callable[[], Columns],
     files: Sequence[Path],
     out: Path,
     *,
-    tasks: Sequence[str] = (),
-    seed: int | None = None,
     engine: str = "auto",
     rows_per_shard: int | None = None,
     resume: bool = False,
@@ -100,21 +92,20 @@ def stream_answers(
     report: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Streamed:
-    """Answer all inputs of some files; memory does not grow with their number.
+    """Compute columns of all inputs of some files; memory does not grow with their number.
 
     Args:
-        run_folder: of a finished run.
-        files: files and folders: images, tables or files of texts or embeddings, as the run reads them.
-        out: folder to write, of this machine or of a bucket (``place``), new; with ``resume`` one of the same answers, of which
+        make: the columns; called in each process, so that it has to be one that can be sent there.
+        files: files and folders: images, tables or files of texts or embeddings, as the columns' reader finds them.
+        out: folder to write, of this machine or of a bucket (``place``), new; with ``resume`` one of the same columns, of which
             finished shards stay.
-        tasks: names; none: all. seed: of the modulator's noise; None: the run's.
         engine: of the encoder's pass, see ``Run.answers``.
-        rows_per_shard: inputs of a file of answers; None: ``ROWS``, of pictures ``PICTURE_ROWS``.
+        rows_per_shard: inputs of a shard; None: ``ROWS``, of pictures ``PICTURE_ROWS``.
         resources: where shards are made; None: in this process, one after the other.
         report: called with inputs done and inputs in all. say: told a line on what ``auto`` has chosen.
 
     Raises:
-        InputError: bad input, known before anything is answered, but for inputs that cannot be used, which a column names; a
+        InputError: bad input, known before anything is computed, but for inputs that cannot be used, see ``Columns.skip_bad``; a
             folder that holds something else or is in use.
         RunError: something failed; finished shards stay.
     """
@@ -122,22 +113,20 @@ def stream_answers(
     tell = report or (lambda done, total: None)
     if rows_per_shard is not None and rows_per_shard < 1:
         raise InputError(f"--rows-per-shard must be at least 1, got {rows_per_shard}")
-    opened = Run.open(run_folder)
-    _ = opened.method  # a damaged run shows before any input does
-    opened.task_ids(tasks)
+    columns = make()
     with reached(out):
-        _check_folder(out, resume)
+        _check_folder(columns, out, resume)
     with _held(out):
         device = "cuda" if where.gpus or (where.cluster is None and torch.cuda.is_available()) else "cpu"
+        new_pictures = _new_pictures(columns, out)
         try:
-            plan = _planned(opened, files, out, tuple(tasks), seed, engine, rows_per_shard, device, say)
-            AnswerColumns(opened, tasks, None)
-            _claim(out, _manifest(opened, plan))
+            plan = _planned(columns, make, files, out, engine, rows_per_shard, device, say)
+            _claim(columns, out, _manifest(columns, plan))
         except InputError:
-            (out / NEW_PICTURES).unlink(missing_ok=True)
+            new_pictures.unlink(missing_ok=True)
             raise
-        if (out / NEW_PICTURES).exists():
-            move(out / NEW_PICTURES, out / PICTURES)
+        if new_pictures.exists():
+            move(new_pictures, out / columns.pictures)
         found = [finished_shard(out, number, plan.of_shard(number)) for number in range(plan.shards)]
         todo = [number for number, bad in enumerate(found) if bad is None]
         done = plan.rows - sum(plan.of_shard(number) for number in todo)
@@ -151,7 +140,7 @@ def stream_answers(
             done, cut = done + rows - before[0], cut + longer - before[1]
             tell(done, plan.rows)
 
-        shared = [out / MANIFEST, run_folder / METRICS, run_folder / ADAPTER, *(path for path, _ in plan.files)]
+        shared = [out / columns.manifest, *columns.files, *(path for path, _ in plan.files)]
         run(todo, where, partial(_worker, plan), on_event, shared=[path.absolute() for path in shared])
         found = [finished_shard(out, number, plan.of_shard(number)) for number in range(plan.shards)]
         if None in found:
@@ -160,7 +149,7 @@ def stream_answers(
                 "--out takes them as they are now"
             )
         bad = sum(one or 0 for one in found)
-    return Streamed(opened.encoder.what, plan.rows, bad, cut, len(todo), plan.shards)
+    return Streamed(columns.encoder.what, plan.rows, bad, cut, len(todo), plan.shards)
 
 
 @contextmanager
@@ -179,51 +168,48 @@ def _held(out: Path) -> Iterator[None]:
         (out / LOCK).unlink(missing_ok=True)
 
 
+def _new_pictures(columns: Columns, out: Path) -> Path:
+    """The list of pictures, until it is known to be the same as before."""
+    return out / f".{columns.pictures}{PARTIAL}"
+
+
 def _planned(
-    opened: Run,
+    columns: Columns,
+    make: Callable[[], Columns],
     files: Sequence[Path],
     out: Path,
-    tasks: tuple[str, ...],
-    seed: int | None,
     engine: str,
     size: int | None,
     device: str,
     say: Callable[[str], None] | None,
 ) -> _Plan:
-    reader = opened.config.encoder.reader
+    reader, encoder, manifest = columns.reader, columns.encoder, out / columns.manifest
     counted: list[tuple[Path, int]] = []
     size = size or (PICTURE_ROWS if reader is None else ROWS)
     if reader is None:
-        rows = write_picture_list([path.absolute() for path in files], out / NEW_PICTURES, size)
+        rows = write_picture_list([path.absolute() for path in files], _new_pictures(columns, out), size)
     else:
         counted = [(path.absolute(), rows_of(path, reader)) for path in row_files(files, reader)]
         rows = sum(number for _, number in counted)
         for path, number in counted:
-            check_shape(opened.encoder, path, next(blocks_of(path, reader, 0, min(1, number), 1), None))
+            check_shape(encoder, path, next(blocks_of(path, reader, 0, min(1, number), 1), None))
     if not rows:
-        raise InputError(f"{brief(str(files[0]))} holds no {opened.encoder.what}s")
-    before = read_json(out / MANIFEST).get("engine") if (out / MANIFEST).exists() else None
+        raise InputError(f"{brief(str(files[0]))} holds no {encoder.what}s")
+    before = read_json(manifest).get("engine") if manifest.exists() else None
     if engine == "auto":  # what has begun goes on with what it began with
-        engine = before or faster_engine(opened.encoder, rows, device, opened.config.precision, say)
+        engine = before or faster_engine(encoder, rows, device, columns.precision, say)
     if engine != "torch":  # which computes anywhere; the device may be another machine's
-        forward_of(opened.encoder, engine, device, opened.config.precision)
-    return _Plan(opened.folder.absolute(), out.absolute(), tasks, seed, engine, device, tuple(counted), rows, size)
+        forward_of(encoder, engine, device, columns.precision)
+    return _Plan(make, out.absolute(), engine, device, tuple(counted), rows, size)
 
 
-def _manifest(opened: Run, plan: _Plan) -> dict[str, Any]:
-    """What a folder of answers is of, as JSON. Paths are not in it: the same inputs may lie elsewhere when it is resumed."""
-    run_files = hashlib.sha256()
-    for name in (HEAD, ADAPTER):
-        run_files.update((opened.folder / name).read_bytes())
-    pictures = plan.out / NEW_PICTURES
+def _manifest(columns: Columns, plan: _Plan) -> dict[str, Any]:
+    """What a folder of shards is of, as JSON. Paths are not in it: the same inputs may lie elsewhere when it is resumed."""
+    pictures = _new_pictures(columns, plan.out)
     listed = {"list": _hash(pictures) if pictures.exists() else ""}
     return {
         "form": FORM,
-        "run": run_files.hexdigest(),
-        "temperature": opened.temperature,
-        **({} if opened.decisions is None else {"decisions": opened.decisions.to_json()}),
-        "tasks": [opened.family.tasks[task] for task in opened.task_ids(plan.tasks)],
-        "seed": opened.method.head.seed if plan.seed is None else plan.seed,
+        **columns.about(),
         "engine": plan.engine,
         "device": plan.device,
         "inputs": [{"name": path.name, "rows": rows, **sight(path)} for path, rows in plan.files] or [listed],
@@ -237,24 +223,26 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_folder(out: Path, resume: bool) -> None:
+def _check_folder(columns: Columns, out: Path, resume: bool) -> None:
+    holds, manifest = columns.holds, columns.manifest
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file, expected a folder to write answers to")
+        raise InputError(f"{out} is a file, expected a folder to write {holds} to")
     found = {path.name for path in out.iterdir()} - {LOCK} if out.exists() else set()
-    if MANIFEST in found and not resume:
-        raise InputError(f"{out} holds answers already; --resume goes on with them, another --out makes new ones")
-    if found and MANIFEST not in found and not all(name.startswith(".") or name == PICTURES for name in found):
-        raise InputError(f"{out} is not empty and no folder of answers; choose another --out")
+    if manifest in found and not resume:
+        raise InputError(f"{out} holds {holds} already; --resume goes on with them, another --out makes new ones")
+    if found and manifest not in found and not all(name.startswith(".") or name == columns.pictures for name in found):
+        raise InputError(f"{out} is not empty and no folder of {holds}; choose another --out")
 
 
-def _claim(out: Path, manifest: dict[str, Any]) -> None:
+def _claim(columns: Columns, out: Path, manifest: dict[str, Any]) -> None:
     """Say what a folder is of. Raises InputError where it says so already, and is of something else."""
-    if not (out / MANIFEST).exists():
-        write_json(out / MANIFEST, manifest)
-    elif differing := first_difference(read_json(out / MANIFEST), manifest):
+    path = out / columns.manifest
+    if not path.exists():
+        write_json(path, manifest)
+    elif differing := first_difference(read_json(path), manifest):
         key, before, now = differing
         raise InputError(
-            f"{out} holds answers with another {key} ({brief(before)}, now {brief(now)}); choose another --out"
+            f"{out} holds {columns.holds} with another {key} ({brief(before)}, now {brief(now)}); choose another --out"
         )
 
 
@@ -263,20 +251,24 @@ def _claim(out: Path, manifest: dict[str, Any]) -> None:
 
 def _worker(plan: _Plan) -> Worker:
     """What a process does with the number of a shard: it yields that number, inputs done and inputs cut, so far."""
-    opened = Run.open(plan.run)
-    if plan.seed is not None:
-        opened.method.head.seed = plan.seed
-    opened.method.to(plan.device)
-    forward = forward_of(opened.encoder, plan.engine, plan.device, opened.config.precision)
-    columns = AnswerColumns(opened, plan.tasks, forward)
+    columns = plan.make()
+    columns.use(plan.engine, plan.device)
 
     def work(number: int) -> Iterator[tuple[int, int, int]]:
-        loads = _loads(opened, plan, number, columns.rows)
+        batches = read_ahead(_loads(columns, plan, number))
         with large_blocks_kept():
-            for done, cut in _seldom(write_shard(shard_path(plan.out, number), columns, read_ahead(loads))):
+            for done, cut in _seldom(write_shard(shard_path(plan.out, number), columns, _usable(columns, batches))):
                 yield number, done, cut
 
     return work
+
+
+def _usable(columns: Columns, batches: Iterator[ReadBatch]) -> Iterator[ReadBatch]:
+    """Batches as they are. Raises InputError for an input that cannot be used, unless such are named beside the others."""
+    for batch in batches:
+        if batch.errors and not columns.skip_bad:
+            raise InputError(f"{batch.errors[min(batch.errors)]}; --skip-bad goes on without it, finished files stay")
+        yield batch
 
 
 def _seldom(events: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
@@ -290,11 +282,11 @@ def _seldom(events: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     yield done, cut
 
 
-def _loads(opened: Run, plan: _Plan, number: int, size: int) -> Iterator[Callable[[], ReadBatch]]:
+def _loads(columns: Columns, plan: _Plan, number: int) -> Iterator[Callable[[], ReadBatch]]:
     """Calls that read the batches of a shard."""
-    encoder, noisy, reader = opened.encoder, not opened.method.without_layers, opened.config.encoder.reader
+    encoder, noisy, reader, size = columns.encoder, columns.noisy, columns.reader, columns.rows
     if reader is None:
-        paths = listed_pictures(plan.out / PICTURES, number)
+        paths = listed_pictures(plan.out / columns.pictures, number)
         for start in range(0, len(paths), min(BATCH, size)):
             yield partial(picture_batch, encoder, paths[start : start + min(BATCH, size)], noisy)
         return

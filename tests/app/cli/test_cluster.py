@@ -26,7 +26,7 @@ def no_allocation(monkeypatch):
         ("slurm", "there is no SLURM allocation here; run the command inside sbatch or salloc"),
     ],
 )
-@pytest.mark.parametrize("verb", ["predict", "fit", "study", "reproduce"])
+@pytest.mark.parametrize("verb", ["predict", "extract", "fit", "study", "reproduce"])
 def test_no_such_address(verb, address, pattern, run, data, tmp_path, refused):
     if importlib.util.find_spec("ray") is None and address in (QUIET, "slurm"):
         pattern = f"--cluster {address} needs ray: pip install 'comodulation.cluster.'"
@@ -34,6 +34,7 @@ def test_no_such_address(verb, address, pattern, run, data, tmp_path, refused):
     def call(out, cache):
         words = {
             "predict": [run, data],
+            "extract": [data],
             "fit": ["--data", data, "--group", "coarse_label", "--label", "fine_label", "--cache", cache],
             "study": ["controller", "--data", data, "--cache", cache],
             "reproduce": ["cifar100", "--data", data, "--cache", cache],

@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from . import add_task, demo, evaluate, export, fit, population, predict, recording, report, reproduce, serve, study
+from . import (
+    add_task,
+    demo,
+    evaluate,
+    export,
+    extract,
+    fit,
+    population,
+    predict,
+    recording,
+    report,
+    reproduce,
+    serve,
+    study,
+)
 from .fit_options import FitCommand
 
 app = typer.Typer(
@@ -32,6 +46,7 @@ app.command(cls=FitCommand, epilog=f"Example: {fit.EXAMPLE}")(fit.fit)
 for verb, example in (
     (evaluate.evaluate, evaluate.EXAMPLE),
     (predict.predict, predict.EXAMPLE),
+    (extract.extract, extract.EXAMPLE),
     (serve.serve, serve.EXAMPLE),
     (export.export, export.EXAMPLE),
     (add_task.add_task, add_task.EXAMPLE),

@@ -52,16 +52,16 @@ class ConsoleProgress:
             left = f"{epoch.seconds_left:.0f} s left"
             self.message(f"{phase}: epoch {epoch.number}/{epoch.epochs}  {note}  {left}")
 
-    def rows(self, done: int, total: int) -> None:
-        """Rows of a prediction; where there is no bar, a line every ten seconds."""
-        self._update("predicted", done, total, "")
+    def rows(self, done: int, total: int, what: str = "predicted") -> None:
+        """Rows of a prediction, or ``what`` else is done; where there is no bar, a line every ten seconds."""
+        self._update(what, done, total, "")
         now = time.monotonic()
         if self.began is None:
             self.began = self.said = now, done
         elif not self.console.is_terminal and (now > self.said[0] + LINE or done == total) and done > self.began[1]:
             self.said = now, done
             rate = (done - self.began[1]) / max(now - self.began[0], 1e-9)
-            self.message(f"predicted {done:,} of {total:,}, {rate:,.0f} a second, {(total - done) / rate:.0f} s left")
+            self.message(f"{what} {done:,} of {total:,}, {rate:,.0f} a second, {(total - done) / rate:.0f} s left")
 
     def _update(self, name: str, done: int, total: int, note: str) -> None:
         name = printable(name)

@@ -42,8 +42,8 @@ def fit(
         str | None,
         typer.Option(
             metavar="FILE_OR_COLUMN",
-            help="Embeddings instead of images: a column of lists of the table or data set, or a file (parquet, arrow; .npy "
-            "or .safetensors with --labels, rows in the same order).",
+            help="Embeddings instead of images: a column of lists of the table or data set, or a file (parquet, arrow; .npy, "
+            ".safetensors or a folder of `extract` with --labels, rows in the same order).",
             rich_help_panel=DATA,
         ),
     ] = None,

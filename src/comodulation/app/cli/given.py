@@ -43,19 +43,20 @@ def _texts(column: str, flags: Mapping[str, Any], stored: Mapping[str, Any]) -> 
 
 
 def _embeddings(embeddings: str, flags: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
-    from ...data import is_table
+    from ...data import is_folder_of_vectors, is_table
     from ...errors import InputError
     from ...files import input_path
 
     data, labels = flags["data"], flags["labels"]
-    if input_path(embeddings).is_file():
+    path = input_path(embeddings)
+    if path.is_file() or (data is None and is_folder_of_vectors(path)):
         if data is not None:
             raise InputError(
                 f"--embeddings names the file {embeddings!r}; leave --data out, --labels names the table of labels"
             )
         return {"data": embeddings, "labels": labels, "embeddings": {}}
     if data is None and labels is None and "data" not in stored:
-        if input_path(embeddings).suffix or "/" in embeddings:
+        if path.suffix or "/" in embeddings:
             raise InputError(f"no such file of embeddings: {embeddings!r}")
         raise InputError(f"--embeddings {embeddings!r} names a column; give its table with --data")
     if labels is not None and (data is None or is_table(data)):  # the table of labels holds the embeddings

@@ -23,8 +23,8 @@ def predict(
         typer.Argument(
             metavar="FILE...",
             parser=place,
-            help="Image files, and folders: all images in them. Of a run on texts, tables with its column or files of a text a "
-            "line; of one on embeddings, tables or files of vectors. "
+            help="Image files, folders (all images in them), and tables of their paths. Of a run on texts, tables with its "
+            "column or files of a text a line; of one on embeddings, tables or files of vectors. "
             "Tables and vectors may lie in a bucket (s3://, gs://).",
         ),
     ],

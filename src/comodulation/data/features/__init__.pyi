@@ -7,7 +7,7 @@ from .engines import BATCH, ENGINES, faster_engine, forward_of
 from .extraction import PRECISIONS, FeatureRows, Features, cache_folder, extract, features_of, settled_engine
 from .extraction_pieces import Source, extract_in_pieces
 from .given_inputs import check_given, features_of_given, known_encoder, settings_by_name
-from .input_sizes import first_images, natural_size, size_note
+from .input_sizes import LOOKED_AT, first_images, natural_size, size_note
 from .memory import TRAINED_COPIES, check_fits
 from .small_resnets import SMALL_RESNETS, small_resnet
 from .store import FeatureStore
@@ -18,6 +18,7 @@ from .weights import WEIGHTS
 __all__ = [
     "BATCH",
     "ENGINES",
+    "LOOKED_AT",
     "MINILM",
     "PRECISIONS",
     "SMALL_RESNETS",

@@ -13,15 +13,17 @@ from ...errors import InputError
 from ...files import replacing
 from ..asked import refuse_bucket
 from ..folder_files import SUFFIXES
+from ..label_files import is_table
+from ..tables import pictures_of_table
 
 COLUMN = "image"
 
 
 def write_picture_list(given: Sequence[Path], path: Path, part: int) -> int:
-    """Write the paths of image files, and of all images in folders, and return how many there are.
+    """Write the paths of image files, of all images in folders and of those that tables name, and return how many there are.
 
     Args:
-        given: files and folders. path: of the list. part: paths of a row group.
+        given: files, folders and tables. path: of the list. part: paths of a row group.
 
     Raises:
         InputError: a file that is not there, a folder without images or one that cannot be read. RunError: the list cannot be
@@ -30,7 +32,7 @@ def write_picture_list(given: Sequence[Path], path: Path, part: int) -> int:
     number, some = 0, []
     schema = pa.schema([(COLUMN, pa.binary())])
     with replacing(path) as partial, pq.ParquetWriter(partial, schema) as writer:
-        for one in _pictures(given):
+        for one in pictures_in(given):
             some.append(os.fsencode(one))
             if len(some) == part:
                 writer.write_table(pa.table({COLUMN: some}, schema), part)
@@ -46,13 +48,18 @@ def listed_pictures(path: Path, part: int) -> list[Path]:
         return [Path(os.fsdecode(one)) for one in file.read_row_group(part)[COLUMN].to_pylist()]
 
 
-def _pictures(given: Sequence[Path]) -> Iterator[Path]:
+def pictures_in(given: Sequence[Path]) -> Iterator[Path]:
+    """Image files as they are given, all images in folders, and those that tables name, in order.
+
+    Raises:
+        InputError: as ``write_picture_list``.
+    """
     for path in given:
         refuse_bucket(path)
         if not path.is_dir():
             if not path.is_file():
                 raise InputError(f"no such image: {path}")
-            yield path
+            yield from pictures_of_table(path) if is_table(path.name) else [path]
             continue
         empty = True
         for one in _inside(path):
