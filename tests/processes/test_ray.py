@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("ray", reason="needs the extra cluster")
 
 from comodulation.runs import stream_answers
-from support.command import comodulate
+from support.command import SMALL, comodulate
 from support.ray_nodes import HERE, command, end, ended, environment, nodes, until
 from support.studies import study_differences, study_words
 from support.synthetic import write
@@ -123,6 +124,20 @@ def test_a_prediction_by_two_nodes_is_that_of_one_process(there, place, tmp_path
     assert status == 0, err
     assert f"{ROWS:,} embeddings answered, {ROWS // SHARD} files" in out
     assert parts(tmp_path / "out") == parts(place / "alone")
+
+
+def test_features_in_shards_by_two_nodes_are_those_of_one_process(there, tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for number in range(24):
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(tmp_path / "photos" / f"{number:02d}.png")
+    words = ["extract", tmp_path / "photos", *SMALL[:6], "--rows-per-shard", 4]
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    for out, where in ((alone, []), (together, ["--cluster", there.address])):
+        status, _, err = ended(command(*words, "--out", out, *where))
+        assert status == 0, err
+    assert len(parts(alone)) == 6
+    assert parts(together) == parts(alone)
 
 
 def test_a_prediction_goes_on_when_a_node_is_killed(place, tmp_path):
