@@ -35,8 +35,8 @@ from .scores import (
     METRICS,
     Predictions,
     balanced_accuracy,
-    calibration_error,
     evaluate_predictions,
+    expected_calibration_error,
     metrics,
 )
 from .separability import task_separability, task_subspace
@@ -67,7 +67,6 @@ __all__ = [
     "as_family",
     "balanced_accuracy",
     "brier_parts",
-    "calibration_error",
     "class_scores",
     "confusions",
     "crossed_bootstrap",
@@ -75,6 +74,7 @@ __all__ = [
     "decision_score",
     "evaluate_binary",
     "evaluate_predictions",
+    "expected_calibration_error",
     "find_offsets",
     "fit_temperature",
     "fluctuation_covariance",

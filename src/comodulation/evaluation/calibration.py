@@ -50,8 +50,10 @@ class PerfectECE:
     high: float
 
 
-def reliability(log_probabilities: Tensor, targets: Tensor, bins: int = ECE_BINS) -> Reliability:
-    """Confidence and accuracy in the bins of `evaluation.calibration_error`.
+def reliability(
+    log_probabilities: Tensor, targets: Tensor, bins: int = ECE_BINS, confidence: float = 0.95
+) -> Reliability:
+    """Confidence and accuracy in the bins of `evaluation.expected_calibration_error`.
 
     That ECE is the mean of ``|accuracy - confidence|`` over bins, weighted by ``count``.
 
@@ -59,6 +61,7 @@ def reliability(log_probabilities: Tensor, targets: Tensor, bins: int = ECE_BINS
         log_probabilities: normalised, ``(M, C)``.
         targets: ``(M,)``.
         bins: number of bins.
+        confidence: of the interval, see ``wilson_interval``.
 
     Raises:
         ValueError: no predictions, or log-probabilities that are nan.
@@ -67,15 +70,15 @@ def reliability(log_probabilities: Tensor, targets: Tensor, bins: int = ECE_BINS
     array([nan, 0.5])
     """
     top, predicted = _top(log_probabilities)
-    return answer_reliability(torch.from_numpy(top), torch.from_numpy(predicted) == targets.cpu(), bins)
+    return answer_reliability(torch.from_numpy(top), torch.from_numpy(predicted) == targets.cpu(), bins, confidence)
 
 
-def answer_reliability(given: Tensor, hit: Tensor, bins: int = ECE_BINS) -> Reliability:
+def answer_reliability(given: Tensor, hit: Tensor, bins: int = ECE_BINS, confidence: float = 0.95) -> Reliability:
     """Confidence and accuracy of answers that need not be the most probable ones, in bins of confidence.
 
     Args:
         given: probability of each answer, ``(M,)``. hit: whether it is right, bool ``(M,)``.
-        bins: number of bins.
+        bins: number of bins. confidence: of the interval, see ``wilson_interval``.
     """
     top = given.double().clamp(max=1).numpy()
     place = _place(top, bins)
@@ -83,7 +86,7 @@ def answer_reliability(given: Tensor, hit: Tensor, bins: int = ECE_BINS) -> Reli
     hits = np.bincount(place, hit.double().numpy(), minlength=bins)
     n = np.where(count, count, np.nan)  # empty bins: nan without a division by zero
     accuracy = hits / n
-    low, high = wilson_interval(accuracy, n)
+    low, high = wilson_interval(accuracy, n, confidence)
     return Reliability(count, np.bincount(place, top, minlength=bins) / n, accuracy, low, high)
 
 
@@ -243,7 +246,7 @@ def _top(log_probabilities: Tensor) -> tuple[NDArray[np.float64], NDArray[np.int
 
 
 def _place(top: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
-    """Bin of each confidence, as in `evaluation.calibration_error`."""
+    """Bin of each confidence, as in `evaluation.expected_calibration_error`."""
     return np.minimum((top * bins).astype(np.int64), bins - 1)
 
 

@@ -89,18 +89,31 @@ def metrics(log_probabilities: Tensor, targets: Tensor, answers: Tensor | None =
     }
 
 
-def calibration_error(confidence: Tensor, hit: Tensor) -> float:
-    """Mean distance of confidence and accuracy over 15 equal bins of confidence, weighted by their predictions.
+def expected_calibration_error(probabilities: Tensor, targets: Tensor, bins: int = ECE_BINS) -> float:
+    """``calibration_error`` of the largest probability.
 
-    Bin i holds [i, i + 1) / 15, the last one also 1. Source: Guo, Pleiss, Sun, Weinberger, "On calibration of modern neural
+    Args:
+        probabilities: ``(M, C)``, float64.
+        targets: ``(M,)``.
+        bins: number of bins.
+    """
+    confidence, predicted = probabilities.max(1)
+    return calibration_error(confidence, predicted == targets, bins)
+
+
+def calibration_error(confidence: Tensor, hit: Tensor, bins: int = ECE_BINS) -> float:
+    """Mean distance of confidence and accuracy over equal bins of confidence, weighted by their predictions.
+
+    Bin i holds [i, i + 1) / bins, the last one also 1. Source: Guo, Pleiss, Sun, Weinberger, "On calibration of modern neural
     networks" (ICML 2017), equation 3.
 
     Args:
         confidence: ``(M,)``, float64.
         hit: whether each prediction was right, bool ``(M,)``.
+        bins: number of bins.
     """
-    place = (confidence * ECE_BINS).long().clamp(max=ECE_BINS - 1)
-    gaps = torch.zeros(ECE_BINS, dtype=confidence.dtype).index_add(
+    place = (confidence * bins).long().clamp(max=bins - 1)
+    gaps = torch.zeros(bins, dtype=confidence.dtype).index_add(
         0, place.cpu(), (hit.to(confidence.dtype) - confidence).cpu()
     )
     return float(gaps.abs().sum() / len(hit))

@@ -29,8 +29,8 @@ def wilson_interval(share: ArrayLike, number: ArrayLike, confidence: float = 0.9
     return centre - half, centre + half
 
 
-def labels_needed(share: float, half_width: float = 0.05) -> int:
-    """The smallest sample whose Wilson interval of 95% of a share is no wider than plus or minus ``half_width``.
+def labels_needed(share: float, half_width: float = 0.05, confidence: float = 0.95) -> int:
+    """The smallest sample whose Wilson interval of a share is no wider than plus or minus ``half_width``.
 
     With m = n + z^2, the half width h of the interval above satisfies h^2 = z^2 (m p (1 - p) + z^2 (1/4 - p (1 - p))) / m^2, which
     falls in m. It is d at the larger root of d^2 m^2 - z^2 p (1 - p) m - z^4 (1/4 - p (1 - p)) = 0, that is
@@ -38,12 +38,12 @@ def labels_needed(share: float, half_width: float = 0.05) -> int:
         n = z^2 (v + sqrt(v^2 + 4 d^2 (1/4 - v))) / (2 d^2) - z^2,    v = p (1 - p).
 
     Args:
-        share: p, in [0, 1], as it was found. half_width: d, above 0.
+        share: p, in [0, 1], as it was found. half_width: d, above 0. confidence: of the interval.
 
     >>> labels_needed(0.5), labels_needed(0.9), labels_needed(1.0)
     (381, 141, 35)
     """
-    z, v, d = _quantile(0.95), share * (1 - share), half_width
+    z, v, d = _quantile(confidence), share * (1 - share), half_width
     root = z**2 * (v + math.sqrt(v**2 + 4 * d**2 * (0.25 - v))) / (2 * d**2)
     return max(1, math.ceil(root - z**2 - 1e-9))
 

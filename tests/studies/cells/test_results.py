@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from comodulation.errors import InputError
-from comodulation.evaluation import calibration_error
+from comodulation.evaluation import expected_calibration_error
 from comodulation.studies.cells import CELLS
 from comodulation.studies.cells.results import (
     PRIMARY,
@@ -274,7 +274,8 @@ def test_numbers_follow_from_the_stored_scores():
             hit = found["hit"].long()
             assert numbers["accuracy"] == pytest.approx(float(hit.double().mean()))
             assert numbers["nll"] == pytest.approx(float(nll.mean()), abs=1e-5)
-            assert numbers["ece"] == pytest.approx(calibration_error(confidence, hit), abs=1e-5)
+            two = torch.stack([confidence, torch.zeros_like(confidence)], 1)  # class 0 is the answer that was given
+            assert numbers["ece"] == pytest.approx(expected_calibration_error(two, 1 - hit), abs=1e-5)
         assert result.numbers["brier"] == pytest.approx(float(found["brier"].double().mean()), abs=1e-5)
         for number, task in enumerate(result.numbers["tasks"].values()):
             assert task["accuracy"] == pytest.approx(float(found["hit"][found["task"] == number].double().mean()))
