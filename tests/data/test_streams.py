@@ -142,6 +142,6 @@ def test_a_folder_of_pictures_that_cannot_be_listed_is_bad_input(tmp_path, monke
 
 def test_a_part_of_a_list_of_pictures_may_be_longer_than_parquet_s_usual_row_groups(tmp_path, monkeypatch):
     number = 2**20 + 1
-    monkeypatch.setattr(picture_lists, "_pictures", lambda given: itertools.repeat(tmp_path, number))
+    monkeypatch.setattr(picture_lists, "pictures_in", lambda given: itertools.repeat(tmp_path, number))
     assert write_picture_list([tmp_path], tmp_path / "list", number) == number
     assert pq.read_metadata(tmp_path / "list").num_row_groups == 1
