@@ -293,7 +293,8 @@ def test_numbers_of_every_kind_are_floats(kind: type) -> None:
     a, b = np.array([[1, 0, 1], [0, 0, 1]]), np.array([[0, 1, 1], [1, 1, 0]])
     wanted = crossed_bootstrap(a.astype(float), b.astype(float))
     assert crossed_bootstrap(a.astype(kind), b.astype(kind)) == wanted
-    assert paired_difference(a[0].astype(kind), b[0].astype(kind)) == paired_difference(a[0], b[0])
+    found = paired_difference(a[0].astype(kind), b[0].astype(kind))
+    assert repr(found) == repr(paired_difference(a[0], b[0]))  # a number of it is nan, which equals nothing
     assert wanted.mean == pytest.approx(-1 / 6)
 
 
