@@ -27,6 +27,8 @@ def hub(monkeypatch):
     """The tests' offline mode is off while a hub is at hand."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     if Version(huggingface_hub.__version__) < Version("1.0"):
+        # Reason: the oldest allowed hub library cannot be sent to the hub of this test; its bound cannot rise, because
+        # transformers 4 needs one below 1.0. CI has a newer one, so that it skips nothing.
         pytest.skip(
             "huggingface_hub before 1.0 keeps the offline mode it began in, and takes no address without HF_ENDPOINT"
         )

@@ -54,10 +54,9 @@ def directional_derivative(function: Callable[[Tensor], Tensor], at: Tensor, alo
         if inference:
             at, along = at.clone(), along.clone()
         with _LEVEL, forward_ad.dual_level(), _Rules():
-            # The class that torch itself raises, in C++, for an operation without a forward mode; it has no narrower one to catch.
             try:
                 result = forward_ad.unpack_dual(function(forward_ad.make_dual(at, along)))
-            except NotImplementedError as error:
+            except NotImplementedError as error:  # torch raises it in C++; it has no narrower class
                 raise NoForwardMode(str(error)) from error
     tangent = torch.zeros_like(result.primal) if result.tangent is None else result.tangent
     return result.primal, tangent

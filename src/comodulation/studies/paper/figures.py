@@ -100,7 +100,7 @@ def draw_figures(
     if curves := _curves(results, shown):
         add(
             "learning", learning_curves_figure(curves), "Learning curves, residual variant",
-            "How to read it: validation NLL and accuracy against images seen; the band spans the seeds.",
+            "How to read it: validation NLL and accuracy against inputs seen; the band spans the seeds.",
         )  # fmt: skip
     measures = {}
     for metric, label in (("dprime", "d' between the task's classes"), ("fisher", "Fisher ratio")):
@@ -113,7 +113,7 @@ def draw_figures(
             "separability", separability_figure(measures), "Separation of a task's classes in the decoder, residual variant",
             "How to read it: higher is better separated. Lines join the methods of one seed. Subspaces are fitted "
             "on validation "
-            "images and measured on test images.",
+            "inputs and measured on test inputs.",
         )  # fmt: skip
     histograms = {}
     for result in results:

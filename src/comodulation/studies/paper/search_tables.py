@@ -65,7 +65,7 @@ def ablation_table(folder: Path) -> Table | None:
         if "failed" not in line
     ]
     caption = (
-        "One change at a time from the settings that the search chose: validation images of the search's seed, residual "
+        "One change at a time from the settings that the search chose: validation inputs of the search's seed, residual "
         "variant, one network each, so that differences below about half a point mean nothing."
     )
     columns = ("row", "accuracy, %", "NLL", "ECE, %", "seconds")
