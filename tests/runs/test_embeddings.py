@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import onnxruntime
@@ -262,3 +265,27 @@ def test_two_processes_fit_the_methods_that_one_fits(table, tmp_path):
         assert outcome.status == 0, outcome.err
     for file in (f"{m}/{part}.safetensors" for m in ("linear", "attention") for part in ("head", "adapter")):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_a_fit_imports_no_library_that_loads_for_seconds(tmp_path):
+    """A fit of a readout, whole: neither torch's compiler nor Lightning Fabric, which imports it, nor SciPy's statistics."""
+    rng = np.random.default_rng(0)
+    answers = np.arange(40) % 2
+    np.save(tmp_path / "rows.npy", (rng.normal(size=(40, 8)) + answers[:, None]).astype(np.float32))
+    (tmp_path / "labels.csv").write_text("id,kind\n" + "".join(f"{row},{'ab'[a]}\n" for row, a in enumerate(answers)))
+    code = f"""if True:
+        import os, sys
+        os.chdir({str(tmp_path)!r})
+        sys.argv = "comodulate fit --embeddings rows.npy --labels labels.csv --out run --quality fast".split()
+        from comodulation.app.cli import main
+        try:
+            main()
+        except SystemExit as ended:
+            assert not ended.code
+        heavy = "timm torchvision torch._dynamo sympy scipy.stats sklearn lightning_fabric".split()
+        print([name for name in heavy if name in sys.modules])
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert ended.stdout.splitlines()[-1] == "[]"
+    assert (tmp_path / "run" / "metrics.json").exists()

@@ -7,6 +7,7 @@ Association 22, 1927).
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,4 @@ def labels_needed(share: float, half_width: float = 0.05, confidence: float = 0.
 
 
 def _quantile(confidence: float) -> float:
-    from scipy import stats
-
-    return float(stats.norm.ppf((1 + confidence) / 2))
+    return NormalDist().inv_cdf((1 + confidence) / 2)

@@ -27,7 +27,7 @@ from ..mathematics import derived_seed
 from ..networks import save_adapter
 from ..networks.methods import Added, Method, ReadoutMethod, add_tasks, begin_tasks
 from ..tasks import NO_YES, Examples, TaskFamily, first_rows
-from ..training import Inputs, Progress, Silent, Venue, predict, tune
+from ..training import Alone, Inputs, Progress, Silent, Venue, predict, tune
 from ..training.readouts import fit_method
 from .answered import Answered
 from .claiming import ADDED, CHECKPOINT, Claim, claimed, finished, sources
@@ -75,8 +75,6 @@ def grow_run(
             something else.
         RunError: something failed on the way; what is there can be resumed.
     """
-    from lightning_fabric import Fabric
-
     tell, config = progress or Silent(), run.config
     binary = () if isinstance(added, Mapping) else added
     names = (*binary, *columns)
@@ -105,7 +103,7 @@ def grow_run(
             without_labels(fresh.family, labelled[config.test_split]) if config.test_split in labelled else []
         ):
             tell.message(f"warning: {warning}")
-        fabric = Fabric(accelerator="auto", devices=1)
+        fabric = Alone()
         features = {
             name: extract(
                 run.encoder, split, cache, device=fabric.device, precision=config.precision, engine="auto",

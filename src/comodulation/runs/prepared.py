@@ -10,6 +10,7 @@ import torch
 from ..data import Split, refuse_unlearnable, summarize
 from ..data.features import TRAINED_COPIES, Encoder, check_fits
 from ..networks.methods import METHODS
+from ..tensors import WithoutValues
 from .config import RunConfig
 from .dataset import TaskData, deal_images, learnable_columns, open_splits, read_family, read_labels
 from .session import build_head
@@ -64,7 +65,7 @@ def prepared_fit(configs: list[RunConfig]) -> Prepared:
     configs = [config.with_encoder(settings) for config in configs]
     shared = configs[0]
     encoder = settings.encoder()
-    with torch.device("meta"):
+    with torch.device("meta"), WithoutValues():
         head = build_head(shared, family, encoder.feature_shape[0])
     check_fits(head, "the head (--channels, --kernel-size)", TRAINED_COPIES)
     return Prepared(

@@ -1,4 +1,4 @@
-from .fabric import joined
+from .fabric import Alone, joined
 from .inputs import EVALUATION_BATCH, Inputs, filled
 from .launching import LOST, PLACE, Place, follow_launcher, launch, launched, leave_lost
 from .loop import Objective, TrainingSettings, Venue, one_cycle, train
@@ -11,6 +11,7 @@ __all__ = [
     "EVALUATION_BATCH",
     "LOST",
     "PLACE",
+    "Alone",
     "Company",
     "Epoch",
     "Inputs",

@@ -1,39 +1,48 @@
-"""Fabric for the processes that were started together."""
+"""Fabric for the processes that were started together; for one process, made when something needs it.
+
+Importing Fabric takes two seconds (it imports torch's compiler). What reads features and fits a readout asks for no more than the
+device.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import logging
+import importlib.util
 from collections.abc import Iterator
-from datetime import timedelta
+from functools import cached_property
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import TorchElasticEnvironment
-from lightning_fabric.strategies import DDPStrategy
-from torch import nn
 
-from ..errors import InputError, RunError
-from ..processes import Processes
 from .launching import Place
 from .meeting import Company
 
-# How long one process waits for the others, which may be extracting features. One that dies is noticed at once all the same, and
-# one of which nothing more is heard within minutes (meeting.py).
-PATIENCE = timedelta(hours=12)
 
+class Alone:
+    """One process and its device, and whatever else a ``lightning_fabric.Fabric`` has."""
 
-class SharedBatches(DDPStrategy):
-    """Fabric's processes, with a module left as it is.
+    global_rank = 0
+    world_size = 1
 
-    ``DistributedDataParallel`` gives every process's gradient the same weight and wants one for every parameter that could be
-    trained. Here shares of a batch may differ in size, and a method may learn a few of a head's parameters: the training loop sums
-    gradients itself (loop.py).
-    """
+    @cached_property
+    def _fabric(self) -> Any:
+        from lightning_fabric import Fabric
 
-    def setup_module(self, module: nn.Module) -> nn.Module:
-        return module
+        # The process's own GPU: with devices=1, Fabric would put every process on the first.
+        own = [torch.cuda.current_device()] if torch.cuda.is_available() else 1
+        return Fabric(accelerator="auto", devices=own)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device that Fabric would choose."""
+        if torch.cuda.is_available() or torch.backends.mps.is_available() or importlib.util.find_spec("torch_xla"):
+            return self._fabric.device
+        return torch.device("cpu")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._fabric, name)
 
 
 @contextlib.contextmanager
@@ -49,25 +58,9 @@ def joined(others: Company | None = None) -> Iterator[Any]:
     """
     place = Place.of_environment()
     if place.number == 1:
-        # The process's own GPU: with devices=1, Fabric would put every process on the first.
-        own = [torch.cuda.current_device()] if torch.cuda.is_available() else 1
-        yield Fabric(accelerator="auto", devices=own)
+        yield Alone()
         return
-    try:
-        fabric = Fabric(
-            accelerator="auto", devices=place.local_number, num_nodes=place.number // place.local_number,
-            strategy=SharedBatches(timeout=PATIENCE), plugins=[TorchElasticEnvironment()],
-        )  # fmt: skip
-    except Exception as error:  # Fabric's own kind of error, which has moved between its releases
-        raise InputError(f"{place.local_number} processes on this machine: {error}") from error
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would tell that it begins
-    try:
-        fabric.launch()
-    except (RuntimeError, ValueError) as error:
-        raise RunError(f"the {place.number} processes cannot reach one another: {error}") from error
-    yield fabric
-    # Only where all went well: a process that fails ends, and is noticed, without waiting for anyone.
-    Processes.of(fabric).wait()
-    if others is not None:
-        others.end(in_order=True)  # from here on they may go
-    torch.distributed.destroy_process_group()
+    from .several import several
+
+    with several(place, others) as fabric:
+        yield fabric

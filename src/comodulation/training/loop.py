@@ -25,6 +25,7 @@ from ..errors import DivergedError, InputError
 from ..mathematics import derived_seed
 from ..processes import Processes
 from ..tensors import read_tensors, write_tensors
+from .optimizers import AdamW
 from .progress import Epoch, Progress, Silent
 
 LARGEST = 1e6  # of learning rate and weight decay: their product with an average must fit into a float
@@ -147,7 +148,7 @@ def train(objective: Objective, settings: TrainingSettings, venue: Venue, *, see
         {"params": [parameter for parameter, _ in same], "factor": factor}
         for factor, same in itertools.groupby(objective.learnable, lambda item: item[1])
     ]
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     wrapped, optimizer = fabric.setup(module, optimizer)
     wrapped.mark_forward_method("loss")
     history: list[dict[str, float]] = []

@@ -16,7 +16,7 @@ from ...mathematics import derived_seed
 from ...networks.methods import METHODS
 from ...runs import Adapted, ControllerSettings, Encoded, HeadSettings, Session, TuningData
 from ...tasks import Examples, TaskFamily
-from ...training import Progress, Silent, Venue
+from ...training import Alone, Progress, Silent, Venue
 from .material import Material
 from .rows import Cell, Row
 
@@ -33,12 +33,8 @@ class Laboratory:
     """
 
     def __init__(self, material: Material, tell: Progress | None = None, engine: str = "auto") -> None:
-        from lightning_fabric import Fabric
-
         self.material, self.tell, self.engine = material, tell or Silent(), engine
-        # The process's own GPU: with devices=1, Fabric would put every process on the first.
-        own = [torch.cuda.current_device()] if torch.cuda.is_available() else 1
-        self.fabric = Fabric(accelerator="auto", devices=own)
+        self.fabric = Alone()
         self._session: tuple[tuple[str, int, HeadSettings], Session] | None = None
 
     @cached_property

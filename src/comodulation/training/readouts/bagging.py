@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...networks.readouts import Bag, Questions
+from ..optimizers import AdamW
 
 AVERAGED_STEPS = 100  # that the moving average of the weights goes back
 AVERAGED_EVERY = 5  # steps: as good as every one, and a fifth of the time
@@ -90,7 +91,7 @@ def train_bag(
         {"params": [bag.first, bag.second], "weight_decay": settings.weight_decay},
         {"params": [bag.first_bias, bag.bias], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+    optimizer = AdamW(groups, lr=settings.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total, pct_start=0.2)
     average = {name: value.detach().clone() for name, value in bag.named_parameters()}
     unseen = out_of_fold(bag, rows, fold)

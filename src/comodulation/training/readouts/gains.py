@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...networks.readouts import Probe
+from ..optimizers import LBFGS
 from .probe import FittedProbe
 
 STRENGTHS = (
@@ -75,7 +76,7 @@ def _log_gains(
     gains = rows.new_zeros(2, rows.shape[1], requires_grad=True)
     if not len(rows):
         return gains.detach()
-    solver = torch.optim.LBFGS([gains], max_iter=STEPS, tolerance_grad=1e-4, line_search_fn="strong_wolfe")
+    solver = LBFGS([gains], max_iter=STEPS, tolerance_grad=1e-4, line_search_fn="strong_wolfe")
 
     def objective() -> Tensor:
         solver.zero_grad()

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ...mathematics import derived_seed
 from ...networks.readouts import Probe, Questions
+from ..optimizers import LBFGS
 
 STRENGTHS = tuple(10.0 ** (power / 2) for power in range(2, -11, -1))  # of the L2 that are tried, from strong to weak
 SHARED_ANSWERS = 20.0  # what all questions together say of a strength counts as so many answers of each one
@@ -113,7 +114,7 @@ def logistic_regression(
     shift = torch.zeros_like(start) if begin is None else (begin[1] - start) / unit
     moved.requires_grad_()
     shift.requires_grad_()
-    solver = torch.optim.LBFGS(
+    solver = LBFGS(
         [moved, shift], max_iter=STEPS, history_size=10, tolerance_grad=tolerance, tolerance_change=1e-9,
         line_search_fn="strong_wolfe",
     )  # fmt: skip
