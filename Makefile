@@ -61,7 +61,7 @@ audit: install
 # Branch coverage of the mathematics, of training and of the store, by their own tests. Fails below 90% in all.
 coverage: install
 	$(BIN)/python -m pytest --cov --cov-report= tests/mathematics tests/evaluation tests/training tests/networks/attached tests/processes/test_together.py \
-	  tests/runs/test_resume.py tests/test_files_and_tensors.py tests/networks/test_adapters_hostile.py
+	  tests/runs/test_resume.py tests/test_files_and_tensors.py tests/test_locks.py tests/networks/test_adapters_hostile.py
 	$(BIN)/coverage report --show-missing --fail-under=90
 
 # Mutants of the mathematics that no test notices; an hour or more. docs/testing.md judges them.

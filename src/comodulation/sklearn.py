@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import copy
 import math
-import re
 import warnings
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +42,14 @@ from .errors import InputError, brief, choose
 from .files import user_path
 from .mathematics import derived_seed
 from .networks.methods import METHODS, ReadoutMethod, rows_of
-from .networks.readouts import Questions, Readouts
-from .tensors import read_tensors, write_tensors
+from .networks.readouts import (
+    AnsweredColumn,
+    NamedEncoder,
+    Questions,
+    Readouts,
+    SavedClassifier,
+    is_fetched,
+)
 from .training.readouts import QUALITIES, candidates_of, fit_readouts
 
 __all__ = ["MultiTaskClassifier"]
@@ -54,22 +58,10 @@ _METHODS: dict[str, type[ReadoutMethod]] = {
     name: method for name, method in METHODS.items() if issubclass(method, ReadoutMethod)
 }
 _READ_ROWS = 4096  # rows that are answered at once
-_FORMAT = 1  # of saved files
 
 
 class _WrongTypeError(InputError, TypeError):
     """Features that no number can be made of: a TypeError, too, as scikit-learn has it."""
-
-
-@dataclass(frozen=True)
-class _Column:
-    """A label column: its name, its classes in order ``(C,)``, its type in a frame, and which readouts answer it; None where it has
-    one class."""
-
-    name: Hashable
-    classes: np.ndarray
-    dtype: str
-    part: int | None
 
 
 class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
@@ -149,7 +141,7 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
             self._parts = [part]
         self._seed, self._form = seed, labels.form
         self._columns = [
-            _Column(labels.names[n], classes, labels.dtypes[n], 0 if len(classes) > 1 else None)
+            AnsweredColumn(labels.names[n], classes, labels.dtypes[n], 0 if len(classes) > 1 else None)
             for n, (classes, _) in enumerate(found)
         ]
         return self
@@ -181,7 +173,7 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
         else:
             _warn_constant(f"column {name!r}", classes)
         dtype = str(getattr(y, "dtype", "")) if self._form in ("pandas", "polars") else ""
-        self._columns = [*self._columns, _Column(name, classes, dtype, part)]
+        self._columns = [*self._columns, AnsweredColumn(name, classes, dtype, part)]
         return self
 
     def predict(self, X: Any) -> Any:
@@ -241,126 +233,52 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
         """Write the classifier as safetensors, which ``load`` reads without running anything.
 
         Raises:
-            InputError: names of columns or features that are neither text nor whole numbers. RunError: it cannot be written.
+            InputError: names of columns that are neither text nor whole numbers. RunError: it cannot be written.
         """
         check_is_fitted(self)
-        names = [*self._names, *getattr(self, "feature_names_in_", ())]
-        if wrong := [name for name in names if not isinstance(name, (str, int, np.integer))]:
-            raise InputError(f"cannot save the name {brief(wrong[0])}: expected a text or a whole number")
-        named: dict[str, Any] = {}
+        names = [str(name) for name in getattr(self, "feature_names_in_", ())]
+        encoder = None
         if self.encoder is not None:
-            if callable(self.encoder) or re.search(r"[/\\\\:]", self.encoder):
+            if callable(self.encoder) or is_fetched(self.encoder):
                 what = "a function" if callable(self.encoder) else f"a folder or of the hub, {self.encoder!r}"
                 raise InputError(
                     f"cannot save an encoder that is {what}: what a file names is neither run nor fetched; encode X by yourself "
                     "and fit to its features, or name an encoder that comes with a package"
                 )
             size = getattr(self._encoder_settings, "image_size", None)
-            named = {
-                "encoder": self.encoder,
-                "image_size": size,
-                "pooled": self._pooled,
-                "fingerprint": self._fingerprint,
-            }
+            encoder = NamedEncoder(self.encoder, size, self._pooled, self._fingerprint)
         state = self.random_state
-        about = {
-            **named,
-            "comodulation.sklearn": _FORMAT,
-            "settings": {
-                "method": self.method,
-                "quality": self.quality,
-                "calibrate": bool(self.calibrate),
-                "random_state": int(state) if isinstance(state, (int, np.integer)) else None,
-            },
-            "features": int(self.n_features_in_),
-            "feature_names": [str(name) for name in getattr(self, "feature_names_in_", ())],
-            "shape": list(self._shape),
-            "seed": self._seed,
-            "form": self._form,
-            "nll": self.nll_,
-            "columns": [
-                {
-                    "name": column.name if isinstance(column.name, str) else int(column.name),  # type: ignore[call-overload]
-                    "classes": column.classes.tolist(),
-                    "type": column.classes.dtype.str,
-                    "dtype": column.dtype,
-                    "part": column.part,
-                }
-                for column in self._columns
-            ],
+        settings = {
+            "method": self.method,
+            "quality": self.quality,
+            "calibrate": bool(self.calibrate),
+            "random_state": int(state) if isinstance(state, (int, np.integer)) else None,
         }
-        tensors = {
-            f"{number}.{name}": value.float() if value.is_floating_point() else value
-            for number, part in enumerate(self._parts)
-            for name, value in part.tensors().items()
-        }
-        write_tensors(user_path(path), tensors, about)
+        SavedClassifier(
+            encoder, settings, int(self.n_features_in_), names, self._shape, self._seed, self._form, self.nll_, self._columns,
+            self._parts,
+        ).write(user_path(path))  # fmt: skip
 
     @classmethod
     def load(cls, path: str | Path) -> MultiTaskClassifier:
         """The classifier that ``save`` wrote. Raises InputError for any other file."""
-        file = user_path(path)
-        tensors, about = read_tensors(file)
-        if about.get("comodulation.sklearn") != _FORMAT:
-            raise InputError(f"{file} holds no saved MultiTaskClassifier")
-        try:
-            return cls._of_file(tensors, about)
-        except InputError:
-            raise
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
-            raise InputError(f"{file} is damaged: {type(error).__name__}: {error}") from error
-
-    @classmethod
-    def _of_file(cls, tensors: dict[str, Tensor], about: dict[str, Any]) -> MultiTaskClassifier:
-        result = cls(**{name: about["settings"][name] for name in ("method", "quality", "calibrate", "random_state")})
+        saved = SavedClassifier.read(user_path(path))
+        result = cls(**saved.settings)
         choose(result.method, _METHODS, "method")
         choose(result.quality, QUALITIES, "quality")
-        result._shape = tuple(int(size) for size in about["shape"])
-        result._pooled = result._shape[0]
-        if "encoder" in about:
-            result.encoder, result._fingerprint = str(about["encoder"]), str(about["fingerprint"])
-            if re.search(r"[/\\\\:]", result.encoder):
-                raise InputError(
-                    f"the saved classifier names the encoder {brief(result.encoder)}, which is not fetched"
-                )
-            size = about["image_size"]
+        result._shape, result._pooled = saved.shape, saved.shape[0]
+        if (encoder := saved.encoder) is not None:
+            result.encoder, result._fingerprint, result._pooled = encoder.name, encoder.fingerprint, encoder.pooled
             result._encoder_settings = (
-                TextSettings("", result.encoder)
-                if size is None
-                else BackboneSettings(result.encoder, image_size=int(size), output="vector")
+                TextSettings("", encoder.name)
+                if encoder.image_size is None
+                else BackboneSettings(encoder.name, image_size=encoder.image_size, output="vector")
             )
-            result._pooled = int(about["pooled"])
-            if not 0 < result._pooled <= result._shape[0]:
-                raise InputError("the saved classifier is damaged: its pooled features are not among its features")
-        result.n_features_in_ = int(about["features"])
-        if about["feature_names"]:
-            result.feature_names_in_ = np.array([str(name) for name in about["feature_names"]], object)
-        result._seed, result._form = int(about["seed"]), choose(about["form"], FORMS, "form of labels")
-        result.nll_ = {str(name): float(value) for name, value in about["nll"].items()}
-        result._columns = [
-            _Column(
-                one["name"] if isinstance(one["name"], str) else int(one["name"]),
-                _classes(one["classes"], one["type"]),
-                str(one["dtype"]),
-                one["part"],
-            )
-            for one in about["columns"]
-        ]
-        groups: dict[str, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            first, _, rest = name.partition(".")
-            groups.setdefault(first, {})[rest] = value
-        result._parts = []
-        for number in range(len(groups)):
-            sizes = [len(column.classes) for column in result._columns if column.part == number]
-            part = Readouts.of_tensors(groups[str(number)], sizes)
-            if len(part.questions.sizes) != len(sizes) or len(part.mean) != _width(result._shape):
-                raise InputError("the saved classifier is damaged: its tensors do not fit its columns")
-            result._parts.append(part.double())
-        if any((column.part is None) != (len(column.classes) == 1) for column in result._columns) or not {
-            column.part for column in result._columns
-        } - {None} == set(range(len(groups))):
-            raise InputError("the saved classifier is damaged: its columns do not fit its tensors")
+        result.n_features_in_ = saved.features
+        if saved.feature_names:
+            result.feature_names_in_ = np.array(saved.feature_names, object)
+        result._seed, result._form = saved.seed, choose(saved.form, FORMS, "form of labels")
+        result.nll_, result._columns, result._parts = saved.nll, saved.columns, saved.parts
         return result
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -388,7 +306,7 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
             return values[0]
         return values if self._form in ("vector", "array") else dict(zip(self._names, values, strict=True))
 
-    def _fitted_columns(self) -> list[_Column]:
+    def _fitted_columns(self) -> list[AnsweredColumn]:
         check_is_fitted(self)
         return self._columns
 
@@ -499,23 +417,6 @@ def _answers(part: Readouts, rows: Tensor) -> list[np.ndarray]:
     if part.questions.binary:
         return [torch.stack([(-one).sigmoid(), one.sigmoid()], 1).numpy() for one in logits.T]
     return [one.softmax(1).numpy() for one in logits.split(part.questions.sizes, 1)]
-
-
-def _width(shape: tuple[int, ...]) -> int:
-    """Number of features of a row that features of a shape make."""
-    whole = math.prod(shape)
-    return whole if whole == shape[0] else shape[0] + whole
-
-
-def _classes(values: list[Any], kind: str) -> np.ndarray:
-    """Classes as they were saved. Raises ValueError for a type that no labels have."""
-    if kind == "|O" and all(isinstance(value, (str, bool, int, float)) for value in values):
-        return np.array(values, object)
-    if re.fullmatch(r"[<>]U\d+", kind) and all(isinstance(value, str) for value in values):
-        return np.array(values, str)
-    if not re.fullmatch(r"[<>|][biuf][1248]", kind) or not values:
-        raise ValueError(f"classes of the type {brief(kind)}")
-    return np.array(values, kind)
 
 
 def _warn_constant(what: str, classes: np.ndarray) -> None:
