@@ -1,14 +1,17 @@
-"""Two objects in two colours, of which the task names a colour: what each method makes of it, with few examples and with more.
+"""Two objects under two cues, of which the task names one: what each method makes of it, with few examples and with more.
 
     python benchmarks/cues.py --seed 10 --seeds 10 --examples 25 400 --done cues.jsonl
-    python benchmarks/cues.py --pictures CIFAR100 --keep FOLDER --seed 10 --seeds 10 --examples 25 400 --done cues.jsonl
+    python benchmarks/cues.py --what tinted --data CIFAR100 --keep FOLDER --start probe --seed 10 --seeds 10 --done cues.jsonl
+    python benchmarks/cues.py --what turned --data CIFAR100 --keep FOLDER --start probe --seed 10 --seeds 10 --done cues.jsonl
+    python benchmarks/cues.py --what messages --data TABLE --keep FOLDER --start probe --seed 10 --seeds 10 --done cues.jsonl
 
-Objects are handwritten digits (ten answers), or CIFAR-100's pictures in shades of a colour, seen by EfficientNet-Lite0 at 128 px
-(twenty superclasses; their features are kept in FOLDER). For each seed a head is pretrained on single objects in any colour and
-frozen; with `--start probe` its layers begin at logistic regression, and pass on all that the features hold. Every method then
-learns from the same scenes, so many examples a task, at the learning rate that is best on 300 validation scenes. Accuracy on
-2,000 test scenes; then `positions` minus each rival, paired over seeds. One JSON line for each seed, method and number of examples
-goes to --done; what is there is not computed again.
+Objects are handwritten digits (ten answers); CIFAR-100's pictures in shades of a colour, or turned, seen by EfficientNet-Lite0 at
+128 px (twenty superclasses); or messages of CLINC150, of which a name says who wrote them, seen token by token by MiniLM (ten
+domains). Features are kept in FOLDER. For each seed a head is pretrained on single objects under any cue and frozen; with `--start
+probe` its layers begin at logistic regression, and pass on all that the features hold. Every method then learns from the same
+scenes, so many examples a task, at the learning rate that is best on 300 validation scenes. Accuracy on 2,000 test scenes; then
+`positions` minus each rival, paired over seeds. One JSON line for each seed, method and number of examples goes to --done; what is
+there is not computed again.
 
 `query` is what a deep-learning engineer would write: attention over positions with a learned query a task. `logistic regression`
 is fitted for each task on the whole map, its C chosen on the validation scenes.
@@ -24,33 +27,20 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
+from cues_worlds import CUES, KINDS, DigitWorld, KeptWorld, Set, World
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from comodulation import ComodulatedHead, TaskFamily
-from comodulation.data import Partition, class_column, label_names, open_split
-from comodulation.data.features import Backbone, BackboneSettings, FeatureRows, Features
-from comodulation.data.sets import (
-    COLOURS,
-    CUED,
-    Digits,
-    SceneFeatures,
-    cued_family,
-    cued_pairs,
-    cued_scenes,
-    load_digits,
-    patches,
-    split_digits,
-    tinted,
-)
+from comodulation.data import Partition
+from comodulation.data.features import FeatureRows, Features
 from comodulation.evaluation import metrics, paired_difference
 from comodulation.mathematics import derived_seed
 from comodulation.networks.methods import Method, make_method
-from comodulation.tasks import Examples
 from comodulation.training import Inputs, TrainingSettings, Venue, predict, pretrain, tune
 
 TEST, HELD = 2000, 300
@@ -60,94 +50,9 @@ QUERY, REGRESSION = "query", "logistic regression"
 LEARNED = (
     "positions", "attention", "comodulation", QUERY, "ia3 rank=1 decoder_rank=1", "ia3", "film", "task-bias", REGRESSION,
 )  # fmt: skip
-SINGLE = 25  # single objects of each colour, from which couplings in closed form come
-PICTURES = {"pretraining": 6000, "tuning": 2000, "held": 600, "test": 2000}  # the last are of CIFAR-100's test split
-DIGITS = (0.4, 0.25, 0.1, 0.25)  # shares of the digits that are these parts
-
-Set = tuple[FeatureRows, Examples]
-
-
-class World(Protocol):
-    """Objects of a seed. ``single`` and ``scenes`` draw from a part of them: pretraining, tuning, held or test."""
-
-    family: TaskFamily
-    channels: int  # of encoder, decoder and readout
-
-    def single(self, part: str, count: int, name: str) -> Set: ...
-
-    def scenes(self, part: str, count: int, name: str) -> Set: ...
-
-
-class DigitWorld:
-    """Digits of scikit-learn, two in one picture."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed, self.family, self.channels = seed, CUED, 64
-        parts = split_digits(load_digits(), DIGITS, derived_seed(seed, "digits"))
-        self.parts: dict[str, Digits] = dict(zip(PICTURES, parts, strict=True))
-
-    def single(self, part: str, count: int, name: str) -> Set:
-        return self._drawn(part, count, name, distractor=False)
-
-    def scenes(self, part: str, count: int, name: str) -> Set:
-        return self._drawn(part, count, name, distractor=True)
-
-    def _drawn(self, part: str, count: int, name: str, *, distractor: bool) -> Set:
-        scenes = cued_scenes(self.parts[part], count, derived_seed(self.seed, name), distractor=distractor)
-        return Features(patches(scenes.images).numpy(), (), f"cued digits {name}"), scenes.examples
-
-
-class PictureWorld:
-    """Pictures of CIFAR-100 in shades of a colour, the maps of two joined."""
-
-    def __init__(self, seed: int, data: str, keep: Path) -> None:
-        self.seed, self.channels = seed, 128
-        kept = np.load(kept_pictures(data, keep))
-        self.family = cued_family("picture", [str(name) for name in kept["names"]])
-        self.features, self.labels = {}, {}
-        order = np.random.default_rng(derived_seed(seed, "pictures")).permutation(len(kept["train_labels"]))
-        cuts = np.cumsum(list(PICTURES.values())[:-1])
-        for part, rows in zip(PICTURES, [*np.split(order, cuts)[:-1], np.arange(PICTURES["test"])], strict=True):
-            split = "test" if part == "test" else "train"
-            maps = kept[f"{split}_maps"][rows]  # (n, 3, C, s, s)
-            self.features[part] = Features(maps.reshape(-1, *maps.shape[2:]), (), f"tinted {part} {seed}")
-            self.labels[part] = torch.from_numpy(kept[f"{split}_labels"][rows])
-
-    def single(self, part: str, count: int, name: str) -> Set:
-        pairs, examples = self._drawn(part, count, name)
-        asked = pairs.gather(1, (pairs % len(COLOURS) != examples.task[:, None]).long().argmin(1, keepdim=True))
-        return SceneFeatures(self.features[part], asked), examples
-
-    def scenes(self, part: str, count: int, name: str) -> Set:
-        pairs, examples = self._drawn(part, count, name)
-        return SceneFeatures(self.features[part], pairs), examples
-
-    def _drawn(self, part: str, count: int, name: str) -> tuple[Tensor, Examples]:
-        return cued_pairs(self.labels[part], count, derived_seed(self.seed, name))
-
-
-def kept_pictures(data: str, keep: Path) -> Path:
-    """A file of the maps of CIFAR-100's pictures in every colour, and of their superclasses; made where it is not there."""
-    path = keep / "tinted.npz"
-    if path.exists():
-        return path
-    keep.mkdir(parents=True, exist_ok=True)
-    backbone, found = Backbone(BackboneSettings()), {}
-    number = {"train": sum(PICTURES.values()) - PICTURES["test"], "test": PICTURES["test"]}
-    for name, count in number.items():
-        split = open_split(data, name)
-        names = label_names(split, "coarse_label")
-        rows = np.sort(np.random.default_rng(0).permutation(len(split))[:count])
-        maps = []
-        with torch.inference_mode():
-            for part in np.array_split(rows, max(1, count // 64)):
-                shades = [tinted(split.image(int(row)), colour) for row in part for colour in range(len(COLOURS))]
-                batch = torch.stack([backbone.preprocess(shade) for shade in shades])
-                maps.append(backbone(batch).half().numpy().reshape(len(part), len(COLOURS), *backbone.feature_shape))
-        found[f"{name}_maps"] = np.concatenate(maps)
-        found[f"{name}_labels"] = class_column(split, "coarse_label", names)[rows]
-    np.savez(path, names=np.array(names), **found)
-    return path
+CLOSED = ("informativeness", "discriminability", "discriminant")  # learn from as many single objects, not scenes
+FIXED = ("single objects, no task", "no task", "each half by itself")  # learn nothing
+SINGLES, SCENES = " single objects a task", " scenes a task"
 
 
 class Query(Method):
@@ -213,35 +118,31 @@ class Material:
         return method
 
     def tuning(self, number: int) -> Set:
-        return self.world.scenes("tuning", number * len(COLOURS), f"tuning {number}")
+        return self.world.scenes("tuning", number * CUES, f"tuning {number}")
 
-    def closed(self, kind: str) -> Method:
-        """Couplings from a few single objects of each colour; nothing is learned."""
+    def closed(self, kind: str, number: int) -> Method:
+        """Couplings from so many single objects of each cue; nothing is learned."""
         method = make_method("positions", self.method("base").head, self.world.family, couplings=kind).eval()
-        features, examples = self.world.single("tuning", SINGLE * len(COLOURS), "single tuning")
+        features, examples = self.world.single("tuning", number * CUES, "single tuning")
         method.observe([(method.prepare(features.rows(slice(None))), examples.task)])
         return method
 
-    def learned(self, label: str, number: int) -> float:
-        """Test accuracy of a method that has learned from scenes, so many a task."""
+    def accuracy(self, row: str) -> float:
+        """Test accuracy of a row."""
+        if row == FIXED[0]:
+            return score(self.method("base").eval(), self.world.single("test", TEST, "single test"))["accuracy"]
+        if row == FIXED[1]:
+            return score(self.method("base").eval(), self.test)["accuracy"]
+        if row == FIXED[2]:
+            return float((places(self.method("base").head, self.test[0]) == self.test[1].target).double().mean())
+        label, _, number = row.removesuffix(SCENES).removesuffix(SINGLES).rpartition(", ")
+        if row.endswith(SINGLES):
+            return score(self.closed(label.removeprefix("positions, "), int(number)), self.test)["accuracy"]
         if label == REGRESSION:
-            return self._regression(number)
-        tried = [self.learn(label, number, rate) for rate in RATES]
+            return self._regression(int(number))
+        tried = [self.learn(label, int(number), rate) for rate in RATES]
         best = min(tried, key=lambda method: score(method, self.held)["nll"])
         return score(best, self.test)["accuracy"]
-
-    def fixed(self) -> dict[str, float]:
-        """Test accuracy of what learns nothing from scenes."""
-        base = self.method("base").eval()
-        found = {"single objects, no task": score(base, self.world.single("test", TEST, "single test"))["accuracy"]}
-        found["no task"] = score(base, self.test)["accuracy"]
-        hits = places(base.head, self.test[0]) == self.test[1].target
-        found["each half by itself"] = float(hits.double().mean())
-        for kind in ("informativeness", "discriminability", "discriminant"):
-            found[f"positions, {kind}, {SINGLE} single objects a task"] = score(self.closed(kind), self.test)[
-                "accuracy"
-            ]
-        return found
 
     def _regression(self, number: int) -> float:
         from sklearn.linear_model import LogisticRegression
@@ -251,7 +152,7 @@ class Material:
             for own, ex in (self.tuning(number), self.held, self.test)
         ]
         hits, (mean, deviation) = [], (rows[0][0].mean(0), rows[0][0].std(0) + 1e-6)
-        for task in range(len(COLOURS)):
+        for task in range(CUES):
             (x, y), (xh, yh), (xt, yt) = (
                 ((x[(ex.task == task).numpy()] - mean) / deviation, ex.target[ex.task == task].numpy())
                 for x, ex in rows
@@ -289,36 +190,36 @@ def places(head: ComodulatedHead, scenes: FeatureRows) -> Tensor:
 
 def measured(options: Any, done: dict[tuple[int, str], float]) -> Iterator[tuple[int, str, float]]:
     """What is not measured yet: seed, row and test accuracy."""
+    closed = [f"positions, {kind}, {number}{SINGLES}" for number in options.examples for kind in CLOSED]
+    learned = [f"{label}, {number}{SCENES}" for label in options.methods for number in options.examples]
     for seed in range(options.seed, options.seed + options.seeds):
-        wanted = [f"{label}, {number} scenes a task" for label in LEARNED for number in options.examples]
-        missing = [row for row in wanted if (seed, row) not in done]
-        fixed = (seed, "no task") not in done
-        if not missing and not fixed:
-            continue
-        world: World = (
-            DigitWorld(seed) if options.pictures is None else PictureWorld(seed, options.pictures, options.keep)
-        )
-        material = Material(world, seed, options.start)
-        if fixed:
-            yield from ((seed, row, value) for row, value in material.fixed().items())
-        for row in missing:
-            label, _, number = row.removesuffix(" scenes a task").rpartition(", ")
-            yield seed, row, material.learned(label, int(number))
+        missing = [row for row in (*FIXED, *closed, *learned) if (seed, row) not in done]
+        if missing:
+            world = (
+                DigitWorld(seed)
+                if options.what == "digits"
+                else KeptWorld(seed, options.what, options.data, options.keep)
+            )
+            material = Material(world, seed, options.start)
+            yield from ((seed, row, material.accuracy(row)) for row in missing)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--pictures", help="folder of CIFAR-100 [handwritten digits]")
-    parser.add_argument("--keep", type=Path, help="folder for the features of the pictures")
+    parser.add_argument("--what", choices=("digits", *KINDS), default="digits")
+    parser.add_argument("--data", help="folder of CIFAR-100, or CLINC150 as a table")
+    parser.add_argument("--keep", type=Path, help="folder for the features of pictures or messages")
+    parser.add_argument("--methods", nargs="+", choices=LEARNED, default=LEARNED)
     parser.add_argument("--start", choices=("random", "probe"), default="random", help="of the layers")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--examples", type=int, nargs="+", default=[25, 400])
     parser.add_argument("--done", type=Path, required=True, help="file of results, continued")
     options = parser.parse_args()
-    if options.pictures is not None and options.keep is None:
-        parser.error("--pictures needs --keep")
-    what = ("digits" if options.pictures is None else "pictures") + (" probe" if options.start == "probe" else "")
+    if options.what != "digits" and (options.data is None or options.keep is None):
+        parser.error(f"--what {options.what} needs --data and --keep")
+    # Lines of the first pictures call the tinted ones so.
+    what = {"tinted": "pictures"}.get(options.what, options.what) + (" probe" if options.start == "probe" else "")
     lines = [json.loads(line) for line in options.done.read_text().splitlines()] if options.done.exists() else []
     done = {(line["seed"], line["row"]): line["accuracy"] for line in lines if line["what"] == what}
     began = time.process_time()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..data import Partition
-from ..data.features import Features
+from ..data.features import FeatureRows
 from ..evaluation import METRICS, metrics
 from ..mathematics import derived_seed
 from ..networks import ComodulatedHead, taking
@@ -82,7 +82,7 @@ def _asked(targets: Tensor, head: ComodulatedHead, family: TaskFamily | None) ->
 
 def pretrain(
     head: ComodulatedHead,
-    features: Features,
+    features: FeatureRows,
     targets: Tensor,
     parts: Partition,
     settings: TrainingSettings,
@@ -135,7 +135,7 @@ def pretrain(
     return train(objective, settings, venue, seed=derived_seed(seed, "pretraining"))
 
 
-def channel_moments(features: Features, rows: Tensor, processes: Processes = ALONE) -> tuple[Tensor, Tensor]:
+def channel_moments(features: FeatureRows, rows: Tensor, processes: Processes = ALONE) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each feature channel over some rows, each ``(C,)``, read in blocks, by all processes."""
     channels = features.shape[0]
     total, squares, count = torch.zeros(channels).double(), torch.zeros(channels).double(), 0

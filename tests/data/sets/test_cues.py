@@ -4,7 +4,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from comodulation.data.sets import COLOURS, CUED, cued_pairs, cued_scenes, load_digits, patches, tinted
+from comodulation.data.sets import (
+    COLOURS,
+    CUED,
+    TURNS,
+    cued_family,
+    cued_pairs,
+    cued_scenes,
+    load_digits,
+    patches,
+    tinted,
+    turned,
+)
 
 DIGITS = load_digits()
 
@@ -65,6 +76,21 @@ def test_a_tint_keeps_the_brightness_and_its_colour():
         assert (found[:, :, colour] == grey).all()
         for other in {0, 1, 2} - {colour}:
             assert np.abs(found[:, :, other] - 0.35 * grey).max() <= 0.5 + 1e-9
+
+
+def test_turned_pictures():
+    """Upright is the picture itself, sideways has its right edge on top, inverted its first pixel last."""
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    upright, sideways, inverted = (np.asarray(turned(Image.fromarray(pixels), turn)) for turn in range(len(TURNS)))
+    assert (upright == pixels).all()
+    assert (sideways[0] == pixels[:, -1]).all()
+    assert sideways.shape == (7, 5, 3)
+    assert (inverted == pixels[::-1, ::-1]).all()
+    assert cued_family("picture", ["cat", "dog"], TURNS).tasks == (
+        "the upright picture",
+        "the sideways picture",
+        "the inverted picture",
+    )
 
 
 def test_pairs_of_pictures():

@@ -9,7 +9,8 @@ from .cifar100_attributes import (
     cifar100_classes,
     class_attributes,
 )
-from .cues import COLOURS, CUED, cued_family, cued_pairs, cued_scenes, tinted
+from .cued_texts import NAMES, cued_texts, named_family, resampled
+from .cues import COLOURS, CUED, TURNS, cued_family, cued_pairs, cued_scenes, tinted, turned
 from .digits import PARITY, Digits, Scenes, digit_scenes, load_digits, patches, split_digits
 from .scenes import SceneFeatures, make_scenes
 
@@ -23,8 +24,10 @@ __all__ = [
     "DIGITS",
     "KINDS",
     "MEMBERS",
+    "NAMES",
     "PARITY",
     "PLACES",
+    "TURNS",
     "Attribute",
     "Canvases",
     "Digits",
@@ -38,16 +41,20 @@ __all__ = [
     "cued_family",
     "cued_pairs",
     "cued_scenes",
+    "cued_texts",
     "digit_scenes",
     "digit_splits",
     "draw_canvases",
     "load_digits",
     "make_scenes",
+    "named_family",
     "open_celeba",
     "patches",
     "read_attributes",
     "read_partitions",
+    "resampled",
     "side_by_side",
     "split_digits",
     "tinted",
+    "turned",
 ]

@@ -1,9 +1,9 @@
 """Scenes of two objects whose answers share the same outputs; a cue names the one to report.
 
-Two digits of scikit-learn, or two pictures, stand side by side, each in a colour of its own, and the task names a colour: report
-what has it. Every answer may be that of every task. So a class mask forbids nothing, an output bias prefers no answer that is right
-more often, and reading each place by itself finds two objects and does not say which: at most half of the accuracy on single ones,
-plus chance. Only what follows the colour to its place, or multiplies by it, can know.
+Two digits of scikit-learn, or two pictures, stand side by side, each in a colour of its own, or turned in a way of its own. The
+task names a colour, or a turn: report what has it. Every answer may be that of every task. So a class mask forbids nothing, an
+output bias prefers no answer that is right more often, and reading each place by itself finds two objects and does not say which:
+at most half of the accuracy on single ones, plus chance. Only what follows the cue to its place, or multiplies by it, can know.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from ...tasks import Examples, TaskFamily
 from .digits import SIDE, Digits, Scenes
 
 COLOURS = ("red", "green", "blue")
+TURNS = ("upright", "sideways", "inverted")
 OTHERS_LEFT = 0.35  # of a tinted picture's brightness in the two colours that it does not have
 
 
-def cued_family(what: str, answers: Sequence[str]) -> TaskFamily:
-    """A task for each colour, all with the same answers."""
-    tasks = tuple(f"the {colour} {what}" for colour in COLOURS)
-    return TaskFamily("classes", tasks, tuple(answers), (tuple(range(len(answers))),) * len(COLOURS))
+def cued_family(what: str, answers: Sequence[str], cues: Sequence[str] = COLOURS) -> TaskFamily:
+    """A task for each cue, all with the same answers."""
+    tasks = tuple(f"the {cue} {what}" for cue in cues)
+    return TaskFamily("classes", tasks, tuple(answers), (tuple(range(len(answers))),) * len(cues))
 
 
 CUED = cued_family("digit", [str(digit) for digit in range(10)])
@@ -67,16 +68,21 @@ def tinted(picture: Image.Image, colour: int) -> Image.Image:
     return Image.merge("RGB", [grey if place == colour else pale for place in range(len(COLOURS))])
 
 
+def turned(picture: Image.Image, turn: int) -> Image.Image:
+    """A picture turned to the left by a right angle as often as ``turn`` says, which counts in ``TURNS``."""
+    return picture.rotate(90 * turn, expand=True)
+
+
 def cued_pairs(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Examples]:
-    """Pairs of pictures in two colours, of which the task names one.
+    """Pairs of objects with two of three cues, pictures in two colours say, of which the task names one.
 
     Args:
-        labels: class of each picture, ``(N,)``; pictures are drawn uniformly over the classes.
+        labels: class of each object, ``(N,)``; objects are drawn uniformly over the classes.
         count: number S of pairs.
         seed: of all choices.
 
     Returns:
-        Rows of the two pictures in the order in which they stand, ``(S, 2)``, where picture i in colour c is row 3 i + c; and a
+        Rows of the two objects in the order in which they stand, ``(S, 2)``, where object i with cue c is row 3 i + c; and a
         question about each pair.
     """
     rng = np.random.default_rng(seed)
