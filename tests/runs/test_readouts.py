@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def _short():
 
     settings = table.BagSettings
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(table, "BagSettings", lambda hidden: settings(hidden=16, fewest_steps=60, passes=2))
+        patch.setattr(table, "BAGS", [(math.inf, settings(hidden=16, fewest_steps=60, passes=2))])
         yield
 
 

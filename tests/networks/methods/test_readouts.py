@@ -1,5 +1,6 @@
 """Methods of readouts: answers of each kind of family, adapters that come back to the bit or not at all, tasks added."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -31,7 +32,7 @@ def _short(monkeypatch):
 
     monkeypatch.setattr(table, "fit_probe", fit_probe_once)
     settings = table.BagSettings
-    monkeypatch.setattr(table, "BagSettings", lambda hidden: settings(hidden=8, fewest_steps=20, passes=1))
+    monkeypatch.setattr(table, "BAGS", [(math.inf, settings(hidden=8, fewest_steps=20, passes=1))])
 
 
 def empty(name, family):

@@ -1,15 +1,18 @@
 """A bag's networks learn apart, and none learns from the rows that it judges."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 
 from comodulation.networks.readouts import Bag, Questions
+from comodulation.networks.readouts.bag import dropped
 from comodulation.training.readouts import BagSettings, deal_folds, train_bag
 from comodulation.training.readouts.bagging import out_of_fold
 
 SHORT = BagSettings(hidden=16, fewest_steps=40, passes=2)
+EITHER = pytest.mark.parametrize("settings", [SHORT, replace(SHORT, turned=True)], ids=["features", "turned"])
 
 
 def data(rows=60, width=5):
@@ -34,38 +37,48 @@ def test_each_row_is_judged_by_the_network_of_its_fold():
         torch.testing.assert_close(found[row], every[fold[row], row])
 
 
+@EITHER
 @pytest.mark.parametrize("row", [0, 17])
-def test_no_network_learns_from_the_rows_that_it_judges(row):
+def test_no_network_learns_from_the_rows_that_it_judges(row, settings):
     """Another answer to a row changes what the others' networks say, and no bit of what its own says."""
     rows, answers = data()
     fold = torch.arange(60) % 4
     other = answers.clone()
     other[row] = (other[row] + 1) % 2
-    first, second = (train_bag(rows, one, Questions((2, 3)), fold, last(), SHORT, 0).unseen for one in (answers, other))
+    first, second = (
+        train_bag(rows, one, Questions((2, 3)), fold, last(), settings, 0).unseen for one in (answers, other)
+    )
     own = fold == fold[row]
     assert torch.equal(first[own], second[own])
     assert not torch.equal(first[~own], second[~own])
 
 
-def test_equal_seeds_give_equal_bits_and_others_do_not():
+@EITHER
+def test_equal_seeds_give_equal_bits_and_others_do_not(settings):
     rows, answers = data()
-    bags = [train_bag(rows, answers, Questions((2, 3)), torch.arange(60) % 3, last(), SHORT, s).bag for s in (0, 0, 1)]
+    bags = [
+        train_bag(rows, answers, Questions((2, 3)), torch.arange(60) % 3, last(), settings, s).bag for s in (0, 0, 1)
+    ]
     assert torch.equal(bags[0].first, bags[1].first)
     assert not torch.equal(bags[0].first, bags[2].first)
 
 
-def test_the_bag_is_that_of_its_best_look():
-    """What is kept says of unseen rows what the history has as its lowest NLL."""
-    rows, answers = data(90)
+@EITHER
+@pytest.mark.parametrize("width", [5, 200])
+def test_the_bag_is_that_of_its_best_look(width, settings):
+    """What is kept says of unseen rows what the history has as its lowest NLL, also of features where it learned of components."""
+    rows, answers = data(90, width)
+    rows = (rows - rows.mean(0)) / rows.std(0, correction=0)
     questions, fold = Questions((2, 3)), torch.arange(90) % 3
 
     def judge(logits):
         return float(questions.losses(logits, answers).mean())
 
-    trained = train_bag(rows, answers, questions, fold, judge, SHORT, 0)
+    trained = train_bag(rows, answers, questions, fold, judge, settings, 0)
     lowest = min(look["nll"] for look in trained.history)
     assert judge(trained.unseen) == lowest
-    assert judge(out_of_fold(trained.bag, rows, fold)) == pytest.approx(lowest, abs=1e-6)
+    assert trained.bag.first.shape == (3, width, 16)
+    assert judge(out_of_fold(trained.bag, rows, fold)) == pytest.approx(lowest, abs=1e-5)
     assert lowest < trained.history[0]["nll"]
 
 
@@ -87,3 +100,29 @@ def test_folds_are_even_in_rows_and_in_answers(rows, missing):
         assert counts.max() - counts.min() <= 1
     assert torch.equal(fold, deal_folds(answers, number, 0))
     assert rows < 10 or not torch.equal(fold, deal_folds(answers, number, 1))
+
+
+def test_left_out_features_are_noise_of_that_variance_along_every_direction():
+    """What stands for leaving out features in the basis of components: a variance of p / (1 - p), whatever the direction."""
+    rows = data(400, 40)[0]
+    rows = (rows - rows.mean(0)) / rows.std(0, correction=0)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.cat([dropped(rows, 0.25, generator) - rows for _ in range(50)])
+    directions = torch.linalg.qr(torch.randn(40, 10, generator=generator))[0]
+    found = (noise @ directions).var(0)
+    torch.testing.assert_close(found, torch.full((10,), 1 / 3), rtol=0.05, atol=0)
+
+
+def test_components_answer_as_features_do():
+    """Fewer numbers learn: of 30 rows of 400 features no more than 29 directions. Other rows are told apart as well."""
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(2, 400, generator=generator) * 0.4
+    answers = (torch.arange(230) % 2)[:, None]
+    rows = means[answers[:, 0]] + torch.randn(230, 400, generator=generator)
+    rows = (rows - rows[:30].mean(0)) / rows[:30].std(0, correction=0)
+    fold, found = torch.arange(30) % 5, []
+    for settings in (BagSettings(hidden=32), BagSettings(hidden=32, turned=True, fewest_steps=150)):
+        bag = train_bag(rows[:30], answers[:30], Questions((2,)), fold, last(), settings, 0).bag
+        assert not settings.turned or torch.linalg.matrix_rank(bag.first[0]) <= 29
+        found.append(float((bag(rows[30:]).mean(0).argmax(1) == answers[30:, 0]).double().mean()))
+    assert min(found) > 0.97

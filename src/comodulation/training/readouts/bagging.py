@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ...networks.readouts import Bag, Questions
 from ..optimizers import AdamW
+from .probe import Basis
 
 AVERAGED_STEPS = 100  # that the moving average of the weights goes back
 AVERAGED_EVERY = 5  # steps: as good as every one, and a fifth of the time
@@ -28,6 +29,7 @@ class BagSettings:
     Attributes:
         hidden: units of each network.
         input_dropout, hidden_dropout: share of features and of hidden units that a step leaves out.
+        turned: whether the networks learn in the basis of the rows' principal components; see ``_turned``.
         weight_decay: of AdamW. learning_rate: its highest, under one cycle.
         passes: over the data; more where they are fewer than ``fewest_steps`` steps, fewer where more than ``most_steps``.
     """
@@ -35,6 +37,7 @@ class BagSettings:
     hidden: int = 256
     input_dropout: float = 0.5
     hidden_dropout: float = 0.5
+    turned: bool = False
     weight_decay: float = 0.1
     learning_rate: float = 1e-3
     passes: int = 15
@@ -80,6 +83,43 @@ def train_bag(
         settings: see there.
         seed: of initial values, order and dropout.
     """
+    if settings.turned:
+        turn = _turned(rows)
+        found = _train(rows @ turn, answers, questions, fold, judge, settings, seed)
+        return replace(found, bag=_of_features(found.bag, turn))
+    return _train(rows, answers, questions, fold, judge, settings, seed)
+
+
+def _turned(rows: Tensor) -> Tensor:
+    """What turns standardised rows ``(N, V)`` into coordinates in which a bag learns as well and in less time, ``(V, R)``.
+
+    N rows differ in at most N - 1 directions, so that a hundred rows of 1,600 features become rows of 99 principal components.
+    Two things depend on the basis. Leaving out a share p of standardised features adds noise of variance p / (1 - p) along every
+    direction: here that noise is added. AdamW makes steps of one size along every coordinate, where among features they follow
+    the gradient, which is small where rows differ little: here component j is in units that make its variance v_j^2 / mean(v).
+    """
+    basis = Basis.of(rows, (rows.new_zeros(rows.shape[1]), rows.new_ones(rows.shape[1])))
+    return basis.directions * (basis.variance / basis.variance.mean()).sqrt()
+
+
+def _of_features(bag: Bag, turn: Tensor) -> Bag:
+    """A bag that reads turned rows as one that reads the features."""
+    members, _, hidden = bag.first.shape
+    found = Bag(members, len(turn), hidden, bag.bias.shape[-1])
+    found.load_state_dict({**bag.state_dict(), "first": turn @ bag.first})
+    return found.requires_grad_(False)
+
+
+def _train(
+    rows: Tensor,
+    answers: Tensor,
+    questions: Questions,
+    fold: Tensor,
+    judge: Callable[[Tensor], float],
+    settings: BagSettings,
+    seed: int,
+) -> Trained:
+    """``train_bag``, on rows as they are given."""
     generator = torch.Generator().manual_seed(seed)
     members, width = int(fold.max()) + 1, rows.shape[1]
     bag = _initial(members, width, questions, settings, generator)
@@ -100,10 +140,11 @@ def train_bag(
     order = [_Order(part, generator) for part in own]
     for step in range(1, total + 1):
         chosen = torch.stack([one.next(size) for one in order])
-        logits = bag(
-            rows[chosen], input_dropout=settings.input_dropout, hidden_dropout=settings.hidden_dropout,
-            generator=generator,
-        )  # fmt: skip
+        seen, left_out = rows[chosen], settings.input_dropout
+        if settings.turned:
+            noise = torch.empty_like(seen).normal_(generator=generator)
+            seen, left_out = torch.add(seen, noise, alpha=math.sqrt(left_out / (1 - left_out))), 0.0
+        logits = bag(seen, input_dropout=left_out, hidden_dropout=settings.hidden_dropout, generator=generator)
         ((questions.losses(logits, answers[chosen]) * weight).sum() / size).backward()
         optimizer.step()
         optimizer.zero_grad()

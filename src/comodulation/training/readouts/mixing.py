@@ -11,7 +11,7 @@ from torch import Tensor
 
 EM_STEPS = 200
 SHARED_ANSWERS = 50.0  # what the weights of all questions together count as in the weights of one
-EVEN_ANSWERS = 5.0  # what even weights count as in the weights of all questions together
+EVEN_ANSWERS = 1.0  # what even weights count as in the weights of all questions together
 
 
 def mixture_weights(truth: Tensor, question: Tensor, number: int) -> Tensor:

@@ -29,10 +29,12 @@ from .probe import FittedProbe, fit_probe, moments_of
 
 FOLDS = 5
 JUDGED_NUMBERS = 2**26  # in the out-of-fold predictions that are kept of a member
-HIDDEN = (
-    (10_000, 256),
-    (math.inf, 512),
-)  # hidden units of a bag's networks, for fewer rows than the first number
+# How bags are trained, for fewer rows than the first number.
+BAGS = (
+    (500, BagSettings(turned=True, fewest_steps=150)),
+    (10_000, BagSettings()),
+    (math.inf, BagSettings(hidden=512)),
+)
 MOST_TEMPERATURES = 1000  # with more questions, one temperature for all
 HIGHEST_TEMPERATURE = 20.0
 SHOWN_STRENGTHS = 20  # of the first questions, in what is told of a fit
@@ -132,7 +134,7 @@ def fit_readouts(
     fold = deal_folds(answers, number, derived_seed(seed, "folds"), unit)
     generator = torch.Generator().manual_seed(derived_seed(seed, "judged"))
     judged = torch.randperm(len(rows), generator=generator)[: max(1, JUDGED_NUMBERS // questions.num_outputs)].sort()[0]
-    settings = settings or BagSettings(hidden=next(hidden for most, hidden in HIDDEN if len(rows) < most))
+    settings = settings or next(own for most, own in BAGS if len(rows) < most)
     mean, deviation = moments_of(rows)
     members: list[tuple[Probe | Bag, int, int]] = []
     unseen: list[Tensor] = []
