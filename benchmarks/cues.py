@@ -50,7 +50,9 @@ QUERY, REGRESSION = "query", "logistic regression"
 LEARNED = (
     "positions", "attention", "comodulation", QUERY, "ia3 rank=1 decoder_rank=1", "ia3", "film", "task-bias", REGRESSION,
 )  # fmt: skip
-CLOSED = ("informativeness", "discriminability", "discriminant")  # learn from as many single objects, not scenes
+CLOSED = (  # couplings, and weights of kind `each`; from as many single objects, not scenes
+    "informativeness", "discriminability", "discriminant", "informativeness each", "discriminability each", "discriminant each",
+)  # fmt: skip
 FIXED = ("single objects, no task", "no task", "each half by itself")  # learn nothing
 SINGLES, SCENES = " single objects a task", " scenes a task"
 
@@ -122,7 +124,9 @@ class Material:
 
     def closed(self, kind: str, number: int) -> Method:
         """Couplings from so many single objects of each cue; nothing is learned."""
-        method = make_method("positions", self.method("base").head, self.world.family, couplings=kind).eval()
+        couplings, _, weights = kind.partition(" ")
+        head = self.method("base").head
+        method = make_method("positions", head, self.world.family, couplings=couplings, weights=weights or "one").eval()
         features, examples = self.world.single("tuning", number * CUES, "single tuning")
         method.observe([(method.prepare(features.rows(slice(None))), examples.task)])
         return method

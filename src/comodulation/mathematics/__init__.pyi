@@ -19,7 +19,14 @@ from .forward_mode import NoForwardMode, directional_derivative
 from .gains import LINKS, NORMALIZERS, decoder_gains, gains_from_statistics
 from .modulator import modulate, modulation_factor
 from .options import Modulation
-from .positions import calibrated_strength, population, position_gains, position_labels
+from .positions import (
+    calibrated_middle,
+    calibrated_strength,
+    log_posteriors,
+    population,
+    position_gains,
+    position_labels,
+)
 from .precision import autocasts, outside_autocast, widened
 from .randomness import derived_seed, modulator_noise
 from .response import ResponseByColumns, TaskResponse, some_of_each, task_response
@@ -38,6 +45,7 @@ __all__ = [
     "TaskResponse",
     "autocasts",
     "average_over_tasks",
+    "calibrated_middle",
     "calibrated_strength",
     "closed_form_couplings",
     "convolve",
@@ -50,6 +58,7 @@ __all__ = [
     "gauss_hermite",
     "informativeness",
     "is_small",
+    "log_posteriors",
     "modulate",
     "modulation_factor",
     "modulator_noise",

@@ -9,6 +9,9 @@ with d_jp the activity of decoder neuron j at p and b_jp its slope on the modula
 proportion to exp(beta s_p) is the same as giving each position a gain with mean 1 before a plain mean. To the estimators a position
 is a neuron of another decoder, the population sum (``population``), so that all of them serve as they are.
 
+Such weights expect one position to show what is asked for. Where many do, and one of them most strongly, each position's own
+posterior is the better weight (``log_posteriors``).
+
 Derivation, invariants, and the bound that gains of channels have and these weights have not: docs/mathematics.md, section 8. The
 mechanism is that of arXiv 2311.15053 (2023); reading it at positions is this library's.
 """
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .estimators import Decode, DecoderStatistics
 from .gains import ratio
@@ -74,6 +78,36 @@ def position_gains(labels: Tensor, strength: Tensor | float = 1.0, counts: Tenso
     powers = (exponent - torch.where(largest.isfinite(), largest, 0)).exp()
     mean = powers.sum(1, keepdim=True) / counts.sum(1, keepdim=True).clamp(min=1)
     return torch.where(counts, powers / torch.where(mean > 0, mean, 1), 1)
+
+
+def log_posteriors(labels: Tensor, strength: Tensor, middle: Tensor) -> Tensor:
+    """Log of the chance that a position shows what its task asks for, each position by itself: log sigmoid(beta (s - c)).
+
+    The logistic function of the log likelihood ratio that ``calibrated_strength`` and ``calibrated_middle`` describe, at even odds.
+    As the exponent of ``position_gains``, positions whose labels are high enough weigh alike, however high; where no position's is,
+    the weights are those of labels at strength beta.
+
+    Args:
+        labels: ``(B, P)``. strength: beta, ``(B,)``. middle: c, ``(B,)``.
+
+    Returns:
+        ``(B, P)``, at most 0.
+
+    >>> import torch
+    >>> log_posteriors(torch.tensor([[1.0, 0.0]]), torch.tensor([2.0]), torch.tensor([0.0])).exp()
+    tensor([[0.8808, 0.5000]])
+    """
+    return F.logsigmoid(strength[:, None] * (labels - middle[:, None]))
+
+
+def calibrated_middle(labels: Tensor, own: Tensor) -> Tensor:
+    """The label at which the likelihood ratio of ``calibrated_strength`` is 1: the mean of its two means, ``(K,)``.
+
+    Arguments as there; a task with inputs of one kind only has the middle 0.
+    """
+    known = own.any(0) & ~own.all(0)
+    means = [(labels * kind).sum(0) / kind.sum(0).clamp(min=1) for kind in (own, ~own)]
+    return torch.where(known, (means[0] + means[1]) / 2, 0)
 
 
 def calibrated_strength(labels: Tensor, own: Tensor) -> Tensor:

@@ -103,12 +103,50 @@ def test_a_distractor_is_left_out():
     assert (method(method.prepare(scenes), tasks + 1)[0].argmax(1) == other).float().mean() > 0.98
 
 
-def test_a_task_is_added_with_its_strength():
-    method = positions(couplings="informativeness")
+def test_positions_that_all_show_it_weigh_alike():
+    """Several places show the object, one of them the cue most strongly and nothing else. Weights that compete read that one;
+    weights of each position by itself read all of the object, and what is beside it is left out by both."""
+    torch.manual_seed(0)
+    head = ComodulatedHead(6, 6, 2, encoder_channels=6, decoder_channels=6, residual=False, kernel_size=1, hidden=6)
+    with torch.no_grad():
+        for layer in (head.projection, head.encoder, head.decoder):
+            layer.weight.copy_(torch.eye(6)[:, :, None, None])
+            layer.bias.zero_()
+        head.readout = torch.nn.Identity()
+    family = TaskFamily("classes", ("first", "second"), tuple("abcdef"), (tuple(range(6)),) * 2)
+    generator = torch.Generator().manual_seed(1)
+
+    def objects(cues, answers):  # neurons 0 and 1 carry the cue, 2 to 5 the answer; (N, 6, 1, 4)
+        cue = F.one_hot(cues, 6).float()[:, :, None] * torch.tensor([5.0, 1.0, 1.0, 1.0])
+        answer = 2 * F.one_hot(answers, 6).float()[:, :, None] * torch.tensor([0.0, 1.0, 1.0, 1.0])
+        return (cue + answer + 0.2 * torch.rand(len(cues), 6, 4, generator=generator))[:, :, None]
+
+    cues, answers = torch.arange(80) % 2, 2 + torch.arange(80) // 2 % 4
+    target, other = 2 + torch.randint(4, (2, 200), generator=generator)
+    tasks = torch.randint(2, (200,), generator=generator)
+    scenes = torch.cat([objects(tasks, target), objects(1 - tasks, other)], -1)
+    found = {}
+    for weights in ("one", "each"):
+        method = make_method("positions", head, family, couplings="informativeness", weights=weights).eval()
+        method.observe([(method.prepare(objects(cues, answers)), cues)])
+        found[weights] = method(method.prepare(scenes), tasks)[0][:, 2:]
+    assert (found["each"].argmax(1) + 2 == target).float().mean() > 0.98
+    # Almost all of the answer's three places of eight at the target; those that compete find hardly any of it.
+    strength = found["each"].amax(1).mean()
+    assert strength > 0.9 * 2 * 3 / 4
+    assert found["one"].amax(1).mean() < 0.5 * strength
+    loaded = make_method("positions", head, family, couplings="informativeness", weights="each").eval()
+    loaded.load_adapter_tensors(method.adapter_tensors())
+    assert torch.equal(loaded(scenes, tasks), method(scenes, tasks))
+
+
+@pytest.mark.parametrize("weights", ["one", "each"])
+def test_a_task_is_added_with_its_strength(weights):
+    method = positions(couplings="informativeness", weights=weights)
     h = method.prepare(FEATURES)
     method.observe([(h, TASKS)])
     learned = begin_tasks(method, {"d": ("t", "z"), "e": ("u", "y")})
-    assert learned.couplings == "informativeness"
+    assert (learned.couplings, learned.weights) == ("informativeness", weights)
     learned.observe([(h, TASKS % 2)])
     grown = add_tasks(method, learned)
     torch.testing.assert_close(grown.strengths, torch.cat([method.strengths, learned.strengths]))
@@ -122,6 +160,8 @@ def test_a_task_is_added_with_its_strength():
         ({"couplings": "informativ"}, "did you mean 'informativeness'"),
         ({"strength": -1}, "strength -1 is out of range"),
         ({"strength": float("nan")}, "strength nan"),
+        ({"couplings": "discriminant", "weights": "al"}, "weights 'al'"),
+        ({"weights": "each"}, "couplings='informativeness', or weights='one'"),
         ({"couplings": "discriminant", "head": {"controller": {"hidden": (4,)}}}, "must be an embedding"),
     ],
 )

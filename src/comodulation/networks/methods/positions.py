@@ -6,6 +6,9 @@ gain of a channel can do. The price is one more convolution an input and task, i
 
 Couplings are learned (K E numbers), or computed from the mean activity of inputs of each task (mathematics/couplings.py), with
 nothing learned. They label best where a training input shows what its task asks for and nothing else.
+
+Weights are of two kinds. ``one``: one position shows what is asked for, and they compete. ``each``: several do, as the words of a
+message do, and each weighs as much as it is likely to, whatever the others say.
 """
 
 from __future__ import annotations
@@ -19,9 +22,11 @@ from torch.nn import functional as F
 from ...errors import InputError, choose
 from ...mathematics import (
     CLOSED_FORMS,
+    calibrated_middle,
     calibrated_strength,
     closed_form_couplings,
     derived_seed,
+    log_posteriors,
     position_gains,
     position_labels,
     some_of_each,
@@ -32,6 +37,7 @@ from ..head import ComodulatedHead
 from .base import Batches, Method
 
 LEARNED = "learned"
+ONE, EACH = "one", "each"
 CALIBRATION_INPUTS = 40  # of each task, by which the strength of closed-form couplings is found
 
 
@@ -42,17 +48,21 @@ class Positions(Method):
         head, family, readout, task_bias: as in ``Method``.
         couplings: ``learned``, or a closed form, computed when the method observes its training inputs: ``informativeness``,
             ``discriminability`` or ``discriminant``.
-        strength: beta of learned couplings. That of a closed form is found from the labels of its inputs, task by task.
+        strength: beta of learned couplings. That of a closed form is found from the labels of its inputs, task by task: of whole
+            inputs for weights of kind ``one``, of their positions for ``each``.
+        weights: ``one`` or ``each``; the latter needs couplings in closed form.
 
     Raises:
-        InputError: options that are unknown or out of range; a closed form with a controller that is no embedding.
+        InputError: options that are unknown or out of range, or do not go together; a closed form with a controller that is no
+            embedding.
     """
 
     name = "positions"
     paper = "none: labels of positions by the modulator of arXiv 2311.15053 (2023)"
-    options: ClassVar[dict[str, object]] = {"couplings": LEARNED, "strength": 10.0}
+    options: ClassVar[dict[str, object]] = {"couplings": LEARNED, "strength": 10.0, "weights": ONE}
     default_learning_rate = 0.25
     strengths: Tensor
+    middles: Tensor | None
 
     def __init__(
         self,
@@ -63,19 +73,32 @@ class Positions(Method):
         task_bias: bool = False,
         couplings: str = LEARNED,
         strength: float = 10.0,
+        weights: str = ONE,
     ) -> None:
         super().__init__(head, family, readout, task_bias=task_bias)
         choose(couplings, (LEARNED, *CLOSED_FORMS), "couplings")
+        choose(weights, (ONE, EACH), "weights")
+        if weights == EACH and couplings == LEARNED:
+            raise InputError(
+                f"weights {EACH!r} need couplings in closed form, whose inputs tell how likely a position is; take couplings="
+                f"{next(iter(CLOSED_FORMS))!r}, or weights={ONE!r}"
+            )
         if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1e6:
             raise InputError(f"strength {strength!r} is out of range, expected a number from 0 to 1e6")
         if couplings != LEARNED:
             head.controller.check_rows(couplings)
-        self.couplings, self.strength = couplings, strength
+        self.couplings, self.strength, self.weights = couplings, strength, weights
         self.register_buffer("strengths", head.decoder.weight.new_full((head.num_tasks,), strength))
+        self.register_buffer("middles", torch.zeros_like(self.strengths) if weights == EACH else None)
 
     def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
         decoded, labels = self._labelled(inputs, self.head.controller(task_ids))
-        gains = position_gains(labels, self.strengths.index_select(0, task_ids)).to(decoded.dtype)
+        strengths = self.strengths.index_select(0, task_ids)
+        if self.middles is None:
+            gains = position_gains(labels, strengths)
+        else:
+            gains = position_gains(log_posteriors(labels, strengths, self.middles.index_select(0, task_ids)))
+        gains = gains.to(decoded.dtype)
         return self.head.read(decoded * gains.unflatten(1, decoded.shape[2:])[:, None])[None]
 
     def labels(self, inputs: Tensor, task_ids: Tensor) -> Tensor:
@@ -111,12 +134,21 @@ class Positions(Method):
             self.couplings, processes.join(torch.cat(rows)), processes.join(torch.cat(tasks)), number
         )
         embedding.weight.copy_(found)
-        labels = torch.stack([self._label_of_input(few, row.expand(len(few), -1)) for row in embedding.weight], 1)
-        labels, own = processes.join(labels), processes.join(own)
-        self.strengths.copy_(calibrated_strength(labels, F.one_hot(own, number).bool()))
+        if self.middles is not None:  # a position of a task's inputs is one that shows what it asks for
+            named = torch.arange(number, device=few.device)
+            by_place = torch.stack([self.labels(few, task.expand(len(few))).flatten(1) for task in named], -1)
+            own = own.repeat_interleave(by_place.shape[1])
+            labels = by_place.flatten(0, 1)
+        else:
+            labels = torch.stack([self._label_of_input(few, row.expand(len(few), -1)) for row in embedding.weight], 1)
+        labels, known = processes.join(labels), F.one_hot(processes.join(own), number).bool()
+        self.strengths.copy_(calibrated_strength(labels, known))
+        if self.middles is not None:
+            self.middles.copy_(calibrated_middle(labels, known))
 
     def state(self) -> dict[str, Tensor]:
-        return {**super().state(), "strengths": self.strengths}
+        middles = {} if self.middles is None else {"middles": self.middles}
+        return {**super().state(), "strengths": self.strengths, **middles}
 
     def adapter_tensors(self) -> dict[str, Tensor]:
         return {f"head.controller.{name}": value for name, value in self.head.controller.state_dict().items()} | (
