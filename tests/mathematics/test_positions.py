@@ -8,8 +8,10 @@ from scipy import stats
 from torch.nn import functional as F
 
 from comodulation.mathematics import (
+    calibrated_middle,
     calibrated_strength,
     decoder_statistics,
+    log_posteriors,
     modulate,
     population,
     position_gains,
@@ -170,6 +172,35 @@ def test_calibrated_strength_is_the_slope_of_the_likelihood_ratio():
     assert calibrated_strength(-s, own).item() == 0
     assert calibrated_strength(s, torch.zeros_like(own)).item() == 0
     assert calibrated_strength(torch.ones(4, 1), torch.tensor([[True], [True], [False], [False]])).item() == 0
+
+
+def test_a_position_by_itself_weighs_as_its_posterior():
+    """Of two normal densities at even odds; the scale and the origin of labels are immaterial."""
+    generator = torch.Generator().manual_seed(0)
+    own = torch.arange(4000) % 2 == 0
+    seen = (0.3 * torch.randn(4000, generator=generator) + own * 0.7 - 0.2).double()[:, None]
+    strength, middle = calibrated_strength(seen, own[:, None]), calibrated_middle(seen, own[:, None])
+    labels = torch.linspace(-1, 1, 9).double()[None]
+    shown, other = (stats.norm(mean, 0.3).pdf(labels) for mean in (0.5, -0.2))
+    found = log_posteriors(labels, strength, middle).exp()
+    torch.testing.assert_close(found, torch.from_numpy(shown / (shown + other)), atol=0.03, rtol=0)
+    moved = 5 * seen + 3
+    again = log_posteriors(
+        5 * labels + 3, calibrated_strength(moved, own[:, None]), calibrated_middle(moved, own[:, None])
+    )
+    torch.testing.assert_close(again.exp(), found)
+    assert calibrated_middle(seen, torch.ones(4000, 1, dtype=torch.bool)) == 0
+
+
+def test_posteriors_saturate_where_positions_are_likely_and_compete_where_none_is():
+    labels, strength, middle = (
+        torch.tensor([[9.0, 6.0, -9.0], [-6.0, -9.0, -9.0]]),
+        torch.full((2,), 3.0),
+        torch.zeros(2),
+    )
+    gains = position_gains(log_posteriors(labels, strength, middle))
+    torch.testing.assert_close(gains[0], torch.tensor([1.5, 1.5, 0.0]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(gains[1], position_gains(labels[1:], 3.0)[0])
 
 
 def test_the_bound_of_channel_gains():

@@ -9,9 +9,9 @@ from .cifar100_attributes import (
     cifar100_classes,
     class_attributes,
 )
-from .cued_texts import NAMES, cued_texts, named_family, resampled
 from .cues import COLOURS, CUED, TURNS, cued_family, cued_pairs, cued_scenes, tinted, turned
 from .digits import PARITY, Digits, Scenes, digit_scenes, load_digits, patches, split_digits
+from .messages import NAMES, cued_texts, named_family, resampled
 from .scenes import SceneFeatures, make_scenes
 
 __all__ = [
