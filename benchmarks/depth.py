@@ -30,11 +30,19 @@ class Estimated(Comodulation):
         self.head.response = None
 
 
+class OneResponse(Comodulation):
+    """Comodulation whose decoder's response is averaged over the images of all tasks."""
+
+    def observe(self, batches: Any, *, shared: bool = False) -> None:
+        self.head.observe(batches, shared=True)
+
+
 KINDS: dict[str, type[Method]] = {
     "no task": METHODS["base"],
     "attention": METHODS["attention"],
     "comodulation, gains from batches": Estimated,
     "comodulation, exact gains": Comodulation,
+    "comodulation, one response for all tasks": OneResponse,
 }
 
 
@@ -43,9 +51,10 @@ def main() -> None:
     family, fabric = family_of(train), Fabric(accelerator="cpu", devices=1)
     everything = torch.arange(len(test.label))
     tested = Examples(everything, test.group, test.label)
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in KINDS}
+    kinds = {name: kind for name, kind in KINDS.items() if options.only in (None, name)}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
     for seed in range(options.seeds):
-        for name, kind in KINDS.items():
+        for name, kind in kinds.items():
             began = time.perf_counter()
             head, parts = base_network(train, family, seed, options.depth, options.epochs, options.keep)
             method = kind(head, family)

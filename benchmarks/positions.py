@@ -162,6 +162,7 @@ def asked(about: str | None, depth: int) -> tuple[argparse.Namespace, Data, Data
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--depth", type=int, default=depth)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--only", help="the row of this name alone, where there are several")
     parser.add_argument("--keep", type=Path, default=Path("runs/positions"))
     options = parser.parse_args()
     options.keep.mkdir(parents=True, exist_ok=True)
