@@ -21,7 +21,9 @@ def test_the_core_is_complete_before_the_rest(plan):
     assert len(core) == 10 * 2 * len(plan.core) == len({cell.key for cell in core})
     assert [cell.seed for cell in core] == sorted(cell.seed for cell in core)  # a seed is complete before the next
     yardstick, *rest = rest
-    assert [(cell.row.label, cell.seed) for cell in yardstick.cells] == [("linear", seed) for seed in SEEDS]
+    assert [(cell.row.label, cell.seed) for cell in yardstick.cells] == [
+        (label, seed) for seed in SEEDS for label in ("linear", "nearest-class-mean")
+    ]
     others = [cell for stage in rest for cell in stage.cells]
     assert {cell.seed for cell in others} == {0, 1, 2}
     assert not {cell.key for cell in core} & {cell.key for cell in others}
@@ -73,10 +75,10 @@ def test_what_is_searched_is_an_option_of_its_method(plan):
             assert RunConfig.model_validate(config.model_dump()) == config
 
 
-def test_the_plan_compares_every_method_with_layers_and_the_linear_readout():
+def test_the_plan_compares_every_method_with_layers_and_two_readouts_of_features():
     plan = PLANS["cifar100"]
     assert {row.method for rows in plan.rows.values() for row in rows} == {
-        "linear", *(name for name, kind in METHODS.items() if not kind.without_layers)
+        "linear", "nearest-class-mean", *(name for name, kind in METHODS.items() if not kind.without_layers)
     }  # fmt: skip
 
 
@@ -91,7 +93,7 @@ def test_narrowed_to_methods():
     """The primary comparison's are kept; the order stays."""
     plan = narrowed(PLANS["cifar100"], ("ia3", "film"), ())
     assert [row.method for row in plan.core] == ["attention", "ia3", "comodulation"]
-    kept = {"attention", "ia3", "comodulation", "film", "linear"}
+    kept = {"attention", "ia3", "comodulation", "film", "linear", "nearest-class-mean"}
     assert {row.method for rows in plan.rows.values() for row in rows} == kept
     assert plan.aggregation == ()
 
@@ -138,7 +140,11 @@ def test_narrowing_does_not_change_what_a_cell_is():
     ("methods", "parts", "message"),
     [
         (("atention",), (), r"unknown method 'atention'; did you mean 'attention'\?"),
-        (("auto",), (), "method 'auto' is not a row of this study; it has linear, base, class-mask, "),
+        (
+            ("auto",),
+            (),
+            "method 'auto' is not a row of this study; it has linear, nearest-class-mean, base, class-mask, ",
+        ),
         ((), ("option",), r"unknown part 'option'; did you mean 'options'\?"),
         ((), ("restricted",), "the core is part of every study; name it too: --part core"),
     ],

@@ -40,7 +40,7 @@ def test_a_study_of_texts(table, tmp_path):
     options = ["--method", "class-mask", "--variant", "residual", "--json"]
     outcome = reproduce(table, out, tmp_path / "cache", *options)
     assert outcome.status == 0, outcome.err
-    assert outcome.json["cells"] == 8  # of two seeds: mask, attention, comodulation and the linear readout
+    assert outcome.json["cells"] == 10  # of two seeds: mask, attention, comodulation and two readouts of the features
     assert "--backbone" not in outcome.json["command"]
     assert {verdict["n"] for verdict in outcome.json["verdicts"] if verdict["claim"].startswith("C2 acc")} == {
         "2 seeds"

@@ -107,9 +107,9 @@ def fit(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="auto (probes and committees, weighted), linear, committee, base, class-mask, local-mask, task-bias, attention, "
-            "decoder-gains, ia3, film, comodulation, paper, positions; or, training the layers, hard-sharing, task-routing, "
-            "maximum-roaming, fine-tuning, gradient-aggregation; repeat [auto].",
+            help="auto (probes and committees, weighted), linear, committee, nearest-class-mean, base, class-mask, local-mask, "
+            "task-bias, attention, decoder-gains, ia3, film, comodulation, paper, positions; or, training the layers, "
+            "hard-sharing, task-routing, maximum-roaming, fine-tuning, gradient-aggregation; repeat [auto].",
             rich_help_panel=METHOD,
         ),
     ] = None,

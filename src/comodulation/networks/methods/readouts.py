@@ -138,6 +138,13 @@ class Linear(ReadoutMethod):
     kinds_of_members = ("probe",)
 
 
+class NearestClassMean(ReadoutMethod):
+    """The class whose mean is nearest, in closed form, with probabilities, on pooled features and on the map."""
+
+    name = "nearest-class-mean"
+    kinds_of_members = ("means",)
+
+
 class Committee(ReadoutMethod):
     """Small networks of one hidden layer, one a fold, whose probabilities are averaged."""
 

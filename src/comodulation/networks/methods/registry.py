@@ -20,7 +20,7 @@ from .maximum_roaming import MaximumRoaming
 from .no_task import NoTask
 from .paper import Paper
 from .positions import Positions
-from .readouts import Auto, Committee, Linear
+from .readouts import Auto, Committee, Linear, NearestClassMean
 from .task_bias import TaskBias
 from .task_routing import TaskRouting
 
@@ -44,6 +44,7 @@ METHODS: dict[str, type[Method]] = {
         Paper,
         Positions,
         Linear,
+        NearestClassMean,
         Committee,
         Auto,
     )

@@ -30,7 +30,7 @@ from .results import (
     values,
     with_yardstick,
 )
-from .rows import VARIANTS, YARDSTICK, Cell, Row
+from .rows import VARIANTS, YARDSTICK, YARDSTICKS, Cell, Row
 from .searches import (
     FREE,
     LAYERS,
@@ -64,6 +64,7 @@ __all__ = [
     "STUDIES",
     "VARIANTS",
     "YARDSTICK",
+    "YARDSTICKS",
     "Agenda",
     "Answer",
     "Asked",

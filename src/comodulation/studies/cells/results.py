@@ -21,7 +21,7 @@ from ...evaluation import METRICS, PairedDifference, as_family, paired_differenc
 from ...files import MAX_JSON, read_bounded, read_json
 from ...tensors import read_arrays
 from .numbers import checked_scores
-from .rows import DATA_OPTIONS, YARDSTICK, Cell, Row
+from .rows import DATA_OPTIONS, YARDSTICK, YARDSTICKS, Cell, Row
 
 CELL_COLUMNS = (
     "variant", "readout", "method", "options", "seed", "accuracy", "nll", "ece", "brier", "learnable_parameters",
@@ -106,7 +106,7 @@ def read_results(folder: Path, cells: Iterable[Cell]) -> list[Result]:
 
 
 def with_yardstick(results: Sequence[Result]) -> list[Result]:
-    """The results, and linear readouts in every variant and readout that others have: without layers, they are the same there."""
+    """The results, and those of ``YARDSTICKS`` in every variant and readout of the others: without layers, they are the same."""
     wanted: dict[tuple[str, str], set[Row]] = {}
     for result in results:
         wanted.setdefault((result.cell.variant, result.cell.readout), set()).add(result.cell.row.yardstick)
@@ -114,7 +114,7 @@ def with_yardstick(results: Sequence[Result]) -> list[Result]:
         Result(replace(r.cell, variant=variant, readout=readout), r.numbers, r.key)
         for (variant, readout), rows in wanted.items()
         for r in results
-        if r.cell.row.method == YARDSTICK and r.cell.row in rows
+        if r.cell.row.method in YARDSTICKS and r.cell.row.yardstick in rows
         if (variant, readout) != (r.cell.variant, r.cell.readout)
     ]
     return [*results, *again]

@@ -14,6 +14,7 @@ from ...training import TrainingSettings
 
 VARIANTS = ("residual", "base")
 YARDSTICK = "linear"  # what a user would do instead: a method without layers, the same in every variant and readout
+YARDSTICKS = (YARDSTICK, "nearest-class-mean")  # likewise; the differences of all tables are from the first
 # What a row is trained and tested on, rather than what it is.
 DATA_OPTIONS = ("images", "distractors", "classes", "draw")
 CONTROLLER_OPTIONS = ("hidden", "embedding_size", "activation", "rank", "task_vectors")

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import InputError, choose
 from ...networks.methods import METHODS
-from ..cells import FREE, LAYERS, VARIANTS, YARDSTICK, Cell, Row, Stage
+from ..cells import FREE, LAYERS, VARIANTS, YARDSTICK, YARDSTICKS, Cell, Row, Stage
 
 CORE = ("base", "class-mask", "task-bias", "attention", "decoder-gains", "ia3", "comodulation", "paper")
 OWN_SETTINGS = (
@@ -160,7 +160,7 @@ def cifar100_plan() -> Plan:
     regimes = [f"{name} images=25" for name in REGIME_ROWS]
     regimes += [f"{name} distractors=1" for name in ("base", "local-mask", "positions", *REGIME_ROWS)]
     return Plan(
-        core=_rows(CORE), yardstick=_rows([YARDSTICK]), others=_rows(OTHERS), restricted=_rows(RESTRICTED),
+        core=_rows(CORE), yardstick=_rows(YARDSTICKS), others=_rows(OTHERS), restricted=_rows(RESTRICTED),
         regimes=_rows(regimes), options=_rows(TRAINING), layers=_rows(TRAINING_LAYERS), aggregation=_rows(AGGREGATION),
         ablation=_rows(ABLATION),
     )  # fmt: skip
@@ -192,7 +192,7 @@ def attributes_plan() -> Plan:
         f"{name} images=25" for name in (YARDSTICK, "task-bias", "attention", "ia3", "film", "comodulation", "paper")
     ]
     return Plan(
-        core=_rows(core), yardstick=_rows([YARDSTICK]), others=_rows(others), regimes=_rows(regimes),
+        core=_rows(core), yardstick=_rows(YARDSTICKS), others=_rows(others), regimes=_rows(regimes),
         layers=_rows(TRAINING_LAYERS[1:]),
     )  # fmt: skip
 
@@ -227,7 +227,7 @@ def narrowed(plan: Plan, methods: Sequence[str], parts: Sequence[str], variants:
     residual = not variants or "residual" in variants
     if not residual and (alone := [name for name in parts if name in OF_RESIDUAL]):
         raise InputError(f"part {alone[0]!r} is of the residual variant; name it too: --variant residual")
-    wanted = {*methods, "attention", "comodulation", YARDSTICK} if methods else set(METHODS)
+    wanted = {*methods, "attention", "comodulation", *YARDSTICKS} if methods else set(METHODS)
 
     def keep(rows: tuple[Row, ...], part: str) -> tuple[Row, ...]:
         asked = part in parts if parts else part != "aggregation"

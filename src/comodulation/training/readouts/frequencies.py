@@ -26,13 +26,13 @@ def fit_frequencies(answers: Tensor, questions: Questions, fold: Tensor, width: 
     """
     probe = Probe(width, questions.num_outputs)
     with torch.no_grad():
-        probe.bias.copy_(_logits(answers, questions))
-    parts = torch.stack([_logits(answers[fold != one], questions) for one in range(int(fold.max()) + 1)])
+        probe.bias.copy_(log_frequencies(answers, questions))
+    parts = torch.stack([log_frequencies(answers[fold != one], questions) for one in range(int(fold.max()) + 1)])
     return probe, parts[fold]
 
 
-def _logits(answers: Tensor, questions: Questions) -> Tensor:
-    """Logits of every output, ``(C,)``."""
+def log_frequencies(answers: Tensor, questions: Questions) -> Tensor:
+    """Logits of every output ``(C,)``, from the answers ``(N, Q)``; one further answer is shared evenly."""
     known = answers >= 0
     if questions.binary:
         yes = (answers == 1).sum(0) + 0.5

@@ -126,7 +126,7 @@ def candidates_of(
         gained: whether tasks may have gains: outputs belong to one of several tasks each, and one probe answers for all of them.
     """
     places = [("pooled", 0, narrow)] + ([("map", narrow, row)] if narrow < row else [])
-    words = {"probe": "linear", "bag": "committee"}
+    words = {"means": "class means", "probe": "linear", "bag": "committee"}
     kinds = [
         kind
         for kind in method.kinds_of_members

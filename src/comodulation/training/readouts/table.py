@@ -22,6 +22,7 @@ from ...evaluation import apply_temperature, fit_temperature
 from ...mathematics import derived_seed
 from ...networks.readouts import Bag, Probe, Questions, Readouts
 from .bagging import BagSettings, train_bag
+from .class_means import fit_class_means
 from .frequencies import fit_frequencies
 from .gains import fit_gains
 from .mixing import mixture_weights
@@ -43,7 +44,7 @@ CERTAIN = -20.0  # the lowest log-probability that counts
 
 @dataclass(frozen=True)
 class Candidate:
-    """A member that may answer: its kind, `frequencies`, `probe`, `gains` or `bag`, and the features that it reads.
+    """A member that may answer: its kind, `frequencies`, `means`, `probe`, `gains` or `bag`, and the features that it reads.
 
     Gains are those on the probe of the same features, which stands before them.
     """
@@ -154,6 +155,10 @@ def fit_readouts(
             probes[columns.start, columns.stop] = probe
             members.append((probe.probe, candidate.start, candidate.stop))
             logits, strengths[candidate.name] = probe.unseen, probe.strength.tolist()[:SHOWN_STRENGTHS]
+        elif candidate.kind == "means":
+            standard = (rows[:, columns] - mean[columns]) / deviation[columns]
+            means, logits = fit_class_means(standard, answers, questions, fold)
+            members.append((means, candidate.start, candidate.stop))
         elif candidate.kind == "gains":
             assert allowed is not None
             standard = (rows[:, columns] - mean[columns]) / deviation[columns]
