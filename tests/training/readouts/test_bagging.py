@@ -126,3 +126,12 @@ def test_components_answer_as_features_do():
         assert not settings.turned or torch.linalg.matrix_rank(bag.first[0]) <= 29
         found.append(float((bag(rows[30:]).mean(0).argmax(1) == answers[30:, 0]).double().mean()))
     assert min(found) > 0.97
+
+
+@EITHER
+def test_rows_that_do_not_differ_give_the_frequencies(settings):
+    answers = (torch.arange(60) % 3 > 0).long()[:, None]
+    trained = train_bag(torch.zeros(60, 4), answers, Questions((2,)), torch.arange(60) % 3, last(), settings, 0)
+    assert trained.bag.first.shape == (3, 4, 16)
+    share = trained.unseen.softmax(1)[:, 1]
+    assert float((share - 2 / 3).abs().max()) < 0.2

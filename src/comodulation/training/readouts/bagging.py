@@ -83,11 +83,11 @@ def train_bag(
         settings: see there.
         seed: of initial values, order and dropout.
     """
-    if settings.turned:
-        turn = _turned(rows)
-        found = _train(rows @ turn, answers, questions, fold, judge, settings, seed)
-        return replace(found, bag=_of_features(found.bag, turn))
-    return _train(rows, answers, questions, fold, judge, settings, seed)
+    turn = _turned(rows) if settings.turned else None
+    if turn is None or not turn.shape[1]:  # rows that do not differ have no components
+        return _train(rows, answers, questions, fold, judge, replace(settings, turned=False), seed)
+    found = _train(rows @ turn, answers, questions, fold, judge, settings, seed)
+    return replace(found, bag=_of_features(found.bag, turn))
 
 
 def _turned(rows: Tensor) -> Tensor:
