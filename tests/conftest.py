@@ -1,6 +1,7 @@
 """Tests run on one thread, without the network, and leave nothing behind: every cache is a folder that goes at the end."""
 
 import atexit
+import gc
 import os
 import re
 import shutil
@@ -34,6 +35,9 @@ import torch  # noqa: E402
 # A shell's background jobs and some CI runners ignore Ctrl-C, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# The libraries' objects, half a million, stay as long as the process; Python would look through them hundreds of times.
+gc.set_threshold(50_000, 20, 50)
+
 torch.set_num_threads(1)  # the tensors are small, and two threads only get in each other's way
 
 
@@ -64,14 +68,20 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run(data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of comodulation on the small data set, not to be changed."""
+def drawn_run(data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of comodulation on the small data set, with all figures, not to be changed."""
     from support.command import fit
 
     folder = tmp_path_factory.mktemp("runs") / "comodulation"
     outcome = fit(data, folder, cache)
     assert outcome.status == 0, outcome.err
     return folder
+
+
+@pytest.fixture(scope="session")
+def run(drawn_run: Path) -> Path:
+    """The run that tests ask for, where their module has no other one."""
+    return drawn_run
 
 
 @pytest.fixture(scope="session")
@@ -116,15 +126,27 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     browser.close()
 
 
-@pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports without their figures, which take as long as all the rest of a small run."""
+def _leave_out_figures(patch: pytest.MonkeyPatch) -> None:
     from comodulation.runs import chosen, task_tables
     from comodulation.runs import page as run
 
     figures = ((run, "_gains"), (chosen, "_drawn"), (task_tables, "_drawn_matrix"), (task_tables, "_drawn_calibration"))
     for module, name in figures:
-        monkeypatch.setattr(module, name, lambda *values: "<svg></svg>")
+        patch.setattr(module, name, lambda *values: "<svg></svg>")
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without their figures, which take as long as all the rest of a small run."""
+    _leave_out_figures(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def undrawn(drawn_run: Path) -> Iterator[None]:
+    """``no_figures`` for a whole module, the runs that its tests share among them; that of the session is drawn before."""
+    with pytest.MonkeyPatch.context() as patch:
+        _leave_out_figures(patch)
+        yield
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from comodulation.tensors import read_tensors
 from support.command import comodulate, fit
 from support.synthetic import CLASSES, picture, snapshot
 
-pytestmark = pytest.mark.usefixtures("no_figures")
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ from comodulation.processes import cluster
 from comodulation.runs import shards, stream_answers
 from support.command import comodulate
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 pytest.importorskip("upath")
 
 ROWS, WIDTH = 900, 6

@@ -19,7 +19,7 @@ from comodulation.tasks import TaskFamily
 from support.command import comodulate, fit
 from support.synthetic import picture
 
-pytestmark = pytest.mark.usefixtures("no_figures")
+pytestmark = pytest.mark.usefixtures("undrawn")
 FAMILY = TaskFamily.from_columns(["kind", "worn"], [["hat", "shoe", "coat"], ["no", "yes"]])
 PROBABILITIES = ("nll", "brier")
 

@@ -17,6 +17,8 @@ from sklearn.linear_model import LogisticRegression
 from comodulation.runs import Run, fit, make_config
 from support.command import comodulate
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ROWS, WIDTH = 240, 12
 RNG = np.random.default_rng(0)
 PLACE = RNG.integers(0, 4, ROWS)

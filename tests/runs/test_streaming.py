@@ -19,6 +19,8 @@ from comodulation.runs import Run, shards, stream_answers, streaming
 from comodulation.runs.answer_columns import AnswerColumns
 from support.command import comodulate
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 MANIFEST = AnswerColumns.manifest
 ROWS, WIDTH = 2500, 6
 

@@ -15,7 +15,7 @@ from comodulation.training import Silent
 from support import command
 from support.synthetic import picture, snapshot
 
-pytestmark = pytest.mark.usefixtures("no_figures")
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 class Told(Silent):
@@ -41,11 +41,7 @@ def config(data, **backbone):
 def fitted(data, tmp_path_factory):
     """A run on vectors, the size of whose input was found, and what was said."""
     place, told = tmp_path_factory.mktemp("vectors"), Told()
-    with pytest.MonkeyPatch.context() as patch:
-        from comodulation.runs import page
-
-        patch.setattr(page, "_gains", lambda method, family: "<svg></svg>")
-        fit([config(data)], place / "run", place / "cache", progress=told)
+    fit([config(data)], place / "run", place / "cache", progress=told)
     return place, told.lines
 
 

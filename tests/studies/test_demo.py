@@ -98,10 +98,13 @@ def test_what_is_printed_does_not_hang_on_the_number_of_threads(monkeypatch):
 
 
 def test_small_run(tmp_path, monkeypatch):
-    """Two seeds with little data: files are written, numbers agree with one another, a second run replaces the first."""
+    """Two seeds with little data: files are written, numbers agree with one another, a second run replaces the first. A seed fitted
+    again gives the same numbers."""
     monkeypatch.setattr(
         demo, "COUNTS", {"pretraining": 256, "pretraining_validation": 64, "tuning": 128, "validation": 64, "test": 100}
     )
+    real, fitted = demo.fit_seed, {}
+    monkeypatch.setattr(demo, "fit_seed", lambda seed: fitted.setdefault(seed, real(seed)))
     result = demo.run_demo(tmp_path / "demo", seeds=2)
     assert json.loads((tmp_path / "demo" / "results.json").read_text())["cells"] == result["cells"]
     assert {cell["method"] for cell in result["cells"]} == set(demo.COMPARED)
@@ -114,8 +117,16 @@ def test_small_run(tmp_path, monkeypatch):
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {
         "results.json", "cells.csv", "gains.svg", "head.safetensors", "adapter.safetensors"
     }  # fmt: skip
+    assert {name: values for name, (_, values) in real(0).items()} == {
+        name: values for name, (_, values) in fitted[0].items()
+    }
+    written = (tmp_path / "demo" / "adapter.safetensors").read_bytes()
+    monkeypatch.setattr(demo, "fit_seed", fitted.get)
+    (tmp_path / "demo" / "cells.csv").write_text("old")
     again = demo.run_demo(tmp_path / "demo", seeds=2)
     assert again["cells"] == result["cells"]
+    assert (tmp_path / "demo" / "cells.csv").read_text() != "old"
+    assert (tmp_path / "demo" / "adapter.safetensors").read_bytes() == written
     learned = {cell["method"]: cell["learnable_parameters"] for cell in result["cells"]}
     assert learned["attention"] == learned["comodulation"] == PARITY.num_tasks * 64
 

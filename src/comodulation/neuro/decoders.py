@@ -92,17 +92,15 @@ def preferences(training: Trials) -> Floats:
     return np.sign(zero - one)
 
 
-def modulator_guided(
-    training: Trials, std: float, *, normalizer: str = "relative", threshold: str = "following"
-) -> LinearDecoder:
+def modulator_guided(training: Trials, std: float, *, threshold: str = "following") -> LinearDecoder:
     """Sizes from the modulator, signs from mean counts.
 
     Args:
-        training, std, normalizer: as for ``guided_weights``.
+        training, std: as for ``guided_weights``.
         threshold: ``following`` the modulator with the estimated couplings, or ``constant``.
     """
     choose(threshold, THRESHOLDS, "threshold")
-    weights = guided_weights(training, std, normalizer=normalizer) * preferences(training)
+    weights = guided_weights(training, std) * preferences(training)
     if threshold == "constant":
         return _with_midpoint(weights, training)
     zero, one = _class_means(training)

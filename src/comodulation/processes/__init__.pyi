@@ -2,7 +2,7 @@ from .agreement import code_in_use, sight
 from .children import SAFE_PATH, safe_children
 from .clusters import cluster
 from .reported import reports_of
-from .resources import Resources, Worker, in_rounds, usable_devices
+from .resources import Resources, Worker, in_rounds
 from .running import run
 from .together import ALONE, CALLS, LostProcess, Processes, Share
 
@@ -22,5 +22,4 @@ __all__ = [
     "run",
     "safe_children",
     "sight",
-    "usable_devices",
 ]

@@ -10,7 +10,6 @@ from .claim_figures import (
     reliability_figure,
 )
 from .drawing import SUBDUED, add_legend, finished, new_figure
-from .embedded_svg import themed
 from .facts import finite, source_commit
 from .gain_figures import gains_figure, svg
 from .mechanism_figures import (
@@ -88,5 +87,4 @@ __all__ = [
     "source_hash",
     "styled",
     "svg",
-    "themed",
 ]

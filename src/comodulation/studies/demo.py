@@ -25,7 +25,7 @@ from ..networks.methods import Method, ReadoutMethod, make_method
 from ..report import gains_figure, svg
 from ..runs import ADAPTER, HEAD, HeadSettings, RunConfig, build_head
 from ..tensors import write_tensors
-from ..training import Inputs, Silent, TrainingSettings, Venue, predict, pretrain, tune
+from ..training import Alone, Inputs, Silent, TrainingSettings, Venue, predict, pretrain, tune
 from ..training.readouts import fit_method
 
 SHARES = (0.4, 0.25, 0.1, 0.25)  # of the digits: pretraining, fine-tuning, validation, test
@@ -123,9 +123,7 @@ def fit_seed(seed: int, rates: dict[str, float] | None = None) -> dict[str, tupl
     Returns:
         By name, the fitted method and its metrics on the test scenes.
     """
-    from lightning_fabric import Fabric
-
-    fabric = Fabric(accelerator="cpu", devices=1)
+    fabric = Alone(torch.device("cpu"))
     base, tuning, validation, test = split_digits(load_digits(), SHARES, derived_seed(seed, "digits"))
     config = demo_config(seed)
     head = build_head(config, PARITY, 16).double()

@@ -1,5 +1,5 @@
 from .fabric import Alone, joined
-from .inputs import EVALUATION_BATCH, Inputs, filled
+from .inputs import EVALUATION_BATCH, Inputs
 from .launching import LOST, PLACE, Place, follow_launcher, launch, launched, leave_lost
 from .loop import Objective, TrainingSettings, Venue, one_cycle, train
 from .meeting import Company, company
@@ -22,7 +22,6 @@ __all__ = [
     "TrainingSettings",
     "Venue",
     "company",
-    "filled",
     "follow_launcher",
     "joined",
     "launch",

@@ -114,7 +114,7 @@ class Venue:
     """Where a training runs.
 
     Attributes:
-        fabric: a ``lightning_fabric.Fabric``; of several processes where ``joined`` made it.
+        fabric: ``Alone``, or a ``lightning_fabric.Fabric``; of several processes where ``joined`` made it.
         tell: who is told of every epoch, by the first process.
         checkpoint: file to write after every epoch, and to continue from if it is there; the first process does.
         identity: what the checkpoint must belong to.
@@ -150,7 +150,8 @@ def train(objective: Objective, settings: TrainingSettings, venue: Venue, *, see
     ]
     optimizer = AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     wrapped, optimizer = fabric.setup(module, optimizer)
-    wrapped.mark_forward_method("loss")
+    if hasattr(wrapped, "mark_forward_method"):  # Fabric's
+        wrapped.mark_forward_method("loss")
     history: list[dict[str, float]] = []
     kept = [*parameters, *objective.state]  # what an epoch leaves
     for tensor in kept:

@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 from support.command import GROUPED, comodulate, fit
 from support.synthetic import at_row, encode, images_at, no_rows, picture, plain, snapshot, write
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 # ---- arguments of fit ----
 
 ARGUMENTS = {

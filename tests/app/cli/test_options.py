@@ -9,7 +9,7 @@ import pytest
 from support.command import comodulate, fit
 from support.synthetic import CLASSES, GROUP_NAMES, GROUPS, encode, images_at, picture, write
 
-pytestmark = pytest.mark.usefixtures("no_figures")
+pytestmark = pytest.mark.usefixtures("undrawn")
 METRICS = ["accuracy", "nll", "brier", "ece"]
 LONG = ["--epochs", 15, "--pretraining-epochs", 60, "--pretraining-learning-rate", 0.01]
 

@@ -17,6 +17,8 @@ from support.command import comodulate
 from support.server import Server
 from support.texts import write_encoder, write_texts
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 JSON = "application/json"
 
 

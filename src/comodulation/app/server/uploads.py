@@ -85,8 +85,7 @@ class Uploads:
     send slowly, or not at all, keep nobody waiting.
     """
 
-    def __init__(self, room: int = ROOM) -> None:
-        self.room = room
+    def __init__(self) -> None:
         self.active: set[Upload] = set()
         self._decoders, self._large = anyio.CapacityLimiter(DECODERS), anyio.CapacityLimiter(1)
 
@@ -120,7 +119,7 @@ class Uploads:
 
     def make_room(self) -> None:
         """Give up the slowest bodies that are being read, until what is held fits."""
-        while sum(upload.held for upload in self.active) > self.room:
+        while sum(upload.held for upload in self.active) > ROOM:
             reading = [one for one in self.active if one.held and one.deadline is not None and not one.ended]
             if not reading:
                 return

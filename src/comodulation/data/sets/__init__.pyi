@@ -1,5 +1,5 @@
 from .canvases import DIGITS, KINDS, MEMBERS, PLACES, Canvases, digit_splits, draw_canvases, side_by_side
-from .celeba import CELEBA_ATTRIBUTES, CELEBA_GROUPS, CELEBA_SPLITS, open_celeba, read_attributes, read_partitions
+from .celeba import CELEBA_ATTRIBUTES, CELEBA_GROUPS, open_celeba, read_attributes, read_partitions
 from .cifar100_attributes import (
     CIFAR100_ATTRIBUTES,
     Attribute,
@@ -7,7 +7,6 @@ from .cifar100_attributes import (
     attribute_family,
     attribute_groups,
     cifar100_classes,
-    class_attributes,
 )
 from .cues import COLOURS, CUED, TURNS, cued_family, cued_pairs, cued_scenes, tinted, turned
 from .digits import PARITY, Digits, Scenes, digit_scenes, load_digits, patches, split_digits
@@ -17,7 +16,6 @@ from .scenes import SceneFeatures, make_scenes
 __all__ = [
     "CELEBA_ATTRIBUTES",
     "CELEBA_GROUPS",
-    "CELEBA_SPLITS",
     "CIFAR100_ATTRIBUTES",
     "COLOURS",
     "CUED",
@@ -37,7 +35,6 @@ __all__ = [
     "attribute_family",
     "attribute_groups",
     "cifar100_classes",
-    "class_attributes",
     "cued_family",
     "cued_pairs",
     "cued_scenes",

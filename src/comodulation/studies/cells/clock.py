@@ -18,12 +18,11 @@ class Budget:
 
     Args:
         deadline: seconds since the epoch, None for no end.
-        longest: seconds that the longest unit of each kind took, of those known so far.
     """
 
-    def __init__(self, deadline: float | None, longest: dict[str, float] | None = None) -> None:
+    def __init__(self, deadline: float | None) -> None:
         self.deadline = deadline
-        self.longest = dict(longest or {})
+        self.longest: dict[str, float] = {}  # seconds of the longest unit of each kind so far
 
     @property
     def over(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 from ...errors import InputError, choose
@@ -66,11 +67,11 @@ class Row:
         method, *pairs = label.split() or [""]
         return cls(method, tuple((name, _value(text)) for name, _, text in (pair.partition("=") for pair in pairs)))
 
-    @property
+    @cached_property  # tables ask for it a hundred thousand times
     def label(self) -> str:
         return f"{self.method} {self.described}".strip()
 
-    @property
+    @cached_property
     def described(self) -> str:
         """The options as text: what stands in the column ``options`` of cells.csv."""
         return " ".join(f"{name}={value}" for name, value in self.options)

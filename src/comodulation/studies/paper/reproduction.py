@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,6 +69,10 @@ class Study(Agenda):
     variants: tuple[str, ...] = ()
 
     def plan(self) -> Plan:
+        return self._plan
+
+    @cached_property  # the engine asks for it with every cell
+    def _plan(self) -> Plan:
         plans = {"cifar100": cifar100_plan, "clinc": clinc_plan}
         whole = plans.get(self.name, attributes_plan)()
         return narrowed(whole, self.methods, self.parts, self.variants)

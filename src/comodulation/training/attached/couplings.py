@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...errors import DivergedError, InputError
 from ...mathematics import derived_seed
 from ...networks.attached import Comodulated, arguments
+from ..fabric import Alone
 from ..loop import Objective, TrainingSettings, Venue
 from ..loop import train as train_module
 from ..progress import Epoch, Silent
@@ -133,7 +134,7 @@ def train(
 
     learnable = [(parameter, 1.0) for parameter in net.learnable()]
     objective = Objective("couplings", learning, learnable, drawn, steps, validate)
-    history = train_module(objective, settings, Venue(_fabric(place), _Told(report)), seed=seed)
+    history = train_module(objective, settings, Venue(Alone(place), _Told(report)), seed=seed)
     with _drawing(place, derived_seed(seed, "validation")):
         store()
     best = min(range(len(history)), key=lambda number: history[number]["nll"])
@@ -238,9 +239,3 @@ def _drawing(device: torch.device, seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
-
-
-def _fabric(device: torch.device) -> Any:
-    from lightning_fabric import Fabric
-
-    return Fabric(accelerator=device.type, devices=1 if device.type == "cpu" else [device.index or 0])

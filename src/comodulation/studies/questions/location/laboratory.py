@@ -24,7 +24,7 @@ from ....networks.attached import Comodulated
 from ....runs import HeadSettings, deal_images, read_family, read_labels
 from ....tasks import Examples
 from ....tensors import read_tensors, write_tensors
-from ....training import Objective, Progress, TrainingSettings, Venue, train
+from ....training import Objective, TrainingSettings, Venue, train
 from ...cells import Cell, Inquiry, Laboratory, Material, read_material, study_config
 from .network import LOCATIONS, WIDTHS, LocationNetwork, arranged, augmented, frozen, modulated
 
@@ -66,11 +66,11 @@ class LocationLaboratory(Laboratory):
     """Pretrains networks on single images, and trains controllers between their stages.
 
     Args:
-        material: data and configuration. tell: told of pretraining.
+        material: data and configuration.
     """
 
-    def __init__(self, material: Material, tell: Progress | None = None) -> None:
-        super().__init__(material, tell)
+    def __init__(self, material: Material) -> None:
+        super().__init__(material)
         self._networks: dict[int, LocationNetwork] = {}
         self._encoded: tuple[tuple[int, bool, int], dict[str, Encoded]] | None = None
 
