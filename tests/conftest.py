@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# Before datasets, huggingface_hub or matplotlib are imported: they read these once.
+# Before datasets, huggingface_hub, matplotlib or torch are imported: they read these once.
 _CACHES = tempfile.mkdtemp(prefix="comodulation-tests-")
 atexit.register(shutil.rmtree, _CACHES, ignore_errors=True)
 os.environ.update(
@@ -22,6 +22,8 @@ os.environ.update(
     COMODULATION_CACHE=f"{_CACHES}/comodulation",
     MPLCONFIGDIR=f"{_CACHES}/matplotlib",
     MPLBACKEND="agg",
+    # Threads that wait for one another sleep. By default they turn in circles, for seconds where other tests use the cores.
+    OMP_WAIT_POLICY="PASSIVE",
 )
 
 # What pytest-xdist's workers make once between them; the process that starts them removes it.
