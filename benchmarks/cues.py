@@ -14,7 +14,8 @@ scenes, so many examples a task, at the learning rate that is best on 300 valida
 there is not computed again.
 
 `query` is what a deep-learning engineer would write: attention over positions with a learned query a task. `logistic regression`
-is fitted for each task on the whole map, its C chosen on the validation scenes.
+is fitted for each task on the whole map, its C chosen on the validation scenes. `regression of the cue` sees the single objects
+that closed forms see.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ from comodulation import ComodulatedHead, TaskFamily
 from comodulation.data import Partition
 from comodulation.data.features import FeatureRows, Features
 from comodulation.evaluation import metrics, paired_difference
-from comodulation.mathematics import derived_seed
+from comodulation.mathematics import derived_seed, position_gains
 from comodulation.networks.methods import Method, make_method
 from comodulation.training import Inputs, TrainingSettings, Venue, predict, pretrain, tune
 
 TEST, HELD = 2000, 300
 RATES = (0.25, 0.8)
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn
-QUERY, REGRESSION = "query", "logistic regression"
+QUERY, REGRESSION, CUE_REGRESSION = "query", "logistic regression", "regression of the cue"
 LEARNED = (
     "positions", "attention", "comodulation", QUERY, "ia3 rank=1 decoder_rank=1", "ia3", "film", "task-bias", REGRESSION,
 )  # fmt: skip
@@ -77,6 +78,35 @@ class Query(Method):
 
     def own_parameters(self) -> list[nn.Parameter]:
         return [self.queries]
+
+
+class CueReader(Method):
+    """Weights of positions by a logistic regression of the cue, fitted to the means of single objects and read at each position.
+
+    What an engineer would write who has single objects, as closed forms have. K E + K numbers; C is scikit-learn's usual one.
+    """
+
+    name = CUE_REGRESSION
+    paper = "none: what an engineer would write"
+    weight: Tensor
+    bias_of_cue: Tensor
+
+    def fitted(self, activity: Tensor, tasks: Tensor) -> CueReader:
+        from sklearn.linear_model import LogisticRegression
+
+        means = activity.mean((2, 3))
+        shift, scale = means.mean(0), means.std(0) + 1e-6
+        model = LogisticRegression(max_iter=1000).fit(((means - shift) / scale).numpy(), tasks.numpy())
+        weight = torch.from_numpy(model.coef_).to(means) / scale
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias_of_cue", torch.from_numpy(model.intercept_).to(means) - weight @ shift)
+        return self
+
+    def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
+        scores = torch.einsum("ke,bep->bkp", self.weight, inputs.flatten(2)) + self.bias_of_cue[:, None]
+        shown = scores.log_softmax(1)[torch.arange(len(inputs)), task_ids]  # (B, P)
+        gains = position_gains(shown).unflatten(1, inputs.shape[2:])
+        return self.head.read(self.head.decode(inputs) * gains[:, None])[None]
 
 
 class Material:
@@ -124,11 +154,15 @@ class Material:
 
     def closed(self, kind: str, number: int) -> Method:
         """Couplings from so many single objects of each cue; nothing is learned."""
+        features, examples = self.world.single("tuning", number * CUES, "single tuning")
+        maps = features.rows(slice(None))
+        if kind == CUE_REGRESSION:
+            reader = CueReader(self.method("base").head, self.world.family).eval()
+            return reader.fitted(reader.prepare(maps), examples.task)
         couplings, _, weights = kind.partition(" ")
         head = self.method("base").head
         method = make_method("positions", head, self.world.family, couplings=couplings, weights=weights or "one").eval()
-        features, examples = self.world.single("tuning", number * CUES, "single tuning")
-        method.observe([(method.prepare(features.rows(slice(None))), examples.task)])
+        method.observe([(method.prepare(maps), examples.task)])
         return method
 
     def accuracy(self, row: str) -> float:
@@ -194,7 +228,8 @@ def places(head: ComodulatedHead, scenes: FeatureRows) -> Tensor:
 
 def measured(options: Any, done: dict[tuple[int, str], float]) -> Iterator[tuple[int, str, float]]:
     """What is not measured yet: seed, row and test accuracy."""
-    closed = [f"positions, {kind}, {number}{SINGLES}" for number in options.examples for kind in CLOSED]
+    kinds = [*(f"positions, {kind}" for kind in CLOSED), CUE_REGRESSION]
+    closed = [f"{kind}, {number}{SINGLES}" for number in options.examples for kind in kinds]
     learned = [f"{label}, {number}{SCENES}" for label in options.methods for number in options.examples]
     for seed in range(options.seed, options.seed + options.seeds):
         missing = [row for row in (*FIXED, *closed, *learned) if (seed, row) not in done]
