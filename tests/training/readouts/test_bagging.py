@@ -121,7 +121,7 @@ def test_components_answer_as_features_do():
     rows = means[answers[:, 0]] + torch.randn(230, 400, generator=generator)
     rows = (rows - rows[:30].mean(0)) / rows[:30].std(0, correction=0)
     fold, found = torch.arange(30) % 5, []
-    for settings in (BagSettings(hidden=32), BagSettings(hidden=32, turned=True, fewest_steps=150)):
+    for settings in (BagSettings(hidden=32), BagSettings(hidden=32, turned=True)):
         bag = train_bag(rows[:30], answers[:30], Questions((2,)), fold, last(), settings, 0).bag
         assert not settings.turned or torch.linalg.matrix_rank(bag.first[0]) <= 29
         found.append(float((bag(rows[30:]).mean(0).argmax(1) == answers[30:, 0]).double().mean()))

@@ -41,7 +41,7 @@ class BagSettings:
     weight_decay: float = 0.1
     learning_rate: float = 1e-3
     passes: int = 15
-    fewest_steps: int = 300
+    fewest_steps: int = 150
     most_steps: int = 20_000
     looks: int = 10
 

@@ -32,7 +32,7 @@ FOLDS = 5
 JUDGED_NUMBERS = 2**26  # in the out-of-fold predictions that are kept of a member
 # How bags are trained, for fewer rows than the first number.
 BAGS = (
-    (700, BagSettings(turned=True, fewest_steps=150)),
+    (150, BagSettings(turned=True)),
     (10_000, BagSettings()),
     (math.inf, BagSettings(hidden=512)),
 )
