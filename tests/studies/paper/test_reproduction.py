@@ -196,8 +196,8 @@ def test_more_seeds_and_parts(tmp_path, no_study_figures):
     rows = without_seconds(out / "cells.csv")
     mine = [row for row in rows if row.split(b",")[4] != b"2"]
     assert set(mine) <= whole
-    # Two seeds; the linear readout, variants by rows of the core, and of the restricted readout.
-    assert len(mine) == 1 + 2 * (1 + 2 * 2 + 2 * 3)
+    # Two seeds; two readouts of the features, variants by rows of the core, and of the restricted readout.
+    assert len(mine) == 1 + 2 * (2 + 2 * 2 + 2 * 3)
     assert len(rows) == 1 + 3 * (1 + 2 * 2 + 2 * 3)
 
 
@@ -269,7 +269,7 @@ def test_killed_and_continued(tmp_path, no_study_figures):
     assert all(after[name] == finished[name] for name in finished if name.split(".")[0] in done)
     # As the study that was never stopped, in which other methods were trained between these.
     rows = without_seconds(out / "cells.csv")
-    assert len(rows) == 11
+    assert len(rows) == 13
     assert set(rows) <= set(without_seconds(small.out / "cells.csv"))
     for name in os.listdir(out / SEARCH):
         assert (out / SEARCH / name).read_bytes() == (small.out / SEARCH / name).read_bytes()
@@ -393,7 +393,7 @@ def test_celeba(tmp_path, no_study_figures):
     assert verdict["claim"] == "C1 attributes"
     assert verdict["n"] == "2 seeds"
     assert verdict["effect"].endswith(" %")
-    assert outcome.json["cells"] == 14
+    assert outcome.json["cells"] == 16
     numbers = json.loads(next((tmp_path / "study" / CELLS).glob("comodulation-*.json")).read_text())
     assert len(numbers["binary"]["tasks"]) == 40
     assert len(numbers["binary"]["groups"]) == 8
@@ -453,7 +453,7 @@ def test_attributes(tmp_path, no_study_figures):
     outcome = reproduce("attributes", data, tmp_path / "study", tmp_path / "cache", *options)
     assert outcome.status == 0, outcome.err
     assert outcome.json["verdicts"][0]["n"] == "2 seeds"
-    assert outcome.json["cells"] == 14
+    assert outcome.json["cells"] == 16
     numbers = json.loads(next((tmp_path / "study" / CELLS).glob("attention-*.json")).read_text())
     assert {"furry", "wheels"} <= set(numbers["tasks"])
     assert "covering" in numbers["binary"]["groups"]
