@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import functools
+import gc
 import io
 import json
 import os
@@ -112,6 +114,8 @@ class Process:
                 for descriptor, path in enumerate(self.streams, 1):
                     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
                 sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+                faulthandler.enable(sys.stderr)  # a crash says where it was
+                gc.freeze()  # what is garbage here may own threads that the copy does not have, and would end them
                 code = call()
             except BaseException:
                 traceback.print_exc(file=sys.stderr)
