@@ -198,7 +198,7 @@ def test_more_seeds_and_parts(tmp_path, no_study_figures):
     assert set(mine) <= whole
     # Two seeds; two readouts of the features, variants by rows of the core, and of the restricted readout.
     assert len(mine) == 1 + 2 * (2 + 2 * 2 + 2 * 3)
-    assert len(rows) == 1 + 3 * (1 + 2 * 2 + 2 * 3)
+    assert len(rows) == 1 + 3 * (2 + 2 * 2 + 2 * 3)
 
 
 def _text(path):
