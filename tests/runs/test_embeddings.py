@@ -231,12 +231,18 @@ def test_the_report_names_rows(run):
         (["--data", "TABLE", "--embeddings", "kind"], "holds one value in each row, expected lists of numbers"),
         (["--data", "TABLE", "--embeddings", "vector", "--text", "kind"], "give either --text or --embeddings"),
         (["--data", "FILE", "--embeddings", "FILE"], "leave --data out"),
+        (
+            ["--embeddings", "ARRAY"],
+            "rows.npy holds no labels; give them with --labels: a table with a row for each of its rows",
+        ),
         ([], "missing option '--data'"),
     ],
     ids=lambda value: str(value)[:30],
 )
 def test_options_that_do_not_go_together(options, said, table, tmp_path):
-    given = [{"TABLE": str(table), "FILE": str(table)}.get(one, one) for one in options]
+    np.save(tmp_path / "rows.npy", NUMBERS)
+    places = {"TABLE": str(table), "FILE": str(table), "ARRAY": str(tmp_path / "rows.npy")}
+    given = [places.get(one, one) for one in options]
     outcome = comodulate("fit", *given, "--out", tmp_path / "run", "--cache", tmp_path / "cache")
     assert outcome.status == 2
     assert said in outcome.line

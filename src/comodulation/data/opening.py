@@ -16,6 +16,7 @@ from .hub import hub_or_offline
 from .metadata_folders import metadata_splits
 from .source import Split
 from .table_files import FORMATS, first_line, load_tables, split_files
+from .vectors import ARRAY_FILES
 
 _TEXT = (".csv", ".tsv", ".json", ".jsonl")  # beside images they may be anything
 
@@ -50,6 +51,10 @@ def find_splits(
     if path.is_dir():
         return _of_folder(source, path.resolve(), image_column, make)
     if path.exists():
+        if Path(source).suffix.lower() in ARRAY_FILES:
+            raise InputError(
+                f"{source} holds no labels; give them with --labels: a table with a row for each of its rows"
+            )
         raise InputError(f"data {source!r} is a file; give the folder that holds it, or a Hugging Face dataset id")
     if source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise InputError(f"no such data folder: {source!r}")
