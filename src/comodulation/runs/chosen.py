@@ -87,7 +87,8 @@ def _chosen(about: Mapping[str, Any], tasks: Sequence[str], weights: Sequence[Se
         [(name, nll.get(name), share) for name, share in sorted(shares.items(), key=lambda item: -item[1])],
         "**Candidates.** How to read it: negative log-likelihood in nats (0 is best) of predictions for training images by "
         "networks that have not seen them, in five folds; and the weight of each candidate, the mean over tasks. Linear: logistic "
-        "regression; committee: small networks, one for each fold; pooled: on means over the image; map: on its parts. "
+        "regression; class means: the class whose mean is nearest; committee: small networks, one for each fold; pooled: on means "
+        "over the image; map: on its parts. "
         "The weights are fitted to the same predictions, so the first row is slightly too good.",
         formats={"NLL out of fold": ".3f", "weight": ".1%"},
         fixed=[("together", nll.get(TOGETHER), sum(shares.values()))] if len(shares) > 1 else (),
