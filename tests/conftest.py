@@ -40,6 +40,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # The libraries' objects, half a million, stay as long as the process; Python would look through them hundreds of times.
 gc.set_threshold(50_000, 20, 50)
 
+# autograd begins here, before a library shows it devices for which it would have threads, which no fork survives.
+torch.ones(1, requires_grad=True).sum().backward()
+
 torch.set_num_threads(1)  # the tensors are small, and two threads only get in each other's way
 
 

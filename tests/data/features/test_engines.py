@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -255,6 +257,30 @@ def test_nothing_is_reported_over_the_network(backbone, monkeypatch):
     """OpenVINO's own tools would."""
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a connection was opened"))
     OpenVinoForward(backbone)(pixels(32, 1))
+
+
+def test_ctrl_c_after_two_encoders():
+    """OpenVINO's plugin once left a stack for signals that was no longer there, and Ctrl-C a segmentation fault."""
+    code = """
+import gc, os, signal, time, torch
+from comodulation.data.features.translations import OpenVinoForward
+
+class Encoder(torch.nn.Linear):
+    called, input_names, open_dimensions = "a layer", ("values",), 1
+    def example(self, number): return (torch.ones(number, self.in_features),)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+first, second = OpenVinoForward(Encoder(3, 2)), OpenVinoForward(Encoder(3, 2))
+del first; gc.collect()
+del second; gc.collect()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
 def test_a_network_that_cannot_be_translated(monkeypatch):

@@ -6,6 +6,8 @@ Nothing is fetched or reported, and nothing is written to disk.
 from __future__ import annotations
 
 import warnings
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +93,8 @@ class OpenVinoForward:
                 "NUM_STREAMS": 1,
                 "ENABLE_CPU_PINNING": False,  # other processes have the same cores
             }
-            self._request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+            self._core = _openvino()
+            self._request = self._core.compile_model(model, "CPU", settings).create_infer_request()
             self._check(encoder, precision)
         except Exception as error:  # the tracer raises whatever the model's code leads it into
             raise _untranslated(encoder, "OpenVINO", error, -1) from error
@@ -109,6 +112,26 @@ class OpenVinoForward:
             exact, found = encoder(*batch), self(*batch)
         if precision == "float32" and not (found - exact).abs().max() <= TOLERANCE * exact.std() + 1e-6:
             raise ValueError("its features are not those of torch")
+
+
+def _openvino() -> Any:
+    """OpenVINO's core, one for all encoders that are alive.
+
+    Its plugin gives the thread a stack for signals, and takes it back with the core. Of two cores, the one made first and gone
+    first leaves a stack that is no longer there: the next Ctrl-C would end Python with a segmentation fault. It does not live
+    longer than the encoders, because its threads are missing in a copy of the process, which then waits for them.
+    """
+    import openvino
+
+    global _last_core
+    core = _last_core()
+    if core is None:
+        core = openvino.Core()
+        _last_core = weakref.ref(core)
+    return core
+
+
+_last_core: Callable[[], Any] = lambda: None  # noqa: E731
 
 
 def open_shapes(encoder: Encoder) -> tuple[dict[int, Any], ...]:
