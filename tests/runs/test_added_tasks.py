@@ -2,6 +2,9 @@
 
 import json
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -127,3 +130,47 @@ def test_folders_that_are_taken(run, data, cache, tmp_path, refused):
     pairs = ["--group", "a=red", "--group", "a=blue"]
     refused(lambda out, cache: add(run, data, tmp_path / "taken", cache, *pairs), "taken is not empty")
     refused(lambda out, cache: add(run, data, run, cache, *pairs), "is not empty")
+
+
+def test_a_column_of_lists(tmp_path):
+    """A new task for each of its labels, as `fit` has."""
+    rng = np.random.default_rng(0)
+    place, numbers = np.arange(120) % 4, rng.normal(size=(120, 6)).astype(np.float32)
+    numbers[:, :4] += 3 * np.eye(4, dtype=np.float32)[place]
+    colours = [["red"], ["blue"], ["red", "blue"], []]
+    whole = {
+        "vector": list(numbers),
+        "kind": [str(number) for number in place],
+        "tags": [colours[one] for one in place],
+    }
+    for name, left_out in (("first", ["tags"]), ("second", [])):
+        pq.write_table(
+            pa.table({key: own for key, own in whole.items() if key not in left_out}), tmp_path / f"{name}.parquet"
+        )
+    start, grown = tmp_path / "start", tmp_path / "grown"
+    common = ("--cache", tmp_path / "cache")
+    first = comodulate(
+        "fit",
+        "--data",
+        tmp_path / "first.parquet",
+        "--embeddings",
+        "vector",
+        "--method",
+        "linear",
+        "--out",
+        start,
+        *common,
+    )
+    assert first.status == 0, first.err
+    more = comodulate(
+        "add-task", start, "--data", tmp_path / "second.parquet", "--task", "tags", "--out", grown, *common
+    )
+    assert more.status == 0, more.err
+    run = Run.open(grown)
+    assert run.family.tasks == ("kind", "tags=blue", "tags=red")
+    (answer,) = run.predict(3 * np.eye(4, 6, dtype=np.float32)[1:2])
+    assert {name: own["prediction"] for name, own in answer["tasks"].items()} == {
+        "kind": "1",
+        "tags=blue": "yes",
+        "tags=red": "no",
+    }

@@ -87,6 +87,9 @@ def grow_run(
         raise InputError(f"this run's tasks are {given}")
     changed = config.of_data(data, labels, skip_bad=skip_bad)
     splits = open_splits(changed, [config.train_split], [config.test_split], tasks=names)
+    lists = splits[config.train_split].lists  # a column of lists is a task for each label
+    binary, columns = ([own for name in some for own in lists.get(name, (name,))] for some in (binary, columns))
+    names = (*binary, *columns)
     for name in names:
         splits[config.train_split].feature(name)
     answers = _answers(splits[config.train_split], binary, columns) if names else added
