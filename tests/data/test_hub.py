@@ -28,7 +28,7 @@ def _no_network(monkeypatch):
 
 
 def test_pretrained_weights(capfd):
-    with pytest.raises(InputError, match=r"pretrained weights of 'test_resnet' cannot be had here .* 'random'"):
+    with pytest.raises(InputError, match=r"pretrained weights of 'test_resnet' cannot be loaded here .* 'random'"):
         Backbone(BackboneSettings("test_resnet", "pretrained", 32))
     assert capfd.readouterr() == ("", "")
 

@@ -181,7 +181,9 @@ def test_folders_that_cannot_be_used(tmp_path):
     def without_images(table, features):
         del table["img"], features["img"]
 
-    with pytest.raises(InputError, match="no image column; name one with --image-column, of fine_label, coarse_label"):
+    with pytest.raises(
+        InputError, match="no image column; name one with --set image_column=NAME, of fine_label, coarse_label"
+    ):
         open_split(str(write(tmp_path / "none", without_images, changed="both")), "train")
 
     def two_images(table, features):

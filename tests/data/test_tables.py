@@ -451,7 +451,10 @@ FILES_REFUSED = {
         ),
         (b"photo,warm,warm\na.png,1,0\n", "several columns named 'warm'"),
         (b'photo,warm\n"a.png,1\n', "cannot be read as a table"),
-        (b"a,b\nx,y\n", "has no column of paths to files in .*, where images are named as '.*--image-column, of a, b"),
+        (
+            b"a,b\nx,y\n",
+            "has no column of paths to files in .*, where images are named as '.*--set image_column=NAME, of a, b",
+        ),
         (b"image,b\nx.png,2\nu.png,1\n", r"2 of 2 images are not in .*; first 'x\.png'"),
         (b"image,b,split\nred/0.png,2,tran\n", "line 2: split 'tran' is unknown, expected train, test or validation"),
         (b"\0\x01,b\n1,2\n", "its first line holds control characters"),

@@ -441,7 +441,7 @@ def test_batch_normalisation_trains_in_one_process(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     settings = {"method": "attention", "head": {"batch_norm": True}}
     config = make_config({"data": "made", "group": "g", "label": "l", **settings})
-    with pytest.raises(InputError, match=r"trains in one process: .*; leave --devices or --batch-norm out$"):
+    with pytest.raises(InputError, match=r"trains in one process: .*; leave --devices or head.batch_norm out$"):
         fitting.fit([config], tmp_path / "run", tmp_path / "cache")
 
 

@@ -82,7 +82,7 @@ def test_what_is_finished_stays(here, bucket, monkeypatch):
     monkeypatch.undo()
     assert sorted(path.name for path in (bucket / "answers").iterdir()) == ["part-000000.parquet", "predictions.json"]
     whole = (bucket / "answers" / "part-000000.parquet").read_bytes()
-    with pytest.raises(InputError, match="holds answers already; --resume goes on with them"):
+    with pytest.raises(InputError, match="holds answers already; --resume continues them"):
         stream_answers(*given, rows_per_shard=300)
     assert stream_answers(*given, rows_per_shard=300, resume=True).made == 2
     (bucket / "answers" / "part-000001.parquet").write_bytes(b"torn")

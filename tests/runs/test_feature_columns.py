@@ -144,7 +144,7 @@ def test_a_bad_picture_ends_it_or_is_named(place, tmp_path):
     outcome = comodulate(*words)
     assert outcome.status == 2
     assert f"{photos / '2.png'}" in outcome.err
-    assert "--skip-bad goes on without it" in outcome.err
+    assert "with --skip-bad the command continues without it" in outcome.err
     assert {path.name for path in (tmp_path / "out").glob("part*")} == {"part-000000.parquet"}
     outcome = comodulate(*words, "--resume", "--skip-bad", "--json")
     assert (outcome.status, outcome.json["bad"], outcome.json["made"]) == (0, 1, 1)
@@ -190,7 +190,7 @@ def test_the_size_of_small_pictures_is_settled_as_by_fit(place, tmp_path):
         (["WORDS"], r"words.csv has no column of paths to files in .*; expected one, among a, b"),
         (
             ["PHOTOS", "--out", "WHOLE", *SMALL, "--image-size", 32],
-            r"holds features already; --resume goes on with them",
+            r"holds features already; --resume continues them",
         ),
         (
             ["PHOTOS", "--out", "WHOLE", *SMALL, "--image-size", 64, "--resume"],

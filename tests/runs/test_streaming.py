@@ -188,7 +188,7 @@ def test_missing_rows_are_named_wherever_batches_begin(place, whole, tmp_path):
 def test_a_shard_that_has_not_come_about_is_no_success(place, tmp_path, monkeypatch):
     """Planned where no GPU is, for processes that have one: nothing is computed here."""
     monkeypatch.setattr(streaming, "run", lambda pieces, *others, **more: None)
-    with pytest.raises(RunError, match=r"part-000000\.parquet has not come about as a whole"):
+    with pytest.raises(RunError, match=r"part-000000\.parquet is not complete"):
         stream_answers(place / "run", [place / "asked.npy"], tmp_path / "out", resources=Resources(1, gpus=1))
 
 
@@ -257,7 +257,7 @@ def test_pictures(run, tmp_path):
         (["--out", "OUT", "--task", "kinds"], r"did you mean 'kind'"),
         (["--out", "OUT", "--engine", "onxx"], r"unknown engine 'onxx'"),
         (["--out", "RUN"], r"is not empty and no folder of answers"),
-        (["--out", "WHOLE"], r"holds answers already; --resume goes on with them"),
+        (["--out", "WHOLE"], r"holds answers already; --resume continues them"),
         (["--out", "WHOLE", "--resume", "--task", "kind"], r"holds answers with another tasks"),
         (
             ["--out", "WHOLE", "--resume", "--rows-per-shard", 7],

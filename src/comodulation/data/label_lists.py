@@ -98,7 +98,7 @@ def labels_of(column: str, cells: Sequence[Labels], where: str) -> tuple[list[st
     wanted = [label for label in ordered(counts) if counts[label] >= RARE]
     rare = [label for label in ordered(counts) if counts[label] < RARE]
     if not wanted:
-        raise InputError(f"{what} holds lists of labels, and none that {RARE} of its {len(cells)} cells have")
+        raise InputError(f"{what} holds lists of labels, but no label is in {RARE} or more of its {len(cells)} cells")
     notes = [
         f"{what} holds several labels in a cell: each of its {len(wanted)} labels is a task of no and yes, such as "
         f"{brief(task_name(column, wanted[0]))}"

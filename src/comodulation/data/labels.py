@@ -132,7 +132,8 @@ def _no_and_yes_places(words: Sequence[str | None], yes: int, what: str, place: 
         )
     if {"0", "-1"} <= spellings.keys():
         raise InputError(
-            f"{what} holds both 0 and -1, so that -1 may mean no or missing; missing labels are empty cells"
+            f"{what} holds both 0 and -1, so -1 may mean no or missing; write no as 0 everywhere, and leave the "
+            "cell of a missing label empty"
         )
     numbers = {word: yes if spelling in YES else 1 - yes for word, spelling in spellings.items()}
     return [None if word is None else numbers[word] for word in words]

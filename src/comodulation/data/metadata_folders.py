@@ -102,7 +102,7 @@ def _by_split(names: Sequence[str | None], where: Path) -> dict[str, list[int]]:
         rows.setdefault(name, []).append(row)
     if None in rows and len(rows) > 1:
         raise InputError(
-            f"{where}: {len(rows[None])} of {len(names)} rows are in no folder of a split, the others are; first row "
-            f"{rows[None][0]}"
+            f"{where}: {len(rows[None])} of {len(names)} rows are in no folder of a split, the others are (first row "
+            f"{rows[None][0]}); move these images into a folder of a split, or leave their rows out"
         )
     return {name or "train": own for name, own in rows.items()}

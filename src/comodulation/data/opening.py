@@ -199,7 +199,7 @@ def _of_images(source: str, name: str, table: Any, image_column: str | None, fol
         if len(images) != 1:
             found = f"{len(images)} image columns ({', '.join(images)})" if images else "no image column"
             raise InputError(
-                f"{source!r} has {found}; name one with --image-column, of {', '.join(table.column_names)}"
+                f"{source!r} has {found}; name one with --set image_column=NAME, of {', '.join(table.column_names)}"
             )
         image_column = images[0]
     else:

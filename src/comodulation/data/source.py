@@ -172,7 +172,7 @@ class Split:
             return cell
         if self.folder is None:
             raise InputError(
-                f"{self.source} [{self.name}] holds the relative path {brief(path)}, and no folder that it is in; expected "
+                f"{self.source} [{self.name}] holds the relative path {brief(path)}, but no folder is known for it; expected "
                 "images in the table, or a folder of data as --data"
             )
         place = os.path.normpath(self.folder / path)

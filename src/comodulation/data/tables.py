@@ -178,7 +178,7 @@ def held_out(file: str) -> str:
 
 
 def _image_column(
-    table: LabelTable, base: Path, given: str | None, advice: str = "name the one with --image-column, of"
+    table: LabelTable, base: Path, given: str | None, advice: str = "name the one with --set image_column=NAME, of"
 ) -> tuple[str, NamedImages | None]:
     """The column of images, and the images below the folder by name where its cells are names and not paths."""
     columns = {given: table.columns[choose(given, table.columns, "image column")]} if given else table.columns
@@ -275,7 +275,9 @@ class _Found:
 
     def add(self, name: str, column: Column, what: str) -> None:
         if name in self.columns:
-            raise InputError(f"{what}: there are two columns {name!r}, one of them of a column of lists; rename one")
+            raise InputError(
+                f"{what}: two columns would be named {name!r}, one of them made from a column of lists; rename one"
+            )
         self.columns[name] = column
 
 

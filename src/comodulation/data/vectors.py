@@ -167,7 +167,8 @@ def _tensor(path: Path, name: str | None) -> np.ndarray:
             names = list(file.keys())
             if name is None and len(names) != 1:
                 raise InputError(
-                    f"{path} holds {len(names)} tensors ({brief(', '.join(names))}), expected one, or its name"
+                    f"{path} holds {len(names)} tensors ({brief(', '.join(names))}), expected one; name one of them "
+                    "with --embeddings"
                 )
             if name is not None and name not in names:
                 raise InputError(f"{path} has no tensor {name!r}, only {brief(', '.join(names))}")

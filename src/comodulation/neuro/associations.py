@@ -141,7 +141,8 @@ def shared_dimensions(
         raise InputError(f"{still} of {groups.neurons} neurons do not vary within conditions; leave them out")
     if groups.neurons < MIN_CORRELATED or groups.trials < 2 * MIN_CORRELATED:
         raise InputError(
-            f"halves need at least {MIN_CORRELATED} neurons and {2 * MIN_CORRELATED} trials, got {groups.neurons} and "
+            f"shared variability is measured between halves, which needs at least "
+            f"{MIN_CORRELATED} neurons and {2 * MIN_CORRELATED} trials, got {groups.neurons} and "
             f"{groups.trials}"
         )
     q = max(1, min(dimensions, groups.neurons // 3))

@@ -199,10 +199,10 @@ class RunConfig(BaseModel):
         if self.protocol == "table" and not METHODS[self.method].without_layers:
             raise InputError(
                 f"protocol 'table' is not for method {self.method!r}: its controller must learn from images that its layers "
-                "have not seen; leave --protocol out, or take --method auto"
+                "have not seen; leave the protocol out, or take --method auto"
             )
         if self.task_bias and METHODS[self.method].without_layers:
-            raise InputError(f"method {self.method!r} has a bias for each output already; leave --task-bias out")
+            raise InputError(f"method {self.method!r} has a bias for each output already; leave task_bias out")
         if self.embeddings is not None and self.text is not None:
             raise InputError("a run has inputs of one kind: leave --text or --embeddings out")
         if self.text is not None and self.labels is not None:
@@ -221,13 +221,15 @@ class RunConfig(BaseModel):
             )
         if self.columns and self.readout == "open":
             raise InputError(
-                "the open readout is not for label columns: each task has classes of its own; leave --readout out"
+                "the open readout is not for label columns: each task has classes of its own; leave the readout out"
             )
         if self.train_split == self.test_split:
             raise InputError(f"the test split must be another than the training split {self.train_split!r}")
         kind = "binary" if self.attributes else "columns" if self.columns else "classes"
         if kind not in METHODS[self.method].kinds:
-            raise InputError(f"method {self.method!r} is for tasks of kind {', '.join(METHODS[self.method].kinds)}")
+            raise InputError(
+                f"method {self.method!r} is for tasks of kind {', '.join(METHODS[self.method].kinds)}, got {kind}"
+            )
         return self
 
 

@@ -211,7 +211,7 @@ def read_labels(config: RunConfig, split: Split, family: TaskFamily, *, needed: 
     if needed and not len(examples):
         what = f"split {split.name!r} of {split.source!r}"
         if family.kind == "classes":
-            raise InputError(f"{what} has no row with all the labels a task needs")
+            raise InputError(f"{what} has no row with labels in both {config.group!r} and {config.label!r}")
         if not there.isdisjoint(family.tasks):
             raise InputError(f"{what} has no labels of {brief(', '.join(family.tasks))}: every cell is missing")
         raise InputError(f"{what} has no column {brief(', '.join(family.tasks))}; it has {brief(', '.join(there))}")

@@ -47,7 +47,8 @@ class Answers(nn.Module):
         super().__init__()
         if method.head.modulation.encoder == "stochastic":
             raise InputError(
-                "a stochastic encoder draws its modulator anew for each image, and a graph cannot; fit with --encoder gain"
+                "a stochastic encoder draws its modulator anew for each image, and a graph cannot; fit with "
+                "--set modulation.encoder=gain"
             )
         self.encoder, self.method, self.task = encoder, method.eval().requires_grad_(False), task
         self.temperature = temperature

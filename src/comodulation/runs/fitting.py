@@ -247,5 +247,5 @@ def _check_several(configs: list[RunConfig]) -> None:
         if config.head.batch_norm:
             raise InputError(
                 "batch normalisation trains in one process: its statistics would be those of a share of the batch; leave "
-                "--devices or --batch-norm out"
+                "--devices or head.batch_norm out"
             )

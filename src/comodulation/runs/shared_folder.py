@@ -26,8 +26,8 @@ def portable(config: RunConfig) -> RunConfig:
     """
     if config.text is not None and config.text.local:
         raise InputError(
-            f"the run's text encoder is the folder {config.text.name}, which is not handed on with it; put the encoder on the hub, "
-            "and fit with its name there (--backbone OWNER/NAME)"
+            f"the run's text encoder is the folder {config.text.name}, which is not shared with the run; put the encoder on the "
+            "hub, and fit with its name there (--backbone OWNER/NAME)"
         )
     weights = config.backbone.weights
     backbone = {**vars(config.backbone), "weights": weights if weights in WEIGHTS else BACKBONE}

@@ -145,8 +145,8 @@ def stream(
         found = [finished_shard(out, number, plan.of_shard(number)) for number in range(plan.shards)]
         if None in found:
             raise RunError(
-                f"{shard_path(out, found.index(None))} has not come about as a whole; did the inputs change meanwhile? Another "
-                "--out takes them as they are now"
+                f"{shard_path(out, found.index(None))} is not complete; the inputs may have changed while the command ran: choose "
+                "another --out for the inputs as they are now"
             )
         bad = sum(one or 0 for one in found)
     return Streamed(columns.encoder.what, plan.rows, bad, cut, len(todo), plan.shards)
@@ -229,7 +229,7 @@ def _check_folder(columns: Columns, out: Path, resume: bool) -> None:
         raise InputError(f"{out} is a file, expected a folder to write {holds} to")
     found = {path.name for path in out.iterdir()} - {LOCK} if out.exists() else set()
     if manifest in found and not resume:
-        raise InputError(f"{out} holds {holds} already; --resume goes on with them, another --out makes new ones")
+        raise InputError(f"{out} holds {holds} already; --resume continues them, another --out makes new ones")
     if found and manifest not in found and not all(name.startswith(".") or name == columns.pictures for name in found):
         raise InputError(f"{out} is not empty and no folder of {holds}; choose another --out")
 
@@ -267,7 +267,9 @@ def _usable(columns: Columns, batches: Iterator[ReadBatch]) -> Iterator[ReadBatc
     """Batches as they are. Raises InputError for an input that cannot be used, unless such are named beside the others."""
     for batch in batches:
         if batch.errors and not columns.skip_bad:
-            raise InputError(f"{batch.errors[min(batch.errors)]}; --skip-bad goes on without it, finished files stay")
+            raise InputError(
+                f"{batch.errors[min(batch.errors)]}; with --skip-bad the command continues without it; finished files stay"
+            )
         yield batch
 
 

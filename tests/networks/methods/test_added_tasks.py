@@ -169,7 +169,7 @@ def test_what_was_learned_elsewhere_is_refused():
         add_tasks(method, train(begin_tasks(make("comodulation", BINARY, std=0.6), ["s"])))
     with pytest.raises(InputError, match="another method: 'attention', here 'comodulation'"):
         add_tasks(method, train(begin_tasks(make("attention", BINARY), ["s"])))
-    with pytest.raises(InputError, match=r"the new tasks have no head\.task_gains; settle them"):
+    with pytest.raises(InputError, match=r"the new tasks have no head\.task_gains; call settle"):
         add_tasks(method, begin_tasks(method, ["s"]))
     with pytest.raises(InputError, match="readout 'restricted', here is 'open'"):
         add_tasks(make("attention", CLASSES), begin_tasks(make("attention", CLASSES, "restricted"), {"c": ["t", "u"]}))

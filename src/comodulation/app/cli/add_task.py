@@ -46,7 +46,7 @@ def add_task(
     for pair in group or []:
         name, equals, member = pair.partition("=")
         if not (name and equals and member):
-            raise InputError(f"--group {pair!r} is not NAME=CLASS")
+            raise InputError(f"--group {pair!r} is not NAME=CLASS, such as pets=hamster")
         groups.setdefault(name, []).append(member)
     try:
         with ConsoleProgress() as progress:

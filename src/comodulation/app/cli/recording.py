@@ -81,10 +81,10 @@ def recording(
     given: dict[str, Any] = {name: value for name, value in window.items() if value is not None and value != []}
     kinds = {path.suffix for path in files}
     if ".nwb" in kinds and (missing := [name for name in ("condition", "stop", "bin_width") if name not in given]):
-        raise InputError(f"an NWB file needs {_option(missing[0])}")
+        raise InputError(f"an NWB file needs the option {_option(missing[0])}")
     if given and ".npz" in kinds and ".nwb" not in kinds:
         named = ", ".join(map(_option, given))
-        raise InputError(f"{named}: only for NWB files; in an .npz file, arrays say it ({', '.join(ARRAYS)})")
+        raise InputError(f"{named}: only for NWB files; an .npz file gives this in its arrays ({', '.join(ARRAYS)})")
     names = unique_names([*files, *([] if network is None else [network])])
     found = []
     with claimed(out, RECORDING):

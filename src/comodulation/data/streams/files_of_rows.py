@@ -148,7 +148,7 @@ def _tensor_shape(path: Path, reader: InputReader) -> tuple[int, ...]:
         with safe_open(here, "np") as file:
             names = list(file.keys())
             if reader.column is None and len(names) != 1:
-                raise InputError(f"{path} holds {len(names)} tensors, expected one, or its name")
+                raise InputError(f"{path} holds {len(names)} tensors, expected one")
             shape = file.get_slice(choose(reader.column or names[0], names, f"tensor of {path}")).get_shape()
             if not shape:
                 raise InputError(f"{path} holds a single number, expected rows of vectors")

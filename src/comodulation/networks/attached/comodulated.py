@@ -243,7 +243,7 @@ class Comodulated(Between):
         """
         seen = [(arguments(inputs), self._checked(task_ids)) for inputs, task_ids in batches]
         if not seen:
-            raise InputError("no batches to observe")
+            raise InputError("observe got no batches, expected one or more of (inputs, task_ids)")
         self.response = None
         if self.couplings == LEARNED:
             self.response = self._exact_response(seen)
@@ -345,7 +345,7 @@ class Comodulated(Between):
                 found = self._statistics(call, self.controller(tasks))
             averages.add(found, tasks)
         if averages.empty:
-            raise InputError("no batches to estimate task gains from")
+            raise InputError("store_task_gains got no batches, expected one or more of (inputs, task_ids)")
         with torch.inference_mode(False):
             statistics, counts = averages.result()
             gains, seen = self._link(statistics), counts > 0

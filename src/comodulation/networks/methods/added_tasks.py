@@ -294,7 +294,7 @@ def _joined_tensors(method: Method, learned: Method) -> dict[str, Tensor]:
         ours["bias"] = _paired(ours["bias"], len(ours["bias"]))  # of tasks, from now on of outputs
     for name in [name for name in ours if name not in tensors]:
         if name not in theirs:
-            raise InputError(f"the new tasks have no {name}; settle them after training")
+            raise InputError(f"the new tasks have no {name}; call settle(...) on them after training")
         if name.startswith(f"head.{RESPONSE}"):  # of all tasks, old and new
             if not torch.equal(ours[name], theirs[name]):
                 raise InputError(f"the new tasks were learned with another shared response ({name})")

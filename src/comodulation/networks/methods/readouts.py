@@ -51,7 +51,7 @@ class ReadoutMethod(Method):
         self, head: ComodulatedHead, family: TaskFamily, readout: Readout = "open", *, task_bias: bool = False
     ) -> None:
         if task_bias:
-            raise InputError(f"method {self.name!r} has a bias for each output already; leave --task-bias out")
+            raise InputError(f"method {self.name!r} has a bias for each output already; leave task_bias out")
         super().__init__(head, family, readout)
         width = head.feature_mean.numel()
         self.fitted = False
