@@ -25,7 +25,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class Spec:
         rows: of training; None takes all, and the table goes through `fit`.
         classes: number of classes of the first column, drawn at random; None takes all.
         imbalance: the most frequent of these has so many times the examples of the rarest. missing, noise: shares.
+        split: number of a split of its own: the rows of training and test together, a fifth of them, drawn at random, for the test.
     """
 
     source: str
@@ -74,6 +75,7 @@ class Spec:
     imbalance: float = 1.0
     missing: float = 0.0
     noise: float = 0.0
+    split: int | None = None
 
     @property
     def name(self) -> str:
@@ -82,6 +84,7 @@ class Spec:
         parts += [f"1:{self.imbalance:g}"] if self.imbalance > 1 else []
         parts += [f"{100 * self.missing:.0f}% missing"] if self.missing else []
         parts += [f"{100 * self.noise:.0f}% wrong"] if self.noise else []
+        parts += [] if self.split is None else [f"split {self.split}"]
         return ", ".join(parts)
 
 
@@ -100,6 +103,7 @@ SUITE = (
     Spec("clothing", ("label", "kids"), 1500, missing=0.5),
     Spec("clothing", ("label", "kids"), 1500, missing=0.8),
     Spec("clothing", ("label", "kids"), 1500, missing=0.95),
+    *(Spec("clothing", (column,), None, split=split) for column in ("label", "kids") for split in range(5)),
     Spec("cifar100", FINE, 30, 3),
     Spec("cifar100", FINE, 100, 10),
     Spec("cifar100", FINE, 300, 2),
@@ -140,6 +144,20 @@ class Source:
             features[split] = extract(encoder, opened, cache, engine="auto")
             columns[split] = dict(zip(names, read_labels(config, opened, family).columns, strict=True))
         return cls(config, features, encoder.pooled_width, columns)
+
+    def split_anew(self, number: int) -> Source:
+        """All rows, a fifth of them drawn for the test."""
+        array = np.concatenate([self.features[split].array for split in ("train", "test")])
+        names = self.columns["train"]
+        columns = {name: np.concatenate([self.columns[split][name] for split in ("train", "test")]) for name in names}
+        order = np.random.default_rng([number, len(array)]).permutation(len(array))
+        parts = {"test": np.sort(order[: len(order) // 5]), "train": np.sort(order[len(order) // 5 :])}
+        features = {split: Features(array[rows], (), "") for split, rows in parts.items()}
+        return replace(
+            self,
+            features=features,
+            columns={split: {name: own[rows] for name, own in columns.items()} for split, rows in parts.items()},
+        )
 
     def rows(self, split: str, rows: np.ndarray) -> np.ndarray:
         """Features of some rows of a split, float32 ``(n, V)``."""
@@ -321,14 +339,18 @@ def figures(answers: list[Tensor], truth: np.ndarray) -> dict[str, float]:
 # ---- the suite ----
 
 
-def measured(spec: Spec, source: Source, cache: Path, done: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def measured(
+    spec: Spec, source: Source, cache: Path, done: dict[str, dict[str, Any]], seed: int
+) -> Iterator[dict[str, Any]]:
     """A line for each method that is not done yet."""
-    table = draw(spec, source)
+    if spec.split is not None:
+        source = source.split_anew(spec.split)
+    table = draw(spec, source, seed)
     for name in (*RIVALS, *METHODS):
         if f"{spec.name}: {name}" in done:
             continue
         began = time.process_time()
-        if name in METHODS and spec.rows is None:
+        if name in METHODS and spec.rows is None and spec.split is None:
             found = fitted_as_a_user(name, spec, source, cache)
         else:
             ask = answers_of_method if name in METHODS else answers_of_rival
@@ -385,8 +407,12 @@ def main() -> None:
     parser.add_argument("--cifar100", type=Path, help="folder of parquet files")
     parser.add_argument("--cache", type=Path, required=True, help="folder of features")
     parser.add_argument("--largest", type=int, default=5000, help="no table of more rows")
+    parser.add_argument("--only", default="", help="no table whose name lacks these words")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws; one file of lines for each")
     parser.add_argument("--done", type=Path, help="JSON lines of what is done [CACHE/tables.jsonl]")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="Markdown file whose section is written")
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, help="Markdown file whose section the whole suite writes"
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)  # scikit-learn's: OMP_NUM_THREADS=1
     warnings.simplefilter("ignore")  # solvers that stop at their limit
@@ -402,14 +428,17 @@ def main() -> None:
             continue
         if (spec.rows or len(sources[spec.source].features["train"])) > given.largest:
             continue
-        for line in measured(spec, sources[spec.source], given.cache, done):
+        if given.only not in spec.name:
+            continue
+        for line in measured(spec, sources[spec.source], given.cache, done, given.seed):
             lines.append(line)
             with open(path, "a") as file:
                 file.write(json.dumps(line) + "\n")
             print(f"{line['table']}: {line['method']}: {_cell(line)}", flush=True)
     text = markdown(lines)
     print(f"\n{text}")
-    write_section(given.results, text)
+    if not given.only and not given.seed:
+        write_section(given.results, text)
 
 
 if __name__ == "__main__":
