@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Tests start dozens of processes: what each of them imports is compiled once, not every time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test test-slow test-lower-bounds lint format benchmarks docs security audit coverage mutants clean
+.PHONY: install demo test suite test-slow test-lower-bounds lint format benchmarks docs security audit coverage mutants clean
 
 install: $(VENV)/.installed
 
@@ -27,8 +27,12 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+# Lint and types beside the tests, whose processes wait now and then.
+test: install
+	@$(MAKE) --no-print-directory --jobs=2 lint suite
+
 # A process a core with one thread each. The doctests of the package come with them. What was skipped is said at the end, and why.
-test: lint
+suite: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -rs
 
 test-slow: install
