@@ -46,7 +46,8 @@ def test_trackers_that_are_not_there(monkeypatch, refused, data):
     refused(lambda out, cache: fit(data, out, cache, "--log", "tensorbord"), "did you mean 'tensorboard'")
     monkeypatch.setattr(trackers, "_TRACKERS", {"mlflow": ("no_such_package", None)})
     with pytest.raises(
-        InputError, match=r"tracker 'mlflow' needs the package no_such_package; install comodulation\[trackers\]"
+        InputError,
+        match=r"tracker 'mlflow' needs the package no_such_package; pip install no_such_package, or all trackers: ",
     ):
         check_trackers(["mlflow"])
 

@@ -118,10 +118,10 @@ def test_the_population_model(tmp_path):
         ),
         (["recording", "SESSION", *BESIDE[2:]], "--network-task, --network-control: only for a network"),
         (["recording", "SESSION", "--network", "run", *BESIDE[:4], "--network-control", "t"], "another task than"),
-        (["recording", "x.nwb"], "an NWB file needs --condition"),
+        (["recording", "x.nwb"], "an NWB file needs the option --condition"),
         # A window that ends at the event, and starts before it: nothing is missing but the file.
         (["recording", "x.nwb", *NWB, "--start", "-0.5", "--stop", "0", "--bin-width", "0.05"], "there is no file"),
-        (["recording", "SESSION", "x.nwb"], "an NWB file needs --condition"),
+        (["recording", "SESSION", "x.nwb"], "an NWB file needs the option --condition"),
         (["recording", "SESSION", *NWB], "--condition: only for NWB files"),
         (["recording", "SESSION", "--stop", "0", "--bin-width", "0.1"], "--stop, --bin-width: only for NWB files"),
         (["recording", "SESSION", "--start", "0"], "--start: only for NWB files"),

@@ -18,7 +18,7 @@ from support.synthetic import encode, picture
     [
         (["--data", "~nobody-of-that-name/x"], "'~nobody-of-that-name/x': no home folder of that user is known"),
         (["--labels", "~nobody-of-that-name/x.csv"], "no home folder of that user is known; give the path in full"),
-        (["--channels", "65536"], r"the head .* has [0-9,]+ parameters and takes [0-9.]+ GiB of memory, there are"),
+        (["--channels", "65536"], r"the head .* has [0-9,]+ parameters and takes [0-9.]+ GiB of memory, but only"),
         (
             ["--learning-rate", "1e300"],
             r"learning_rate 1e\+300 is out of range, expected a positive number up to 1e\+06",
