@@ -443,3 +443,20 @@ def test_a_graph_breaks_with_the_reason():
     compiled = torch.compile(net, backend="eager")
     for tasks in (TASKS, TASKS.flip(0)):  # what was compiled for other tasks is not answered again
         assert torch.equal(compiled(X, tasks), net(X, tasks))
+
+
+# ---- the Trainer of transformers --------------------------------------------------------------------------------------------
+
+
+def test_whether_the_model_takes_further_keywords():
+    """The Trainer adds the number of labels to a call, if the signature says that the model takes it: ours takes anything."""
+
+    class Open(Parts):
+        def forward(self, x, step=None, **rest):
+            return super().forward(x, step)
+
+    assert not over(Parts()).accepts_loss_kwargs
+    assert over(Open()).accepts_loss_kwargs
+    refusing = Open()
+    refusing.accepts_loss_kwargs = False
+    assert not over(refusing).accepts_loss_kwargs

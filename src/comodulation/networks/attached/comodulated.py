@@ -7,6 +7,7 @@ call with two products.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
@@ -109,6 +110,13 @@ class Comodulated(Between):
         like = next((value for value in model.parameters() if value.is_floating_point()), torch.empty(0))
         controller.to(like.device)
         self._changed: set[nn.Module] = set()
+
+    @property
+    def accepts_loss_kwargs(self) -> bool:
+        """Whether the model takes keywords that it does not name. The Trainer of transformers asks, before it adds some."""
+        parameters = inspect.signature(self.model.forward).parameters.values()
+        named = any(parameter.kind == inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+        return bool(getattr(self.model, "accepts_loss_kwargs", named))
 
     @property
     def num_tasks(self) -> int:
