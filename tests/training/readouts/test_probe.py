@@ -145,6 +145,43 @@ def test_the_strength_is_the_best_on_held_out_rows(signal):
     assert table.shape[1] == 1
 
 
+def test_every_strength_is_judged_at_its_own_minimum():
+    """Against scikit-learn, also where a weak penalty hardly moves the gradient, and the solution of the strength before seems good
+    enough: 100 rows of ten classes that are easy to tell apart."""
+    generator = torch.Generator().manual_seed(5)
+    answers = (torch.arange(100) % 10)[:, None]
+    x = torch.randn(10, 60, generator=generator)[answers[:, 0]] + 2.5 * torch.randn(100, 60, generator=generator)
+    basis, fold = Basis.of(x), torch.arange(100) // 10 % 5
+    folds = [((fold != f).nonzero()[:, 0], (fold == f).nonzero()[:, 0]) for f in range(5)]
+    strength, table = choose_strength(basis.turned(x), answers, Questions((10,)), basis.variance, folds)
+    standard, exact = ((x - basis.mean) / basis.deviation).numpy(), []
+    for level in probe_file.STRENGTHS[: len(table)]:
+        right, wrong = 0.0, 0.0
+        for fitted, held in folds:
+            model = LogisticRegression(C=1 / (level * len(fitted)), tol=1e-8, max_iter=5000)
+            model.fit(standard[fitted], answers[fitted, 0].numpy())
+            own = model.predict_proba(standard[held])[np.arange(len(held)), answers[held, 0].numpy()]
+            right, wrong = right - np.log(own).sum(), wrong - np.log(1 - own).sum()
+        exact.append((right + probe_file.WRONG_ANSWERS * wrong / 100) / 100)
+    np.testing.assert_allclose(table[:, 0].numpy(), exact, rtol=0.02)
+    assert float(strength) == pytest.approx(probe_file.STRENGTHS[int(np.argmin(exact))])
+
+
+@pytest.mark.parametrize("rows", [20, 100])
+def test_few_answers_that_are_all_right_are_no_proof(rows):
+    """Where every held-out answer is right, the loss is lowest at the probability n / (n + 1/2): as near as the grid comes."""
+    answers = (torch.arange(rows) % 2)[:, None]
+    x = torch.randn(rows, 3, generator=torch.Generator().manual_seed(6)) + 20 * answers
+    basis, fold = Basis.of(x), torch.arange(rows) // 2 % 5
+    folds = [((fold != f).nonzero()[:, 0], (fold == f).nonzero()[:, 0]) for f in range(5)]
+    questions = Questions((1,), True)
+    strength, _ = choose_strength(basis.turned(x), answers, questions, basis.variance, folds)
+    found = ours(x, answers, questions, strength)[0]
+    sure = found.gather(1, answers).log().mean().exp()
+    odds = float(sure / (1 - sure)) / (2 * rows)
+    assert 1 / 3 < odds < 3
+
+
 def test_questions_with_few_answers_take_the_strength_of_all():
     generator = torch.Generator().manual_seed(4)
     x = torch.randn(200, 15, generator=generator)

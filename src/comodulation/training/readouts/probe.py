@@ -29,7 +29,9 @@ SHARED_ANSWERS = 20.0  # what all questions together say of a strength counts as
 SEARCHED_ROWS = 10_000  # with more, strengths of L2 are compared on one fold
 PROBE_NUMBERS = 2**28  # in the rows that a probe is fitted on; with more, it is fitted on some of them
 STEPS = 200  # of L-BFGS, at most
-SEARCH_TOLERANCE = 1e-3  # of the gradient while strengths are compared
+SEARCH_TOLERANCE = 1e-3  # of the gradient while strengths are compared, at most,
+STRENGTH_TOLERANCE = 0.1  # and in parts of the strength: its share of the gradient is what moves the minimum
+WRONG_ANSWERS = 0.5  # that each question is taken to have beside those held out; see choose_strength
 
 
 def moments_of(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,7 +149,9 @@ def choose_strength(
 ) -> tuple[Tensor, Tensor]:
     """The strength of L2 with the lowest mean NLL on held-out rows, for each question.
 
-    A question with few answers says little: what all questions say together counts as ``SHARED_ANSWERS`` further ones.
+    A question with few answers says little: what all questions say together counts as ``SHARED_ANSWERS`` further ones. And where
+    few answers are all right, the weakest strength looks best, however sure it is. So half an answer more is taken to have been
+    wrong, as in a rule of succession: its loss is the mean of -log(1 - p) over the answers given.
     Strengths are tried from strong to weak, until no question has improved twice in succession.
 
     Args:
@@ -162,14 +166,18 @@ def choose_strength(
     answered = judged > 0
     begin: list[tuple[Tensor, Tensor] | None] = [None] * len(folds)
     for strength in STRENGTHS:
-        total = torch.zeros(len(questions.sizes), dtype=torch.float64)
+        total, wrong = torch.zeros(2, len(questions.sizes), dtype=torch.float64)
+        tolerance = min(SEARCH_TOLERANCE, STRENGTH_TOLERANCE * strength)
         level = torch.full((len(questions.sizes),), strength)
         for number, (fitted, held) in enumerate(folds):
             weights, bias = begin[number] = logistic_regression(
-                rows[fitted], answers[fitted], questions, level, variance, begin[number], tolerance=SEARCH_TOLERANCE
+                rows[fitted], answers[fitted], questions, level, variance, begin[number], tolerance=tolerance
             )
-            losses = questions.losses(rows[held] @ weights + bias, answers[held])
-            total += losses.clamp(max=20).double().sum(0)
+            losses = questions.losses(rows[held] @ weights + bias, answers[held]).double().clamp(1e-9, 20)
+            known = answers[held] >= 0
+            total += (losses * known).sum(0)
+            wrong -= ((-torch.expm1(-losses)).log() * known).sum(0)
+        total += WRONG_ANSWERS * wrong / judged.clamp(min=1)
         together = (total[answered] / judged[answered]).mean() if bool(answered.any()) else torch.tensor(0.0)
         found.append((total + SHARED_ANSWERS * together) / (judged + SHARED_ANSWERS))
         if len(found) > 2 and bool((torch.stack(found[-2:]) > torch.stack(found[:-2]).amin(0)).all()):
