@@ -97,9 +97,17 @@ class CueReader(Method):
         means = activity.mean((2, 3))
         shift, scale = means.mean(0), means.std(0) + 1e-6
         model = LogisticRegression(max_iter=1000).fit(((means - shift) / scale).numpy(), tasks.numpy())
-        weight = torch.from_numpy(model.coef_).to(means) / scale
+        found, intercept = torch.from_numpy(model.coef_).to(means) / scale, torch.from_numpy(model.intercept_).to(means)
+        if len(found) == 1:  # of two tasks, the log odds of the second
+            found, intercept = torch.cat([-found, found]) / 2, torch.cat([-intercept, intercept]) / 2
+        # Of few objects, a task may have none: no position is likely to be its own.
+        weight, bias = (
+            means.new_zeros(self.family.num_tasks, len(shift)),
+            means.new_full((self.family.num_tasks,), -20.0),
+        )
+        weight[model.classes_], bias[model.classes_] = found, intercept - found @ shift
         self.register_buffer("weight", weight)
-        self.register_buffer("bias_of_cue", torch.from_numpy(model.intercept_).to(means) - weight @ shift)
+        self.register_buffer("bias_of_cue", bias)
         return self
 
     def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
