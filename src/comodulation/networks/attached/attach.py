@@ -29,10 +29,11 @@ from ...mathematics import Modulation
 from ..controller import Controller
 from .between import Unrectified
 from .calls import arguments
-from .comodulated import LEARNED, Comodulated, Labels
+from .comodulated import Comodulated
 from .dimensions import look
 from .neurons import NeuronKind, Neurons, infer_width
 from .padding import AUTO
+from .position_weights import LEARNED, Labels, Weights
 from .replay import Layer
 
 EstimatorName = Literal["auto", "derivative", "quadrature"]
@@ -56,6 +57,7 @@ def comodulate(
     labels: Labels = "channels",
     couplings: str = LEARNED,
     strength: float = 10.0,
+    weights: Weights = "one",
     controller: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Comodulated:
@@ -91,6 +93,9 @@ def comodulate(
         couplings: ``learned``, or computed by ``net.observe(batches)`` from a few inputs of each task: ``informativeness``,
             ``discriminability`` or ``discriminant`` (mathematics/couplings.py). Nothing is learned then.
         strength: beta of labels of positions with learned couplings; closed forms find their own.
+        weights: how many positions are expected to show what a task asks for. ``one``: positions compete. ``each``: several do, as
+            the words of a message do, and each weighs as its own posterior says, whatever the others say; couplings must then be in
+            closed form, and strengths and middles are found with them, from the labels of single positions.
         controller: options of ``Controller``.
         **options: std, link, normalizer, beta, level, num_nodes, after_gain, as in ``Modulation``.
 
@@ -162,7 +167,7 @@ def comodulate(
         net = Comodulated(
             model, encoders, last, sites, Controller(num_tasks, num_channels, **(controller or {})), modulation,
             unrectified=unrectified, may_fall_back=estimator == "auto", mask=mask, labels=labels, couplings=couplings,
-            strength=strength,
+            strength=strength, weights=weights,
         )  # fmt: skip
         if example is not None:
             net.check(example)

@@ -31,7 +31,7 @@ from ..controller import Controller, coupling
 from ..stored_gains import TaskGains
 from .interception import sharded_part
 from .neurons import Neurons
-from .padding import is_cached, mask_at, positions_that_count
+from .padding import Masks, masks_of
 from .rectified import NotRectified
 from .replay import Call, Edit, Layer
 
@@ -80,6 +80,9 @@ class Between(TaskGains):
     def decoder_width(self) -> int | None:
         return self.decoder_site.width
 
+    def _masks(self, call: Call) -> Masks:
+        return masks_of(self.model, call.args, call.kwargs, self.mask)
+
     def _by_layer(self, values: Tensor) -> Iterable[tuple[Layer, Neurons, Tensor]]:
         """Encoder layers with their part of ``(B, E)``."""
         parts = values.split([site.width or 0 for site in self.encoder_sites], 1)
@@ -123,12 +126,40 @@ class Between(TaskGains):
         slope = self._derivative(call, torch.zeros_like(w), w).slope
         return slope / 2 if self.unrectified == "layer_norm" else slope
 
+    def _encoder_means(self, call: Call) -> Tensor:
+        """Mean activity of the encoder's neurons, of all layers, ``(B, E)``; of its absolute value where it may be negative."""
+        masks = self._masks(call)
+        found: list[Tensor] = []
+
+        def seeing(layer: Layer, site: Neurons) -> Edit:
+            def edit(activity: Tensor) -> Tensor:
+                self._check_rectified(activity, layer)
+                found.append(site.averaged(activity.abs(), masks(site, activity)))
+                return activity
+
+            return edit
+
+        edits = {layer: seeing(layer, site) for layer, site in zip(self.encoders, self.encoder_sites, strict=True)}
+        call.run({**edits, self.decoder: lambda activity: activity}, until=self.decoder)
+        return torch.cat(found, 1)
+
+    def _decoder_mask(self, call: Call) -> Tensor | None:
+        """Which of the decoder's positions count, ``(B, P)``; None: all."""
+        masks = self._masks(call)
+        found: list[Tensor | None] = []
+
+        def see(activity: Tensor) -> Tensor:
+            found.append(masks(self.decoder_site, activity))
+            return activity
+
+        call.run({self.decoder: see}, until=self.decoder)
+        return found[0]
+
     def _respond(self, call: Call, u: Tensor, positions: bool = False) -> Callable[[Tensor], Tensor]:
         """Function of what the modulator multiplies encoder activity by, ``(B, E)``: what counts as the decoder's activity then,
         positions averaged, ``(B, D)``; or, of ``positions``, neurons added up, ``(B, P)``."""
         before = self._encoder_gains(u) if self.modulation.after_gain else {}
-        counts = positions_that_count(self.model, call.args, call.kwargs, self.mask)
-        cached = counts is not None and is_cached(call.args, call.kwargs)
+        masks = self._masks(call)
         first = True
 
         def respond(factor: Tensor) -> Tensor:
@@ -146,8 +177,8 @@ class Between(TaskGains):
             def decoded(activity: Tensor) -> Tensor:
                 self._check_rectified(activity, self.decoder)
                 self._check_reached(activity, factor)
-                mask = mask_at(self.decoder_site, activity, counts, cached=cached)
                 site, counted = self.decoder_site, self._counted(activity)
+                mask = masks(site, activity)
                 found.append(site.summed(counted) if positions else site.averaged(counted, mask))
                 return activity
 

@@ -21,6 +21,14 @@ def takes(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> b
     return True
 
 
+def takes_further_keywords(model: nn.Module) -> bool:
+    """Whether a model's ``forward`` takes keywords that it does not name, unless the model itself says otherwise. The Trainer of
+    transformers asks for ``accepts_loss_kwargs`` before it adds some."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    named = any(parameter.kind == inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    return bool(getattr(model, "accepts_loss_kwargs", named))
+
+
 def looks_like_tasks(value: Any) -> bool:
     """Whether an argument could be task ids: integers ``(B,)``."""
     return isinstance(value, Tensor) and value.ndim == 1 and not value.is_floating_point() and value.dtype != torch.bool

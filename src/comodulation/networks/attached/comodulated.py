@@ -7,7 +7,6 @@ call with two products.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
@@ -20,14 +19,11 @@ from torch.utils._pytree import tree_map_only
 
 from ...errors import InputError, brief, choose, first_difference
 from ...mathematics import (
-    CLOSED_FORMS,
     Modulation,
     ResponseByColumns,
     TaskResponse,
     average_over_tasks,
-    calibrated_strength,
     closed_form_couplings,
-    position_gains,
     position_labels,
 )
 from ...tensors import hash_tensors
@@ -36,11 +32,12 @@ from ..stored_gains import all_couplings
 from ..task_averages import TaskAverages
 from .between import Between, Unrectified, times_factor
 from .call_state import copied
-from .calls import arguments, joined_answers, looks_like_tasks, takes
+from .calls import arguments, joined_answers, looks_like_tasks, takes, takes_further_keywords
 from .dimensions import look
 from .neurons import Neurons
-from .padding import AUTO, is_cached, mask_at, positions_that_count
+from .padding import AUTO
 from .pooled import check_mean_is_read
+from .position_weights import LEARNED, Calibration, Labels, Weights, check_options, weighing
 from .rectified import NotRectified, nearest_rectified
 from .replay import Call, Edit, Layer, Recording, edited
 
@@ -50,8 +47,6 @@ _DISABLED: ContextVar[frozenset[int]] = ContextVar("disabled networks", default=
 _PLACED: ContextVar[frozenset[int]] = ContextVar("networks with gains in place", default=frozenset())
 
 Mode = Literal["base", "attention", "comodulation"]
-Labels = Literal["channels", "positions", "both"]  # what the computed gains multiply
-LEARNED = "learned"
 MAX_RESPONSE = 2**28  # numbers in an exact response (1 GiB in float32)
 
 
@@ -67,9 +62,12 @@ class Comodulated(Between):
         modulation: options of the mechanism; ``modulation.estimator`` is the one in use.
         task_gains: decoder gains stored for evaluation, ``(K, D)``, or None.
         strengths: how strongly each task's labels of positions weigh, ``(K,)``; only where there are any.
+        middles: for weights of kind ``each``, the label at which a position is as likely as not to show what the task asks for,
+            ``(K,)``; else None.
     """
 
     strengths: Tensor
+    middles: Tensor | None
 
     def __init__(
         self,
@@ -86,24 +84,20 @@ class Comodulated(Between):
         labels: Labels = "channels",
         couplings: str = LEARNED,
         strength: float = 1.0,
+        weights: Weights = "one",
     ) -> None:
         super().__init__(
             model, encoders, decoder, sites, controller, modulation,
             unrectified=unrectified, may_fall_back=may_fall_back, mask=mask,
         )  # fmt: skip
-        choose(labels, get_args(Labels), "labels")
-        self.labels = labels
-        self.couplings = choose(couplings, (LEARNED, *CLOSED_FORMS), "couplings")
-        if self.labels != "channels" and self.unrectified == "layer_norm":
-            raise InputError(
-                "labels of positions are not defined with unrectified='layer_norm', by which every position has the same power; "
-                "take 'magnitude', or labels='channels'"
-            )
+        check_options(labels, couplings, weights, self.unrectified)
+        self.labels, self.couplings, self.weights = labels, couplings, weights
         if self.couplings != LEARNED:
             controller.check_rows(couplings)
         self.response: TaskResponse | None = None
         if self.labels != "channels":
             self.register_buffer("strengths", torch.full((controller.num_tasks,), float(strength)))
+        self.register_buffer("middles", torch.zeros(controller.num_tasks) if weights == "each" else None)
         self._looked = False  # whether neurons have been found in activity
         self._pools = False  # whether what follows the decoder has been seen to read the mean of its positions
         self.num_arguments: int | None = None  # positional ones of the model, as an example had them
@@ -114,9 +108,7 @@ class Comodulated(Between):
     @property
     def accepts_loss_kwargs(self) -> bool:
         """Whether the model takes keywords that it does not name. The Trainer of transformers asks, before it adds some."""
-        parameters = inspect.signature(self.model.forward).parameters.values()
-        named = any(parameter.kind == inspect.Parameter.VAR_KEYWORD for parameter in parameters)
-        return bool(getattr(self.model, "accepts_loss_kwargs", named))
+        return takes_further_keywords(self.model)
 
     @property
     def num_tasks(self) -> int:
@@ -239,8 +231,8 @@ class Comodulated(Between):
 
         With learned couplings: the gains of channels are then exact in training, whatever inputs share a batch. The derivative's
         slope is linear in the couplings, and its matrix is found column by column: one pass between the layers for each encoder
-        neuron, once; some 40 inputs a task will do. With a closed form: the couplings are computed, and the strengths of the labels
-        of positions; there is nothing to train, and inputs should show what their task asks for and nothing else.
+        neuron, once; some 40 inputs a task will do. With a closed form: the couplings are computed, and the strengths and
+        middles of labels of positions; there is nothing to train, and inputs should show what their task asks for and nothing else.
 
         Args:
             batches: of (inputs, task ids ``(B,)``), as for ``store_task_gains``.
@@ -294,33 +286,15 @@ class Comodulated(Between):
         embedding.weight.copy_(closed_form_couplings(self.couplings, torch.cat(rows), tasks, self.num_tasks))
         if self.labels == "channels":
             return
-        labels = []
+        found = Calibration(self.num_tasks, self.weights)
         for (args, kwargs), own in seen:
             with self._recording(args, kwargs) as call:
                 each = [self._statistics(call, u.expand(len(own), -1), positions=True) for u in embedding.weight]
-            labels.append(
-                torch.stack([s.slope.sum(1) / s.mean.sum(1).clamp(min=torch.finfo(s.mean.dtype).tiny) for s in each], 1)
-            )
-        own = nn.functional.one_hot(tasks, self.num_tasks).bool()
-        self.strengths.copy_(calibrated_strength(torch.cat(labels), own))
-
-    def _encoder_means(self, call: Call) -> Tensor:
-        """Mean activity of the encoder's neurons, of all layers, ``(B, E)``; of its absolute value where it may be negative."""
-        counts = positions_that_count(self.model, call.args, call.kwargs, self.mask)
-        cached = counts is not None and is_cached(call.args, call.kwargs)
-        found: list[Tensor] = []
-
-        def seeing(layer: Layer, site: Neurons) -> Edit:
-            def edit(activity: Tensor) -> Tensor:
-                self._check_rectified(activity, layer)
-                found.append(site.averaged(activity.abs(), mask_at(site, activity, counts, cached=cached)))
-                return activity
-
-            return edit
-
-        edits = {layer: seeing(layer, site) for layer, site in zip(self.encoders, self.encoder_sites, strict=True)}
-        call.run({**edits, self.decoder: lambda activity: activity}, until=self.decoder)
-        return torch.cat(found, 1)
+                found.add(each, own, self._decoder_mask(call))
+        strengths, middles = found.result()
+        self.strengths.copy_(strengths)
+        if self.middles is not None and middles is not None:
+            self.middles.copy_(middles)
 
     @torch.no_grad()
     def store_task_gains(self, batches: Iterable[tuple[Any, Tensor]] = ()) -> None:
@@ -404,6 +378,7 @@ class Comodulated(Between):
             **({"neuron": self.decoder_site.kind, "sizes": sizes} if self.decoder_site.kind != "channel" else {}),
             "unrectified": self.unrectified,
             **({"labels": self.labels} if self.labels != "channels" else {}),
+            **({"weights": self.weights} if self.weights != "one" else {}),
             "model": hash_tensors(self.model.state_dict()),
             # With `auto`, the estimator is the network's to choose.
             "modulation": {
@@ -420,13 +395,19 @@ class Comodulated(Between):
     def load_adapter_tensors(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of ``adapter_tensors``. Raises InputError for tensors that do not fit; nothing is changed then."""
         own = self._own_tensors()
+        if "middles" in tensors and self.middles is None:
+            raise InputError(
+                "the adapter was made with weights='each'; make the network with comodulate(..., weights='each')"
+            )
         self.copy_with_gains(own, tensors, "task_gains", "this network")
         if self.task_gains is not None:
             self.decoder_site = replace(self.decoder_site, width=self.task_gains.shape[1])
 
     def _own_tensors(self) -> dict[str, Tensor]:
         own = {f"controller.{name}": value for name, value in self.controller.state_dict().items()}
-        return own if self.labels == "channels" else {**own, "strengths": self.strengths}
+        if self.labels != "channels":
+            own["strengths"] = self.strengths
+        return own if self.middles is None else {**own, "middles": self.middles}
 
     def joined(self, learned: Comodulated) -> Comodulated:
         """A network with the tasks of another one, on the same layers of the same model, added to its own.
@@ -456,7 +437,7 @@ class Comodulated(Between):
         net = Comodulated(
             self.model, self.encoders, self.decoder, [*self.encoder_sites, self.decoder_site], controller, self.modulation,
             unrectified=self.unrectified, may_fall_back=self.may_fall_back, mask=self.mask, labels=self.labels,
-            couplings=self.couplings,
+            couplings=self.couplings, weights=self.weights,
         )  # fmt: skip
         net.num_arguments, net._looked, net._learns = self.num_arguments, self._looked, self._learns
         a, b = self.adapter_tensors(), learned.adapter_tensors()
@@ -563,29 +544,15 @@ class Comodulated(Between):
         """Multiplies the decoder's positions by their gains."""
         labels = position_labels(self._statistics(call, u, positions=True))
         self._check_pooled(call)
-        counts = positions_that_count(self.model, call.args, call.kwargs, self.mask)
-        cached = counts is not None and is_cached(call.args, call.kwargs)
-        strength = self.strengths.to(labels).index_select(0, tasks)
+        strengths = self.strengths.to(labels).index_select(0, tasks)
+        middles = None if self.middles is None else self.middles.to(labels).index_select(0, tasks)
+        return weighing(self.decoder_site, labels, strengths, middles, self._masks(call))
 
-        def pooling(activity: Tensor) -> Tensor:
-            mask = mask_at(self.decoder_site, activity, counts, cached=cached)
-            return self.decoder_site.weighed(activity, position_gains(labels, strength, mask))
-
-        return pooling
-
-    @torch.no_grad()
     def _check_pooled(self, call: Call) -> None:
         """At the first labels of positions. Raises InputError unless what follows the decoder reads the mean of its positions."""
-        if self._pools or torch.compiler.is_compiling():
-            return
-        counts = positions_that_count(self.model, call.args, call.kwargs, self.mask)
-        cached, site = counts is not None and is_cached(call.args, call.kwargs), self.decoder_site
-
-        def averaged(activity: Tensor) -> Tensor:
-            return site.evened(activity, mask_at(site, activity, counts, cached=cached))
-
-        check_mean_is_read(call, self.decoder, averaged)
-        self._pools = True
+        if not self._pools and not torch.compiler.is_compiling():
+            check_mean_is_read(call, self.decoder, self.decoder_site, self._masks(call))
+            self._pools = True
 
     def _gains(self, call: Call, tasks: Tensor, u: Tensor) -> Tensor:
         """Gains ``(B, D)``: stored ones; else by task from the batch in training at level `task`, else one for each input."""

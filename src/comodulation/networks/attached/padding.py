@@ -7,7 +7,7 @@ batch, and a gain must not.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,15 @@ from .neurons import Neurons
 
 AUTO = "auto"
 NAMES = ("attention_mask", "src_key_padding_mask", "key_padding_mask", "padding_mask")
+# Of a layer's neurons and its activity: which of its positions count.
+Masks = Callable[[Neurons, Tensor], Tensor | None]
+
+
+def masks_of(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], name: str | None) -> Masks:
+    """Which positions of any layer's activity count in a call: ``mask_at`` of what ``positions_that_count`` finds."""
+    counts = positions_that_count(model, args, kwargs, name)
+    cached = counts is not None and is_cached(args, kwargs)
+    return lambda site, activity: mask_at(site, activity, counts, cached=cached)
 
 
 def positions_that_count(

@@ -6,14 +6,14 @@ again, a convolution smears them, a class token never sees them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from ...errors import InputError
 from ...mathematics import autocasts
+from .neurons import Neurons
+from .padding import Masks
 from .replay import Call, Edit, Layer, Recording
 
 ROUNDING = 1e-3  # of the answer's size: changes below it are rounding, of single precision
@@ -21,15 +21,19 @@ UNITS = 16  # the same in units of the last place, for half precision
 
 
 @torch.no_grad()
-def check_mean_is_read(call: Call, layer: Layer, averaged: Callable[[Tensor], Tensor]) -> None:
+def check_mean_is_read(call: Call, layer: Layer, site: Neurons, masks: Masks) -> None:
     """Run a call with a layer's activity as it is, and with its mean over positions at every position.
 
     Args:
-        call: of a model. layer: of it. averaged: makes the second of the first.
+        call: of a model. layer: of it. site: the layer's neurons. masks: of the call.
 
     Raises:
         InputError: the answers differ.
     """
+
+    def averaged(activity: Tensor) -> Tensor:
+        return site.evened(activity, masks(site, activity))
+
     given = call.given if isinstance(call, Recording) else True
     if isinstance(call, Recording):
         call.given = False  # these two passes are not the answer
