@@ -110,7 +110,7 @@ def server(run: Path, served_places: dict[str, Path]) -> Iterator[Any]:
         "HOME": str(served_places["home"]), "TMPDIR": str(served_places["tmp"]), "OMP_NUM_THREADS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }  # fmt: skip
-    server = Server(run, env=environment, cwd=served_places["work"])
+    server = Server(run, started=True, env=environment, cwd=served_places["work"])
     yield server
     status, out, err = server.end()
     assert (status, out, err) == (0, "", "")

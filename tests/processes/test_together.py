@@ -24,16 +24,22 @@ from comodulation.processes import Processes, Share
 from comodulation.runs import fitting, make_config
 from comodulation.tensors import read_tensors
 from comodulation.training import LOST, PLACE, Place, launch
+from comodulation.training.launching import _free_port
 from support.command import GROUPED, SHORT, SMALL
-from support.shared_training import CLASSES, results, small_head, trainings, tuned
+from support.forked import Forked
+from support.shared_training import CLASSES, main, results, small_head, trainings, tuned
 
-SCRIPT = Path(__file__).parents[1] / "support" / "shared_training.py"
 STRICT = ["-W", "error", *(f"-Wignore::{name}Warning" for name in ("Deprecation", "PendingDeprecation", "Future"))]
 
 
 # Where Fabric finds torchmetrics, which it asks for nothing but its version, importing it takes each process seconds.
 LEAN = "import sys; sys.modules['torchmetrics'] = None\n"
-RUN = "import runpy; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+
+
+def place(rank, number, port):
+    """What torchrun tells a process of several machines, in its environment."""
+    told = {"RANK": rank, "WORLD_SIZE": number, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1"}
+    return {name: str(value) for name, value in {**told, "MASTER_PORT": port}.items()}
 
 
 # ---- shares ----
@@ -80,7 +86,8 @@ def trained(tmp_path_factory):
     fabric = Fabric(accelerator="cpu", devices=1)
     expected = {name: training(fabric) for name, training in trainings(alone).items()}
     shutil.copyfile(alone / "half.safetensors", together / "given" / "checkpoint.safetensors")
-    assert launch(3, [sys.executable, *STRICT, "-c", LEAN + RUN, str(SCRIPT), str(together)]) == 0
+    started = [Forked(lambda: main(together), env=place(rank, 3, port)) for port in [_free_port()] for rank in range(3)]
+    assert [(process.communicate(), process.returncode) for process in started] == [(("", ""), 0)] * 3
     return expected, together
 
 
@@ -268,18 +275,18 @@ def test_a_process_that_is_killed_is_missed_at_once(capfd):
 MEETS = """
 import os, signal, sys, time
 from comodulation.training import meeting
-meeting.JOINING, meeting.SILENCE, meeting.FIRST_WORD, meeting.BEAT = 4.0, 4.0, 0.5, 0.2
+meeting.JOINING, meeting.SILENCE, meeting.FIRST_WORD, meeting.BEAT = silence, silence, 0.5, 0.2
 from comodulation.errors import InputError, RunError
 rank = int(os.environ["RANK"])
 try:
-    with meeting.company({"head": {"hidden": 8}, "rate": 0.1 + rank * (sys.argv[1] == "rate")}) as others:
+    with meeting.company({"head": {"hidden": 8}, "rate": 0.1 + rank * (how == "rate")}) as others:
         print("met", flush=True)
-        if sys.argv[1] == "stops" and rank:
+        if how == "stops" and rank:
             os.kill(os.getpid(), signal.SIGSTOP)
-        if sys.argv[1] == "fails" and rank:
+        if how == "fails" and rank:
             raise InputError("mine")
-        others.same("data", {"images": 3 + rank * (sys.argv[1] == "data")})
-        if sys.argv[1] == "late":
+        others.same("data", {"images": 3 + rank * (how == "data")})
+        if how == "late":
             time.sleep(2 * rank)
         others.same("end", 1)
     print("done", flush=True)
@@ -298,31 +305,19 @@ def test_processes_compare_the_code_of_the_whole_package():
     assert code_in_use()["comodulation"] == hashlib.sha256(whole).hexdigest()[:16]
 
 
-def meeting(how, ranks=(0, 1), patience=20.0):
+def meeting(how, ranks=(0, 1), patience=20.0, silence=4.0):
     """Processes as torchrun starts them, without anyone who watches them: exit status and both streams of each.
 
     Once the first has ended, the other gets ``patience`` seconds.
     """
-    from comodulation.training.launching import _free_port
-
-    place = {
-        "WORLD_SIZE": 2,
-        "LOCAL_WORLD_SIZE": 1,
-        "LOCAL_RANK": 0,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": _free_port(),
-    }
+    port = _free_port()
     started = [
-        subprocess.Popen(
-            [sys.executable, "-c", MEETS, how], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, **{name: str(value) for name, value in {**place, "RANK": rank}.items()}},
-        )
-        for rank in ranks
-    ]  # fmt: skip
+        Forked(lambda: exec(MEETS, {"how": how, "silence": silence}), env=place(rank, 2, port)) for rank in ranks
+    ]
     ended = []
     for process in started:
         try:
-            ended.append((*process.communicate(timeout=120 if not ended else patience), process.returncode))
+            ended.append((*process.communicate(120 if not ended else patience), process.returncode))
         except subprocess.TimeoutExpired:  # one that was stopped
             process.kill()
             ended.append((*process.communicate(), None))
@@ -345,18 +340,18 @@ def test_processes_that_were_given_other_settings_are_all_refused(how, said):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_does_not_come_is_waited_for_by_name_and_not_for_ever(rank):
-    ((out, err, status),) = meeting("waits", (rank,))
+    ((out, err, status),) = meeting("waits", (rank,), silence=1.0)
     assert (out, status) == ("", 2)
     other = f"process {2 - rank} of 2"
     assert err.startswith(f"waiting for {other}")
-    assert f"RunError waited 4 s for {other}, which" in err.splitlines()[-1]
+    assert f"RunError waited 1 s for {other}, which" in err.splitlines()[-1]
 
 
 def test_a_process_that_falls_silent_is_given_up():
-    first, stopped = meeting("stops", patience=1.0)
+    first, stopped = meeting("stops", patience=1.0, silence=2.0)
     assert (first[0], first[2]) == ("met\n", 1)
     assert "waiting for process 2 of 2" in first[1]
-    assert first[1].splitlines()[-1].startswith("error: nothing has been heard of process 2 of 2 for 4 s; ")
+    assert first[1].splitlines()[-1].startswith("error: nothing has been heard of process 2 of 2 for 2 s; ")
     assert stopped[2] is None
 
 

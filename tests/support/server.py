@@ -1,4 +1,7 @@
-"""`comodulate serve` as a process of its own, asked over real connections."""
+"""`comodulate serve` as a process of its own, asked over real connections.
+
+That of the session is a program that somebody started; the others are copies of this process, and are there seconds sooner.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,14 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-LAUNCH = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
 import torch
-torch.set_num_threads(1)
+
 from comodulation.app.cli.entry import main
-main()
-"""
+from support.forked import Forked
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,28 @@ def forbid_writing(process: int) -> None:
         resource.prlimit(process, resource.RLIMIT_FSIZE, (0, 0))
 
 
+def _serve(before: str, words: list[str]) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    torch.set_num_threads(1)
+    exec(before, {})
+    sys.argv = ["comodulate", *words]
+    main()
+
+
 class Server:
     """A served run folder; wait for it, ask it, end it."""
 
-    def __init__(self, run: Path, *options: str, before: str = "", **process: Any) -> None:
-        """``before``: a statement that the server's process begins with."""
-        command = [sys.executable, "-c", f"{before}\n{LAUNCH}", "serve", str(run), "--port", "0", "--json", *options]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, **process
-        )
-        assert self.process.stdout is not None
+    def __init__(self, run: Path, *options: str, before: str = "", started: bool = False, **process: Any) -> None:
+        """``before``: a statement that the server's process begins with. ``started``: not as a copy of this process."""
+        words = ["serve", str(run), "--port", "0", "--json", *options]
+        self.process: Any
+        if started:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "comodulation", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                stdin=subprocess.DEVNULL, text=True, **process,
+            )  # fmt: skip
+        else:
+            self.process = Forked(partial(_serve, before, words), **process)
         assert select.select([self.process.stdout], [], [], 120)[0], "the server does not start"
         line = self.process.stdout.readline()
         if not line:

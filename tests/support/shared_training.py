@@ -1,14 +1,11 @@
 """Small trainings that any number of processes can do together, and what they must agree in.
 
-Run as a program it is one process of several: it does every training and writes what it ended with.
-
-    python tests/shared_training.py FOLDER
+``main`` is what one process of several does: every training; it writes what it ended with.
 """
 
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -204,9 +201,6 @@ def exchanges(processes: Processes) -> None:
 
 
 def main(folder: Path) -> None:
-    from comodulation.training import follow_launcher
-
-    follow_launcher()
     torch.set_num_threads(1)
     with joined() as fabric:
         processes = Processes.of(fabric)
@@ -221,7 +215,3 @@ def main(folder: Path) -> None:
 def results(folder: Path, rank: int) -> dict[str, Tensor]:
     """What a process ended with, by training and name."""
     return read_tensors(folder / f"process {rank}.safetensors")[0]
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

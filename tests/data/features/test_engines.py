@@ -47,16 +47,19 @@ def pixels(size, number):
     return torch.randint(0, 256, (number, 3, size, size), dtype=torch.uint8, generator=generator)
 
 
+LITE = {"name": "efficientnet-lite0", "size": 97, "weights": "pretrained", "output": "vector"}
+
+
 @pytest.mark.parametrize(
-    "options",
+    ("engine", "options"),
     [
-        {"name": "efficientnet-lite0", "size": 97, "weights": "pretrained", "output": "vector"},
-        {"name": "test_vit", "size": 64},
-        {"name": "test_convnext", "size": 64, "output": "vector", "layer": -2},
+        *[(engine, {"name": "test_vit", "size": 64}) for engine in KINDS],
+        *[(engine, {"name": "test_convnext", "size": 64, "output": "vector", "layer": -2}) for engine in KINDS],
+        ("openvino", LITE),
+        pytest.param("onnx", LITE, marks=pytest.mark.slow),  # eight seconds, for what the others show, too
     ],
-    ids=lambda options: options["name"],
+    ids=lambda value: value if isinstance(value, str) else value["name"],
 )
-@translated
 def test_the_engines_agree(engine, options):
     """For batches of other sizes than it was translated with, and images in either layout."""
     backbone = backbone_of(**options)

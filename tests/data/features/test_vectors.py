@@ -42,11 +42,14 @@ def blocks(backbone, images):
         "mobilenetv3_small_050",
         "swin_tiny_patch4_window7_224",
         pytest.param(
-            "vgg11",
-            marks=pytest.mark.skipif(
-                not hasattr(timm.models.VGG, "forward_intermediates"),
-                reason="VGG of this version of timm gives no maps",
-            ),
+            "vgg11",  # 133 million random numbers
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(
+                    not hasattr(timm.models.VGG, "forward_intermediates"),
+                    reason="VGG of this version of timm gives no maps",
+                ),
+            ],
         ),
     ],
 )

@@ -61,6 +61,10 @@ def test_gradients_where_answers_are_missing(questions):
     torch.stack(expected).sum().backward()
     torch.testing.assert_close(ours.grad, loop.grad)
     assert (ours.grad[1] == 0).all()
+    losses, slopes = questions.losses_and_slopes(ours.detach(), answers)
+    torch.testing.assert_close(losses, questions.losses(ours, answers).detach())
+    torch.testing.assert_close(slopes, loop.grad)
+    assert (slopes[1] == 0).all()
 
 
 def test_outputs_that_are_not_among_the_answers():

@@ -90,6 +90,25 @@ class Questions:
             normaliser[..., own] = logits[..., outputs].logsumexp(-1)
         return (normaliser - logits.gather(-1, places + self.first)) * known
 
+    def losses_and_slopes(self, logits: Tensor, answers: Tensor) -> tuple[Tensor, Tensor]:
+        """The losses and their derivatives by the logits: predicted probabilities minus given answers.
+
+        Args:
+            logits: ``(B, C)``. answers: as in ``losses``, ``(B, Q)``.
+
+        Returns:
+            ``(B, Q)`` as ``losses``, and ``(B, C)``, 0 for the outputs of a question whose answer is missing.
+        """
+        known = answers >= 0
+        places = answers.clamp(min=0)
+        if self.binary:
+            slopes = (logits.sigmoid() - places) * known
+            return (F.softplus(logits) - places * logits) * known, slopes
+        logs, given = self.log_softmax(logits), places + self.first
+        slopes = logs.exp().scatter_add_(-1, given, logs.new_full((), -1).expand(given.shape))
+        counted = known if len(self.sizes) == 1 else known[:, self.question]
+        return -logs.gather(-1, given) * known, slopes * counted
+
     def answers(self, family: TaskFamily, examples: Examples, images: Tensor) -> Tensor:
         """Answers of some images to every question, -1 where they are missing.
 

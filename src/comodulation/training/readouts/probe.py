@@ -107,30 +107,30 @@ def logistic_regression(
     """
     frequency, counts = _frequencies(answers, questions, rows.dtype)
     share = (1 / counts.clamp(min=1)).to(rows.dtype)
-    per_output = strength.to(rows.dtype)[questions.question]
+    per_output, share_per_output = strength.to(rows.dtype)[questions.question], share[questions.question]
     h = (frequency * (1 - frequency)).clamp(min=1e-4)
     scale = (h * variance[:, None] + per_output).rsqrt()
     start = torch.logit(frequency.clamp(1e-4, 1 - 1e-4)) if questions.binary else frequency.clamp(min=1e-6).log()
     unit = h.rsqrt()
     moved = torch.zeros(rows.shape[1], questions.num_outputs, dtype=rows.dtype) if begin is None else begin[0] / scale
     shift = torch.zeros_like(start) if begin is None else (begin[1] - start) / unit
-    moved.requires_grad_()
-    shift.requires_grad_()
+    moved.grad, shift.grad = torch.empty_like(moved), torch.empty_like(shift)
     solver = LBFGS(
         [moved, shift], max_iter=STEPS, history_size=10, tolerance_grad=tolerance, tolerance_change=1e-9,
         line_search_fn="strong_wolfe",
     )  # fmt: skip
 
     def objective() -> Tensor:
-        solver.zero_grad()
         weights = scale * moved
-        losses = questions.losses(rows @ weights + (start + unit * shift), answers)
-        value = (losses.sum(0) * share).sum() + (weights.square().sum(0) * per_output).sum() / 2
-        value.backward()
-        return value
+        losses, slopes = questions.losses_and_slopes(torch.addmm(start + unit * shift, rows, weights), answers)
+        slopes *= share_per_output
+        penalised = weights * per_output
+        torch.addmm(penalised, rows.T, slopes, out=moved.grad).mul_(scale)
+        torch.mul(unit, slopes.sum(0), out=shift.grad)
+        return losses.sum(0, dtype=torch.float64) @ share.double() + (weights * penalised).sum(dtype=torch.float64) / 2
 
     solver.step(objective)
-    return (scale * moved).detach(), (start + unit * shift).detach()
+    return scale * moved, start + unit * shift
 
 
 def _frequencies(answers: Tensor, questions: Questions, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
