@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from comodulation.errors import InputError
-from comodulation.networks.readouts import Probe, Questions, Readouts
+from comodulation.networks.readouts import Questions, Readouts
 from comodulation.training.readouts import BagSettings, Candidate, fit_readouts, probe
 from comodulation.training.readouts import table as tables
 
@@ -221,12 +221,10 @@ def test_answers_that_mislead_are_given_as_even():
     """Out of fold, labels that alternate are foretold by nothing, and confident answers are wrong as often as right."""
     generator = torch.Generator().manual_seed(0)
     questions = Questions((2,))
-    readouts = Readouts(questions, 3, [(Probe(3, 2), 0, 3)])
     logits, answers = 30 * torch.randn(200, 2, generator=generator), torch.randint(2, (200, 1), generator=generator)
     wrong = questions.log_softmax(logits).argmin(1, keepdim=True)
     answers[:120] = wrong[:120]
-    tables._calibrate(readouts, logits, answers)
-    assert float(readouts.temperature) == tables.HIGHEST_TEMPERATURE
+    assert float(tables._temperatures(questions, logits, answers, answers)) == tables.HIGHEST_TEMPERATURE
 
 
 def test_answers_that_are_too_timid_are_made_surer(monkeypatch):
@@ -235,6 +233,44 @@ def test_answers_that_are_too_timid_are_made_surer(monkeypatch):
     fitted = fit_readouts(rows, linear(rows), Questions((3,)), BOTH[:1], None, 0)
     assert (fitted.readouts.temperature < 0.9).all()
     assert fitted.nll["together"] < fitted.nll["linear"]
+
+
+@pytest.mark.parametrize("sizes", [(4,), (2, 5)])
+def test_answers_that_no_other_fold_has(sizes):
+    """By a loop over rows."""
+    answers, questions = noise(*sizes, rows=25, missing=0.4), Questions(sizes)
+    fold = torch.arange(25) % 5
+    found = tables.answered_elsewhere(answers, questions, fold)
+    for row in range(25):
+        for question in range(len(sizes)):
+            own = answers[row, question]
+            others = answers[fold != fold[row], question]
+            assert found[row, question] == (own if own in others else -1)
+    binary = Questions((1,), True)
+    assert torch.equal(
+        tables.answered_elsewhere(answers[:, :1].clamp(max=1), binary, fold), answers[:, :1].clamp(max=1)
+    )
+
+
+def test_classes_of_one_example_do_not_make_the_others_unsure(monkeypatch):
+    """Sixty classes far from each other, of which a third have one example: out of fold no readout knows these, new rows of all
+    are told apart."""
+    generator = torch.Generator().manual_seed(3)
+    centres = 3 * torch.randn(60, WIDTH, generator=generator)
+    classes = torch.cat([torch.arange(60), torch.arange(20, 60).repeat(2)])
+    rows, new = (centres[c] + torch.randn(len(c), WIDTH, generator=generator) for c in (classes, torch.arange(60)))
+    questions = Questions((60,))
+
+    def fitted():
+        readouts = fit_readouts(rows, classes[:, None], questions, BOTH[:1], None, 0).readouts
+        losses = questions.losses(readouts.combine(*readouts(new)), torch.arange(60)[:, None])
+        return float(readouts.temperature), float(losses.mean())
+
+    temperature, nll = fitted()
+    monkeypatch.setattr(tables, "answered_elsewhere", lambda answers, questions, fold: answers)
+    warmer, higher = fitted()
+    assert temperature < warmer
+    assert nll < higher - 0.05
 
 
 GUESS = Candidate("frequencies", "frequencies", 0, 1)

@@ -181,7 +181,8 @@ def fit_readouts(
     readouts.weights.copy_(mixture_weights(truth, question, len(questions.sizes)))
     stacked, weights = torch.stack(unseen), readouts.weights.T.log()
     if calibrate:
-        _calibrate(readouts, readouts.combine(stacked, weights), own)
+        known = answered_elsewhere(answers, questions, fold)[judged]
+        readouts.temperature.copy_(_temperatures(questions, readouts.combine(stacked, weights), own, known))
     mixed = readouts.combine(stacked, weights)
     nll = {name: float(-one.mean()) for name, one in zip(names, truth, strict=True)}
     nll["together"] = float(-_truth(mixed, own, questions)[0].clamp(min=CERTAIN).mean())
@@ -202,29 +203,57 @@ def _truth(logits: Tensor, answers: Tensor, questions: Questions) -> tuple[Tenso
     return -questions.losses(logits, answers)[known], known.nonzero()[:, 1]
 
 
-def _calibrate(readouts: Readouts, logits: Tensor, answers: Tensor) -> None:
-    """Fit the temperatures to answers that were given out of fold.
+def answered_elsewhere(answers: Tensor, questions: Questions, fold: Tensor) -> Tensor:
+    """Answers ``(N, Q)``, -1 for those that no row of another fold has: what judges them out of fold cannot know of them.
+
+    Binary questions keep all: what knows no yes still says how likely one is.
+    """
+    if questions.binary:
+        return answers
+    folds = int(fold.max()) + 1
+    output = (answers + questions.first).clamp(min=0)
+    place = (output * folds + fold[:, None])[answers >= 0]
+    counts = torch.bincount(place, minlength=questions.num_outputs * folds).view(-1, folds)
+    elsewhere = counts.sum(1)[output] - counts[output, fold[:, None]]
+    return torch.where(elsewhere > 0, answers, -1)
+
+
+def _temperatures(questions: Questions, logits: Tensor, answers: Tensor, known: Tensor) -> Tensor:
+    """Temperature of each question, fitted to answers that were given out of fold.
+
+    Some answers are out of fold the only ones of their class. The readouts that are kept have seen them: as certain as if they had
+    not is too uncertain, as certain as on the other answers (``known``) too certain. The temperature is the geometric mean of both.
+    """
+    found = torch.ones(len(questions.sizes))
+    if len(questions.sizes) > MOST_TEMPERATURES:
+        return found
+    for number, size in enumerate(questions.sizes):
+        first = int(questions.first[number])
+        own = logits[:, first : first + size]
+        if questions.binary:
+            own = torch.cat([torch.zeros_like(own), own], 1)
+        both = [_temperature(own, given[:, number]) for given in (answers, known)]
+        same = (
+            torch.equal(answers[:, number], known[:, number]) or len(known[:, number].unique()) < 3
+        )  # one class, and -1
+        found[number] = both[0] if same else math.sqrt(both[0] * both[1])
+    return found
+
+
+def _temperature(logits: Tensor, answers: Tensor) -> float:
+    """The temperature with the lowest NLL, 1 without answers; logits ``(N, size)``, answers ``(N,)``, -1 where missing.
 
     Where no temperature is best, because answers are the more often wrong the surer they are, it is the highest that may be or 1,
     whichever of them is better.
     """
-    questions = readouts.questions
-    known = answers >= 0
-    if len(questions.sizes) > MOST_TEMPERATURES:
-        return
-    for number, size in enumerate(questions.sizes):
-        rows, first = known[:, number], int(questions.first[number])
-        own = logits[rows][:, first : first + size]
-        if questions.binary:
-            own = torch.cat([torch.zeros_like(own), own], 1)
-        target = answers[rows, number]
-        possible = own.gather(1, target[:, None])[:, 0].isfinite()
-        logs, target = own[possible].log_softmax(1), target[possible]
-        if not len(logs):
-            continue
-        try:
-            value = fit_temperature(logs, target)
-        except ValueError:
-            ends = (1.0, HIGHEST_TEMPERATURE)
-            value = min(ends, key=lambda end: float(F.nll_loss(apply_temperature(logs, end), target)))
-        readouts.temperature[number] = value
+    given = answers >= 0
+    own, target = logits[given], answers[given]
+    possible = own.gather(1, target[:, None])[:, 0].isfinite()
+    logs, target = own[possible].log_softmax(1), target[possible]
+    if not len(logs):
+        return 1.0
+    try:
+        return float(fit_temperature(logs, target))
+    except ValueError:
+        ends = (1.0, HIGHEST_TEMPERATURE)
+        return min(ends, key=lambda end: float(F.nll_loss(apply_temperature(logs, end), target)))
