@@ -1,5 +1,7 @@
 """The probe is scikit-learn's logistic regression."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -235,3 +237,21 @@ def test_no_answer_reaches_what_judges_it(width, monkeypatch):
         again = fit_probe(x, other, questions, fold, moments_of(x), 0).unseen
         assert torch.equal(again[fold == part], logits[fold == part])
         assert not torch.equal(again[fold != part], logits[fold != part])
+
+
+def test_of_strengths_that_are_as_good_the_strongest_is_taken():
+    """Few rows that are far from each other: weak strengths are all right, and new rows between them are not worth certainty."""
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.arange(30) % 3
+    rows = 2 * torch.eye(3)[classes] @ torch.randn(3, 50, generator=generator) + torch.randn(
+        30, 50, generator=generator
+    )
+    basis = Basis.of(rows)
+    fold = torch.arange(30) // 3 % 5
+    folds = [((fold != one).nonzero()[:, 0], (fold == one).nonzero()[:, 0]) for one in range(5)]
+    chosen, table = choose_strength(basis.turned(rows), classes[:, None], Questions((3,)), basis.variance, folds)
+    place = [math.isclose(one, float(chosen), rel_tol=1e-5) for one in probe_file.STRENGTHS].index(True)
+    margin = probe_file.TIED / (30 + probe_file.SHARED_ANSWERS)
+    assert table[place, 0] <= table.min() + margin
+    assert (table[:place, 0] > table.min() + margin).all()
+    assert place < int(table[:, 0].argmin())

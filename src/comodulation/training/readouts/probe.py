@@ -26,12 +26,13 @@ from ..optimizers import LBFGS
 
 STRENGTHS = tuple(10.0 ** (power / 2) for power in range(2, -11, -1))  # of the L2 that are tried, from strong to weak
 SHARED_ANSWERS = 20.0  # what all questions together say of a strength counts as so many answers of each one
-SEARCHED_ROWS = 10_000  # with more, strengths of L2 are compared on one fold
+SEARCHED_ROWS = 5_000  # with more, strengths of L2 are compared on one fold
 PROBE_NUMBERS = 2**28  # in the rows that a probe is fitted on; with more, it is fitted on some of them
 STEPS = 200  # of L-BFGS, at most
 SEARCH_TOLERANCE = 1e-3  # of the gradient while strengths are compared, at most,
 STRENGTH_TOLERANCE = 0.1  # and in parts of the strength: its share of the gradient is what moves the minimum
 WRONG_ANSWERS = 0.5  # that each question is taken to have beside those held out; see choose_strength
+TIED = 1.0  # nats over all held-out answers to a question, by which a weaker strength must be better to be taken
 
 
 def moments_of(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,7 +153,9 @@ def choose_strength(
     A question with few answers says little: what all questions say together counts as ``SHARED_ANSWERS`` further ones. And where
     few answers are all right, the weakest strength looks best, however sure it is. So half an answer more is taken to have been
     wrong, as in a rule of succession: its loss is the mean of -log(1 - p) over the answers given.
-    Strengths are tried from strong to weak, until no question has improved twice in succession.
+    Strengths are tried from strong to weak, until no question has improved twice in succession. Of those that are as good to
+    ``TIED`` nats, the strongest is taken: where few rows are told apart with ease, all weak ones are, and which has the very
+    lowest NLL is chance.
 
     Args:
         rows, answers, questions, variance: as in ``logistic_regression``.
@@ -183,7 +186,8 @@ def choose_strength(
         if len(found) > 2 and bool((torch.stack(found[-2:]) > torch.stack(found[:-2]).amin(0)).all()):
             break
     table = torch.stack(found)
-    return torch.tensor(STRENGTHS)[table.argmin(0)], table
+    close = table <= table.amin(0) + TIED / (judged + SHARED_ANSWERS)
+    return torch.tensor(STRENGTHS)[close.int().argmax(0)], table  # argmax: the first of them
 
 
 class FittedProbe(NamedTuple):
