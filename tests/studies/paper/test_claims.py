@@ -9,8 +9,9 @@ import pytest
 from comodulation.evaluation import CrossedDifference, as_family, paired_difference
 from comodulation.report import FAILS, HOLDS, UNKNOWN
 from comodulation.studies.cells import Cell, Finding, Result, Row, judged, shown_p, sign_verdict, strength
-from comodulation.studies.paper.claims import judge_claims, relative_to_hard_sharing
+from comodulation.studies.paper.claims import judge_claims, judge_paper_form, relative_to_hard_sharing
 from comodulation.studies.paper.diagnosis import diagnose
+from comodulation.studies.paper.tables import forms_table
 
 SEEDS = 6
 NOISE = np.array([0.3, -0.2, 0.1, -0.3, 0.2, -0.1])  # mean 0, sd 0.237
@@ -389,3 +390,48 @@ def test_signatures_without_what_they_need():
     assert all("nan" not in d.evidence for d in found.values())
     assert diagnose([], 0.01) == []
     assert diagnose(study({("residual", "attention"): {}}), 0.01) == []
+
+
+# ---- the other form of the method ----
+
+
+def test_both_forms_are_judged_each_by_itself():
+    """As in the paper the claim holds, in the library's form it does not; neither verdict depends on the other's numbers."""
+    rows = pair("accuracy", -0.02)
+    alone = judge_claims(study(rows), False)
+    for variant, gain in (("residual", 0.03), ("base", 0.01)):
+        rows[variant, "paper"] = {"accuracy": noisy(0.5 + gain), "ece": noisy(0.2), "nll": 1.0}
+    results = study(rows)
+    assert judge_claims(results, False) == alone
+    found = {v.claim: v for v in judge_paper_form(results, False)}
+    assert found["C2 accuracy"].verdict == HOLDS
+    assert found["C2 accuracy"].effect == "+3.00 points"
+    assert found["C2 residual"].verdict == UNKNOWN  # the same differences over seeds, shifted
+    assert found["C4 calibration"].verdict == FAILS
+    assert found["C3 separation"].verdict == UNKNOWN
+    assert found["C2 size"].verdict == HOLDS
+    assert found["C2 size"].interval == found["C2 accuracy"].interval
+    decided = [v for claim, v in found.items() if v.interval and claim != "C2 size"]
+    assert all(v.interval.endswith(f"95% of {len(decided)} together") for v in decided)
+    table = forms_table(alone, list(found.values()))
+    row = next(row for row in table.rows if row[0] == "C2 accuracy")
+    assert row[1].startswith("does not hold: -2.00 points [-2.")
+    assert row[2].startswith("holds: +3.00 points [+2.")
+    row = next(row for row in table.rows if row[0] == "C3 separation")
+    assert row[1:] == ["cannot be told", "cannot be told", ""]
+
+
+def test_a_study_without_the_papers_form_has_no_verdict_on_it():
+    assert judge_paper_form(study(pair("accuracy", 0.02)), False) == []
+    single = study(pair("accuracy", 0.02) | {("residual", "paper"): {"accuracy": 0.9}}, seeds=1)
+    assert {v.verdict for v in judge_paper_form(single, False)} == {UNKNOWN}
+
+
+def test_sparsity_of_the_papers_form_is_that_of_its_own_gains():
+    rows = {}
+    for variant, share in (("residual", 0.3), ("base", 0.1)):
+        rows[variant, "paper level=task"] = {"mechanism/decoder/below/0.3": noisy(share)}
+        rows[variant, "paper"] = {"accuracy": 0.5}
+        rows[variant, "comodulation link=rectified"] = {"mechanism/decoder/below/0.3": 0.5}
+    found = {v.claim: v for v in judge_paper_form(study(rows), False)}
+    assert found["C5 sparsity"].effect.startswith("+20.00")

@@ -3,6 +3,9 @@
 A claim about a sign holds where the interval of the mean difference lies on its side of 0, does not hold where it lies on the
 other, and cannot be told where it includes 0 or ends there. A claim about a size does not hold where the interval excludes that
 size. The comparison named beforehand is judged apart (named.py); the intervals of all other verdicts are simultaneous (``judged``).
+
+Claims are judged for the library's form of the method, and for the paper's own where a study has rows of it. The verdicts on the
+latter are a family of their own, so that those on the former do not depend on whether the other was run.
 """
 
 from __future__ import annotations
@@ -10,12 +13,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from ...evaluation import BINARY_METRICS, CrossedDifference, PairedDifference, paired_difference, relative_improvement
-from ...report import Verdict
+from ...evaluation import (
+    BINARY_METRICS,
+    CrossedDifference,
+    PairedDifference,
+    as_family,
+    paired_difference,
+    relative_improvement,
+)
+from ...report import UNKNOWN, Verdict
 from ..cells import Finding, Result, compare, judged, values
-from .named import named_verdicts
+from .named import CLAIMED_POINTS, named_verdicts, size_verdict
 
 CLAIMED_RELATIVE = 2.8  # per cent over hard sharing (C1)
+LIBRARY, PAPER = "comodulation", "paper"  # the forms of the method
 
 
 def judge_claims(
@@ -34,6 +45,32 @@ def judge_claims(
     return [attributes, *named_verdicts(results, crossed or {}), *others]
 
 
+def judge_paper_form(results: Sequence[Result], binary: bool) -> list[Verdict]:
+    """A verdict on the method exactly as in the paper for every claim that this study can judge; none without rows of it.
+
+    Arguments as in ``judge_claims``. C2's comparison is not the one named beforehand, and is one of the family.
+    """
+    if not any(result.name == PAPER for result in results):
+        return []
+    rival = "than deterministic attention with as many parameters (residual)."
+    accuracy = _against_attention(results, PAPER, "accuracy")
+    findings = [
+        Finding("C2 accuracy", f"More accurate {rival}", (accuracy,)),
+        Finding(
+            "C2 likelihood", f"A lower NLL {rival}", (_against_attention(results, PAPER, "nll"),),
+            positive=False, scale=1, unit="",
+        ),
+        _interaction(results, PAPER), _c3(results, PAPER), _c4(results, PAPER), *_c5(results, PAPER),
+    ]  # fmt: skip
+    findings += [_c1(results, binary, PAPER)] if binary else []
+    sign, *others = judged(findings)
+    size = ("C2 size", f"The advantage is {CLAIMED_POINTS} points in the residual variant.")
+    (together, *_) = as_family([d for finding in findings for d in finding.differences])
+    if together is None:
+        return [sign, Verdict(*size, UNKNOWN, note=sign.note), *others]
+    return [sign, size_verdict(*size, sign, together.mean, together.low, together.high), *others]
+
+
 def relative_to_hard_sharing(
     results: Sequence[Result], variant: str, name: str, metric: str
 ) -> PairedDifference | None:
@@ -50,15 +87,20 @@ def relative_to_hard_sharing(
     return paired_difference(gains, [0.0] * len(gains)) if len(gains) > 1 else None
 
 
-def _c1(results: Sequence[Result], binary: bool) -> Finding:
-    statement = f"Comodulation beats hard sharing on binary attributes (CelebA: by {CLAIMED_RELATIVE}% relative)."
+def _against_attention(results: Sequence[Result], form: str, metric: str) -> PairedDifference | None:
+    return compare(results, "residual", "open", metric, form, "attention").difference
+
+
+def _c1(results: Sequence[Result], binary: bool, form: str = LIBRARY) -> Finding:
+    subject = "Comodulation" if form == LIBRARY else "The method as in the paper"
+    statement = f"{subject} beats hard sharing on binary attributes (CelebA: by {CLAIMED_RELATIVE}% relative)."
     if not binary:
         note = "Not a question of this study: its tasks are classes. See `comodulate reproduce attributes` or `celeba`."
         return Finding("C1 attributes", statement, note=note)
-    found = {m: relative_to_hard_sharing(results, "residual", "comodulation", m) for m in BINARY_METRICS}
+    found = {m: relative_to_hard_sharing(results, "residual", form, m) for m in BINARY_METRICS}
     main = found["accuracy"]
     if main is None:
-        note = "Hard sharing or comodulation has fewer than two seeds."
+        note = f"Hard sharing or {form} has fewer than two seeds."
         return Finding("C1 attributes", statement, note=note)
     others = ", ".join(
         f"{m.replace('_', ' ')} {_signed(d, 100, '%')}" for m, d in found.items() if d is not None and m != "accuracy"
@@ -70,12 +112,12 @@ def _c1(results: Sequence[Result], binary: bool) -> Finding:
     return Finding("C1 attributes", statement, (main,), note, unit="%")
 
 
-def _interaction(results: Sequence[Result]) -> Finding:
+def _interaction(results: Sequence[Result], form: str = LIBRARY) -> Finding:
     """Whether the advantage over attention is larger in the residual variant."""
     series = [
         values(results, variant, "open", name, "accuracy")
         for variant in ("residual", "base")
-        for name in ("comodulation", "attention")
+        for name in (form, "attention")
     ]
     seeds = sorted(set.intersection(*(set(s) for s in series)))
     difference = None
@@ -86,12 +128,9 @@ def _interaction(results: Sequence[Result]) -> Finding:
     return Finding("C2 residual", statement, (difference,))
 
 
-def _c3(results: Sequence[Result]) -> Finding:
-    main, fisher = (
-        compare(results, "residual", "open", f"mechanism.{m}", "comodulation", "attention").difference
-        for m in ("dprime", "fisher")
-    )
-    over_base = compare(results, "residual", "open", "mechanism.dprime", "comodulation", "base").difference
+def _c3(results: Sequence[Result], form: str = LIBRARY) -> Finding:
+    main, fisher = (_against_attention(results, form, f"mechanism.{m}") for m in ("dprime", "fisher"))
+    over_base = compare(results, "residual", "open", "mechanism.dprime", form, "base").difference
     note = (
         "d' between the task's classes, axes fitted on validation inputs and measured on test inputs, mean over tasks."
     )
@@ -103,10 +142,9 @@ def _c3(results: Sequence[Result]) -> Finding:
     return Finding("C3 separation", statement, (main,), note, scale=1, unit="d'")
 
 
-def _c4(results: Sequence[Result]) -> Finding:
+def _c4(results: Sequence[Result], form: str = LIBRARY) -> Finding:
     main, nll, scaled, scaled_nll = (
-        compare(results, "residual", "open", metric, "comodulation", "attention").difference
-        for metric in ("ece", "nll", "scaled.ece", "scaled.nll")
+        _against_attention(results, form, metric) for metric in ("ece", "nll", "scaled.ece", "scaled.nll")
     )
     others = (("NLL", nll, 1), ("ECE after temperature scaling", scaled, 100), ("NLL after it", scaled_nll, 1))
     parts = [f"{name} {_signed(d, unit)}" for name, d, unit in others if d is not None]
@@ -115,7 +153,7 @@ def _c4(results: Sequence[Result]) -> Finding:
     return Finding("C4 calibration", statement, (main,), note, positive=False)
 
 
-def _c5(results: Sequence[Result]) -> list[Finding]:
+def _c5(results: Sequence[Result], form: str = LIBRARY) -> list[Finding]:
     def sparser(name: str, threshold: str) -> PairedDifference | None:
         by_variant: dict[str, dict[int, float]] = {"residual": {}, "base": {}}
         for result in results:
@@ -128,8 +166,10 @@ def _c5(results: Sequence[Result]) -> list[Finding]:
 
     # The paper's link decides where it was run. Under the other one sparsity depends on beta more than on anything else, and the
     # searches choose it for each variant: there it is read at beta 1.
-    rows = {"rectified link": "comodulation link=rectified", "exponential link, beta 1": "comodulation beta=1.0"}
-    decisive = next((link for link, name in rows.items() if sparser(name, "0.3") is not None), "rectified link")
+    rows = {"rectified link, gains averaged over a task's images (those of images are not kept)": f"{PAPER} level=task"}
+    if form == LIBRARY:
+        rows = {"rectified link": "comodulation link=rectified", "exponential link, beta 1": "comodulation beta=1.0"}
+    decisive = next((link for link, name in rows.items() if sparser(name, "0.3") is not None), next(iter(rows)))
     main = sparser(rows[decisive], "0.3")
     notes = [f"Share of decoder gains below 0.3, residual minus base, {decisive} in both variants."]
     for link, name in rows.items():
@@ -138,13 +178,13 @@ def _c5(results: Sequence[Result]) -> list[Finding]:
             shown = d is not None and (name, threshold) != (rows[decisive], "0.3")
             if d is not None and shown and (d.mean or d.sd):  # a link that cannot fall below a threshold is left out
                 notes.append(f"{link}, below {threshold}: {_signed(d, 100)}.")
-    searched = sparser("comodulation", "0.3")
+    searched = sparser(form, "0.3") if form == LIBRARY else None
     if searched is not None:
         notes.append(f"With each variant's own searched beta, below 0.3: {_signed(searched, 100)}.")
     statement = "Residual connections make decoder gains sparser."
     sparsity = Finding("C5 sparsity", statement, (main,), " ".join(notes), unit="% of gains")
     helped = {}
-    for name in ("attention", "comodulation"):
+    for name in ("attention", form):
         series = [
             values(results, v, "open", n, "accuracy")
             for v in ("residual", "base")
@@ -155,16 +195,16 @@ def _c5(results: Sequence[Result]) -> list[Finding]:
         seeds = sorted(set.intersection(*(set(s) for s in left)))
         if len(seeds) > 1:
             beyond = [left[0][s] - left[1][s] for s in seeds], [left[2][s] - left[3][s] for s in seeds]
-            helped[name] = paired_difference(*(beyond if name == "comodulation" else beyond[::-1]))
+            helped[name] = paired_difference(*(beyond if name == form else beyond[::-1]))
     statement = "Residual connections help comodulation and hurt attention."
     if len(helped) < 2:
         return [sparsity, Finding("C5 consequence", statement, (None,))]
     note = (
         "What residual connections change in accuracy beyond what they change in the network that both adapt "
-        "(under its class mask, where there is one), for comodulation; what they take from attention, each alone: "
+        f"(under its class mask, where there is one), for {form}; what they take from attention, each alone: "
         f"{_signed(helped['attention'], 100)} points."
     )
-    return [sparsity, Finding("C5 consequence", statement, (helped["comodulation"], helped["attention"]), note)]
+    return [sparsity, Finding("C5 consequence", statement, (helped[form], helped["attention"]), note)]
 
 
 def _signed(d: PairedDifference, scale: float, unit: str = "") -> str:

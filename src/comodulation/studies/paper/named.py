@@ -80,7 +80,12 @@ def named_verdicts(results: Sequence[Result], crossed: Mapping[str, CrossedDiffe
         )  # fmt: skip
         found.append(shown)
         if metric == "accuracy":
-            reached = FAILS if 100 * high < CLAIMED_POINTS else HOLDS if 100 * low >= CLAIMED_POINTS else UNKNOWN
-            note = f"Reached: {100 * d.mean:.2f} of {CLAIMED_POINTS}. Read off the same interval."
-            found.append(Verdict(*size, reached, shown.effect, shown.interval, shown.p, shown.n, note))
+            found.append(size_verdict(*size, shown, d.mean, low, high))
     return found
+
+
+def size_verdict(claim: str, statement: str, sign: Verdict, mean: float, low: float, high: float) -> Verdict:
+    """Whether an advantage in accuracy has the claimed size, read off the interval of the verdict on its sign."""
+    reached = FAILS if 100 * high < CLAIMED_POINTS else HOLDS if 100 * low >= CLAIMED_POINTS else UNKNOWN
+    note = f"Reached: {100 * mean:.2f} of {CLAIMED_POINTS}. Read off the same interval."
+    return Verdict(claim, statement, reached, sign.effect, sign.interval, sign.p, sign.n, note)

@@ -14,7 +14,7 @@ import torch
 from ...errors import InputError
 from ...evaluation import CrossedDifference
 from ...files import read_json, write_bytes, write_json
-from ...report import Block, Details, Figure, Section, Text, Verdict, finite, render, source_commit
+from ...report import Block, Details, Figure, Section, Table, Text, Verdict, finite, render, source_commit
 from ..cells import (
     CELLS,
     CLASSES,
@@ -40,7 +40,7 @@ from ..cells import (
     with_yardstick,
 )
 from .calibration_tables import calibration_csv, calibration_rows, calibration_table
-from .claims import judge_claims
+from .claims import judge_claims, judge_paper_form
 from .diagnosis import Diagnosis, diagnose
 from .figures import draw_figures
 from .named import crossed_named
@@ -51,6 +51,7 @@ from .tables import (
     binary_table,
     comparisons_tables,
     diagnosis_table,
+    forms_table,
     group_table,
     judged_together,
     main_table,
@@ -88,7 +89,7 @@ def write_report(folder: Path, also: Sequence[Path] = ()) -> dict[str, Any]:
     comparisons, everywhere = all_comparisons(results), with_yardstick(results)
     binary = study.name not in CLASSES
     crossed = crossed_named(folder, results)
-    verdicts = judge_claims(results, binary, crossed)
+    verdicts, paper_form = judge_claims(results, binary, crossed), judge_paper_form(results, binary)
     chance = 0.5 if binary else 1 / max(1, results[0].numbers.get("outputs", 100))
     diagnoses = diagnose(results, chance)
     calibration = calibration_rows(folder, results)
@@ -96,7 +97,11 @@ def write_report(folder: Path, also: Sequence[Path] = ()) -> dict[str, Any]:
     figures = draw_figures(folder, study, everywhere, comparisons)
     page = render(
         title_of(study), subtitle_of(study, results), _facts(folder, study),
-        verdicts, _sections(folder, study, everywhere, comparisons, diagnoses, crossed, calibration, figures, others, diverged),
+        verdicts,
+        _sections(
+            folder, study, everywhere, comparisons, diagnoses, crossed, calibration, figures, others, diverged,
+            forms_table(verdicts, paper_form) if paper_form else None,
+        ),
     )  # fmt: skip
     (folder / "figures").mkdir(exist_ok=True)
     for name, figure in figures.items():
@@ -109,6 +114,7 @@ def write_report(folder: Path, also: Sequence[Path] = ()) -> dict[str, Any]:
         "command": _facts(folder, study)["command"],
         "commit": source_commit(),
         "verdicts": [vars(verdict) for verdict in verdicts],
+        **({"verdicts_as_in_the_paper": [vars(verdict) for verdict in paper_form]} if paper_form else {}),
         "primary": {name: finite(value) for name, value in _primary_json(results, crossed).items()},
         "diagnoses": [vars(diagnosis) for diagnosis in diagnoses],
         "cells": len(results),
@@ -148,15 +154,17 @@ def _sections(
     figures: Mapping[str, Figure],
     others: Mapping[str, tuple[Study, list[Result]]],
     diverged: Sequence[str],
+    forms: Table | None,
 ) -> list[Section]:
     def drawn(*names: str) -> list[Block]:
         return [figures[name] for name in names if name in figures]
 
     sections = [
         Section("The comparison named beforehand", _primary_blocks(results, crossed)),
+        *([Section("Both forms of the method", [forms])] if forms else []),
         Section(
             "All methods, open readout",
-            [main_table(study, results, variant) for variant in VARIANTS]
+            [table for variant in VARIANTS if (table := main_table(study, results, variant)).rows]
             + drawn("accuracy", "differences_residual", "differences_base"),
         ),
     ]

@@ -13,7 +13,7 @@ import numpy as np
 from ...errors import InputError
 from ...evaluation import BINARY_METRICS, METRICS, PairedDifference, as_family, paired_by_task
 from ...networks.methods import METHODS
-from ...report import Block, Table
+from ...report import Block, Table, Verdict
 from ..cells import (
     CELLS,
     PRIMARY,
@@ -108,6 +108,29 @@ def main_table(study: Study, results: Sequence[Result], variant: str) -> Table:
     else:
         caption = f"{caption} {YARDSTICK_NOTE}"
     return Table(columns, rows, caption, {"learned": ","})
+
+
+def forms_table(library: Sequence[Verdict], paper: Sequence[Verdict]) -> Table:
+    """Verdicts on both forms of the method, claim by claim."""
+    of_paper = {verdict.claim: verdict for verdict in paper}
+
+    def shown(verdict: Verdict) -> str:
+        ends, closed, _ = verdict.interval.partition("]")
+        found = " ".join(part for part in (verdict.effect, ends + closed) if part)
+        return f"{verdict.verdict}: {found}" if found else verdict.verdict
+
+    rows = [
+        [own.claim, shown(own), shown(of_paper[own.claim]), of_paper[own.claim].n]
+        for own in library
+        if own.claim in of_paper
+    ]
+    columns = ("claim", "library's form", "as in the paper", "seeds, as in the paper")
+    caption = (
+        "Each form against attention, or against what the claim names, with a search of its own. The intervals of the form as in "
+        "the paper hold together for all of its rows; those of the library's form are the ones of the verdicts above. Which form "
+        "is which: docs/paper.md."
+    )
+    return Table(columns, rows, caption)
 
 
 def bias_table(results: Sequence[Result], variant: str) -> Table | None:
