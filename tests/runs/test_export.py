@@ -150,6 +150,18 @@ def test_what_has_no_graph():
         export_program(net, (torch.randn(3, 3, 9, 9), TASKS))
     with pytest.raises(InputError, match=r"task must be in \[0, 2\]"):
         TaskAnswers(net, 3)
+    pooled = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    example = torch.randn(3, 3, 9, 9)
+    for labels in ("positions", "both"):  # stored gains of channels do not help: labels are computed for each input
+        placed = comodulate(pooled, encoder="1", decoder="3", num_tasks=3, labels=labels, example=example)
+        if labels == "both":
+            placed.store_task_gains([(example, torch.arange(3))])
+        with pytest.raises(
+            InputError, match=r"^labels of positions are computed for each input.*take estimator='quadrature'$"
+        ):
+            export_program(placed.eval(), (example, TASKS))
 
     class Branching(nn.Module):
         def forward(self, x):

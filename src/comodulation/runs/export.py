@@ -129,11 +129,16 @@ def export_program(network: nn.Module, example: tuple[Any, ...]) -> torch.export
     """
     if isinstance(network, Comodulated):
         network.check_task_gains()
-    if isinstance(network, Comodulated) and network.task_gains is None and network.modulation.estimator == "derivative":
-        raise InputError(
-            "the network has no stored task gains, and a derivative has no graph: store_task_gains(...) first, or "
-            "estimator='quadrature'"
-        )
+    if isinstance(network, Comodulated) and network.modulation.estimator == "derivative":
+        if network.labels != "channels":
+            raise InputError(
+                "labels of positions are computed for each input, and a derivative has no graph; take estimator='quadrature'"
+            )
+        if network.task_gains is None:
+            raise InputError(
+                "the network has no stored task gains, and a derivative has no graph: store_task_gains(...) first, or "
+                "estimator='quadrature'"
+            )
     shapes: Any = tuple({0: BATCH} for _ in example)
     if isinstance(network, Answers):
         shapes = network.open_shapes()
