@@ -31,9 +31,11 @@ lint: install
 test: install
 	@$(MAKE) --no-print-directory --jobs=2 lint suite
 
-# A process a core with one thread each. The doctests of the package come with them. What was skipped is said at the end, and why.
+# A process a core and one more, since they wait now and then, with one thread each. The doctests of the package come with them. What
+# was skipped is said at the end, and why.
+WORKERS = $$($(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))')
 suite: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -rs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -rs
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

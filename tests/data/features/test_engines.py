@@ -54,7 +54,7 @@ LITE = {"name": "efficientnet-lite0", "size": 97, "weights": "pretrained", "outp
     ("engine", "options"),
     [
         *[(engine, {"name": "test_vit", "size": 64}) for engine in KINDS],
-        *[(engine, {"name": "test_convnext", "size": 64, "output": "vector", "layer": -2}) for engine in KINDS],
+        ("openvino", {"name": "test_convnext", "size": 64, "output": "vector", "layer": -2}),
         ("openvino", LITE),
         pytest.param("onnx", LITE, marks=pytest.mark.slow),  # eight seconds, for what the others show, too
     ],
