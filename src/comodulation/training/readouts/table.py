@@ -232,11 +232,11 @@ def _temperatures(questions: Questions, logits: Tensor, answers: Tensor, known: 
         own = logits[:, first : first + size]
         if questions.binary:
             own = torch.cat([torch.zeros_like(own), own], 1)
-        both = [_temperature(own, given[:, number]) for given in (answers, known)]
-        same = (
-            torch.equal(answers[:, number], known[:, number]) or len(known[:, number].unique()) < 3
-        )  # one class, and -1
-        found[number] = both[0] if same else math.sqrt(both[0] * both[1])
+        found[number] = _temperature(own, answers[:, number])
+        others = known[:, number]
+        several = len(others[others >= 0].unique()) > 1  # one class alone tells nothing of a temperature
+        if several and not torch.equal(others, answers[:, number]):
+            found[number] = math.sqrt(found[number] * _temperature(own, others))
     return found
 
 
