@@ -6,7 +6,7 @@ import pytest
 
 from comodulation.errors import InputError, RunError
 from comodulation.files import locked
-from support.command import Process
+from support.forked import Process
 
 
 def test_the_lock(tmp_path):

@@ -21,8 +21,9 @@ from comodulation.mathematics import modulator_noise
 from comodulation.tasks import Examples
 from comodulation.tensors import read_tensors
 from comodulation.training import Inputs, predict, tuning
-from support.command import GROUPED, SHORT, SMALL, Process, comodulate, comodulate_here
+from support.command import GROUPED, SHORT, SMALL, comodulate, comodulate_here
 from support.faults import differences
+from support.forked import Process
 from support.methods import CASES, CLASSES, make, train
 from support.remembered import forget
 

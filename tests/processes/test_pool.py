@@ -13,7 +13,7 @@ import pytest
 
 from comodulation.errors import InputError, RunError
 from comodulation.processes import Resources, run
-from support.command import Process
+from support.forked import Process
 from support.piece_worker import worker
 
 MADE = partial(worker, "a")

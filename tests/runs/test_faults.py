@@ -25,7 +25,7 @@ from comodulation.studies.cells import CELLS, claim, study_config
 from comodulation.studies.paper import Study
 from comodulation.tensors import read_tensors, write_tensors
 from comodulation.training import loop as training
-from support.command import GROUPED, SMALL, Process, comodulate, comodulate_here, fit
+from support.command import GROUPED, SMALL, comodulate, comodulate_here, fit
 from support.command import SHORT as EPOCHS_OF_RUN
 from support.faults import (
     KINDS,
@@ -39,6 +39,7 @@ from support.faults import (
     tear,
     tree,
 )
+from support.forked import Process
 from support.studies import study_differences, study_words
 from support.synthetic import picture
 

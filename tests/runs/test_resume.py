@@ -13,7 +13,8 @@ import pytest
 from comodulation.app.cli import ConsoleProgress
 from comodulation.data.features import extraction as features
 from comodulation.runs import fitting
-from support.command import GROUPED, SHORT, SMALL, Process, comodulate, comodulate_here, fit
+from support.command import GROUPED, SHORT, SMALL, comodulate, comodulate_here, fit
+from support.forked import Process
 from support.synthetic import snapshot
 
 pytestmark = pytest.mark.usefixtures("no_figures")

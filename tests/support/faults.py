@@ -16,7 +16,8 @@ from unittest.mock import patch
 
 import numpy as np
 
-from support.command import Ended, Process, comodulate_here
+from support.command import comodulate_here
+from support.forked import Ended, Process
 
 # How a command ends before its time. The last three are power cuts: SIGKILL, and the file that was written last is
 # shorter than it was, empty, or has zeros in place of its end, as a page that never reached the disk.

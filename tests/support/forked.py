@@ -1,7 +1,11 @@
-"""Processes that are copies of this one: real processes, with pipes, signals and exit statuses, that need not import anything."""
+"""Processes that are copies of this one: real processes, with streams, signals and exit statuses, that need not import anything.
+
+``Forked`` writes into pipes, for tests that read along; ``Process`` into files, for tests that look at the end.
+"""
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import selectors
@@ -10,7 +14,8 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -30,7 +35,8 @@ class Forked:
         self.returncode: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
-            _do(call, [written for _, written in pipes], env, cwd)
+            # An end of a pipe that stays open here would never end for its reader.
+            _do(call, [written for _, written in pipes], env, cwd, closed=range(3, max(map(max, pipes)) + 1))
         for _, written in pipes:
             os.close(written)
         self.stdout, self.stderr = (os.fdopen(read, "rb", buffering=0) for read, _ in pipes)
@@ -79,14 +85,61 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def _do(call: Callable[[], int | None], streams: list[int], env: Mapping[str, str], cwd: Path | None) -> NoReturn:
+@dataclass(frozen=True)
+class Ended:
+    """How a process of its own ended: exit status (negative: the signal that killed it) and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Process:
+    """A copy of this process that runs one call and exits with its result; its streams are files of a new folder."""
+
+    def __init__(self, folder: Path, call: Callable[[], int]) -> None:
+        folder.mkdir()
+        self.streams = folder / "out", folder / "err"
+        self.number = os.fork()
+        if self.number == 0:
+            _do(call, [os.open(path, os.O_WRONLY | os.O_CREAT) for path in self.streams])
+
+    def ended(self) -> Ended | None:
+        """How it ended, told once; None while it runs."""
+        done, status = os.waitpid(self.number, os.WNOHANG)
+        if not done:
+            return None
+        return Ended(os.waitstatus_to_exitcode(status), *(path.read_text() for path in self.streams))
+
+    def wait(self, seconds: float = 120) -> Ended:
+        """Wait for the end; a process that does not come to one is killed, and fails the test."""
+        ends = time.monotonic() + seconds
+        while True:
+            if found := self.ended():
+                return found
+            if time.monotonic() > ends:
+                os.kill(self.number, signal.SIGKILL)
+                os.waitpid(self.number, 0)
+                raise AssertionError(f"not done after {seconds:g} s: {self.streams[1].read_text()}")
+            time.sleep(0.02)
+
+
+def _do(
+    call: Callable[[], int | None],
+    streams: Sequence[int],
+    env: Mapping[str, str] = {},
+    cwd: Path | None = None,
+    closed: range = range(0),
+) -> NoReturn:
     code: Any = 70
     try:
-        for descriptor, pipe in enumerate(streams, 1):
-            os.dup2(pipe, descriptor)
-        os.closerange(3, max(streams) + 1)  # an end of a pipe that stays open here would never end for its reader
+        for descriptor, stream in enumerate(streams, 1):
+            os.dup2(stream, descriptor)
+        if closed:  # of an empty range, CPython closes everything
+            os.closerange(closed.start, closed.stop)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+        faulthandler.enable(sys.stderr)  # a crash says where it was
         os.environ.update(env)
         if cwd is not None:
             os.chdir(cwd)

@@ -19,7 +19,8 @@ import comodulation
 from comodulation.runs import Run, fitting, read_config
 from comodulation.runs import run as prediction
 from comodulation.tasks import TaskFamily
-from support.command import GROUPED, SHORT, SMALL, Process, comodulate, comodulate_here, fit
+from support.command import GROUPED, SHORT, SMALL, comodulate, comodulate_here, fit
+from support.forked import Process
 from support.synthetic import CLASSES, GROUP_NAMES, GROUPS, picture, snapshot
 
 pytestmark = pytest.mark.usefixtures("no_figures")

@@ -20,7 +20,8 @@ from comodulation.studies.paper.illustration import read_illustration
 from comodulation.studies.paper.plan import PARTS
 from comodulation.studies.paper.reproduction import ILLUSTRATION, STUDY
 from support import celeba_layout
-from support.command import Process, comodulate, comodulate_here
+from support.command import comodulate, comodulate_here
+from support.forked import Process
 from support.small_study import CORE, SHORT, SMALL, reproduce, small_study
 from support.synthetic import encode, snapshot
 
