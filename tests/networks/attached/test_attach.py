@@ -173,6 +173,20 @@ def test_all_tasks_share_the_first_part(blocks, images):
         torch.testing.assert_close(some, torch.cat([separate[8:], separate[:4]]), rtol=1e-4, atol=1e-5)
 
 
+# A mode means the same for one task and for all of them.
+def test_all_tasks_in_every_mode(blocks, images):
+    net = couple(comodulate(blocks, encoder="second", decoder="third", num_tasks=3))
+    base = blocks(images)
+    assert torch.equal(net.all_tasks(images, mode="base"), base.repeat(3, 1))
+    assert torch.equal(net.all_tasks(images, tasks=torch.tensor([2, 0]), mode="base"), base.repeat(2, 1))
+    with net.disabled():
+        assert torch.equal(net.all_tasks(images), base.repeat(3, 1))
+    separate = torch.cat([net(images, torch.full((4,), task), mode="attention") for task in range(3)])
+    torch.testing.assert_close(net.all_tasks(images, mode="attention"), separate, rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="did you mean 'attention'"):
+        net.all_tasks(images, mode="atention")
+
+
 # The part before the encoder is computed once, whatever the number of passes behind it.
 def test_the_first_part_runs_once(blocks, images, monkeypatch):
     calls = []

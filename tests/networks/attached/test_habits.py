@@ -435,6 +435,20 @@ def test_all_tasks_of_graphs_and_of_pairs():
         assert found["note"] == "cosine"
 
 
+# Inputs in dimension 1 between the layers, and in dimension 0 behind the pooling: also where there are as many as outputs.
+@pytest.mark.parametrize("inputs", [3, 5])
+def test_all_tasks_of_sequences_that_are_pooled(inputs):
+    class Steps(Parts):
+        def forward(self, x):
+            return super().forward(x).mean(0)
+
+    x = torch.randn(7, inputs, 6)
+    net = couple(over(Steps(), example=x, batch_dim=1))
+    separate = torch.cat([net(x, task_ids=torch.full((inputs,), task)) for task in range(3)])
+    torch.testing.assert_close(net.all_tasks(x), separate)
+    assert torch.equal(net.all_tasks(x, mode="base"), net.model(x).repeat(3, 1))
+
+
 def test_a_graph_breaks_with_the_reason():
     net = couple(over(Parts(), example=X))
     net.store_task_gains([(X, TASKS)])

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 
 def takes(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
@@ -34,6 +34,12 @@ def looks_like_tasks(value: Any) -> bool:
     return isinstance(value, Tensor) and value.ndim == 1 and not value.is_floating_point() and value.dtype != torch.bool
 
 
+def number_of_inputs(values: Any, batch_dim: int) -> int:
+    """How many inputs nested arguments hold, by the first tensor with a dimension of them; 0 where there is none."""
+    tensors = (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and leaf.ndim > batch_dim)
+    return next((tensor.shape[batch_dim] for tensor in tensors), 0)
+
+
 def joined_answers(answers: Sequence[Any], batch_dim: int, rows: int) -> Any:
     """Answers of one structure as one: tensors one after the other along their inputs, numbers ``(k,)``; anything else is kept
     where all have the same, else a list."""
@@ -44,7 +50,9 @@ def joined_answers(answers: Sequence[Any], batch_dim: int, rows: int) -> Any:
         if isinstance(first, Tensor):
             if not first.ndim:
                 return torch.stack(list(leaves))
-            along = batch_dim if batch_dim < first.ndim and first.shape[batch_dim] == rows else 0
+            # Behind a pooling the inputs come first, whatever they are in before: (B, C), also where C is B.
+            pooled = first.ndim <= batch_dim + 1 and first.shape[0] == rows
+            along = batch_dim if not pooled and batch_dim < first.ndim and first.shape[batch_dim] == rows else 0
             return torch.cat(list(leaves), along)
         if dataclasses.is_dataclass(first) and not isinstance(first, type):
             names = [field.name for field in dataclasses.fields(first)]

@@ -32,7 +32,7 @@ from ..stored_gains import all_couplings
 from ..task_averages import TaskAverages
 from .between import Between, Unrectified, times_factor
 from .call_state import copied
-from .calls import arguments, joined_answers, looks_like_tasks, takes, takes_further_keywords
+from .calls import arguments, joined_answers, looks_like_tasks, number_of_inputs, takes, takes_further_keywords
 from .dimensions import look
 from .neurons import Neurons
 from .padding import AUTO
@@ -138,7 +138,7 @@ class Comodulated(Between):
             args, task_ids = self._split(args, kwargs)
         self._refuse_placed()
         self._hold_still()
-        if id(self) in _DISABLED.get() or choose(mode, get_args(Mode), "mode") == "base":
+        if self._is_base(mode):
             return self.model(*args, **kwargs)
         tasks = self._checked(task_ids)
         # One pass will do where no gain has to be computed from this input: nothing to keep then.
@@ -163,15 +163,20 @@ class Comodulated(Between):
         Args:
             *args, **kwargs: of the model, B inputs.
             tasks: task numbers ``(k,)``; None takes all.
-            mode: as in a call.
+            mode: as in a call. In mode ``base``, and in ``disabled()``, the model itself runs once: its answer is that of each task.
 
         Returns:
             As the model, its tensors for each task one after the other along their inputs: all inputs under the first task, then
             under the second, ... ``(k B, ...)``. A number (a loss) becomes ``(k,)``, an object that differs between tasks a list.
         """
         tasks = torch.arange(self.num_tasks, device=self._device) if tasks is None else self._checked(tasks)
+        batch_dim = self.decoder_site.batch_dim
+        if self._is_base(mode):
+            self._refuse_placed()
+            self._hold_still()
+            answer = self.model(*args, **kwargs)
+            return joined_answers([answer] * len(tasks), batch_dim, number_of_inputs((args, kwargs), batch_dim))
         with self._recording(args, kwargs) as call:
-            batch_dim = self.decoder_site.batch_dim
             rows = call.activity.shape[batch_dim]
             call.given = False  # each task begins with what was given
             answers = [self._answer(call, task.repeat(rows), mode) for task in tasks]
@@ -475,6 +480,10 @@ class Comodulated(Between):
                 call = Call(self.model, *copied((tuple(args), dict(kwargs))))
                 found = nearest_rectified(call, refused, self.encoders, self.decoder, self.decoder_site.batch_dim)
                 raise refused.with_choice(found) from None
+
+    def _is_base(self, mode: Mode) -> bool:
+        """Whether the model itself is to answer. Raises InputError for an unknown mode."""
+        return id(self) in _DISABLED.get() or choose(mode, get_args(Mode), "mode") == "base"
 
     def _refuse_placed(self) -> None:
         if id(self) in _PLACED.get():
