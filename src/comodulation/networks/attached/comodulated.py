@@ -163,7 +163,7 @@ class Comodulated(Between):
         Args:
             *args, **kwargs: of the model, B inputs.
             tasks: task numbers ``(k,)``; None takes all.
-            mode: as in a call. In mode ``base``, and in ``disabled()``, the model itself runs once: its answer is that of each task.
+            mode: as in a call. In mode ``base``, and in ``disabled()``, the model runs once, and its answer is that of each task.
 
         Returns:
             As the model, its tensors for each task one after the other along their inputs: all inputs under the first task, then
