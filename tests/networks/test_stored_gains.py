@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from comodulation import ComodulatedHead, InputError, comodulate
+from comodulation import ComodulatedHead, InputError, comodulate, load_adapter, save_adapter
 from support import networks
 from support.networks import couple
 
@@ -73,6 +73,56 @@ def test_other_types_are_no_other_couplings(dtype):
     net.store_task_gains(iter([(IMAGES, TASKS)]))
     net.to(dtype)(IMAGES.to(dtype), TASKS)
     net.float()(IMAGES, TASKS)
+
+
+# Gains have the precision of their statistics, which need not be the controller's.
+@pytest.mark.parametrize("model_dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("whole_dtype", [None, torch.float64, torch.bfloat16])
+def test_gains_of_every_precision_load(model_dtype, whole_dtype, tmp_path):
+    dtype = whole_dtype or model_dtype
+
+    def network():
+        torch.manual_seed(0)
+        model = networks.settled(networks.Blocks()).to(model_dtype)
+        net = couple(comodulate(model, encoder="first", decoder="third", num_tasks=3))
+        return net if whole_dtype is None else net.to(whole_dtype)
+
+    net, images = network(), IMAGES.to(dtype)
+    net.store_task_gains([(images, TASKS)])
+    answer = net(images, TASKS)
+    save_adapter(net, tmp_path / "a.safetensors")
+    loaded, stated = network(), network()
+    load_adapter(loaded, tmp_path / "a.safetensors")
+    stated.load_state_dict(net.state_dict())
+    for other in (loaded, stated):
+        assert other.task_gains.dtype == net.task_gains.dtype
+        assert torch.equal(other(images, TASKS), answer)
+    both = comodulate(net.model, encoder="first", decoder="third", num_tasks=3)
+    both = couple(both if whole_dtype is None else both.to(whole_dtype))
+    load_adapter(both, tmp_path / "a.safetensors")
+    assert torch.equal(net.joined(both)(images, TASKS), answer)
+
+
+@pytest.mark.parametrize("observed", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_head_of_every_precision(dtype, observed, tmp_path):
+    def made_head():
+        torch.manual_seed(0)
+        head = ComodulatedHead(3, 5, 3, encoder_channels=8, decoder_channels=8, hidden=8).freeze()
+        return couple(head).to(dtype)
+
+    head, features = made_head(), IMAGES.to(dtype)
+    batches = [(head.encode(features), TASKS)]
+    if observed:
+        head.observe(batches)
+        head.train()(features, TASKS).sum().backward()
+        head.eval()
+    head.store_task_gains(batches)
+    save_adapter(head, tmp_path / "a.safetensors")
+    loaded = made_head()
+    load_adapter(loaded, tmp_path / "a.safetensors")
+    assert torch.equal(loaded(features, TASKS), head(features, TASKS))
+    assert head(features, TASKS).dtype == dtype
 
 
 def test_states_with_and_without_gains():

@@ -220,7 +220,8 @@ class EncoderDecoder(nn.Module):
         With ``gains`` ``(B, D)``, of neurons whose gain they are: after pooling, where it is the same and costs less.
         """
         pooled = activity.mean((-2, -1))
-        return self.readout(pooled if gains is None else pooled * gains)
+        # Gains of a head in half precision are float32; its readout is not.
+        return self.readout(pooled if gains is None else (pooled * gains).to(pooled.dtype))
 
     def _skip_matrix(self) -> Tensor | None:
         if isinstance(self.decoder_skip, nn.Conv2d):

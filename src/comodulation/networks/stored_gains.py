@@ -170,7 +170,11 @@ class TaskGains(nn.Module, ABC):
         width = self.decoder_width()
         if width is None:
             width = gains.shape[-1] if gains.ndim == 2 else 0
-        return next(self.controller.parameters()).new_ones(self.controller.num_tasks, width)
+        like = next(self.controller.parameters())
+        # Gains have the precision that their statistics had: float32 beside a controller in half precision, float64 in a model of
+        # that type whose controller is float32.
+        dtype = gains.dtype if gains.dtype in (torch.float32, torch.float64) else like.dtype
+        return like.new_ones(self.controller.num_tasks, width, dtype=dtype)
 
 
 def _before_saving(network: TaskGains, prefix: str, keep_vars: bool) -> None:
