@@ -288,3 +288,30 @@ def test_task_vectors_express_unseen_tasks():
     assert head(features, vectors[tasks] * 0.5).shape == (B, C)
     with pytest.raises(ValueError, match="task vectors"):
         head(features, torch.zeros(B + 1, K))
+
+
+# What a head keeps from a call in inference mode (a matrix of frozen layers, the response) serves the training after it.
+@pytest.mark.parametrize("size", [2, 5])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_training_after_inference_mode(size, depth):
+    features = torch.rand(40, 5, size, size, generator=torch.Generator().manual_seed(1))
+    tasks = torch.arange(40) % K
+    gradients = []
+    for mode in (torch.inference_mode, torch.no_grad):
+        head = make_head(depth=depth)
+        with mode():
+            head(features, mode="base")
+            head.observe([(head.encode(features), tasks)])
+        head.train()(features, tasks).square().mean().backward()
+        gradients.append(head.controller.embedding.weight.grad)
+    assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_response_goes_where_the_head_goes(shared):
+    head, (features, tasks) = make_head(), make_inputs()
+    head.observe([(head.encode(features), tasks)], shared=shared)
+    moved = head.to("meta").response
+    assert moved.jacobian.device.type == moved.mean.device.type == "meta"
+    assert moved.jacobian.shape == (K, 8, 8)
+    assert (moved.jacobian.stride(0) == 0) == shared  # one that tasks share is kept once

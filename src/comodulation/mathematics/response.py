@@ -48,6 +48,12 @@ class TaskResponse(NamedTuple):
             return self._replace(jacobian=self.jacobian[: len(tasks)], mean=self.mean[: len(tasks)])
         return TaskResponse(self.jacobian.index_select(0, tasks), self.mean.index_select(0, tasks))
 
+    def on(self, device: torch.device) -> TaskResponse:
+        """The response on a device; one that all tasks share stays one there."""
+        shared = not self.jacobian.stride(0)
+        moved = TaskResponse(*((part[:1] if shared else part).to(device) for part in self))
+        return moved.expand(len(self.jacobian)) if shared else moved
+
     def statistics(self, coupling: Tensor) -> DecoderStatistics:
         """Decoder statistics ``(K, D)`` for couplings ``(K, E)``, in the small-noise limit."""
         # As rows times matrices: a batch of matrices times columns, which is the same, takes eight times as long on a CPU.

@@ -174,7 +174,7 @@ class EncoderDecoder(nn.Module):
             return convolve(activity, weight)
         key = (weight.data_ptr(), weight._version, weight.dtype, height, width)
         if layer not in self._matrices or self._matrices[layer][0] != key:
-            with torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad():  # kept for training, too
                 self._matrices[layer] = (key, dense_matrix(weight, height, width))
         return convolve(activity, weight, self._matrices[layer][1])
 

@@ -103,7 +103,6 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
         self.modulation = modulation or Modulation(**options)
         self.num_tasks, self.seed = num_tasks, seed
         self.controller = Controller(num_tasks, self.encoder_channels, **(controller or {}))
-        self.response: TaskResponse | None = None
         shared = self.modulation.response == "shared"
         width = self.decoder_channels
         sizes = {"response_jacobian": (width, self.encoder_channels), "response_mean": (width,)}
@@ -240,7 +239,8 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
         weight = self.decoder.weight
         seen = ((h.to(weight.dtype), torch.zeros_like(tasks) if shared else tasks) for h, tasks in batches)
         outside = outside_autocast(weight.device) if autocasts(weight.device) else contextlib.nullcontext()
-        with torch.no_grad(), outside:
+        # Outside inference mode, whose tensors no later training could use.
+        with torch.inference_mode(False), torch.no_grad(), outside:
             response = (self._deep_response if self.deeper else self._response)(seen, shared)
         if self.response_jacobian is not None and self.response_mean is not None:
             self.response_jacobian.copy_(response.jacobian[0])

@@ -8,14 +8,14 @@ asked for with those it was computed at.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..mathematics import DecoderStatistics, Modulation, gains_from_statistics
+from ..mathematics import DecoderStatistics, Modulation, TaskResponse, gains_from_statistics
 from ..tensors import copy_checked
 from .controller import Controller
 
@@ -77,6 +77,7 @@ class TaskGains(nn.Module, ABC):
     Attributes:
         task_gains: ``(K, D)``, or None. Gains that are put in place belong to the couplings of that moment.
         origin: what they were computed from.
+        response: how decoder neurons answer to couplings, once inputs have been observed; moves with the network, and is not saved.
     """
 
     task_gains: Tensor | None
@@ -87,6 +88,7 @@ class TaskGains(nn.Module, ABC):
         super().__init__()
         self.register_buffer("task_gains", None)
         self.origin = Origin()
+        self.response: TaskResponse | None = None
         self.register_state_dict_pre_hook(_before_saving)
         self.register_load_state_dict_pre_hook(_before_loading)
         self.register_load_state_dict_post_hook(_after_loading)
@@ -95,6 +97,12 @@ class TaskGains(nn.Module, ABC):
         super().__setattr__(name, value)
         if name == "task_gains":
             self.origin.forget() if value is None else self.origin.note(self.controller)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        if self.response is not None:  # no buffer: it keeps its precision
+            self.response = self.response.on(next(self.controller.parameters()).device)
+        return self
 
     @abstractmethod
     def decoder_width(self) -> int | None:

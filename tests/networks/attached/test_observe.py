@@ -112,3 +112,19 @@ def test_gains_that_are_not_linear_in_couplings_are_refused(options, message):
         net.observe(BATCHES)
     with pytest.raises(InputError, match="no batches"):
         net.observe([])
+
+
+# Who observes in inference mode trains later, and who observes on one device may train on another.
+def test_a_response_serves_training_wherever_it_was_found():
+    net, other = adapted(), adapted()
+    other.load_state_dict(net.state_dict())
+    gradients = []
+    for each, mode in ((net, torch.inference_mode), (other, torch.no_grad)):
+        with mode():
+            each.observe(BATCHES)
+        each.train()(INPUTS, TASKS).square().mean().backward()
+        gradients.append(each.controller.embedding.weight.grad)
+    assert torch.equal(*gradients)
+    jacobian = net.response.jacobian
+    assert torch.equal(net.to("cpu").response.jacobian, jacobian)
+    assert net.to("meta").response.jacobian.device.type == net.response.mean.device.type == "meta"

@@ -94,7 +94,6 @@ class Comodulated(Between):
         self.labels, self.couplings, self.weights = labels, couplings, weights
         if self.couplings != LEARNED:
             controller.check_rows(couplings)
-        self.response: TaskResponse | None = None
         if self.labels != "channels":
             self.register_buffer("strengths", torch.full((controller.num_tasks,), float(strength)))
         self.register_buffer("middles", torch.zeros(controller.num_tasks) if weights == "each" else None)
@@ -278,7 +277,8 @@ class Comodulated(Between):
                         "batches"
                     )
                 found.add(lambda w, call=call: self._slopes(call, w), activity, tasks)  # type: ignore[misc]
-        return found.result()
+        with torch.inference_mode(False), torch.no_grad():  # in whose tensors no later training could go through
+            return found.result()
 
     def _set_couplings(self, seen: Sequence[tuple[Any, Tensor]]) -> None:
         rows = []
