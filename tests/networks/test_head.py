@@ -241,6 +241,31 @@ def test_bad_task_ids(tasks, error, words, mode):
         make_head()(make_inputs()[0], tasks, mode)
 
 
+# What is kept from observed batches decides every later gain: a task of -1 would be counted with the last task, features
+# would be taken for activity where there are as many channels, and without inputs all gains would be 1.
+@pytest.mark.parametrize("name", ["observe", "store_task_gains"])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_bad_batches(name, depth):
+    head, (features, tasks) = make_head(depth=depth), make_inputs()
+    see, activity = getattr(head, name), head.encode(features)
+    for batches, words in (
+        ([(activity, torch.where(tasks == 0, -1, tasks))], rf"in \[0, {K - 1}\], got -1"),
+        ([(activity, tasks + 1)], rf"in \[0, {K - 1}\], got {K}"),
+        ([(activity, tasks.float())], "integer tensor, got torch.float32"),
+        ([(activity, tasks[:-1])], rf"\({B},\).*got \({B - 1},\)"),
+        ([(features, tasks)], r"\(B, 8, H, W\), got \(12, 5, 2, 2\); expected head.encode"),
+        ([(activity - 1, tasks)], "rectified, got values from -"),
+        ([(activity.mean((2, 3)), tasks)], r"\(B, 8, H, W\), got \(12, 8\)"),
+        ([(activity, tasks, tasks)], r"batch 0 is a tuple of 3, expected \(encoder activity, task_ids\)"),
+        ((activity, tasks), "batch 0 is a Tensor"),
+        ([], "no (inputs|batches)"),
+        ([(activity[:0], tasks[:0])], "no inputs"),
+    ):
+        with pytest.raises((ValueError, IndexError), match=words):
+            see(batches)
+    see([(activity, tasks.int())])
+
+
 def test_other_bad_arguments():
     head = make_head()
     features, tasks = make_inputs()

@@ -82,6 +82,9 @@ def task_response(
 
     Returns:
         TaskResponse in the kernel's type; zero for a task without inputs.
+
+    Raises:
+        ValueError: no task has any: gains would be 1 whatever is learned.
     """
     decoder_channels, encoder_channels = kernel.shape[:2]
     jacobian = kernel.new_zeros(num_tasks, decoder_channels, encoder_channels)
@@ -96,6 +99,7 @@ def task_response(
             mean[task] += d.mean((2, 3)).sum(0)
             counts[task] += len(h)
     jacobian, mean, counts = (processes.sum(total) for total in (jacobian, mean, counts))
+    _check_seen(counts)
     counts = counts.clamp(min=1)
     return TaskResponse(jacobian / counts[:, None, None], mean / counts[:, None])
 
@@ -140,11 +144,12 @@ class ResponseByColumns:
             processes: have the batches between them; each of them has added at least one, which may be empty.
 
         Raises:
-            ValueError: no batch has been added.
+            ValueError: no batch has been added, or none with inputs.
         """
         if self._totals is None:
             raise ValueError("no batches to compute a response from")
         jacobian, mean, counts = (processes.sum(total) for total in self._totals)
+        _check_seen(counts)
         counts = counts.clamp(min=1)
         return TaskResponse((jacobian / counts[:, None]).movedim(0, 2).contiguous(), mean / counts[:, None])
 
@@ -198,3 +203,8 @@ def _summed_response(activity: Tensor, active: Tensor, kernel: Tensor, skip: Ten
     correlation = conv2d_weight(activity, kernel.shape, active, padding=size // 2)
     response = (kernel * correlation).sum((2, 3))
     return response if skip is None else response + skip * torch.einsum("bdhw,behw->de", active, activity)
+
+
+def _check_seen(counts: Tensor) -> None:
+    if not bool(counts.any()):
+        raise ValueError("no inputs to compute a response from")

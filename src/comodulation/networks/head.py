@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..errors import choose
+from ..errors import InputError, choose
 from ..mathematics import (
     Decode,
     DecoderStatistics,
@@ -46,7 +46,7 @@ from .controller import Controller, checked_task_ids, coupling
 from .encoder_decoder import EncoderDecoder
 from .layers import normalisation_scale
 from .settings import HeadSettings
-from .stored_gains import TaskGains
+from .stored_gains import TaskGains, pairs
 from .task_averages import TaskAverages
 
 Mode = Literal["base", "attention", "comodulation"]
@@ -224,6 +224,10 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
             Whether the response is used: False for other levels and estimators, statistics after the task gain, or where K D E
             numbers are too many (more than 2^28); training then estimates task gains from each batch.
 
+        Raises:
+            InputError: batches that are no pairs, or of something other than encoder activity.
+            ValueError, IndexError: no inputs; task ids of wrong shape or type, or out of range.
+
         With one decoder layer the response is over all inputs, with more of them over 40 a task, drawn by the head's seed (of each
         process): column by column, it takes one pass through the decoder for each encoder neuron. A response that all tasks share,
         once known, is kept: it belongs to the layers.
@@ -237,7 +241,10 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
         if m.level != "task" or m.estimator != "derivative" or m.after_gain or size > MAX_RESPONSE:
             return False
         weight = self.decoder.weight
-        seen = ((h.to(weight.dtype), torch.zeros_like(tasks) if shared else tasks) for h, tasks in batches)
+        seen = (
+            (h.to(weight.dtype), torch.zeros_like(tasks) if shared else self._own_tasks(tasks, h))
+            for h, tasks in self._activities(batches)
+        )
         outside = outside_autocast(weight.device) if autocasts(weight.device) else contextlib.nullcontext()
         # Outside inference mode, whose tensors no later training could use.
         with torch.inference_mode(False), torch.no_grad(), outside:
@@ -248,6 +255,25 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
         else:
             self.response = response.expand(self.num_tasks) if shared else response
         return True
+
+    def _activities(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches whose first part is seen to be encoder activity. Raises InputError where it is something else."""
+        for activity, tasks in pairs(batches, "(encoder activity, task_ids)"):
+            if not isinstance(activity, Tensor) or activity.ndim != 4 or activity.shape[1] != self.encoder_channels:
+                found = tuple(activity.shape) if isinstance(activity, Tensor) else type(activity).__name__
+                raise InputError(
+                    f"encoder activity must be (B, {self.encoder_channels}, H, W), got {found}; expected head.encode(features)"
+                )
+            if bool((activity < 0).any()):
+                raise InputError(
+                    f"encoder activity must be rectified, got values from {activity.min().item():.3g}; expected "
+                    "head.encode(features), not the features"
+                )
+            yield activity, tasks
+
+    def _own_tasks(self, tasks: Tensor, activity: Tensor) -> Tensor:
+        # -1, a missing task elsewhere, would be counted with the last one.
+        return checked_task_ids(tasks, self.num_tasks, len(activity))
 
     def _response(self, batches: Iterable[tuple[Tensor, Tensor]], shared: bool) -> TaskResponse:
         """Of one decoder layer, over all inputs."""
@@ -283,7 +309,8 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
             self.origin.note(self.controller, ())
             return
         averages = TaskAverages(self.num_tasks)
-        for activity, tasks in batches:
+        for activity, given in self._activities(batches):
+            tasks = self._own_tasks(given, activity)
             averages.add(self._statistics_at(activity, self.controller(tasks)), tasks)
         statistics, counts = averages.result(self.processes)
         if not bool(counts.any()):

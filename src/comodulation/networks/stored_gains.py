@@ -14,12 +14,27 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, brief
 from ..mathematics import DecoderStatistics, Modulation, TaskResponse, gains_from_statistics
 from ..tensors import copy_checked
 from .controller import Controller
 
 CLOSE = 1e-4  # differences of log gains below this are rounding: of another device, of batches of another size
+
+
+def pairs(batches: Iterable[Any], what: str) -> Iterator[tuple[Any, Any]]:
+    """The two parts of each batch. Raises InputError for batches that are no pairs; ``what``: the two, for messages."""
+    if not isinstance(batches, Iterable):
+        raise InputError(f"expected batches of {what}, such as a list of pairs, got {brief(batches)}")
+    for number, batch in enumerate(batches):
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            kind = type(batch).__name__
+            found = f"a {kind} of {len(batch)}" if isinstance(batch, (tuple, list)) else f"a {kind}"
+            raise InputError(
+                f"batch {number} is {found}, expected {what}: one pair in a list, [(inputs, task_ids)]; from a loader with labels, "
+                "[(inputs, task_ids) for inputs, task_ids, labels in loader]"
+            )
+        yield batch[0], batch[1]
 
 
 class Origin(nn.Module):

@@ -342,12 +342,37 @@ def test_refused_at_the_first_call(blocks, images):
         (torch.tensor([0, 1, 2]), ValueError, "3 task ids for 4 inputs"),
         (torch.tensor([0, 1, 2, 3]), IndexError, r"in \[0, 2\], got 3"),
         (torch.tensor([0, -1, 2, 0]), IndexError, "got -1"),
+        ([0, 1, 2, 0], ValueError, r"must be a tensor of integers \(B,\), got \[0, 1, 2, 0\]"),
+        (1, ValueError, "got 1"),
     ],
 )
 def test_task_ids_that_do_not_fit(blocks, images, tasks, error, message):
     net = comodulate(blocks, encoder="first", decoder="third", num_tasks=3).eval()
     with pytest.raises(error, match=message):
         net(images, task_ids=tasks)
+
+
+# What comes last without a name, and is not taken for tasks, is in the message; so is what is given for tasks and is none.
+def test_the_message_says_what_was_given_for_tasks(blocks, images):
+    net = comodulate(blocks, encoder="first", decoder="third", num_tasks=3, example=images).eval()
+    for tasks, found in ((TASKS[:, None], r"a tensor \(4, 1\) of torch.int64"), (TASKS.tolist(), r"\[1, 2, 0, 1\]")):
+        with pytest.raises(ValueError, match=f"task_ids is missing.*the last argument, {found}, is none"):
+            net(images, tasks)
+    with pytest.raises(ValueError, match=r"got \[0, 1\]"):
+        net.all_tasks(images, tasks=[0, 1])
+
+
+@pytest.mark.parametrize("name", ["observe", "store_task_gains"])
+def test_batches_that_are_no_pairs(blocks, images, name):
+    see = getattr(comodulate(blocks, encoder="first", decoder="third", num_tasks=3), name)
+    for batches, found in {
+        "labels": ([(images, TASKS, TASKS)], r"a tuple of 3, expected \(inputs, task_ids\).*for inputs, task_ids, labels"),
+        "one pair": ((images, TASKS), "batch 0 is a Tensor, expected.*one pair in a list"),
+        "a dictionary": ([{"x": images, "task_ids": TASKS}], "batch 0 is a dict"),
+        "nothing": (None, "got None"),
+    }.values():  # fmt: skip
+        with pytest.raises(InputError, match=found):
+            see(batches)
 
 
 def test_compiled_and_scripted_models_are_refused(blocks):

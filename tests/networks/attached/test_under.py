@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -64,6 +65,14 @@ def test_without_the_encoders_gain():
     model = net.model
     expected = model.last(model.second(model.first(x)) * net.task_gains[TASKS])
     with net.under(TASKS):
+        assert torch.equal(model(x), expected)
+
+
+def test_integers_of_numpy_are_tasks(net):
+    x = torch.ones(2, 4)
+    with net.under(1) as model:
+        expected = model(x)
+    with net.under(np.int64(1)) as model:
         assert torch.equal(model(x), expected)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 import torch
@@ -28,7 +29,7 @@ from ...mathematics import (
 )
 from ...tensors import hash_tensors
 from ..controller import Controller, checked_task_ids, coupling
-from ..stored_gains import all_couplings
+from ..stored_gains import all_couplings, pairs
 from ..task_averages import TaskAverages
 from .between import Between, Unrectified, times_factor
 from .call_state import copied
@@ -47,6 +48,7 @@ _DISABLED: ContextVar[frozenset[int]] = ContextVar("disabled networks", default=
 _PLACED: ContextVar[frozenset[int]] = ContextVar("networks with gains in place", default=frozenset())
 
 Mode = Literal["base", "attention", "comodulation"]
+BATCH = "(inputs, task_ids)"
 MAX_RESPONSE = 2**28  # numbers in an exact response (1 GiB in float32)
 
 
@@ -139,7 +141,7 @@ class Comodulated(Between):
         self._hold_still()
         if self._is_base(mode):
             return self.model(*args, **kwargs)
-        tasks = self._checked(task_ids)
+        tasks = self._checked(task_ids, args)
         # One pass will do where no gain has to be computed from this input: nothing to keep then.
         if mode == "attention" or (self.labels == "channels" and self._stored()):
             self._look(args, kwargs)
@@ -199,8 +201,8 @@ class Comodulated(Between):
                 this network itself called, which has the gains twice.
             ValueError, IndexError: as in a call.
         """
-        alone = isinstance(task, int)
-        tasks = self._checked(torch.tensor([task], device=self._device) if isinstance(task, int) else task)
+        alone = isinstance(task, Integral)
+        tasks = self._checked(torch.tensor([int(task)], device=self._device) if isinstance(task, Integral) else task)
         if id(self) in _PLACED.get():
             raise InputError(
                 "stored gains of this network are applied already; leave its other `with net.under(...)` block first"
@@ -245,7 +247,7 @@ class Comodulated(Between):
             InputError: no batches; learned couplings with gains that are not linear in them (estimator `quadrature`,
                 ``after_gain``, level `input`), without gains of channels, or of too many neurons.
         """
-        seen = [(arguments(inputs), self._checked(task_ids)) for inputs, task_ids in batches]
+        seen = [(arguments(inputs), self._checked(task_ids)) for inputs, task_ids in pairs(batches, BATCH)]
         if not seen:
             raise InputError("observe got no batches, expected one or more of (inputs, task_ids)")
         self.response = None
@@ -325,7 +327,7 @@ class Comodulated(Between):
             self.origin.note(self.controller, ())
             return
         averages = TaskAverages(self.num_tasks)
-        for inputs, task_ids in batches:
+        for inputs, task_ids in pairs(batches, BATCH):
             args, kwargs = arguments(inputs)
             tasks = self._checked(task_ids)
             with self._recording(args, kwargs) as call:
@@ -528,11 +530,16 @@ class Comodulated(Between):
             )
         return (args, None) if with_it else (args[:-1], args[-1])
 
-    def _checked(self, task_ids: Tensor | None) -> Tensor:
-        if not isinstance(task_ids, Tensor):
+    def _checked(self, task_ids: Any, args: tuple[Any, ...] = ()) -> Tensor:
+        """Task ids as int64 ``(B,)``. args: positional arguments of a call that was given none by name."""
+        if task_ids is None:
+            last = "" if len(args) < 2 else f" (the last argument, {_shown(args[-1])}, is none)"
             raise ValueError(
-                "task_ids is missing: net(inputs, task_ids=...), or `with net.disabled():` for the model itself"
+                "task_ids is missing: net(inputs, task_ids=...), integers (B,), or `with net.disabled():` for the model itself"
+                + last
             )
+        if not isinstance(task_ids, Tensor):
+            raise ValueError(f"task ids must be a tensor of integers (B,), got {_shown(task_ids)}")
         return checked_task_ids(task_ids, self.num_tasks)
 
     def _answer(self, call: Call, tasks: Tensor, mode: Mode = "comodulation") -> Any:
@@ -577,3 +584,7 @@ class Comodulated(Between):
 
     def _all_couplings(self) -> Tensor:
         return coupling(all_couplings(self.controller), self.modulation.link)
+
+
+def _shown(value: Any) -> str:
+    return f"a tensor {tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else brief(value)
