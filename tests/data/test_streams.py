@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from comodulation.data import images_in
+from comodulation.data.asked import inputs_in
 from comodulation.data.given_tables import TextReader, VectorReader
 from comodulation.data.streams import blocks_of, listed_pictures, picture_lists, row_files, rows_of, write_picture_list
 from comodulation.errors import InputError
@@ -43,6 +44,31 @@ def test_texts(suffix, start, stop, size, tmp_path):
     assert [text for block in blocks for text in block.inputs.values] == TEXTS[start:stop]
     if suffix != "txt":
         assert [one for block in blocks for one in block.inputs.ids] == [f"k{row}" for row in range(start, stop)]
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        ('text\na\n""\n  \nb\n""\n\n', ["a", None, None, "b", None]),  # as pandas and csv write a text that is missing
+        ("text,n\na,1\n,\nb,\n,\n,\n\n", ["a", None, "b"]),  # spreadsheets write empty rows at the end
+    ],
+)
+def test_empty_rows_of_a_table_are_missing_texts(content, texts, tmp_path):
+    """Left out, they would shift the answers to all rows behind them."""
+    path = tmp_path / "texts.csv"
+    path.write_text(content)
+    reader = TextReader("text")
+    assert rows_of(path, reader) == len(texts)
+    (block,) = blocks_of(path, reader, 0, len(texts), 100)
+    asked = inputs_in([path], reader)
+    assert len(asked) == len(texts)
+    for row, text in enumerate(texts):
+        for read in (lambda row=row: block.inputs.read(row, "here"), asked[row].read):
+            if text is None:
+                with pytest.raises(InputError, match="is missing: the cell is empty"):
+                    read()
+            else:
+                assert read() == text
 
 
 def test_missing_cells_of_parquet_stay_missing(tmp_path):

@@ -1,5 +1,6 @@
 """Embeddings in tables and files: read as they are, of one shape, and refused in one line where they are not."""
 
+import csv
 import pickle
 
 import numpy as np
@@ -85,6 +86,34 @@ def test_a_file_beside_a_table(tmp_path, suffix, dtype):
     found = all_rows(given_table_splits(path, VectorReader(), labels(tmp_path)))
     for place, name in enumerate(IDS):
         np.testing.assert_array_equal(found[name], NUMBERS[place].astype(dtype).astype(np.float32))
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+@pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
+def test_rows_without_any_label_keep_their_place(tmp_path, suffix, columns):
+    """An input that nobody has labelled has a row of empty cells; those at the end count where there are inputs for them."""
+    unlabelled = {3, 4, ROWS - 1}
+    cells = [["kind", "even"][:columns]]
+    cells += [["" if row in unlabelled else KIND[row], ""][:columns] for row in range(ROWS)]
+    path = tmp_path / f"labels{suffix}"
+    if suffix == ".csv":
+        with open(path, "w", newline="") as file:
+            csv.writer(file).writerows([*cells, *[["", ""]] * (columns == 2)])
+    else:
+        book = pytest.importorskip("openpyxl").Workbook()
+        for row in cells:
+            book.active.append([None if cell == "" else cell for cell in row])
+        book.active.cell(ROWS + 5, 1).number_format = "0.0"  # a cell with a format and nothing in it
+        book.save(path)
+    np.save(tmp_path / "v.npy", NUMBERS)
+    splits = given_table_splits(tmp_path / "v.npy", VectorReader(), path, ["kind"])
+    found = {}
+    for split in splits.values():
+        names = split.feature("kind").names
+        for row, code in enumerate(split.column("kind")):
+            place = int(np.flatnonzero((NUMBERS.astype(np.float32) == split.read(row)).all(1))[0])
+            found[place] = None if code is None else names[code]
+    assert found == {row: None if row in unlabelled else KIND[row] for row in range(ROWS)}
 
 
 def test_precision_and_place_do_not_change_what_is_held_out(tmp_path):

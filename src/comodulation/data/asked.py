@@ -126,7 +126,7 @@ def inputs_in(given: Sequence[Path], reader: InputReader) -> list[Asked]:
             if not path.is_file():
                 raise InputError(f"no such file: {path}")
         here = local_copy(path)
-        table = read_label_table(here, reader.column) if is_table(path.name) else None
+        table = read_label_table(here, reader.column, least=0) if is_table(path.name) else None
         inputs, column = reader.of_file(here, table)
         if table is not None and (own := id_column(table, column)) is not None:
             inputs = replace(inputs, ids=tuple(table.columns[own]))

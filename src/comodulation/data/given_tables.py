@@ -104,8 +104,12 @@ def given_table_splits(
         InputError: a file, column or cell that is not what it should be; as many rows of labels as of inputs are expected.
     """
     path = input_path(data)
-    table = read_label_table(path if labels is None else input_path(labels), reader.column if labels is None else None)
-    inputs, column = reader.of_file(path, None if labels else table)
+    if labels is None:
+        table = read_label_table(path, reader.column)
+        inputs, column = reader.of_file(path, table)
+    else:
+        inputs, column = reader.of_file(path, None)
+        table = read_label_table(input_path(labels), least=len(inputs))  # an input that has no label has a row, too
     if len(inputs) != len(table.lines):
         raise InputError(
             f"{path} has {len(inputs):,} rows of {inputs.what}s and {table.path} {len(table.lines):,} of labels; expected as many, "

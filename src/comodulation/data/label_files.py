@@ -59,12 +59,14 @@ def is_table(name: str) -> bool:
     return Path(name).suffix.lower() in TABLES
 
 
-def read_label_table(path: Path, inputs: str | None = None) -> LabelTable:
+def read_label_table(path: Path, inputs: str | None = None, *, least: int | None = None) -> LabelTable:
     """Read a csv, tsv, parquet, arrow or xlsx file.
 
     Args:
         path: of the file.
         inputs: a column that holds no labels but texts, whose cells stay as they are written.
+        least: of a text or a sheet, rows of which every cell is empty count as rows, because their places say what they stand for;
+            but of those at its end only so many that there are ``least`` rows. None: such a row is none. A blank line never is.
 
     Raises:
         InputError: a file that is absent, none of these, damaged or without rows; xlsx without the package openpyxl.
@@ -79,9 +81,9 @@ def read_label_table(path: Path, inputs: str | None = None) -> LabelTable:
     elif suffix in ARROW:
         table = _read_arrow(path, inputs)
     elif suffix in SHEETS:
-        table = _read_excel(path, inputs)
+        table = _read_excel(path, inputs, least)
     elif suffix in SEPARATORS:
-        table = _read_text(path, SEPARATORS[suffix], inputs)
+        table = _read_text(path, SEPARATORS[suffix], inputs, least)
     else:
         advice = "; save it as .xlsx" if suffix in (".xls", ".xlsb", ".ods", ".numbers") else ""
         raise InputError(f"labels file {str(path)!r} is not a table that can be read: {_EXPECTED}{advice}")
@@ -123,7 +125,7 @@ def _width(text: str, separator: str, whole: bool) -> int:
     return widths.pop() if len(widths) == 1 else 0
 
 
-def _read_text(path: Path, usual: str, inputs: str | None) -> LabelTable:
+def _read_text(path: Path, usual: str, inputs: str | None, least: int | None) -> LabelTable:
     rows: list[tuple[int, list[str]]] = []
     cells = 0
     try:
@@ -132,7 +134,8 @@ def _read_text(path: Path, usual: str, inputs: str | None) -> LabelTable:
         with open(path, encoding=encoding_of(path), newline="") as file:
             reader = csv.reader(file, delimiter=separator, strict=True)
             for row in reader:
-                if any(cell.strip() for cell in row):
+                placed = least is not None and rows and len(row) == len(rows[0][1])  # a blank line has no cell
+                if placed or any(cell.strip() for cell in row):
                     rows.append((reader.line_num, row))
                     cells += len(row)
                     _check_size(len(rows), cells)
@@ -147,6 +150,8 @@ def _read_text(path: Path, usual: str, inputs: str | None) -> LabelTable:
         raise InputError(f"labels file {path} cannot be read: {reason}") from error
     if not rows:
         raise InputError(f"labels file {path} is empty")
+    while least is not None and len(rows) - 1 > least and len(rows[-1][1]) > 1 and not any(map(str.strip, rows[-1][1])):
+        rows.pop()  # spreadsheets write such rows at the end; an empty cell alone was written on purpose
     header = [name.strip() for name in rows[0][1]]
     if any(not name.isprintable() for name in header):
         raise InputError(f"labels file {path} is not a table: its first line holds control characters")
@@ -170,8 +175,8 @@ def _read_text(path: Path, usual: str, inputs: str | None) -> LabelTable:
     return LabelTable(path, columns, [f"line {line}" for line, _ in rows[1:]], notes=notes)
 
 
-def _read_excel(path: Path, inputs: str | None) -> LabelTable:
-    sheet = read_sheet(path)
+def _read_excel(path: Path, inputs: str | None, least: int | None) -> LabelTable:
+    sheet = read_sheet(path, least)
     if not sheet.rows:
         raise InputError(f"labels file {path} is empty")
     (_, first), *rows = sheet.rows

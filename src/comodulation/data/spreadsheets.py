@@ -17,7 +17,7 @@ MAX_UNPACKED, MAX_CELLS = 2**26, 2**24  # bytes and cells; openpyxl takes some f
 
 @dataclass(frozen=True)
 class Sheet:
-    """Rows that are not empty.
+    """Rows, as a rule those that are not empty.
 
     Attributes:
         rows: of each its number in the sheet, from 1, and its values; numbers, texts, dates, bools, None where empty.
@@ -32,8 +32,12 @@ class Sheet:
     name: str
 
 
-def read_sheet(path: Path) -> Sheet:
+def read_sheet(path: Path, least: int | None = None) -> Sheet:
     """The first sheet that is not empty.
+
+    Args:
+        path: of the file.
+        least: which rows without any value there are; see ``read_label_table``.
 
     Raises:
         InputError: without openpyxl; a file that is none, is damaged or too large; merged cells.
@@ -73,9 +77,12 @@ def read_sheet(path: Path) -> Sheet:
                     unread.setdefault(
                         place, f"a formula without a value in cell {source.coordinate} (save the file in a spreadsheet)"
                     )
-        rows = [
-            (number, row) for number, row in enumerate(sheet.iter_rows(values_only=True), 1) if any(map(_filled, row))
-        ]
+        rows: list[tuple[int, tuple[Any, ...]]] = []
+        for number, row in enumerate(sheet.iter_rows(values_only=True), 1):
+            if any(map(_filled, row)) or (least is not None and rows):
+                rows.append((number, row))
+        while least is not None and len(rows) - 1 > least and not any(map(_filled, rows[-1][1])):
+            rows.pop()
         return Sheet(rows, unread, [one.title for one in sheets[1:]], sheet.title)
     except Exception as error:  # openpyxl raises whatever a damaged file leads it into
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -134,7 +134,7 @@ def _whole_file(path: Path, reader: Any, version: Any) -> Texts | Vectors:
             return Vectors(array)
         rows = arrow_table(path)
         return Vectors(array, _called(rows, _id_column(rows.schema, column)))
-    table = read_label_table(path, reader.column) if is_table(path.name) else None
+    table = read_label_table(path, reader.column, least=0) if is_table(path.name) else None
     inputs, column = reader.of_file(path, table)
     own = None if table is None else id_column(table, column)
     return inputs if table is None or own is None else replace(inputs, ids=tuple(table.columns[own]))
