@@ -247,6 +247,7 @@ def test_what_is_weighed(options, members, pictures, cache, tmp_path):
         (["--quality", "good"], "quality 'good'"),
         (["--task-bias"], "has a bias for each output already"),
         (["--method", "linaer"], "did you mean 'linear'"),
+        (["--balance", "classes"], "--balance classes is not for method 'auto', .* --metric balanced_accuracy"),
     ],
 )
 def test_bad_options(options, message, pictures, refused):

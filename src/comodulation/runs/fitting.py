@@ -190,11 +190,18 @@ def _together(configs: Sequence[RunConfig]) -> list[RunConfig]:
     """Configurations that read the same features: a map, where one of several methods has layers and the others have none.
 
     Raises:
-        InputError: none at all, a method twice, or configurations that differ in what a fit shares.
+        InputError: none at all, a method twice, one that cannot balance classes and is to, or configurations that differ in what a
+            fit shares.
     """
     if not configs:
         raise InputError("fit needs at least one configuration")
     names = [config.method for config in configs]
+    for config in configs:
+        if config.balance != "none" and ALL_METHODS[config.method].without_layers:
+            raise InputError(
+                f"--balance {config.balance} is not for method {config.method!r}, which weighs all examples alike; "
+                "--metric balanced_accuracy chooses answers so that rare classes are found, and leaves probabilities as they are"
+            )
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"method {twice[0]!r} is given twice, and each has the folder OUT/METHOD; fit them one by one")
     if len({config.backbone.output for config in configs}) > 1:

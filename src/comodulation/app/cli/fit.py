@@ -120,7 +120,7 @@ def fit(
     balance: Annotated[
         str | None,
         typer.Option(
-            help="none, or classes: rare classes weigh as much as frequent ones in fine-tuning [none].",
+            help="none, or classes: rare classes weigh as much as frequent ones in fine-tuning, of methods with layers [none].",
             rich_help_panel=METHOD,
         ),
     ] = None,
