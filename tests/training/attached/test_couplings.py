@@ -239,6 +239,42 @@ def test_what_does_not_fit_is_said_before_anything_is_trained(loader, options, m
     assert not couplings(net).any()
 
 
+def test_a_loss_without_a_gradient_is_refused():
+    def frozen(net):
+        net.requires_grad_(False)
+        train(net, batches())
+
+    def inside(context):
+        def use(net):
+            with context(net):
+                train(net, batches())
+
+        return use
+
+    for use in (
+        frozen,
+        inside(lambda net: torch.no_grad()),
+        inside(lambda net: torch.inference_mode()),
+        inside(lambda net: net.disabled()),
+        lambda net: train(net, batches(), loss=lambda o, y, t: F.cross_entropy(o.detach(), y, reduction="none")),
+    ):
+        net = made()
+        with pytest.raises(InputError, match="the loss has no gradient"):
+            use(net)
+        assert not couplings(net).any()
+
+
+# In uint8, -1 is 255: a class like any other, where there are as many.
+def test_unsigned_labels():
+    classes = torch.where(TASKS == 0, 255, 3)
+    found = []
+    for labels in (classes, classes.to(torch.uint8)):
+        found.append(train(made(256), [(X, TASKS, labels)]).task_losses)
+    assert torch.equal(*found)
+    with pytest.raises(InputError, match="label 255 is no class, expected 0 to 2"):
+        train(made(), [(X, TASKS, classes.to(torch.uint8))])
+
+
 def test_other_things_that_are_refused():
     with pytest.raises(InputError, match="net is a Sequential, expected what comodulate"):
         train(network(), batches())

@@ -82,7 +82,7 @@ def train(
 
     Raises:
         InputError: batches, labels or settings that are not as above; a loader that can be read once only; couplings in closed
-            form.
+            form; a loss without a gradient.
         ValueError, IndexError: task ids that are out of range.
         DivergedError: the loss is no number any more.
 
@@ -166,6 +166,11 @@ class _Learning(nn.Module):
         assert batch.tasks is not None
         args, kwargs = arguments(batch.inputs)
         losses = self.each(self.net(*args, task_ids=batch.tasks, **kwargs), batch.labels, batch.tasks)
+        if not losses.requires_grad:
+            raise InputError(
+                "the loss has no gradient, so that no coupling could learn: train outside torch.no_grad(), torch.inference_mode() "
+                "and net.disabled(), with net.controller.requires_grad_(True), and with a loss of your own that detaches nothing"
+            )
         known = _known(batch.labels)
         return losses.where(known, 0).sum() / known.sum().clamp(min=1)
 

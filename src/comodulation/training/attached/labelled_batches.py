@@ -90,7 +90,8 @@ class LabelledBatches:
         where = f"batch {number} of {self.what}"
         if not isinstance(labels, Tensor) or labels.is_complex():
             raise InputError(f"{where} has labels {_shown(labels)}, expected a tensor of numbers")
-        labels = labels.long() if labels.dtype == torch.bool else labels
+        if not labels.is_floating_point():  # -1 is 255 in uint8, which may be a class
+            labels = labels.long()
         if tasks is None:
             if labels.ndim != 2 or labels.shape[1] != self.num_tasks:
                 raise InputError(
