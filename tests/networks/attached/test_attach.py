@@ -7,6 +7,7 @@ import json
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -305,7 +306,14 @@ def test_a_copy_is_on_its_own(blocks, images):
         ({"decoder": "thirdd"}, "did you mean 'third'"),
         ({"encoder": "third"}, "must be different layers"),
         ({"encoder": []}, "must be different layers"),
+        ({"encoder": nn.ReLU()}, "encoder is a ReLU, expected a name"),
+        ({"encoder": None}, "encoder is a NoneType, expected a name"),
+        ({"encoder": ["first", "second"], "encoder_width": [8]}, "encoder_width has 1 numbers for 2 encoder layers"),
         ({"num_tasks": 0}, "positive integer"),
+        ({"num_tasks": True}, "positive integer, got True"),
+        ({"strength": float("nan"), "labels": "positions"}, "strength must be a finite number of at least 0, got nan"),
+        ({"strength": -1, "labels": "positions"}, "strength must be"),
+        ({"mask": "attention_mask"}, "unknown argument of the model for mask=; 'attention_mask'; known: "),
         ({"estimator": "derivativ"}, "did you mean 'derivative'"),
         ({"lnik": "rectified"}, "did you mean 'link'"),
         ({"unrectified": "magnitud"}, "did you mean 'magnitude'"),
@@ -325,6 +333,12 @@ def test_refused(blocks, images, changes, message):
     with pytest.raises(ValueError, match=message):
         comodulate(blocks, **arguments)
     assert untouched(blocks)
+
+
+def test_numbers_of_numpy_are_numbers(blocks, images):
+    net = comodulate(blocks, encoder="first", decoder="third", num_tasks=np.int64(3), example=images)
+    assert net.adapter_identity()["num_tasks"] == 3
+    assert type(net.num_tasks) is int
 
 
 def test_refused_at_the_first_call(blocks, images):

@@ -356,6 +356,22 @@ def test_padding_is_in_no_statistic(neurons):
         assert not torch.allclose(counted, net(x, attention_mask=mask, task_ids=TASKS), atol=1e-4)
 
 
+# A mask has the name that the model has for it; a name that it does not have would let padding count.
+def test_a_mask_by_its_own_name():
+    class Valid(Parts):
+        def forward(self, x, valid):
+            h = self.d(self.e(self.first(x))) * valid[..., None]
+            return self.out(h.sum(1) / valid.sum(1, keepdim=True))
+
+    x = torch.randn(4, 5, 6)
+    valid = torch.ones(4, 5)
+    net = couple(over(Valid(), example=(x, valid), mask="valid"))
+    padded = torch.cat([x, torch.randn(4, 3, 6)], 1), torch.cat([valid, torch.zeros(4, 3)], 1)
+    torch.testing.assert_close(net(*padded, TASKS), net(x, valid, TASKS))
+    with pytest.raises(InputError, match="did you mean 'valid'"):
+        over(Valid(), example=(x, valid), mask="vald")
+
+
 def test_a_padded_text_encoder():
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)

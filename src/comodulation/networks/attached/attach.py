@@ -16,9 +16,11 @@ Source: arXiv 2311.15053 (2023) for the mechanism; putting it between any two la
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 import torch
@@ -32,7 +34,7 @@ from .calls import arguments
 from .comodulated import Comodulated
 from .dimensions import look
 from .neurons import NeuronKind, Neurons, infer_width
-from .padding import AUTO
+from .padding import AUTO, check_name
 from .position_weights import LEARNED, Labels, Weights
 from .replay import Layer
 
@@ -134,8 +136,15 @@ def comodulate(
         encoder="gain" if encoder_gain else "none",
         **options,
     )
-    if not isinstance(num_tasks, int) or num_tasks < 1:
+    if not isinstance(num_tasks, Integral) or isinstance(num_tasks, bool) or num_tasks < 1:
         raise InputError(f"num_tasks must be a positive integer, got {num_tasks!r}")
+    if not isinstance(strength, Real) or not 0 <= strength < math.inf:
+        raise InputError(f"strength must be a finite number of at least 0, got {strength!r}")
+    check_name(model, mask)
+    if isinstance(encoder, nn.Module) or not isinstance(encoder, (str, Sequence)):
+        raise InputError(
+            f"encoder is a {type(encoder).__name__}, expected a name from model.named_modules(), or a list of them"
+        )
     names = [encoder] if isinstance(encoder, str) else list(encoder)
     encoders = [_layer(model, name, "encoder layer") for name in names]
     last = _layer(model, decoder, "decoder layer")
@@ -143,6 +152,10 @@ def comodulate(
         raise InputError(f"encoder {names} and decoder {decoder!r} must be different layers")
     if encoder_width is None or isinstance(encoder_width, int):
         encoder_width = [encoder_width or 0] * len(encoders)
+    if len(encoder_width) != len(encoders):
+        raise InputError(
+            f"encoder_width has {len(encoder_width)} numbers for {len(encoders)} encoder layers, expected one for each"
+        )
     with _as_it_was_if_refused(model):
         model.requires_grad_(False).eval()
         args, kwargs = arguments(example)
@@ -165,7 +178,7 @@ def comodulate(
             sites.append(site)
         num_channels = sum(site.width or 0 for site in sites[:-1])
         net = Comodulated(
-            model, encoders, last, sites, Controller(num_tasks, num_channels, **(controller or {})), modulation,
+            model, encoders, last, sites, Controller(int(num_tasks), num_channels, **(controller or {})), modulation,
             unrectified=unrectified, may_fall_back=estimator == "auto", mask=mask, labels=labels, couplings=couplings,
             strength=strength, weights=weights,
         )  # fmt: skip

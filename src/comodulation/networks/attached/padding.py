@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...errors import InputError
+from ...errors import InputError, choose
 from .call_state import objects_in
 from .neurons import Neurons
 
@@ -21,6 +21,15 @@ AUTO = "auto"
 NAMES = ("attention_mask", "src_key_padding_mask", "key_padding_mask", "padding_mask")
 # Of a layer's neurons and its activity: which of its positions count.
 Masks = Callable[[Neurons, Tensor], Tensor | None]
+
+
+def check_name(model: nn.Module, name: str | None) -> None:
+    """Raises InputError for the name of a mask that the model is never given: padding would count, and nothing would say so."""
+    if name is None or name == AUTO:
+        return
+    parameters = inspect.signature(model.forward).parameters.values()
+    if not any(parameter.kind == inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        choose(name, [parameter.name for parameter in parameters], "argument of the model for mask=;")
 
 
 def masks_of(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], name: str | None) -> Masks:
