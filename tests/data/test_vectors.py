@@ -116,6 +116,13 @@ def test_rows_without_any_label_keep_their_place(tmp_path, suffix, columns):
     assert found == {row: None if row in unlabelled else KIND[row] for row in range(ROWS)}
 
 
+def test_lists_in_place_of_the_labels_of_a_run_are_refused(tmp_path):
+    """A run has one answer for each row; the same column of another table may hold lists, of which csv has only texts."""
+    other = table(tmp_path, tags=[["a", "b"], ["c"]] * (ROWS // 2))
+    with pytest.raises(InputError, match=r"column 'tags' of .* holds lists of labels, expected one label in each row"):
+        given_table_splits(other, VectorReader("vector"), answers={"tags": ["a", "b", "c"]})
+
+
 def test_precision_and_place_do_not_change_what_is_held_out(tmp_path):
     """The same numbers in a column and in a file, in float32 and float64: the same splits and the same fingerprints."""
     numbers = NUMBERS.astype(np.float32)

@@ -235,6 +235,10 @@ def test_the_report_names_rows(run):
             ["--embeddings", "ARRAY"],
             "rows.npy holds no labels; give them with --labels: a table with a row for each of its rows",
         ),
+        (
+            ["--data", "TABLE", "--embeddings", "vector", "--attribute", "kind"],
+            "expected no and yes (or 0 and 1, -1 and 1, false and true); --task kind takes it as it is",
+        ),
         ([], "missing option '--data'"),
     ],
     ids=lambda value: str(value)[:30],

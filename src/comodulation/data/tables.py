@@ -342,6 +342,8 @@ def _labels(table: LabelTable, column: str, answers: Sequence[str] | None = None
     what = f"column {column!r} of {table.path}"
     if kind := table.unread.get(column):
         raise InputError(f"{what} holds {kind}, expected labels: one number or text for each row, or a list of them")
+    if column not in table.columns:
+        raise InputError(f"{what} holds lists of labels, expected one label in each row")
     words = [None if word is None else composed(word) for word in table.columns[column]]
     if answers is None:
         binary = means_no_and_yes({word for word in words if word is not None})

@@ -144,7 +144,16 @@ def read_family(config: RunConfig, split: Split, tasks: Sequence[str] = ()) -> T
     if config.columns:
         return _family_of_columns(config, split, tasks or config.tasks)
     if config.attributes:
+        from datasets import ClassLabel
+
         for name in config.attributes:
+            # The classes of a table are in the order of the alphabet, which does not say that the second means yes.
+            if config.table and isinstance(split.feature(name), ClassLabel):
+                classes = brief(", ".join(label_names(split, name)))
+                raise InputError(
+                    f"column {name!r} of {split.source} is not binary: it holds {classes}, expected no and yes (or 0 and 1, "
+                    f"-1 and 1, false and true); --task {name} takes it as it is"
+                )
             split.feature(name)
         return TaskFamily.from_attributes(config.attributes)
     assert config.group is not None
