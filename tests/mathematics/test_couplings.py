@@ -57,6 +57,29 @@ def test_of_every_kind(kind):
     assert (closed_form_couplings(kind, torch.zeros(6, 5), tasks[:6], 3) == 0).all()
 
 
+# Squares of activity leave the range of float32 long before activity does.
+@pytest.mark.parametrize("kind", CLOSED_FORMS)
+@pytest.mark.parametrize("power", [-80, 80])
+def test_at_any_scale(kind, power):
+    h, tasks = activity()
+    found = closed_form_couplings(kind, h.float(), tasks, 3)
+    scaled = closed_form_couplings(kind, h.float() * 2.0**power, tasks, 3)
+    torch.testing.assert_close(scaled * (2.0**power if kind == "discriminant" else 1), found)
+
+
+# Inputs that differ in one direction alone, by which the others would seem to be infinitely telling.
+@pytest.mark.parametrize("tasks", [[0, 0, 1], [0, 0, 1, 1], [0, 0, 0, 1, 1, 1]])
+def test_a_discriminant_of_very_few_inputs(tasks):
+    first = torch.rand(2, 6, generator=torch.Generator().manual_seed(0))
+    h = torch.cat([first, first + 1])[torch.arange(len(tasks)) % 2 + 2 * torch.tensor(tasks)]
+    own = torch.tensor(tasks)
+    within = torch.cat([h[own == task] - h[own == task].mean(0) for task in (0, 1)])
+    # In units of each neuron's standard deviation, no direction counts more than N + 1 times as much as all do on average.
+    found = closed_form_couplings("discriminant", h, own, 2) * within.square().mean(0).sqrt()
+    alone = closed_form_couplings("discriminability", h, own, 2)
+    assert 0 < found.norm() <= 1.001 * (len(h) + 1) * alone.norm()
+
+
 def test_discriminability_by_hand():
     h, tasks = activity()
     found = closed_form_couplings("discriminability", h, tasks, 3)[:, :4].numpy()

@@ -61,7 +61,7 @@ def _informativeness(activity: Tensor, task_ids: Tensor, num_tasks: int) -> Tens
 
 def _discriminability(activity: Tensor, task_ids: Tensor, num_tasks: int) -> Tensor:
     difference, within = _difference_and_within(activity, task_ids, num_tasks)
-    deviation = within.square().mean(0).sqrt()
+    deviation = _root_mean_square(within)
     return torch.where(deviation > 0, difference / torch.where(deviation > 0, deviation, 1), 0)
 
 
@@ -69,7 +69,7 @@ def _discriminant(activity: Tensor, task_ids: Tensor, num_tasks: int) -> Tensor:
     from sklearn.covariance import ledoit_wolf
 
     difference, within = _difference_and_within(activity, task_ids, num_tasks)
-    deviation = within.square().mean(0).sqrt()
+    deviation = _root_mean_square(within)
     active = deviation > 0
     result = torch.zeros_like(difference)
     if not bool(active.any()):
@@ -77,7 +77,12 @@ def _discriminant(activity: Tensor, task_ids: Tensor, num_tasks: int) -> Tensor:
     scale = deviation[active]
     # In units of each neuron's standard deviation, the identity that Ledoit and Wolf shrink to is the diagonal.
     unit = (within[:, active] / scale).double().cpu().numpy()
-    covariance, _ = ledoit_wolf(unit, assume_centered=True)
+    covariance, shrinkage = ledoit_wolf(unit, assume_centered=True)
+    # Of inputs that differ in one direction alone (two of a task, or copies), the estimate is certain and singular: the identity
+    # counts as at least one more input.
+    if shrinkage < (least := 1 / (len(unit) + 1)):
+        more = 1 - (1 - least) / (1 - shrinkage)
+        covariance = (1 - more) * covariance + more * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
     solved = np.linalg.solve(covariance, (difference[:, active] / scale).double().cpu().numpy().T).T
     result[:, active] = torch.from_numpy(solved).to(result) / scale
     return result
@@ -97,6 +102,13 @@ def _difference_and_within(activity: Tensor, task_ids: Tensor, num_tasks: int) -
     others = (activity.sum(0) - counts * means) / (len(activity) - counts).clamp(min=1)
     known = (counts > 0) & (counts < len(activity))
     return torch.where(known, means - others, 0), activity - means.index_select(0, task_ids)
+
+
+def _root_mean_square(values: Tensor) -> Tensor:
+    """Over inputs: ``(N, E) -> (E,)``. Relative to a power of two near the largest, whose square leaves the type's range."""
+    largest = values.abs().amax(0) if len(values) else values.sum(0)
+    scale = torch.where(largest > 0, largest / torch.frexp(largest).mantissa, 1)
+    return (values / scale).square().mean(0).sqrt() * scale
 
 
 CLOSED_FORMS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
