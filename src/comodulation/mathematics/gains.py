@@ -53,7 +53,8 @@ def decoder_gains(
     """Gain of every decoder neuron for every input, from its covariance with the modulator.
 
     Args:
-        decode: maps encoder activity ``(N, E, ...)`` to rectified decoder activity ``(N, D, ...)``, row by row.
+        decode: maps encoder activity ``(N, E, ...)`` to rectified decoder activity ``(N, D, ...)``, row by row. With normaliser
+            ``relative``, a neuron whose mean is not positive counts as silent.
         activity: rectified encoder activity, ``(B, E, ...)``.
         coupling: coupling of each encoder neuron to the modulator, ``(B, E)``.
         std: standard deviation sigma of the modulator.
@@ -76,8 +77,7 @@ def decoder_gains(
     Raises:
         ValueError: before ``decode`` is called, for shapes that do not fit, a std that is not positive and finite,
             beta or num_nodes out of range, unknown names, combinations that are not offered, activity that is negative
-            or not finite, a coupling that is not finite. After it, with normaliser ``relative``: decoder activity with a negative
-            mean, which is not rectified.
+            or not finite, a coupling that is not finite.
         RuntimeError: ``derivative`` with a ``decode`` that has no forward-mode derivative, or that torch.jit has scripted or
             traced. Scripted functions that ``decode`` calls are not seen: from the second call on, they have a derivative of 0.
 
@@ -100,12 +100,6 @@ def decoder_gains(
     if not bool(torch.isfinite(coupling).all()):
         raise ValueError("coupling must be finite, got NaN or infinite values")
     statistics = statistics_by(named, decode, activity, coupling, std)
-    if normalizer == "relative" and bool((statistics.mean < 0).any()):
-        raise ValueError(
-            f"decode returns activity whose mean over the modulator is as low as {statistics.mean.min().item():.3g}, expected "
-            "rectified activity (>= 0): no gain is relative to a negative mean; rectify what it returns, or take normalizer "
-            "'covariance' with link 'rectified'"
-        )
     gains = gains_from_statistics(statistics, normalizer=normalizer, link=link, beta=beta)
     return gains.clamp(max=torch.finfo(activity.dtype).max).to(activity.dtype)  # an infinite gain makes silence NaN
 
