@@ -154,7 +154,7 @@ def _fit(
             warnings = warnings_of(found)
             if shared.test_split in labelled:
                 warnings += without_labels(family, labelled[shared.test_split])
-            for warning in warnings:
+            for warning in (*warnings, *_unweighed(configs)):
                 tell.message(f"warning: {warning}")
             engines = {}
             if resources.cluster is not None:
@@ -190,18 +190,11 @@ def _together(configs: Sequence[RunConfig]) -> list[RunConfig]:
     """Configurations that read the same features: a map, where one of several methods has layers and the others have none.
 
     Raises:
-        InputError: none at all, a method twice, one that cannot balance classes and is to, or configurations that differ in what a
-            fit shares.
+        InputError: none at all, a method twice, or configurations that differ in what a fit shares.
     """
     if not configs:
         raise InputError("fit needs at least one configuration")
     names = [config.method for config in configs]
-    for config in configs:
-        if config.balance != "none" and ALL_METHODS[config.method].without_layers:
-            raise InputError(
-                f"--balance {config.balance} is not for method {config.method!r}, which weighs all examples alike; "
-                "--metric balanced_accuracy chooses answers so that rare classes are found, and leaves probabilities as they are"
-            )
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"method {twice[0]!r} is given twice, and each has the folder OUT/METHOD; fit them one by one")
     if len({config.backbone.output for config in configs}) > 1:
@@ -212,6 +205,16 @@ def _together(configs: Sequence[RunConfig]) -> list[RunConfig]:
             key, one, another = differing
             raise InputError(f"methods that are fitted together share {key}, got {brief(one)} and {brief(another)}")
     return list(configs)
+
+
+def _unweighed(configs: Sequence[RunConfig]) -> list[str]:
+    """Of methods that are to balance classes and have nothing that weighs examples, what a user is told."""
+    return [
+        f"--balance {config.balance} changes nothing in method {config.method!r}, which weighs all examples alike; "
+        "--metric balanced_accuracy chooses answers so that rare classes are found, and leaves probabilities as they are"
+        for config in configs
+        if config.balance != "none" and ALL_METHODS[config.method].without_layers
+    ]
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
