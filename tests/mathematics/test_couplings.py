@@ -57,6 +57,19 @@ def test_of_every_kind(kind):
     assert (closed_form_couplings(kind, torch.zeros(6, 5), tasks[:6], 3) == 0).all()
 
 
+# What the means of a constant round to is no standard deviation, by which the neuron would be worth more than all others.
+@pytest.mark.parametrize("kind", CLOSED_FORMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_constant_neuron_has_no_coupling(kind, dtype):
+    h, tasks = activity()
+    h = h.to(dtype)
+    without = closed_form_couplings(kind, h[:, :4], tasks, 3)
+    h[:, 4] = 0.1
+    found = closed_form_couplings(kind, h, tasks, 3)
+    assert found[:, 4].abs().max() <= (1e-6 if kind == "informativeness" else 0)
+    torch.testing.assert_close(found[:, :4], without)
+
+
 # Squares of activity leave the range of float32 long before activity does.
 @pytest.mark.parametrize("kind", CLOSED_FORMS)
 @pytest.mark.parametrize("power", [-80, 80])

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import choose
+from .estimators import ROUNDING
 
 
 def closed_form_couplings(kind: str, activity: Tensor, task_ids: Tensor, num_tasks: int) -> Tensor:
@@ -26,7 +27,8 @@ def closed_form_couplings(kind: str, activity: Tensor, task_ids: Tensor, num_tas
         activity: rectified encoder activity, averaged over positions, ``(N, E)``. task_ids: ``(N,)``. num_tasks: K.
 
     Returns:
-        ``(K, E)``; 0 for a task without inputs, and for a neuron that is silent in all of them.
+        ``(K, E)``; 0 for a task without inputs, and for a neuron that is silent in all of them; of the two kinds that measure in
+        standard deviations, also for one that is constant within every task.
 
     Raises:
         InputError: an unknown kind.
@@ -61,7 +63,7 @@ def _informativeness(activity: Tensor, task_ids: Tensor, num_tasks: int) -> Tens
 
 def _discriminability(activity: Tensor, task_ids: Tensor, num_tasks: int) -> Tensor:
     difference, within = _difference_and_within(activity, task_ids, num_tasks)
-    deviation = _root_mean_square(within)
+    deviation = _deviation(within, activity)
     return torch.where(deviation > 0, difference / torch.where(deviation > 0, deviation, 1), 0)
 
 
@@ -69,7 +71,7 @@ def _discriminant(activity: Tensor, task_ids: Tensor, num_tasks: int) -> Tensor:
     from sklearn.covariance import ledoit_wolf
 
     difference, within = _difference_and_within(activity, task_ids, num_tasks)
-    deviation = _root_mean_square(within)
+    deviation = _deviation(within, activity)
     active = deviation > 0
     result = torch.zeros_like(difference)
     if not bool(active.any()):
@@ -102,6 +104,12 @@ def _difference_and_within(activity: Tensor, task_ids: Tensor, num_tasks: int) -
     others = (activity.sum(0) - counts * means) / (len(activity) - counts).clamp(min=1)
     known = (counts > 0) & (counts < len(activity))
     return torch.where(known, means - others, 0), activity - means.index_select(0, task_ids)
+
+
+def _deviation(within: Tensor, activity: Tensor) -> Tensor:
+    """Standard deviation within a task ``(E,)``, and 0 for a neuron that is constant there but for the rounding of its means."""
+    deviation, size = _root_mean_square(within), _root_mean_square(activity)
+    return torch.where(deviation > ROUNDING * torch.finfo(size.dtype).eps * size, deviation, 0)
 
 
 def _root_mean_square(values: Tensor) -> Tensor:
