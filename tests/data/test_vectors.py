@@ -195,23 +195,25 @@ def test_rows_without_a_vector_are_named_or_counted(tmp_path):
     numbers[5][2] = float("nan")
     numbers[7][0] = float("inf")
     numbers[9][1] = 1e300
-    path = table(tmp_path, numbers=numbers, kind=pa.float64(), split=["train"] * ROWS)
+    path = table(tmp_path, numbers=numbers, kind=pa.float64(), split=["test", "test", *["train"] * (ROWS - 2)])
     split = given_table_splits(path, VectorReader(), tasks=["kind"])["train"]
-    for row, said in (
-        (3, "row 3] is missing"),
-        (5, "row 5] holds NaN at place 2; expected finite numbers"),
-        (7, "row 7] holds infinity at place 0"),
-        (9, "row 9] holds 1e+300, too large for float32, at place 1"),
+    for row, said in (  # rows of the split; messages say those of the file, from 1
+        (1, "row 4 is missing"),
+        (3, "row 6 holds NaN at place 2; expected finite numbers"),
+        (5, "row 8 holds infinity at place 0"),
+        (7, "row 10 holds 1e+300, too large for float32, at place 1"),
     ):
         with pytest.raises(BadInputError) as error:
             split.read(row)
-        assert said in str(error.value)
+        assert str(error.value).startswith(f"embedding of {path}, {said}")
+    with pytest.raises(BadInputError, match=r"row 8 holds"):
+        split.select([0, 5]).read(1)
     encoder = EmbeddingSettings(shape=(WIDTH,)).encoder()
-    with pytest.raises(BadInputError, match="row 3"):
+    with pytest.raises(BadInputError, match="row 4"):
         extract(encoder, split, tmp_path / "cache")
     found = extract(encoder, split, tmp_path / "cache", skip_bad=True)
-    assert found.bad_rows == (3, 5, 7, 9)
-    np.testing.assert_array_equal(found.array[4, :, 0, 0], NUMBERS[4].astype(np.float32))
+    assert found.bad_rows == (1, 3, 5, 7)
+    np.testing.assert_array_equal(found.array[2, :, 0, 0], NUMBERS[4].astype(np.float32))
 
 
 def refused(call):

@@ -79,13 +79,18 @@ def test_a_file_beside_a_table_gives_the_same_run(run, table, tmp_path):
     np.save(tmp_path / "v.npy", NUMBERS.astype(np.float64))
     with open(tmp_path / "labels.csv", "w", newline="") as file:
         csv.writer(file).writerows(
-            [("id", "kind", "even"), *((f"clip{n}", KIND[n], PLACE[n] % 2) for n in range(ROWS))]
+            [
+                ("id", "kind", "even", "high"),
+                *((f"clip{n}", KIND[n], PLACE[n] % 2, PLACE[n] + 0.5) for n in range(ROWS)),
+            ]
         )
     outcome = comodulate(
         "fit", "--embeddings", tmp_path / "v.npy", "--labels", tmp_path / "labels.csv", "--out", tmp_path / "run", "--cache",
         table.parent / "cache", "--json", *FAST,
     )  # fmt: skip
     assert outcome.status == 0, outcome.err
+    assert "left out column 'high'" in outcome.err
+    assert "--task high" not in outcome.err  # it would be refused
     one, other = Run.open(run).metrics, json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert other["test"] == one["test"]
     assert other["made_from"] == one["made_from"]
@@ -142,6 +147,11 @@ def test_evaluate_and_add_task_read_other_tables(run, table, tmp_path):
     after = Run.open(tmp_path / "more")
     assert after.predict(NUMBERS[:9], ["kind"]) == answers
     assert set(after.family.tasks) == {"kind", "even", "high"}
+    twice = ["--task", "high", "--task", "high", "--out", tmp_path / "twice", "--cache", tmp_path / "cache"]
+    assert (
+        "a new task is given twice: high, high"
+        in comodulate("add-task", run, "--data", tmp_path / "more.parquet", *twice).line
+    )
 
 
 def test_groups_of_classes(table, tmp_path):

@@ -125,7 +125,8 @@ def given_table_splits(
     found = label_columns(table, others, tasks, ignore, answers or {})
     names = names or [held_out(one) for one in inputs.identities()]
     inputs = replace(inputs, ids=() if own is None else tuple(table.columns[own]))
-    splits = table_splits(str(path), "", (), found.columns, names, found.left_out, inputs=inputs)
+    lines = table.lines if labels is None else [f"row {row + 1}" for row in range(len(inputs))]
+    splits = table_splits(str(path), "", (), found.columns, names, found.left_out, inputs=inputs, lines=lines)
     return {
         name: replace(split, notes=(*table.notes, *found.notes), lists=found.lists) for name, split in splits.items()
     }

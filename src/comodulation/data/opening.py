@@ -13,11 +13,16 @@ from .folder_files import folder_files
 from .folders import sorted_images
 from .given_tables import InputReader, given_splits
 from .hub import hub_or_offline
+from .label_files import is_table
 from .metadata_folders import metadata_splits
 from .source import Split
 from .table_files import FORMATS, first_line, load_tables, split_files
 from .vectors import ARRAY_FILES
 
+_TABLES = (
+    "; of a table of texts or embeddings, --text or --embeddings names their column; one of images is given with --labels, and "
+    "their folder with --data"
+)
 _TEXT = (".csv", ".tsv", ".json", ".jsonl")  # beside images they may be anything
 
 Opener = Callable[[], Split]
@@ -55,7 +60,10 @@ def find_splits(
             raise InputError(
                 f"{source} holds no labels; give them with --labels: a table with a row for each of its rows"
             )
-        raise InputError(f"data {source!r} is a file; give the folder that holds it, or a Hugging Face dataset id")
+        given = "" if reader is not None or not is_table(source) else _TABLES
+        raise InputError(
+            f"data {source!r} is a file; give the folder that holds it, or a Hugging Face dataset id{given}"
+        )
     if source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise InputError(f"no such data folder: {source!r}")
     found = _of_hub(source, make)

@@ -40,6 +40,7 @@ class Split:
         notes: what else of the data was left out, and why; a sentence each, for the user.
         lists: columns with several labels in a cell, and the label columns of no and yes that stand for them.
         inputs: of the rows, where they are no images.
+        lines: where each row is in the file that it is of, for messages; none: a row's number in the split says it.
     """
 
     source: str
@@ -51,6 +52,7 @@ class Split:
     notes: tuple[str, ...] = ()
     lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     inputs: Inputs | None = None
+    lines: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.table)
@@ -68,12 +70,12 @@ class Split:
         """One input: an RGB image, or what ``Inputs.read`` gives.
 
         Raises:
-            BadInputError: it cannot be used; names source, split and row.
+            BadInputError: it cannot be used; names source and row.
             RunError: as ``image``.
         """
         if self.inputs is None:
             return self.image(row)
-        return self.inputs.read(row, f"{self.what} of {self.source} [{self.name}, row {row}]")
+        return self.inputs.read(row, f"{self.what} of {self.where(row)}")
 
     def length(self, row: int) -> int:
         """How long an input is, where computing takes longer for longer ones; 0 where all are alike."""
@@ -82,7 +84,8 @@ class Split:
     def select(self, rows: Sequence[int]) -> Split:
         """Some of its rows."""
         inputs = None if self.inputs is None else self.inputs.take(rows)
-        return replace(self, table=self.table.select(rows), inputs=inputs)
+        lines = tuple(self.lines[row] for row in rows) if self.lines else ()
+        return replace(self, table=self.table.select(rows), inputs=inputs, lines=lines)
 
     def image(self, row: int) -> Image.Image:
         """Decode one image to RGB.
@@ -96,7 +99,7 @@ class Split:
 
     def where(self, row: int) -> str:
         """A row as messages call it."""
-        return f"{self.source} [{self.name}, row {row}]"
+        return f"{self.source}, {self.lines[row]}" if self.lines else f"{self.source} [{self.name}, row {row}]"
 
     def column(self, name: str) -> list[Any]:
         """Raw values of a label column. Raises InputError for a column that is not there."""

@@ -122,6 +122,7 @@ def table_splits(
     names: Sequence[str],
     left_out: Mapping[str, str] | None = None,
     inputs: Inputs | None = None,
+    lines: Sequence[str] = (),
 ) -> dict[str, Split]:
     """Splits made of rows in memory.
 
@@ -133,6 +134,7 @@ def table_splits(
         names: split of each row.
         left_out: columns that hold no labels, and why not.
         inputs: N of them, in the place of image cells.
+        lines: where the rows are in their file, for messages, N of them; or none.
     """
     import datasets
     import pyarrow as pa
@@ -151,7 +153,10 @@ def table_splits(
             # Made of the table as it is: `from_dict` looks at all features again for each of them.
             made = datasets.Dataset(whole.take(own), info=info, fingerprint=secrets.token_hex(8))
             taken = None if inputs is None else inputs.take(own)
-            splits[name] = Split(source, name, made, image_column, left_out=dict(left_out or {}), inputs=taken)
+            places = tuple(lines[row] for row in own) if lines else ()
+            splits[name] = Split(
+                source, name, made, image_column, left_out=dict(left_out or {}), inputs=taken, lines=places
+            )
     return splits
 
 

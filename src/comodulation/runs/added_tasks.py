@@ -78,6 +78,8 @@ def grow_run(
     tell, config = progress or Silent(), run.config
     binary = () if isinstance(added, Mapping) else added
     names = (*binary, *columns)
+    if len(set(names)) < len(names):
+        raise InputError(f"a new task is given twice: {', '.join(names)}")
     if bool(names) == (run.family.kind == "classes"):
         given = (
             "groups of classes: --group NAME=CLASS adds one"

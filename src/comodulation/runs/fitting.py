@@ -147,10 +147,12 @@ def _fit(
             notes += [note for data in labelled.values() for note in cut_in(data.split, encoder)]
             for note in dict.fromkeys(notes):
                 tell.message(f"warning: {note}")
+            unread = prepared.splits[shared.train_split].left_out
             for name, reason in prepared.left_out.items():
-                tell.message(
-                    f"left out column {name!r}: {reason}; --task {name} makes it a task, --ignore {name} hides this line"
-                )
+                named = (
+                    "" if name in unread else f"--task {name} makes it a task, "
+                )  # which would be refused for the same reason
+                tell.message(f"left out column {name!r}: {reason}; {named}--ignore {name} hides this line")
             warnings = warnings_of(found)
             if shared.test_split in labelled:
                 warnings += without_labels(family, labelled[shared.test_split])

@@ -224,7 +224,11 @@ def test_data_that_is_none(data, tmp_path, refused):
     refused(lambda out, cache: fit(noise, out, cache), "cannot read (data|split 'train' of) '.*noise'")
     refused(lambda out, cache: fit("nobody/nothing", out, cache), "cannot read data 'nobody/nothing'")
     parquet = data / "test-00000-of-00001.parquet"
-    refused(lambda out, cache: fit(parquet, out, cache), "is a file; give the folder that holds it")
+    refused(
+        lambda out, cache: fit(parquet, out, cache),
+        "is a file; give the folder that holds it",
+        "of a table of texts or embeddings, --text or --embeddings names their column",
+    )
     cut = write(tmp_path / "cut", splits=("train",)) / "train-00000-of-00001.parquet"
     cut.write_bytes(cut.read_bytes()[:-1000])
     refused(lambda out, cache: fit(cut.parent, out, cache), "cannot read (data|split 'train' of) '.*cut'")

@@ -126,7 +126,7 @@ def test_extraction_keeps_rows_in_their_places(small, tmp_path):
     assert extract(small, split, tmp_path / "cache").extracted_rows == 0
     (tmp_path / "gap.csv").write_text("text,topic,split\nrain,a,train\n  ,b,train\nsoup,b,train\n")
     gap = given_table_splits(tmp_path / "gap.csv", TextReader("text"))["train"]
-    with pytest.raises(BadInputError, match=r"row 1\] is missing: the cell is empty"):
+    with pytest.raises(BadInputError, match=r"line 3 is missing: the cell is empty"):
         extract(small, gap, tmp_path / "cache")
     assert extract(small, gap, tmp_path / "cache", skip_bad=True).bad_rows == (1,)
 
