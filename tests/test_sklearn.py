@@ -113,6 +113,8 @@ def test_score_is_over_the_labelled_cells(fitted):
     assert fitted.score(FEATURES, unseen) <= 90 / ROWS
     with pytest.raises(InputError, match="'colour'"):
         fitted.score(FEATURES, given.rename(columns={"word": "colour"}))
+    with pytest.raises(InputError, match="column 'bool' of Y holds words, expected bools"):
+        fitted.score(FEATURES, given[["bool"]].astype(str))  # as a csv file has them; all would count as wrong
     with pytest.raises(InputError, match="no labels"):
         fitted.score(FEATURES[:30], given[["word"]][:30])
 
@@ -345,6 +347,8 @@ def hole(value) -> np.ndarray:
         (hole(1e60), X[:, 0] > 0, r"1e\+60, too large for float32"),
         (pd.DataFrame(hole(np.nan), columns=list("pqrstu")), X[:, 0] > 0, r"NaN in row 3, column 'r'"),
         (X[:, 0], X[:, 0] > 0, r"\(120,\).*Reshape"),
+        (pd.Series(list(X)), X[:, 0] > 0, r"a vector in each of its 120 cells.*np\.stack"),
+        (pd.DataFrame({"v": list(X)}), X[:, 0] > 0, r"a vector in a cell.*np\.stack"),
         (X[None], X[:, 0] > 0, r"\(1, 120, 6\)"),
         (X.astype(str), X[:, 0] > 0, r"strings"),
         (X.astype(complex), X[:, 0] > 0, r"[Cc]omplex"),

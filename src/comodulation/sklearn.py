@@ -207,7 +207,8 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
             X: as for ``fit``. y: in any form, gaps left out; a frame or dictionary may leave columns out.
 
         Raises:
-            InputError: a column that is not known, or no labels at all.
+            InputError: a column that is not known, one of words where numbers or bools were learned or the reverse, or no labels
+                at all.
         """
         columns = {column.name: (place, column) for place, column in enumerate(self._fitted_columns())}
         probabilities = self._probabilities(X)
@@ -323,7 +324,11 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
             X = X.detach().cpu()
             X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
         names = getattr(X, "columns", None)
-        if getattr(X, "ndim", 2) == 1:
+        if len(getattr(X, "shape", (0, 0))) == 1:
+            if np.ndim(next(iter(X), 0.0)):
+                raise InputError(
+                    f"X has a vector in each of its {len(X)} cells, expected rows (N, V): np.stack(list(X)) makes them"
+                )
             raise InputError(
                 f"X has the shape {tuple(X.shape)}, expected rows (N, V) or maps (N, C, H, W). Reshape your data: X[None] is one "
                 "row, X[:, None] one feature"
@@ -337,6 +342,10 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
         except TypeError as error:
             raise _WrongTypeError(error) from error
         except ValueError as error:
+            if names is not None and "with a sequence" in str(error):
+                raise InputError(
+                    "X holds a vector in a cell, expected numbers; np.stack(list(X[COLUMN])) makes rows of a column of vectors"
+                ) from error
             raise InputError(error) from error
         if values.ndim not in (2, 4) or not math.prod(values.shape):
             raise InputError(f"X has the shape {values.shape}, expected rows (N, V) or maps (N, C, H, W)")

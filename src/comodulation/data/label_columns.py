@@ -109,8 +109,15 @@ def classes_and_places(cells: np.ndarray, what: str) -> tuple[np.ndarray, np.nda
 
 
 def places_among(cells: np.ndarray, classes: np.ndarray, what: str) -> np.ndarray:
-    """Which of some classes each cell has, int64 ``(N,)``: -1 for a gap, -2 for a label that is none of them."""
+    """Which of some classes each cell has, int64 ``(N,)``: -1 for a gap, -2 for a label that is none of them.
+
+    Raises:
+        InputError: cells that are no labels, or words where the classes are none, or the reverse: no cell could be a class.
+    """
     known = known_cells(cells, what)
+    given, learned = ({_kind(one, what) for one in some.tolist()[:1]} for some in (cells[known], classes))
+    if given and ("word" in given) != ("word" in learned):
+        raise InputError(f"{what} holds {given.pop()}s, expected {learned.pop()}s as in the labels that were learned")
     places = {label: place for place, label in enumerate(classes.tolist())}
     found = np.full(len(cells), MISSING, np.int64)
     found[known] = [places.get(label, UNKNOWN) for label in cells[known].tolist()]
