@@ -249,6 +249,14 @@ def test_the_report_names_rows(run):
             ["--data", "TABLE", "--embeddings", "vector", "--attribute", "kind"],
             "expected no and yes (or 0 and 1, -1 and 1, false and true); --task kind takes it as it is",
         ),
+        (
+            ["--embeddings", "FILE", "--backbone", "resnet18"],
+            "--backbone resnet18 is of images; embeddings have no encoder",
+        ),
+        (
+            ["--data", "TABLE", "--text", "kind", "--image-size", "64"],
+            "--image-size 64 is of images; the model of texts is",
+        ),
         ([], "missing option '--data'"),
     ],
     ids=lambda value: str(value)[:30],

@@ -20,6 +20,17 @@ def given_inputs(flags: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[st
     text, embeddings, encoder = flags["text"], flags["embeddings"], flags["backbone"]
     if text is not None and embeddings is not None:
         raise InputError("give either --text or --embeddings: a run has inputs of one kind")
+    if text is not None or embeddings is not None:
+        of_images = ("weights", "image_size") if embeddings is None else ("backbone", "weights", "image_size")
+        if unused := next((name for name in of_images if flags[name] is not None), None):
+            raise InputError(
+                f"--{unused.replace('_', '-')} {flags[unused]} is of images; "
+                + (
+                    "embeddings have no encoder: leave it out"
+                    if embeddings is not None
+                    else "the model of texts is --backbone"
+                )
+            )
     if text is not None:
         return {**_texts(text, flags, stored), "backbone": None}
     if embeddings is not None:
