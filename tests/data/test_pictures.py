@@ -5,13 +5,15 @@ import os
 import struct
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from comodulation.data import asked_pictures
 from comodulation.data.pictures import BadImageError, decode_image, is_first_of_several
-from comodulation.errors import RunError
+from comodulation.errors import InputError, RunError
 from support.synthetic import encode
 
 SCENE = np.zeros((30, 20, 3), np.uint8)
@@ -212,3 +214,17 @@ def test_files_that_are_not_there_are_bad_and_those_the_system_keeps_are_failure
 
 def _denied(path, limit):
     raise PermissionError(13, "Permission denied", str(path))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("a.png", r"give a list of image files, not one: \['a.png'\]"),
+        (Path("a.png"), r"give a list of image files, not one"),
+        (["a.png", np.zeros((2, 2, 3), np.uint8)], r"image 1 is .*, expected the path of a file"),
+    ],
+)
+def test_what_is_no_list_of_paths_is_refused(given, said):
+    """A single path would be taken for the paths of its letters."""
+    with pytest.raises(InputError, match=said):
+        list(asked_pictures(given))

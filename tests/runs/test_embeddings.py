@@ -72,6 +72,8 @@ def test_it_is_logistic_regression_on_the_vectors(run, table):
     assert np.mean(np.array(found) == model.predict(NUMBERS)) > 0.95
     assert opened.metrics["test"]["tasks"]["kind"]["accuracy"] > 0.6
     assert [answer["embedding"] for answer in answers[:2]] == ["embedding 0", "embedding 1"]
+    pandas = pytest.importorskip("pandas")
+    assert opened.predict(pandas.DataFrame(NUMBERS[:3], index=[7, 8, 9]), "kind") == answers[:3]
 
 
 def test_a_file_beside_a_table_gives_the_same_run(run, table, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,8 +39,13 @@ class Asked:
 
 
 def asked_pictures(paths: Iterable[str | Path]) -> Iterator[Asked]:
-    """Image files."""
-    for path in map(Path, paths):
+    """Image files. Raises InputError for a single one that is no list of files, or for something else."""
+    if isinstance(paths, (str, os.PathLike)):
+        raise InputError(f"give a list of image files, not one: [{str(paths)!r}]")
+    for row, given in enumerate(paths):
+        if not isinstance(given, (str, os.PathLike)):
+            raise InputError(f"image {row} is {brief(given)}, expected the path of a file")
+        path = Path(given)
         yield Asked(str(path), partial(_picture, path))
 
 
@@ -54,7 +60,13 @@ def asked_texts(texts: Iterable[str]) -> Iterator[Asked]:
 
 
 def asked_vectors(vectors: Any) -> Iterator[Asked]:
-    """Embeddings ``(N, V)`` or ``(N, C, H, W)``, an array, a tensor or a list of them. Raises InputError for other shapes."""
+    """Embeddings ``(N, V)`` or ``(N, C, H, W)``: an array, a tensor, a list of them, or a frame ``(N, V)``.
+
+    Raises:
+        InputError: other shapes, or something else.
+    """
+    if hasattr(vectors, "columns"):  # which a frame would be iterated over
+        vectors = vectors.to_numpy()
     if hasattr(vectors, "detach"):  # a tensor, of a precision that numpy may not have
         vectors = vectors.detach().cpu().float().numpy()
     for row, one in enumerate(vectors):

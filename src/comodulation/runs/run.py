@@ -263,7 +263,7 @@ class Run:
 
         Args:
             inputs: as the run's encoder takes them: paths of image files; texts; or embeddings ``(N, V)`` or ``(N, C, H, W)``.
-            tasks: by name.
+            tasks: by name; or the name of one.
 
         Returns:
             One dict per input: its name (of a file, a text, or a place among the embeddings) under ``image``, ``text`` or
@@ -341,6 +341,7 @@ class Run:
 
     def task_ids(self, tasks: Sequence[str]) -> list[int]:
         """Numbers of named tasks (none: all of them). Raises InputError for an unknown task, with the nearest name."""
+        tasks = (tasks,) if isinstance(tasks, str) else tasks
         found = [self._places.get(name) for name in tasks]
         missing = [name for name, place in zip(tasks, found, strict=True) if place is None]
         if missing:
