@@ -223,7 +223,7 @@ MAP = ["--image-size", "64"]  # of 2x2 positions
 @pytest.mark.parametrize(
     ("options", "members"),
     [
-        (["--quality", "fast", "--balance", "classes"], {*LINEAR, *GUESS}),
+        (["--quality", "fast", "--balance", "classes", "--epochs", "2"], {*LINEAR, *GUESS}),
         (["--quality", "best"], {*LINEAR, *COMMITTEE, "committee 2, pooled", *GUESS}),
         (["--method", "linear", *MAP], {*LINEAR, "linear, map"}),
         (["--method", "committee"], COMMITTEE),
@@ -236,6 +236,8 @@ def test_what_is_weighed(options, members, pictures, cache, tmp_path):
     assert outcome.status == 0, outcome.err
     told = "warning: --balance classes changes nothing in method 'auto', which weighs all examples alike"
     assert (told in outcome.err) == ("--balance" in options)
+    told = "head, tuning" if "--epochs" in options else "head"  # --channels is among the options
+    assert f"warning: what is set of {told} changes nothing in method" in outcome.err
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert set(metrics["readouts"]["weights"]) == members
     assert metrics["test"]["tasks"]["warm"]["balanced_accuracy"] > 0.8

@@ -33,6 +33,7 @@ WHICH_TASKS = (
 )
 
 
+OF_LAYERS = ("head", "controller", "modulation", "pretraining", "tuning")  # methods without layers do not read these
 LAYER_SIZES = ("encoder_channels", "decoder_channels", "hidden", "kernel_size")
 
 

@@ -26,7 +26,7 @@ from ..networks.methods import METHODS as ALL_METHODS
 from ..processes import Processes, Resources
 from ..training import Company, Place, Progress, Silent, Venue, company
 from .claiming import Claim, claimed, sources
-from .config import RunConfig, read_config, write_config
+from .config import OF_LAYERS, RunConfig, make_config, read_config, write_config
 from .dataset import cut_in, without_labels
 from .fitting_pieces import extract_together, fit_together
 from .folder import CONFIG, METRICS
@@ -156,7 +156,7 @@ def _fit(
             warnings = warnings_of(found)
             if shared.test_split in labelled:
                 warnings += without_labels(family, labelled[shared.test_split])
-            for warning in (*warnings, *_unweighed(configs)):
+            for warning in (*warnings, *_without_effect(configs)):
                 tell.message(f"warning: {warning}")
             engines = {}
             if resources.cluster is not None:
@@ -209,14 +209,25 @@ def _together(configs: Sequence[RunConfig]) -> list[RunConfig]:
     return list(configs)
 
 
-def _unweighed(configs: Sequence[RunConfig]) -> list[str]:
-    """Of methods that are to balance classes and have nothing that weighs examples, what a user is told."""
-    return [
-        f"--balance {config.balance} changes nothing in method {config.method!r}, which weighs all examples alike; "
-        "--metric balanced_accuracy chooses answers so that rare classes are found, and leaves probabilities as they are"
-        for config in configs
-        if config.balance != "none" and ALL_METHODS[config.method].without_layers
-    ]
+def _without_effect(configs: Sequence[RunConfig]) -> list[str]:
+    """What a user is told of settings that change nothing in methods without layers."""
+    found = []
+    alone = [config for config in configs if ALL_METHODS[config.method].without_layers]
+    for config in alone:
+        if config.balance != "none":
+            found.append(
+                f"--balance {config.balance} changes nothing in method {config.method!r}, which weighs all examples alike; "
+                "--metric balanced_accuracy chooses answers so that rare classes are found, and leaves probabilities as they are"
+            )
+    if len(alone) == len(configs):  # else the settings are meant for the others
+        config = alone[0]
+        base = {"data": config.data, "method": config.method}
+        usual = make_config({**base, "head": config.head}).model_copy(update={"head": make_config(base).head})
+        if given := [section for section in OF_LAYERS if getattr(config, section) != getattr(usual, section)]:
+            found.append(
+                f"what is set of {', '.join(given)} changes nothing in method {config.method!r}, which has no layers"
+            )
+    return found
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
