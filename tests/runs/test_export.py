@@ -89,8 +89,9 @@ def test_a_run_as_program_and_onnx(settings, tmp_path):
     backbone, method = network(**settings)
     whole = Answers(backbone, method)
     images = pictures(5, 1)
-    program = export_program(whole, (pictures(3), TASKS)).module()
-    export_onnx(whole, (pictures(3), TASKS), tmp_path / "run.onnx")
+    made = export_program(whole, (pictures(3), TASKS))
+    export_onnx(made, (pictures(3), TASKS), tmp_path / "run.onnx")
+    program = made.module()
     expected = answers_by_hand(backbone, method, images, OTHER_TASKS)
     torch.testing.assert_close(program(images, OTHER_TASKS), expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(run_onnx(tmp_path / "run.onnx", images, OTHER_TASKS), expected, rtol=0, atol=1e-4)
@@ -124,9 +125,10 @@ def test_any_network_as_program_and_onnx(options, tmp_path):
     if not options:
         net.store_task_gains([(example, TASKS)])
     expected = net(images, OTHER_TASKS)
-    program = export_program(net, (example, TASKS)).module()
+    made = export_program(net, (example, TASKS))
+    export_onnx(made, (example, TASKS), tmp_path / "net.onnx")
+    program = made.module()
     torch.testing.assert_close(program(images, OTHER_TASKS), expected, rtol=1e-4, atol=1e-5)
-    export_onnx(net, (example, TASKS), tmp_path / "net.onnx")
     torch.testing.assert_close(
         run_onnx(tmp_path / "net.onnx", images, OTHER_TASKS), expected.detach(), rtol=0, atol=1e-4
     )

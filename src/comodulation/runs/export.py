@@ -155,7 +155,7 @@ def export_program(network: nn.Module, example: tuple[Any, ...]) -> torch.export
 
 
 def export_onnx(
-    network: nn.Module,
+    network: nn.Module | torch.export.ExportedProgram,
     example: tuple[Any, ...],
     path: str | Path,
     *,
@@ -165,7 +165,8 @@ def export_onnx(
     """A network as an ONNX file, whole or not at all, checked by the onnx library.
 
     Args:
-        network, example: as in ``export_program``. path: *.onnx. names: of the inputs. notes: kept in the file, text by name.
+        network, example: as in ``export_program``; or the program that it has made of them. path: *.onnx. names: of the inputs.
+        notes: kept in the file, text by name.
 
     Raises:
         InputError: the extra package is not there. RunError: as ``export_program``; the file cannot be written.
@@ -175,7 +176,7 @@ def export_onnx(
             raise InputError(f"ONNX needs {package}: pip install 'comodulation[onnx]'")
     import onnx
 
-    program = export_program(network, example)
+    program = export_program(network, example) if isinstance(network, nn.Module) else network
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         made = torch.onnx.export(
@@ -215,6 +216,8 @@ def export_run(run: Run, path: Path, task: str | None = None) -> dict[str, Any]:
         raise InputError(f"cannot tell the format of {path.name!r}; expected a name that ends with .onnx or .pt2")
     if path.exists():
         raise InputError(f"{path} is there already; remove it or choose another --out")
+    if not path.parent.is_dir():  # said before the work, not after it
+        raise RunError(f"cannot write {path}: no such folder")
     number = None if task is None else run.family.task_id(task)
     network = Answers(run.encoder, run.method, number, run.temperature)
     tasks = () if task is not None else (torch.zeros(2, dtype=torch.int64),)
