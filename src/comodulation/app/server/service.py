@@ -170,9 +170,7 @@ def make_app(service: Service, uploads: Uploads | None = None) -> FastAPI:
     network, uploads = anyio.CapacityLimiter(1), uploads or Uploads()
 
     async def answer(request: Request, work: Callable[[Tensor], T]) -> T:
-        async with uploads.given(request, service.run.encoder.what) as given:
-            prepared = await asyncio.to_thread(service.prepare, given)
-            del given  # decoded, 150 MB: it must not wait for the network while others are decoded
+        prepared = await uploads.prepared(request, service.run.encoder.what, service.prepare)
         return await anyio.to_thread.run_sync(work, prepared, limiter=network)
 
     @app.get("/")

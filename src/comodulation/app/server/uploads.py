@@ -7,13 +7,12 @@ a file name as text, which loses the bytes of an image, and accepts a form that 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import anyio.to_thread
 import numpy as np
@@ -26,6 +25,8 @@ from starlette.requests import ClientDisconnect
 
 from ...data import Texts, Vectors, decode_image
 from ...errors import InputError, brief
+
+T = TypeVar("T")
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000  # 150 MB once decoded
@@ -89,13 +90,13 @@ class Uploads:
         self.active: set[Upload] = set()
         self._decoders, self._large = anyio.CapacityLimiter(DECODERS), anyio.CapacityLimiter(1)
 
-    @contextlib.asynccontextmanager
-    async def given(self, request: Request, what: str) -> AsyncIterator[Any]:
-        """The input that a request carries: an RGB image, a text, or the numbers of an embedding; what is done with it within the
-        context counts as decoding.
+    async def prepared(self, request: Request, what: str, prepare: Callable[[Any], T]) -> T:
+        """What ``prepare`` makes of the input that a request carries: of an RGB image, a text, or the numbers of an embedding.
+
+        It is called by the thread that has decoded the input, which lets 150 MB of an image go before the next one is decoded.
 
         Args:
-            request: whose body it is. what: an ``image``, a ``text`` or an ``embedding``.
+            request: whose body it is. what: an ``image``, a ``text`` or an ``embedding``. prepare: part of the decoding.
 
         Raises:
             UploadError: it carries none.
@@ -107,13 +108,12 @@ class Uploads:
             body = await read_body(request, upload=upload, uploads=self, what=what)
             if what in READERS:
                 async with self._decoders:
-                    yield await asyncio.to_thread(READERS[what], body, kind)
-                return
+                    return await asyncio.to_thread(lambda: prepare(READERS[what](body, kind)))
             if kind.partition(";")[0].strip().lower() == "multipart/form-data":
                 body = multipart_image(body, kind)
             width, height = await anyio.to_thread.run_sync(image_size, body, limiter=self._decoders)
             async with self._large if width * height > LARGE_PIXELS else self._decoders:
-                yield await asyncio.to_thread(open_image, body)
+                return await asyncio.to_thread(lambda: prepare(open_image(body)))
         finally:
             self.active.discard(upload)
 
