@@ -12,6 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import anyio.to_thread
@@ -88,7 +89,9 @@ class Uploads:
 
     def __init__(self) -> None:
         self.active: set[Upload] = set()
-        self._decoders, self._large = anyio.CapacityLimiter(DECODERS), anyio.CapacityLimiter(1)
+        self._decoders = anyio.CapacityLimiter(DECODERS)
+        # One thread: glibc keeps what a thread has freed for that thread, and another one would ask for as much again.
+        self._large = ThreadPoolExecutor(1)
 
     async def prepared(self, request: Request, what: str, prepare: Callable[[Any], T]) -> T:
         """What ``prepare`` makes of the input that a request carries: of an RGB image, a text, or the numbers of an embedding.
@@ -112,7 +115,9 @@ class Uploads:
             if kind.partition(";")[0].strip().lower() == "multipart/form-data":
                 body = multipart_image(body, kind)
             width, height = await anyio.to_thread.run_sync(image_size, body, limiter=self._decoders)
-            async with self._large if width * height > LARGE_PIXELS else self._decoders:
+            if width * height > LARGE_PIXELS:
+                return await asyncio.get_running_loop().run_in_executor(self._large, lambda: prepare(open_image(body)))
+            async with self._decoders:
                 return await asyncio.to_thread(lambda: prepare(open_image(body)))
         finally:
             self.active.discard(upload)
