@@ -56,7 +56,9 @@ def directional_derivative(function: Callable[[Tensor], Tensor], at: Tensor, alo
         with _LEVEL, forward_ad.dual_level(), _Rules():
             try:
                 result = forward_ad.unpack_dual(function(forward_ad.make_dual(at, along)))
-            except NotImplementedError as error:  # torch raises it in C++; it has no narrower class
+            # Reason: this class, and none narrower, is what torch's C++ raises for an operation without forward mode; only the call
+            # of ``function`` stands in the try, and the error goes on under a name of its own.
+            except NotImplementedError as error:
                 raise NoForwardMode(str(error)) from error
     tangent = torch.zeros_like(result.primal) if result.tangent is None else result.tangent
     return result.primal, tangent

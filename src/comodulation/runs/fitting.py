@@ -149,9 +149,8 @@ def _fit(
                 tell.message(f"warning: {note}")
             unread = prepared.splits[shared.train_split].left_out
             for name, reason in prepared.left_out.items():
-                named = (
-                    "" if name in unread else f"--task {name} makes it a task, "
-                )  # which would be refused for the same reason
+                # A column that cannot be read at all would be refused as a task, too.
+                named = "" if name in unread else f"--task {name} makes it a task, "
                 tell.message(f"left out column {name!r}: {reason}; {named}--ignore {name} hides this line")
             warnings = warnings_of(found)
             if shared.test_split in labelled:

@@ -20,24 +20,24 @@ def given_inputs(flags: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[st
     text, embeddings, encoder = flags["text"], flags["embeddings"], flags["backbone"]
     if text is not None and embeddings is not None:
         raise InputError("give either --text or --embeddings: a run has inputs of one kind")
-    if text is not None or embeddings is not None:
-        of_images = ("weights", "image_size") if embeddings is None else ("backbone", "weights", "image_size")
-        if unused := next((name for name in of_images if flags[name] is not None), None):
-            raise InputError(
-                f"--{unused.replace('_', '-')} {flags[unused]} is of images; "
-                + (
-                    "embeddings have no encoder: leave it out"
-                    if embeddings is not None
-                    else "the model of texts is --backbone"
-                )
-            )
     if text is not None:
+        _refuse_of_images(flags, ("weights", "image_size"), "the model of texts is --backbone")
         return {**_texts(text, flags, stored), "backbone": None}
     if embeddings is not None:
+        _refuse_of_images(flags, ("backbone", "weights", "image_size"), "embeddings have no encoder: leave it out")
         return _embeddings(embeddings, flags, stored)
     if encoder is not None and isinstance(stored.get("text"), dict):  # of the texts that the file names
         return {"text": {**stored["text"], "name": encoder}, "backbone": None}
     return {}
+
+
+def _refuse_of_images(flags: Mapping[str, Any], names: tuple[str, ...], advice: str) -> None:
+    """Raises InputError where one of these options, which are of images, was given; ``advice`` ends its message."""
+    from ...errors import InputError
+
+    for name in names:
+        if flags[name] is not None:
+            raise InputError(f"--{name.replace('_', '-')} {flags[name]} is of images; {advice}")
 
 
 def _texts(column: str, flags: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
