@@ -1,5 +1,6 @@
 """The report of a study: what it says, that it is one file, and that unfinished studies have one too."""
 
+import html
 import json
 import re
 import shlex
@@ -85,7 +86,7 @@ def test_the_command(page):
     """What is printed as the command is one that gives this study."""
     small = small_study()
     command = command_of(small.study, "study")
-    assert command in page.replace("&#x27;", "'")
+    assert command in html.unescape(page)
     assert command == (
         "comodulate reproduce cifar100 --data data --seeds 2 --seed 0 --trials 2 --backbone test_resnet --image-size 32 "
         "--weights random --channels 16 --epochs 2 --pretraining-epochs 2 --out study"
