@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...errors import InputError
+from ...errors import InputError, choose
 from ...mathematics import Modulation
 from ...processes import Share
 from ...tasks import Readout, TaskFamily, task_logits
@@ -25,9 +25,9 @@ class Method(nn.Module, ABC):
     """Logits of a head under a task, and what is learned to get them.
 
     A subclass says what it adds: ``head_logits`` (the rest of the pipeline is shared), ``own_parameters``, and, where it
-    needs them, ``observe`` (see the training inputs before training), ``settle`` (fix what evaluation needs after
-    training), ``gradients`` and ``after_step`` (train otherwise than by the gradient of the loss alone). The head's layers
-    are frozen unless ``trains_layers``.
+    needs them, ``build`` (make them), ``observe`` (see the training inputs before training), ``settle`` (fix what evaluation
+    needs after training), ``gradients`` and ``after_step`` (train otherwise than by the gradient of the loss alone). The head's
+    layers are frozen unless ``trains_layers``.
 
     What lies before the first thing a method changes is computed once for all epochs. ``reads`` says where that is:
     ``features`` of the backbone ``(B, C, H, W)``, ``activity`` of the encoder ``(B, E, H, W)``, or ``decoded``, the pooled
@@ -41,6 +41,11 @@ class Method(nn.Module, ABC):
             whose outputs each belong to one task. Any method can be
             combined with this cheap rival; with the other, the class mask, every method is what it is in the restricted
             readout.
+        **options: the method's own, each an attribute afterwards; see ``options``.
+
+    Raises:
+        InputError: tasks of a kind that the method is not for; an option that is unknown or out of range.
+        ValueError: a head with other tasks or outputs than the family.
     """
 
     name: ClassVar[str]
@@ -48,18 +53,27 @@ class Method(nn.Module, ABC):
     trains_layers: ClassVar[bool] = False
     reads: ClassVar[str] = "activity"
     kinds: ClassVar[tuple[str, ...]] = ("classes", "binary", "columns")
-    # The method's own, by name, with their defaults; where the layers stay frozen, an attribute of that name has what was chosen.
+    # The method's own, by name, with their defaults.
     options: ClassVar[dict[str, object]] = {}
     # Fields of ``Modulation`` that a run of the method has otherwise than their defaults.
     modulation: ClassVar[dict[str, Any]] = {}
     default_learning_rate: ClassVar[float] = 0.06
+    has_bias: ClassVar[bool] = False  # whether a task bias is learned in any case
     without_layers: ClassVar[bool] = False  # whether it answers from the features themselves
     one_process: ClassVar[str] = ""  # why it cannot be trained by several processes
 
     def __init__(
-        self, head: ComodulatedHead, family: TaskFamily, readout: Readout = "open", *, task_bias: bool = False
+        self,
+        head: ComodulatedHead,
+        family: TaskFamily,
+        readout: Readout = "open",
+        *,
+        task_bias: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__()
+        for option in options:
+            choose(option, self.options, f"option of method {self.name!r};")
         if family.kind not in self.kinds:
             raise InputError(f"method {self.name!r} is for tasks of kind {', '.join(self.kinds)}, got {family.kind}")
         if (head.num_tasks, head.num_outputs) != (family.num_tasks, family.num_outputs):
@@ -72,9 +86,19 @@ class Method(nn.Module, ABC):
             "classes": (family.num_tasks, family.num_outputs), "binary": (family.num_tasks,),
             "columns": (family.num_outputs,),
         }[family.kind]  # fmt: skip
-        self.bias = nn.Parameter(torch.zeros(shape)) if task_bias else None
+        self.bias = nn.Parameter(torch.zeros(shape)) if task_bias or self.has_bias else None
         if not self.trains_layers:
             head.freeze()
+        for name, value in {**self.options, **options}.items():
+            setattr(self, name, value)
+        self.build()
+
+    def build(self) -> None:
+        """Make what the method adds to the head, once that, the family and the options are there. Nothing by default.
+
+        Raises:
+            InputError: an option out of range.
+        """
 
     @classmethod
     def check_modulation(cls, given: Modulation) -> None:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ...tasks import Readout, TaskFamily
 from ..controller import Controller
-from ..head import ComodulatedHead
 from .base import Method
 
 
@@ -23,11 +21,8 @@ class DecoderGains(Method):
     reads = "decoded"
     default_learning_rate = 0.12
 
-    def __init__(
-        self, head: ComodulatedHead, family: TaskFamily, readout: Readout = "open", *, task_bias: bool = False
-    ) -> None:
-        super().__init__(head, family, readout, task_bias=task_bias)
-        self.decoder_controller = Controller(head.num_tasks, head.decoder_channels)
+    def build(self) -> None:
+        self.decoder_controller = Controller(self.head.num_tasks, self.head.decoder_channels)
 
     def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
         return self.head.readout(inputs * self.decoder_controller(task_ids).exp())[None]

@@ -8,8 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...tasks import Readout, TaskFamily
-from ..head import ComodulatedHead
 from .base import Method
 
 
@@ -20,12 +18,9 @@ class FiLM(Method):
     paper = "Perez et al. (2018)"
     default_learning_rate = 0.06
 
-    def __init__(
-        self, head: ComodulatedHead, family: TaskFamily, readout: Readout = "open", *, task_bias: bool = False
-    ) -> None:
-        super().__init__(head, family, readout, task_bias=task_bias)
-        self.scale = nn.Parameter(torch.zeros(head.num_tasks, head.decoder_channels))
-        self.shift = nn.Parameter(torch.zeros(head.num_tasks, head.decoder_channels))
+    def build(self) -> None:
+        self.scale = nn.Parameter(torch.zeros(self.head.num_tasks, self.head.decoder_channels))
+        self.shift = nn.Parameter(torch.zeros(self.head.num_tasks, self.head.decoder_channels))
 
     def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
         scale, shift = (table.index_select(0, task_ids)[:, :, None, None] for table in (self.scale, self.shift))

@@ -12,9 +12,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ...tasks import Readout, TaskFamily
 from ..controller import Controller
-from ..head import ComodulatedHead
 from .base import Method
 
 
@@ -37,20 +35,13 @@ class FineTuning(Method):
     options: ClassVar[dict[str, object]] = {"gain_rate": 100.0}
     default_learning_rate = 3e-4
 
-    def __init__(
-        self,
-        head: ComodulatedHead,
-        family: TaskFamily,
-        readout: Readout = "open",
-        *,
-        task_bias: bool = True,
-        gain_rate: float = 100.0,
-    ) -> None:
-        if not isinstance(gain_rate, int | float) or not 0 < gain_rate < math.inf:
-            raise InputError(f"gain_rate {gain_rate!r} is out of range, expected a positive finite number")
-        super().__init__(head, family, readout, task_bias=True)
-        self.gain_rate = gain_rate
-        self.decoder_controller = Controller(head.num_tasks, head.decoder_channels)
+    has_bias = True
+    gain_rate: float
+
+    def build(self) -> None:
+        if not isinstance(self.gain_rate, int | float) or not 0 < self.gain_rate < math.inf:
+            raise InputError(f"gain_rate {self.gain_rate!r} is out of range, expected a positive finite number")
+        self.decoder_controller = Controller(self.head.num_tasks, self.head.decoder_channels)
 
     def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
         encoder, decoder = (c(task_ids).exp() for c in (self.head.controller, self.decoder_controller))

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError, choose
-from ...tasks import Readout, TaskFamily
-from ..head import ComodulatedHead
 from .hard_sharing import HardSharing
 
 # Only aggregators without a memory of earlier steps, which a resumed training would not have.
@@ -52,18 +50,10 @@ class GradientAggregation(HardSharing):
         "the aggregate of the tasks' gradients is not the sum of what processes find for their shares of a batch"
     )
 
-    def __init__(
-        self,
-        head: ComodulatedHead,
-        family: TaskFamily,
-        readout: Readout = "open",
-        *,
-        task_bias: bool = False,
-        aggregator: str = "upgrad",
-    ) -> None:
-        aggregate = load_aggregator(aggregator)
-        super().__init__(head, family, readout, task_bias=task_bias)
-        self.aggregate = aggregate
+    aggregator: str
+
+    def build(self) -> None:
+        self.aggregate = load_aggregator(self.aggregator)
 
     def gradients(self, module: Any, fabric: Any, batch: tuple[Any, ...]) -> Tensor:
         """Leave the aggregate on the layers; return the mean loss over the batch.

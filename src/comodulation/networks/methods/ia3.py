@@ -13,9 +13,7 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ...mathematics import derived_seed
-from ...tasks import Readout, TaskFamily
 from ..controller import Controller
-from ..head import ComodulatedHead
 from .decoder_gains import DecoderGains
 
 
@@ -37,26 +35,17 @@ class IA3(DecoderGains):
     options: ClassVar[dict[str, object]] = {"decoder_rank": 0}
     default_learning_rate = 0.12
 
-    def __init__(
-        self,
-        head: ComodulatedHead,
-        family: TaskFamily,
-        readout: Readout = "open",
-        *,
-        task_bias: bool = False,
-        decoder_rank: int = 0,
-    ) -> None:
-        super().__init__(head, family, readout, task_bias=task_bias)
-        whole = isinstance(decoder_rank, int) and not isinstance(decoder_rank, bool)
-        if not whole or not 0 <= decoder_rank <= head.decoder_channels:
-            raise InputError(
-                f"decoder_rank must be a whole number from 0 to {head.decoder_channels}, got {decoder_rank!r}"
-            )
-        self.decoder_rank = decoder_rank
-        if decoder_rank:
+    decoder_rank: int
+
+    def build(self) -> None:
+        super().build()
+        rank, most = self.decoder_rank, self.head.decoder_channels
+        if not isinstance(rank, int) or isinstance(rank, bool) or not 0 <= rank <= most:
+            raise InputError(f"decoder_rank must be a whole number from 0 to {most}, got {rank!r}")
+        if rank:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(derived_seed(head.seed, "decoder gains"))
-                self.decoder_controller = Controller(head.num_tasks, head.decoder_channels, rank=decoder_rank)
+                torch.manual_seed(derived_seed(self.head.seed, "decoder gains"))
+                self.decoder_controller = Controller(self.head.num_tasks, most, rank=rank)
 
     def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
         encoder_gain = self.head.controller(task_ids).exp()[:, :, None, None]

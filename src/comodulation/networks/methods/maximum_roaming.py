@@ -15,9 +15,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ...tasks import Readout, TaskFamily
-from ..head import ComodulatedHead
-from .task_routing import TaskRouting, kept_units, visiting_order
+from .task_routing import TaskRouting, visiting_order
 
 ROAMING_ENDS = 0.5  # with interval 0, the share of training after which the masks stay
 
@@ -39,25 +37,19 @@ class MaximumRoaming(TaskRouting):
     paper = "Pascal et al. (2021)"
     options: ClassVar[dict[str, object]] = {"share": 0.8, "interval": 0}
 
-    def __init__(
-        self,
-        head: ComodulatedHead,
-        family: TaskFamily,
-        readout: Readout = "open",
-        *,
-        task_bias: bool = False,
-        share: float = 0.8,
-        interval: int = 0,
-    ) -> None:
-        if not isinstance(interval, int) or interval < 0:
-            raise InputError(f"interval {interval!r} is out of range, expected a whole number of steps of at least 0")
-        active = [kept_units("share", share, units) for units in (head.encoder_channels, head.decoder_channels)]
-        super().__init__(head, family, readout, task_bias=task_bias, sharing=share)
-        generator = torch.Generator().manual_seed(head.seed)
-        self.interval = interval
+    share_option = "share"
+    interval: int
+
+    def build(self) -> None:
+        if not isinstance(self.interval, int) or self.interval < 0:
+            raise InputError(
+                f"interval {self.interval!r} is out of range, expected a whole number of steps of at least 0"
+            )
+        super().build()
+        generator = torch.Generator().manual_seed(self.head.seed)
         self.plans = [
-            roaming_plan(head.num_tasks, mask.shape[1], kept, generator)
-            for mask, kept in zip((self.encoder_mask, self.decoder_mask), active, strict=True)
+            roaming_plan(len(mask), mask.shape[1], int(mask[0].sum()), generator)
+            for mask in (self.encoder_mask, self.decoder_mask)
         ]
         self.after_step(0, 1)
 

@@ -15,8 +15,6 @@ from typing import Any, ClassVar
 
 from ...errors import InputError
 from ...mathematics import Modulation
-from ...tasks import Readout, TaskFamily
-from ..head import ComodulatedHead
 from .comodulation import Comodulation
 
 NORMALIZERS = ("covariance", "correlation")
@@ -36,11 +34,8 @@ class Paper(Comodulation):
         "num_samples": 8,
     }  # fmt: skip
 
-    def __init__(
-        self, head: ComodulatedHead, family: TaskFamily, readout: Readout = "open", *, task_bias: bool = False
-    ) -> None:
-        super().__init__(head, family, readout, task_bias=task_bias)
-        self.check_modulation(head.modulation)
+    def build(self) -> None:
+        self.check_modulation(self.head.modulation)
 
     @classmethod
     def check_modulation(cls, given: Modulation) -> None:

@@ -31,9 +31,7 @@ from ...mathematics import (
     position_labels,
     some_of_each,
 )
-from ...tasks import Readout, TaskFamily
 from ..controller import coupling
-from ..head import ComodulatedHead
 from .base import Batches, Method
 
 LEARNED = "learned"
@@ -61,35 +59,27 @@ class Positions(Method):
     paper = "none: labels of positions by the modulator of arXiv 2311.15053 (2023)"
     options: ClassVar[dict[str, object]] = {"couplings": LEARNED, "strength": 10.0, "weights": ONE}
     default_learning_rate = 0.25
+    couplings: str
+    strength: float
+    weights: str
     strengths: Tensor
     middles: Tensor | None
 
-    def __init__(
-        self,
-        head: ComodulatedHead,
-        family: TaskFamily,
-        readout: Readout = "open",
-        *,
-        task_bias: bool = False,
-        couplings: str = LEARNED,
-        strength: float = 10.0,
-        weights: str = ONE,
-    ) -> None:
-        super().__init__(head, family, readout, task_bias=task_bias)
-        choose(couplings, (LEARNED, *CLOSED_FORMS), "couplings")
-        choose(weights, (ONE, EACH), "weights")
-        if weights == EACH and couplings == LEARNED:
+    def build(self) -> None:
+        head, strength = self.head, self.strength
+        choose(self.couplings, (LEARNED, *CLOSED_FORMS), "couplings")
+        choose(self.weights, (ONE, EACH), "weights")
+        if self.weights == EACH and self.couplings == LEARNED:
             raise InputError(
                 f"weights {EACH!r} need couplings in closed form, whose inputs tell how likely a position is; take couplings="
                 f"{next(iter(CLOSED_FORMS))!r}, or weights={ONE!r}"
             )
         if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1e6:
             raise InputError(f"strength {strength!r} is out of range, expected a number from 0 to 1e6")
-        if couplings != LEARNED:
-            head.controller.check_rows(couplings)
-        self.couplings, self.strength, self.weights = couplings, strength, weights
+        if self.couplings != LEARNED:
+            head.controller.check_rows(self.couplings)
         self.register_buffer("strengths", head.decoder.weight.new_full((head.num_tasks,), strength))
-        self.register_buffer("middles", torch.zeros_like(self.strengths) if weights == EACH else None)
+        self.register_buffer("middles", torch.zeros_like(self.strengths) if self.weights == EACH else None)
 
     def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
         decoded, labels = self._labelled(inputs, self.head.controller(task_ids))

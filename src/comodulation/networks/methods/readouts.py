@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ...tasks import Readout, TaskFamily
+from ...tasks import TaskFamily
 from ..head import ComodulatedHead
 from ..readouts import Probe, Questions, Readouts
 from .base import Method
@@ -47,15 +47,11 @@ class ReadoutMethod(Method):
     kinds_of_members: ClassVar[tuple[str, ...]] = ("probe", "bag")
     measured_by_linear: ClassVar[bool] = False  # whether its best probe alone stands beside it in tables of results
 
-    def __init__(
-        self, head: ComodulatedHead, family: TaskFamily, readout: Readout = "open", *, task_bias: bool = False
-    ) -> None:
-        if task_bias:
+    def build(self) -> None:
+        if self.bias is not None:
             raise InputError(f"method {self.name!r} has a bias for each output already; leave task_bias out")
-        super().__init__(head, family, readout)
-        width = head.feature_mean.numel()
         self.fitted = False
-        self.parts: Any = nn.ModuleList([even_readouts(family, width)])
+        self.parts: Any = nn.ModuleList([even_readouts(self.family, self.head.feature_mean.numel())])
 
     def set_parts(self, parts: Iterable[nn.Module]) -> None:
         """Answer by these from now on."""

@@ -71,31 +71,4 @@ def make_method(
     Raises:
         InputError: an unknown name or option, with the nearest one; an option out of range.
     """
-    kind = METHODS[choose(name, METHODS, "method")]
-    for option in options:
-        choose(option, kind.options, f"option of method {name!r};")
-    return kind(head, family, readout, task_bias=task_bias, **options)
-
-
-__all__ = [
-    "IA3",
-    "METHODS",
-    "WITH_LAYERS",
-    "Attention",
-    "ClassMask",
-    "Comodulation",
-    "DecoderGains",
-    "FiLM",
-    "FineTuning",
-    "GradientAggregation",
-    "HardSharing",
-    "LocalMask",
-    "MaximumRoaming",
-    "Method",
-    "NoTask",
-    "Paper",
-    "Positions",
-    "TaskBias",
-    "TaskRouting",
-    "make_method",
-]
+    return METHODS[choose(name, METHODS, "method")](head, family, readout, task_bias=task_bias, **options)

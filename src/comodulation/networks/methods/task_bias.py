@@ -5,8 +5,6 @@ The second cheap rival: what can be had without touching the network's features.
 
 from __future__ import annotations
 
-from ...tasks import Readout, TaskFamily
-from ..head import ComodulatedHead
 from .no_task import NoTask
 
 
@@ -16,8 +14,4 @@ class TaskBias(NoTask):
     name = "task-bias"
     paper = "none: a class prior per task"
     default_learning_rate = 0.25
-
-    def __init__(
-        self, head: ComodulatedHead, family: TaskFamily, readout: Readout = "open", *, task_bias: bool = True
-    ) -> None:
-        super().__init__(head, family, readout, task_bias=True)
+    has_bias = True

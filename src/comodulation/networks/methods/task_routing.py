@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ...tasks import Readout, TaskFamily
-from ..head import ComodulatedHead
 from .hard_sharing import HardSharing
 
 
@@ -34,24 +32,16 @@ class TaskRouting(HardSharing):
     name = "task-routing"
     paper = "Strezoski et al. (2019)"
     options: ClassVar[dict[str, object]] = {"sharing": 0.8}
+    share_option: ClassVar[str] = "sharing"  # the option that says which share of a layer's neurons a task keeps
 
     encoder_mask: Tensor
     decoder_mask: Tensor
 
-    def __init__(
-        self,
-        head: ComodulatedHead,
-        family: TaskFamily,
-        readout: Readout = "open",
-        *,
-        task_bias: bool = False,
-        sharing: float = 0.8,
-    ) -> None:
-        super().__init__(head, family, readout, task_bias=task_bias)
-        generator = torch.Generator().manual_seed(head.seed)
-        for name, units in (("encoder_mask", head.encoder_channels), ("decoder_mask", head.decoder_channels)):
-            kept = kept_units("sharing", sharing, units)
-            self.register_buffer(name, visiting_order(head.num_tasks, units, generator) < kept)
+    def build(self) -> None:
+        generator = torch.Generator().manual_seed(self.head.seed)
+        for name, units in (("encoder_mask", self.head.encoder_channels), ("decoder_mask", self.head.decoder_channels)):
+            kept = self._kept(units)
+            self.register_buffer(name, visiting_order(self.head.num_tasks, units, generator) < kept)
 
     def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:
         encoder, decoder = (mask.index_select(0, task_ids) for mask in (self.encoder_mask, self.decoder_mask))
@@ -60,12 +50,12 @@ class TaskRouting(HardSharing):
     def state(self) -> dict[str, Tensor]:
         return {**super().state(), "encoder_mask": self.encoder_mask, "decoder_mask": self.decoder_mask}
 
-
-def kept_units(option: str, share: float, units: int) -> int:
-    """How many of a layer's units a task keeps. Raises InputError for a share outside (0, 1]."""
-    if not isinstance(share, int | float) or not 0 < share <= 1:
-        raise InputError(f"{option} {share!r} is out of range, expected a number above 0 and at most 1")
-    return max(1, round(share * units))
+    def _kept(self, units: int) -> int:
+        """How many of a layer's units a task keeps. Raises InputError for a share outside (0, 1]."""
+        share = getattr(self, self.share_option)
+        if not isinstance(share, int | float) or not 0 < share <= 1:
+            raise InputError(f"{self.share_option} {share!r} is out of range, expected a number above 0 and at most 1")
+        return max(1, round(share * units))
 
 
 def visiting_order(num_tasks: int, units: int, generator: torch.Generator) -> Tensor:
