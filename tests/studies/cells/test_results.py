@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from comodulation.studies.cells.results import (
     cells_csv,
     compare,
     comparisons_csv,
+    held_constant,
+    incomplete_yardsticks,
     pairs,
     read_cells_csv,
     read_scores,
@@ -227,10 +230,51 @@ def test_the_family_is_the_table():
             assert c.p_holm < 0.05
 
 
-@pytest.mark.parametrize("study", ["attributes", "cifar100", "cifar100-192", "cifar100-resnet10"])
+def with_linear(*seeds):
+    """Made-up cells, and a linear readout of some seeds."""
+    numbers = {"method": "linear", "options": "", "variant": "residual", "readout": "open", "learnable_parameters": 9}
+    numbers |= {"seconds": 1.0, **dict.fromkeys(METRICS, 0.45)}
+    cells = [Cell("residual", "open", Row("linear"), seed) for seed in seeds]
+    return [*made(), *(Result(c, {**numbers, "seed": c.seed, "accuracy": 0.45 + 0.01 * c.seed}) for c in cells)]
+
+
+def test_a_row_that_is_held_constant():
+    """One cell stands for all seeds: its value is subtracted from every seed's, and the interval is that of the row alone."""
+    results = with_linear(1, 2)
+    assert incomplete_yardsticks(results) == ["linear"]
+    constant = held_constant(results, ["linear"])
+    own = np.array(list(values(results, "residual", "open", "comodulation", "accuracy").values()))
+    low, high = stats.t.interval(0.95, 7, own.mean(), own.std(ddof=1) / math.sqrt(8))
+    found = compare(constant, "residual", "open", "accuracy", "comodulation", "linear")
+    assert found.seeds == tuple(range(8))
+    d = found.difference
+    assert (d.mean, d.low, d.high) == pytest.approx((own.mean() - 0.46, low - 0.46, high - 0.46))
+    back = compare(constant, "residual", "open", "accuracy", "linear", "comodulation").difference
+    assert (back.mean, back.low, back.high) == pytest.approx((-d.mean, -d.high, -d.low))
+    # The same by the other route: a readout of every seed, all alike.
+    alike = [Result(r.cell, {**r.numbers, "accuracy": 0.46}) for r in with_linear(*range(8)) if r.name == "linear"]
+    assert compare([*made(), *alike], "residual", "open", "accuracy", "comodulation", "linear").difference == d
+    # In every variant and readout; and not without being said.
+    rows = [c for c in all_comparisons(constant) if c.b == "linear" and c.a == "comodulation"]
+    assert len(rows) == 4 * len(METRICS)
+    assert {len(c.seeds) for c in rows} == {8}
+    assert {len(c.seeds) for c in all_comparisons(results) if c.b == "linear" and c.a == "comodulation"} == {2}
+    assert values(constant, "residual", "open", "linear", "accuracy") == pytest.approx({1: 0.46, 2: 0.47})
+
+
+def test_two_constants_are_not_compared():
+    """Nothing varies over seeds that one cell of each stands for."""
+    means = Result(Cell("residual", "open", Row("nearest-class-mean"), 0), dict.fromkeys(METRICS, 0.4))
+    results = held_constant([*with_linear(0), means], ["linear", "nearest-class-mean"])
+    assert compare(results, "residual", "open", "accuracy", "linear", "nearest-class-mean").difference is None
+    assert incomplete_yardsticks(with_linear(*range(8))) == []
+
+
+@pytest.mark.parametrize("study", ["attributes", "cifar100", "cifar100-192", "cifar100-resnet10", "cifar100-resnet18"])
 def test_the_published_comparisons_follow_from_the_published_cells(study):
     folder = Path(__file__).parents[3] / "docs" / "results" / study
-    results = read_cells_csv(folder / "cells.csv")
+    constant = json.loads((folder / "results.json").read_text()).get("constant", [])
+    results = held_constant(read_cells_csv(folder / "cells.csv"), constant)
     expected = list(csv.reader(io.StringIO(comparisons_csv(all_comparisons(results)))))
     with open(folder / "comparisons.csv", newline="") as handle:
         published = list(csv.reader(handle))

@@ -31,6 +31,19 @@ def test_the_core_is_complete_before_the_rest(plan):
 
 
 @WHOLE
+def test_one_yardstick_will_do_where_all_seeds_have_the_same_halves(plan):
+    """Of every regime, whose images or scenes a seed draws, there is one of each seed as before."""
+    usual, same = (
+        [(stage.name, cell) for stage in plan.stages(SEEDS, same_halves=same_halves) for cell in stage.cells]
+        for same_halves in (False, True)
+    )
+    assert [(cell.row.label, cell.seed) for name, cell in same if name == "yardstick"] == [
+        ("linear", 0), ("nearest-class-mean", 0),
+    ]  # fmt: skip
+    assert [pair for pair in usual if pair[0] != "yardstick"] == [pair for pair in same if pair[0] != "yardstick"]
+
+
+@WHOLE
 def test_both_sides_of_the_primary_comparison_are_in_the_core(plan):
     variant, readout, _, a, b = PRIMARY
     core = {(cell.variant, cell.readout, cell.row.label) for cell in plan.stages(SEEDS)[0].cells}

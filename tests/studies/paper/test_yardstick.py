@@ -2,15 +2,18 @@
 
 import csv
 import io
+import json
 import re
 import shutil
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from comodulation.studies.cells import (
     CELLS,
     VARIANTS,
+    YARDSTICKS,
     Cell,
     Laboratory,
     Row,
@@ -18,7 +21,8 @@ from comodulation.studies.cells import (
     read_scores,
     with_yardstick,
 )
-from comodulation.studies.paper import main_table, short_table, write_report
+from comodulation.studies.paper import main_table, open_study, short_table, write_report
+from comodulation.studies.paper.tables import task_table
 from support.small_study import small_study
 
 
@@ -118,6 +122,58 @@ def test_the_terminal_and_the_page():
     assert pairs == {(v, r, "comodulation") for v in VARIANTS for r in ("open", "restricted")}
     assert (small.out / "cells.csv").read_text().count("residual,open,linear,,") == 2
     assert io.StringIO((small.out / "calibration.csv").read_text()).read().count(",linear,") == 1
+
+
+@pytest.mark.parametrize("seeds", [(0, 1), (0,), (1,), ()], ids=str)
+def test_a_study_whose_seeds_share_their_halves(seeds, no_study_figures, tmp_path):
+    """One yardstick stands for every seed; a folder that has all of them, as earlier ones do, pairs them by seed."""
+    small, own = small_study(), tmp_path / "study"
+    shutil.copytree(small.out, own)
+    described = json.loads((own / "study.json").read_text())
+    described["config"]["split_seed"] = 0
+    (own / "study.json").write_text(json.dumps(described))
+    for result in small.results:
+        if result.name in YARDSTICKS and result.cell.seed not in seeds:
+            for path in (own / CELLS).glob(f"{result.cell.key}.*"):
+                path.unlink()
+    study, results = open_study(own)
+    assert {cell.seed for cell in study.cells if cell.row == Row("linear")} == {0}  # what is left to do
+    assert sorted(r.cell.seed for r in results if r.name == "linear") == list(seeds)
+    report = write_report(own)
+    constant = len(seeds) == 1
+    assert report["constant"] == (list(YARDSTICKS) if constant else [])
+    page = (own / "report.html").read_text()
+    assert ("stand for all" in page) == ("stand for all" in report["text"]) == constant
+    with open(own / "comparisons.csv", newline="") as file:
+        found = [
+            row
+            for row in csv.DictReader(file)
+            if (row["a"], row["b"], row["metric"]) == ("comodulation", "linear", "accuracy")
+        ]
+    assert len(found) == (4 if seeds else 0)
+    for row in found:
+        place = row["variant"], row["readout"]
+        pairs = [(seed, seed if seed in seeds else seeds[0]) for seed in (0, 1)]
+        differences = [
+            accuracy("comodulation", *place, s) - accuracy("linear", "residual", "open", other) for s, other in pairs
+        ]
+        mean, half = np.mean(differences), stats.t.isf(0.025, 1) * stats.sem(differences)
+        assert row["n"] == "2"
+        numbers = [float(row[c]) for c in ("difference", "low", "high")]
+        assert numbers == pytest.approx([mean, mean - half, mean + half])
+    if not seeds:
+        return
+    table = main_table(study, with_yardstick(results), "residual")
+    rows = {row[0]: row for row in table.rows}
+    assert rows["linear"][table.columns.index("seeds")] == len(seeds)
+    place = table.columns.index("− linear")
+    ours = [accuracy("attention", "residual", "open", s) for s in (0, 1)]
+    theirs = [accuracy("linear", "residual", "open", s) for s in seeds]
+    assert rows["attention"][place].text.split()[0] == f"{100 * (np.mean(ours) - np.mean(theirs)):+.2f}"
+    by_task = task_table(own, study, with_yardstick(results))
+    share = np.mean([read_scores(own / CELLS, r)["hit"].mean() for r in results if r.name == "linear"])
+    sizes = [row[1] for row in by_task.rows]
+    assert np.average([row[-1] for row in by_task.rows], weights=sizes) == pytest.approx(100 * share)
 
 
 def test_a_study_that_was_stopped_before_it_has_its_report(no_study_figures, tmp_path):

@@ -54,6 +54,7 @@ class Result:
     cell: Cell
     numbers: dict[str, Any]
     key: str = ""  # of its files; the cell's unless it stands for another one that is the same
+    constant: bool = False  # whether it stands for every seed of its row (``held_constant``)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", self.key or self.cell.key)
@@ -111,13 +112,37 @@ def with_yardstick(results: Sequence[Result]) -> list[Result]:
     for result in results:
         wanted.setdefault((result.cell.variant, result.cell.readout), set()).add(result.cell.row.yardstick)
     again = [
-        Result(replace(r.cell, variant=variant, readout=readout), r.numbers, r.key)
+        replace(r, cell=replace(r.cell, variant=variant, readout=readout))
         for (variant, readout), rows in wanted.items()
         for r in results
         if r.cell.row.method in YARDSTICKS and r.cell.row.yardstick in rows
         if (variant, readout) != (r.cell.variant, r.cell.readout)
     ]
     return [*results, *again]
+
+
+def incomplete_yardsticks(results: Sequence[Result]) -> list[str]:
+    """Names of the yardsticks that are there, but not of every seed that the results have."""
+    seeds = {result.cell.seed for result in results}
+    fitted = {name: {result.cell.seed for result in results if result.name == name} for name in YARDSTICKS}
+    return [name for name, own in fitted.items() if own and own != seeds]
+
+
+def held_constant(results: Sequence[Result], names: Iterable[str]) -> list[Result]:
+    """The results, where the first cell of each of these rows stands for all seeds: ``compare`` holds each of them against it."""
+    left, found = set(names), []
+    for result in results:
+        found.append(replace(result, constant=True) if result.name in left else result)
+        left.discard(result.name)
+    return found
+
+
+def constant_seed(results: Sequence[Result], variant: str, readout: str, name: str) -> int | None:
+    """The seed whose cell stands for all seeds of a row; None where each has its own."""
+    place = (variant, readout, name)
+    return next(
+        (r.cell.seed for r in results if r.constant and (r.cell.variant, r.cell.readout, r.name) == place), None
+    )
 
 
 def read_scores(folder: Path, result: Result) -> dict[str, np.ndarray]:
@@ -204,8 +229,13 @@ def values(results: Sequence[Result], variant: str, readout: str, name: str, met
 
 
 def compare(results: Sequence[Result], variant: str, readout: str, metric: str, a: str, b: str) -> Comparison:
-    """Paired comparison of two rows over the seeds that both have."""
-    left, right = values(results, variant, readout, a, metric), values(results, variant, readout, b, metric)
+    """Paired comparison of two rows over the seeds that both have; with a row that is held constant, over those of the other."""
+    left, right = (values(results, variant, readout, name, metric) for name in (a, b))
+    one, other = (constant_seed(results, variant, readout, name) for name in (a, b))
+    if one is not None and other is None and one in left:
+        left = dict.fromkeys(right, left[one])
+    elif other is not None and one is None and other in right:
+        right = dict.fromkeys(left, right[other])
     seeds = tuple(sorted(left.keys() & right.keys()))
     difference = paired_difference([left[s] for s in seeds], [right[s] for s in seeds]) if len(seeds) > 1 else None
     return Comparison(variant, readout, metric, a, b, seeds, difference)

@@ -31,7 +31,7 @@ from ...report import (
 from ..cells import CELLS, VARIANTS, YARDSTICK, Comparison, Result, as_table, read_gains, scores_by_seed, values
 from .illustration import read_illustration
 from .reproduction import ILLUSTRATION, Study
-from .words import shown_name
+from .words import constant_note, shown_name
 
 SHOWN = (
     "comodulation",
@@ -82,7 +82,8 @@ def draw_figures(
                 f"differences_{variant}", forest_figure(rows_of, xlabel="difference in accuracy (points)"),
                 f"Comodulation against its rivals, {variant} variant",
                 "How to read it: to the right of the line, comodulation is more accurate. Bars are 95% t intervals "
-                "over seeds, simultaneous for all but the primary comparison; filled where they exclude 0.",
+                "over seeds, simultaneous for all but the primary comparison; filled where they exclude 0."
+                f"{constant_note(results)}",
             )  # fmt: skip
     shown = [name for name in SHOWN if values(results, "residual", "open", name, "accuracy")]
     bins = {shown_name(name): _calibration(folder, results, name) for name in shown if name != "base"}

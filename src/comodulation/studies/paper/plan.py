@@ -90,7 +90,8 @@ class Plan:
 
     Attributes:
         core: rows of all seeds, all variants, open readout.
-        yardstick: of all seeds; the same in every variant and readout, so that one of each seed will do.
+        yardstick: of all seeds (of the first, where all have the same halves); the same in every variant and readout, so that one
+            of each seed will do.
         others: rows of the first seeds, all variants, open readout.
         restricted: rows of the first seeds, all variants, restricted readout.
         regimes, options: rows of the first seeds, residual variant, open readout: of what the data are made to be, and of
@@ -117,12 +118,18 @@ class Plan:
         """Rows by the name of the part that they are in."""
         return {name: own for name, own in vars(self).items() if name != "variants"}
 
-    def stages(self, seeds: Sequence[int], rest_seeds: int = REST_SEEDS) -> list[Stage]:
-        """Stages of cells, in order: the core is complete before the rest begins."""
-        few, variants, first = list(seeds)[:rest_seeds], self.variants, self.variants[0]
+    def stages(self, seeds: Sequence[int], *, same_halves: bool = False) -> list[Stage]:
+        """Stages of cells, in order: the core is complete before the rest begins.
+
+        Args:
+            seeds: of the core. same_halves: whether they all have the same halves of the training split. A yardstick is fitted to
+                one of them, and a seed then changes little but the folds of its cross-validation: one will do for all.
+        """
+        few, variants, first = list(seeds)[:REST_SEEDS], self.variants, self.variants[0]
+        fitted = list(seeds)[:1] if same_halves else seeds
         stages = {
             "core": [Cell(v, "open", row, s) for s in seeds for v in variants for row in self.core],
-            "yardstick": [Cell(first, "open", row, s) for s in seeds for row in self.yardstick],
+            "yardstick": [Cell(first, "open", row, s) for s in fitted for row in self.yardstick],
             "others": [Cell(v, "open", row, s) for s in few for v in variants for row in self.others],
             "restricted": [Cell(v, "restricted", row, s) for s in few for v in variants for row in self.restricted],
             "regimes": [Cell("residual", "open", row, s) for s in few for row in self.regimes],

@@ -32,6 +32,8 @@ from ..cells import (
     comparisons_csv,
     diverged_path,
     family_words,
+    held_constant,
+    incomplete_yardsticks,
     read_results,
     shown_p,
     strength,
@@ -62,7 +64,7 @@ from .tables import (
     short_table,
     task_table,
 )
-from .words import interval, mean, shown_name, subtitle_of, title_of
+from .words import constant_note, interval, mean, shown_name, subtitle_of, title_of
 
 REPORT, RESULTS = "report.html", "results.json"
 
@@ -118,6 +120,7 @@ def write_report(folder: Path, also: Sequence[Path] = ()) -> dict[str, Any]:
         "primary": {name: finite(value) for name, value in _primary_json(results, crossed).items()},
         "diagnoses": [vars(diagnosis) for diagnosis in diagnoses],
         "cells": len(results),
+        "constant": [result.name for result in results if result.constant],
         "diverged": diverged,
         "report": str(folder / REPORT),
     }
@@ -127,7 +130,13 @@ def write_report(folder: Path, also: Sequence[Path] = ()) -> dict[str, Any]:
 
 
 def open_study(folder: Path) -> tuple[Study, list[Result]]:
-    """A study and its finished cells. Raises InputError where there is no study or nothing finished."""
+    """A study and its finished cells.
+
+    Where the halves are the same for all seeds, and not all seeds have a yardstick, that of the first seed is held constant.
+
+    Raises:
+        InputError: there is no study, or nothing finished.
+    """
     if not (folder / STUDY).is_file():
         raise InputError(f"{folder} is not a study: it has no {STUDY}; `comodulate reproduce` makes one")
     value = read_json(folder / STUDY)
@@ -135,12 +144,13 @@ def open_study(folder: Path) -> tuple[Study, list[Result]]:
         study = Study.from_json(value)
     except InputError as error:
         raise InputError(f"{folder / STUDY}: {error}") from error
-    results = read_results(folder / CELLS, study.cells)
+    # A yardstick of every seed, where the folder has it: an earlier release fitted them all.
+    results = read_results(folder / CELLS, (cell for stage in study.plan().stages(study.seeds) for cell in stage.cells))
     numbers = {folder / CELLS / f"{result.cell.key}.json": result for result in results}
     check_alike({path: checked_numbers(found.cell, found.numbers, path) for path, found in numbers.items()})
     if not results:
         raise InputError(f"{folder} has no finished cell yet; run `comodulate reproduce` again")
-    return study, results
+    return study, held_constant(results, incomplete_yardsticks(results)) if study.same_halves else results
 
 
 def _sections(
@@ -207,7 +217,8 @@ def _sections(
         ),
         Section("Methods", [methods_table(results)]),
         Section(
-            "All comparisons", [Details("Every pair, metric, variant and readout", comparisons_tables(comparisons))]
+            "All comparisons",
+            [Details("Every pair, metric, variant and readout", comparisons_tables(comparisons, results))],
         ),
     ]
     return sections
@@ -268,7 +279,7 @@ def describe(
             found = [judged.get((variant, "open", "accuracy", name, other)) for other in others]
             against = "".join(f" {interval(d, 100, 2).text:24s}" for d in found).rstrip()
             lines.append(f"  {shown_name(name):28s} {100 * accuracy:7.2f}%  {nll:7.3f}  {100 * ece:4.1f}%  {against}")
-    lines.append("")
+    lines += [constant_note(results).strip(), ""] if constant_note(results) else [""]
     for v in verdicts:
         numbers = ", ".join(part for part in (v.effect, v.interval, v.p and f"p {v.p}", v.n) if part)
         lines.append(f"{v.claim}: {v.verdict}{f' ({numbers})' if numbers else ''}")

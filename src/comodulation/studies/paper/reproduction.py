@@ -43,7 +43,7 @@ from ..cells import (
     search,
 )
 from .illustration import illustrate, read_illustration
-from .plan import REST_SEEDS, Plan, attributes_plan, cifar100_plan, clinc_plan, narrowed
+from .plan import Plan, attributes_plan, cifar100_plan, clinc_plan, narrowed
 
 STUDY, SETTINGS, ILLUSTRATION = "study.json", "settings.json", "illustration.safetensors"
 
@@ -77,6 +77,11 @@ class Study(Agenda):
         whole = plans.get(self.name, attributes_plan)()
         return narrowed(whole, self.methods, self.parts, self.variants)
 
+    @property
+    def same_halves(self) -> bool:
+        """Whether all seeds have the same halves of the training split."""
+        return self.config.split_seed is not None
+
     def to_json(self) -> dict[str, Any]:
         config = self.config.model_dump(mode="json")
         return {
@@ -109,7 +114,7 @@ class Study(Agenda):
         )
 
     def stages(self) -> list[Stage | Besides]:
-        first, *rest = self.plan().stages(self.seeds, REST_SEEDS)
+        first, *rest = self.plan().stages(self.seeds, same_halves=self.same_halves)
         besides = [Besides("illustration", _to_illustrate, _illustrate), Besides("defaults", _to_ablate, _ablate)]
         return [first, besides[0], *rest, besides[1]]
 

@@ -23,6 +23,7 @@ from ..cells import (
     Result,
     as_table,
     compare,
+    constant_seed,
     family_words,
     primary_scores,
     scores_by_seed,
@@ -31,7 +32,7 @@ from ..cells import (
 from .claims import relative_to_hard_sharing
 from .diagnosis import Diagnosis
 from .reproduction import Study
-from .words import YARDSTICK_NOTE, encoder_of, interval, mean, parameters, shown_name, spread
+from .words import YARDSTICK_NOTE, constant_note, encoder_of, interval, mean, parameters, shown_name, spread
 
 PRIMARY_APART = " (the primary comparison, comodulation's accuracy minus attention's, stands alone)"
 Compared = tuple[str, str, str, str, str]  # variant, readout, metric, a, b
@@ -106,7 +107,7 @@ def main_table(study: Study, results: Sequence[Result], variant: str) -> Table:
     if YARDSTICK not in names:  # of a study from before there was one
         columns, rows = columns[:-2], [row[:-2] for row in rows]
     else:
-        caption = f"{caption} {YARDSTICK_NOTE}"
+        caption = f"{caption} {YARDSTICK_NOTE}{constant_note(results)}"
     return Table(columns, rows, caption, {"learned": ","})
 
 
@@ -154,7 +155,7 @@ def bias_table(results: Sequence[Result], variant: str) -> Table | None:
         rows.append(row)
     columns = ("method", "seeds", "accuracy, %", "− task bias", "− attention with it", "NLL", "− task bias, NLL")
     caption = f"**{variant.capitalize()} variant, open readout, beside a task bias.** Differences with "
-    caption += f"{family_words(judged.values())}."
+    caption += f"{family_words(judged.values())}.{constant_note(results)}"
     return Table(columns, rows, caption) if len(rows) > 1 + (YARDSTICK in names) else None
 
 
@@ -178,7 +179,8 @@ def short_table(results: Sequence[Result], variant: str, readout: str) -> Table:
     return Table(
         columns,
         rows,
-        f"**{variant.capitalize()} variant, {readout} readout.** Differences with {family_words(judged.values())}.",
+        f"**{variant.capitalize()} variant, {readout} readout.** Differences with {family_words(judged.values())}."
+        f"{constant_note(results)}",
     )
 
 
@@ -341,7 +343,9 @@ def task_table(folder: Path, study: Study, results: Sequence[Result]) -> Table |
     columns: tuple[str, ...] = ("task", "predictions", "comodulation, %", "attention, %", "difference", "p", "p, Holm")
     formats = {"comodulation, %": ".1f", "attention, %": ".1f", "p": ".3g", "p, Holm": ".3g"}
     linear = scores_by_seed(folder / CELLS, results, variant, readout, YARDSTICK, "hit")
-    if seeds := [seed for seed in found.seeds if seed in linear and linear[seed].shape == task.shape]:
+    constant = constant_seed(results, variant, readout, YARDSTICK)
+    wanted = found.seeds if constant is None else (constant,)
+    if seeds := [seed for seed in wanted if seed in linear and linear[seed].shape == task.shape]:
         columns, formats = (*columns, "linear, %"), formats | {"linear, %": ".1f"}
         for row, number in zip(rows, numbers, strict=True):
             row.append(100 * float(np.mean([linear[seed][task == number].mean() for seed in seeds])))
@@ -392,6 +396,7 @@ def others_table(
         "ECE − attention", "seeds",
     )  # fmt: skip
     caption = f"Comodulation minus its rivals on every backbone tried, with {family_words(judged)}{PRIMARY_APART}."
+    caption += "".join(dict.fromkeys(constant_note(found) for _, found, _ in places))
     return Table(columns, rows, caption)
 
 
@@ -412,15 +417,16 @@ def methods_table(results: Sequence[Result]) -> Table:
     )
 
 
-def comparisons_tables(comparisons: Sequence[Comparison]) -> list[Block]:
+def comparisons_tables(comparisons: Sequence[Comparison], results: Sequence[Result]) -> list[Block]:
     """A table for each variant, readout and metric: what is judged together is shown together."""
     found: dict[tuple[str, str, str], list[Comparison]] = {}
     for c in comparisons:
         found.setdefault((c.variant, c.readout, c.metric), []).append(c)
-    return [_comparisons_table(*place, own) for place, own in found.items()]
+    note = constant_note(results)
+    return [_comparisons_table(*place, own, note) for place, own in found.items()]
 
 
-def _comparisons_table(variant: str, readout: str, metric: str, comparisons: Sequence[Comparison]) -> Table:
+def _comparisons_table(variant: str, readout: str, metric: str, comparisons: Sequence[Comparison], note: str) -> Table:
     scale, digits = (100, 2) if metric in ("accuracy", "ece") else (1, 3)
     rows = []
     for c in comparisons:
@@ -440,6 +446,6 @@ def _comparisons_table(variant: str, readout: str, metric: str, comparisons: Seq
     caption = (
         f"**{variant.capitalize()} variant, {readout} readout, {metric}{unit}.** Differences with "
         f"{family_words(c.judged for c in comparisons)}{apart}. Alone: the 95% interval of one difference, which describes and "
-        "does not decide."
+        f"does not decide.{note if any(c.b == YARDSTICK for c in comparisons) else ''}"
     )
     return Table(columns, rows, caption, {name: ".3g" for name in columns[-3:]})

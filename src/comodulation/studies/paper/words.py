@@ -31,6 +31,17 @@ YARDSTICK_NOTE = (
 )
 
 
+def constant_note(results: Sequence[Result]) -> str:
+    """What a caption adds where a yardstick is held constant; "" where none is."""
+    seeds = {result.cell.seed for result in results if result.constant}
+    if not seeds:
+        return ""
+    return (
+        f" The halves are the same for all seeds, so that linear and nearest class mean of one (seed {min(seeds)}) stand for all: "
+        "intervals of differences from them hold them constant."
+    )
+
+
 def title_of(study: Study) -> str:
     return {
         "cifar100": "Comodulation on CIFAR-100",
