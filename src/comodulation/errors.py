@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 LONGEST = 1600  # characters of a message
 
@@ -28,6 +29,27 @@ class RunError(RuntimeError):
 
 class DivergedError(RunError):
     """A training whose loss or predictions are no longer numbers: its settings failed, not the machine."""
+
+
+@contextlib.contextmanager
+def refusing(what: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Within it, an error of some kinds becomes an InputError, "WHAT: REASON"; one that is an InputError stays as it is."""
+    try:
+        yield
+    except InputError:
+        raise
+    except kinds as error:
+        raise InputError(f"{what}: {reason_of(error)}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says, for a message that names the file: the system's words, else the first line of its own, else its kind.
+
+    >>> reason_of(FileNotFoundError(2, "No such file", "a.csv")), reason_of(ValueError("too large\\nby far")), reason_of(KeyError())
+    ('No such file', 'too large', 'KeyError')
+    """
+    said = str(getattr(error, "strerror", None) or error).strip()
+    return said.splitlines()[0] if said else type(error).__name__
 
 
 def one_line(text: object) -> str:

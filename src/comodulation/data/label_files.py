@@ -6,12 +6,12 @@ import codecs
 import csv
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, brief
+from ..errors import InputError, brief, refusing
 from ..files import check_regular
 from .label_lists import Labels, lists_of_texts, lists_of_values
 from .labels import label_word
@@ -126,33 +126,52 @@ def _width(text: str, separator: str, whole: bool) -> int:
 
 
 def _read_text(path: Path, usual: str, inputs: str | None, least: int | None) -> LabelTable:
-    rows: list[tuple[int, list[str]]] = []
-    cells = 0
-    try:
+    with refusing(f"labels file {path} cannot be read", OSError, ValueError):
         check_regular(path, MAX_TABLE)
-        separator = separator_of(path, usual)
-        with open(path, encoding=encoding_of(path), newline="") as file:
-            reader = csv.reader(file, delimiter=separator, strict=True)
-            for row in reader:
-                placed = least is not None and rows and len(row) == len(rows[0][1])  # a blank line has no cell
-                if placed or any(cell.strip() for cell in row):
-                    rows.append((reader.line_num, row))
-                    cells += len(row)
-                    _check_size(len(rows), cells)
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"labels file {path} is not text in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8, or as .xlsx"
-        ) from error
-    except csv.Error as error:
-        raise InputError(f"labels file {path} cannot be read as a table: {error}") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"labels file {path} cannot be read: {reason}") from error
+        try:
+            separator = separator_of(path, usual)
+            rows = _rows_of_text(path, separator, least)
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"labels file {path} is not text in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8, or as .xlsx"
+            ) from error
+        except csv.Error as error:
+            raise InputError(f"labels file {path} cannot be read as a table: {error}") from error
     if not rows:
         raise InputError(f"labels file {path} is empty")
+    (_, first), *rows = rows
+    header = [name.strip() for name in first]
+    _check_text_header(header, path)
+    for line, row in rows:
+        if len(row) != len(header):
+            raise InputError(f"labels file {path}, line {line}: {len(row)} cells, expected {len(header)}")
+    columns: dict[str, list[str | None]] = {}
+    for place, name in enumerate(header):
+        if name:
+            texts = [row[place] for _, row in rows]
+            columns[name] = [text or None for text in texts] if name == inputs else _words_of_text(texts, separator)
+    notes = () if separator == usual else (f"{path}: cells are separated by {separator!r}",)
+    return LabelTable(path, columns, [f"line {line}" for line, _ in rows], notes=notes)
+
+
+def _rows_of_text(path: Path, separator: str, least: int | None) -> list[tuple[int, list[str]]]:
+    """Number of the line, and cells, of each row that is not empty, or stands for something; see ``read_label_table``."""
+    rows: list[tuple[int, list[str]]] = []
+    cells = 0
+    with open(path, encoding=encoding_of(path), newline="") as file:
+        reader = csv.reader(file, delimiter=separator, strict=True)
+        for row in reader:
+            placed = least is not None and rows and len(row) == len(rows[0][1])  # a blank line has no cell
+            if placed or any(cell.strip() for cell in row):
+                rows.append((reader.line_num, row))
+                cells += len(row)
+                _check_size(len(rows), cells)
     while least is not None and len(rows) - 1 > least and len(rows[-1][1]) > 1 and not any(map(str.strip, rows[-1][1])):
         rows.pop()  # spreadsheets write such rows at the end; an empty cell alone was written on purpose
-    header = [name.strip() for name in rows[0][1]]
+    return rows
+
+
+def _check_text_header(header: Sequence[str], path: Path) -> None:
     if any(not name.isprintable() for name in header):
         raise InputError(f"labels file {path} is not a table: its first line holds control characters")
     if len(header) == 1 and (other := next((mark for mark in _OTHERS if mark in header[0]), None)):
@@ -161,18 +180,13 @@ def _read_text(path: Path, usual: str, inputs: str | None, least: int | None) ->
             "different numbers of them"
         )
     _check_header(header, path)
-    for line, row in rows[1:]:
-        if len(row) != len(header):
-            raise InputError(f"labels file {path}, line {line}: {len(row)} cells, expected {len(header)}")
-    columns: dict[str, list[str | None]] = {}
-    for place, name in enumerate(header):
-        texts = [row[place] for _, row in rows[1:]]
-        if separator == ";" and name != inputs and all(_DECIMAL.fullmatch(text) or not text.strip() for text in texts):
-            texts = [text.replace(",", ".") for text in texts]
-        if name:
-            columns[name] = [(text or None) if name == inputs else label_word(text) for text in texts]
-    notes = () if separator == usual else (f"{path}: cells are separated by {separator!r}",)
-    return LabelTable(path, columns, [f"line {line}" for line, _ in rows[1:]], notes=notes)
+
+
+def _words_of_text(texts: Sequence[str], separator: str) -> list[str | None]:
+    """Cells of a column as labels; where ";" separates them, all of its numbers may have a comma."""
+    if separator == ";" and all(_DECIMAL.fullmatch(text) or not text.strip() for text in texts):
+        texts = [text.replace(",", ".") for text in texts]
+    return [label_word(text) for text in texts]
 
 
 def _read_excel(path: Path, inputs: str | None, least: int | None) -> LabelTable:
@@ -196,77 +210,70 @@ def _read_excel(path: Path, inputs: str | None, least: int | None) -> LabelTable
 def _read_parquet(path: Path, inputs: str | None) -> LabelTable:
     import pyarrow.parquet as pq
 
-    try:
+    with refusing(f"labels file {path} cannot be read as parquet", Exception):  # pyarrow raises several kinds
         check_regular(path, MAX_INPUTS)
         with open(path, "rb") as handle:
             file = pq.ParquetFile(handle)
             schema, about = file.schema_arrow, file.metadata
-            names, unread = _readable(schema, path)
-            listed = [name for name in unread if name != inputs and _holds_lists(schema.field(name).type)]
+            names, listed, unread = _columns_of(schema, path, inputs)
             _check_size(about.num_rows, about.num_rows * max(1, len(names)))
-            groups = (about.row_group(place) for place in range(about.num_row_groups))
-            claimed = sum(_claimed(group, {*names, *listed} - {inputs}) for group in groups)
-            if claimed > MAX_TABLE:
-                raise ValueError(f"it claims {claimed} bytes of labels, at most {MAX_TABLE} are read")
+            _check_claims(about, {*names, *listed} - {inputs}, listed)
             # Equal texts stay one text: a long one on every row would not fit into memory as often as it is there.
-            texts = [name for name in names if _is_text(schema.field(name).type)]
+            texts = [name for name in names if is_text(schema.field(name).type)]
             columns: dict[str, list[str | None]] = {name: [] for name in names}
             for batch in pq.ParquetFile(handle, read_dictionary=texts).iter_batches(_BATCH, columns=names):
                 for name, own in columns.items():
                     own += _cells(batch.column(name), as_written=name == inputs)
             if any(len(cells) != about.num_rows for cells in columns.values()):
                 raise ValueError("it holds fewer rows than it says")
-            lists = {}
-            for name in listed:
-                _check_size(0, _values(about, name))
-                values = pq.ParquetFile(handle).read(columns=[name]).column(0).to_pylist()
-                if (found := lists_of_values(values)) is not None:
-                    lists[name] = found
-                    del unread[name]
-    except InputError:
-        raise
-    except Exception as error:  # pyarrow raises several kinds, OSError among them
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"labels file {path} cannot be read as parquet: {reason}") from error
-    return LabelTable(path, columns, [f"row {row}" for row in range(1, about.num_rows + 1)], unread, lists)
+            lists = ((name, pq.ParquetFile(handle).read(columns=[name]).column(0)) for name in listed)
+            return _with_lists(path, about.num_rows, columns, unread, lists)
 
 
 def _read_arrow(path: Path, inputs: str | None) -> LabelTable:
-    import pyarrow as pa
-
-    try:
+    with refusing(f"labels file {path} cannot be read as arrow", Exception):
         check_regular(path, MAX_INPUTS)
         table = arrow_table(path)
-        names, unread = _readable(table.schema, path)
-        listed = [name for name in unread if name != inputs and _holds_lists(table.schema.field(name).type)]
+        names, listed, unread = _columns_of(table.schema, path, inputs)
         _check_size(table.num_rows, table.num_rows * max(1, len(names)))
         columns = {
             name: [cell for chunk in table[name].chunks for cell in _cells(chunk, as_written=name == inputs)]
             for name in names
         }
-        found = {name: lists_of_values(table[name].to_pylist()) for name in listed}
-        lists = {name: cells for name, cells in found.items() if cells is not None}
-    except (pa.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"labels file {path} cannot be read as arrow: {reason}") from error
-    unread = {name: kind for name, kind in unread.items() if name not in lists}
-    return LabelTable(path, columns, [f"row {row}" for row in range(1, table.num_rows + 1)], unread, lists)
+        return _with_lists(path, table.num_rows, columns, unread, ((name, table[name]) for name in listed))
 
 
-def _readable(schema: Any, path: Path) -> tuple[list[str], dict[str, str]]:
-    """Names of the columns that may hold labels; and of those that do not, with what they hold. An index of pandas is neither."""
+def _with_lists(
+    path: Path,
+    rows: int,
+    columns: dict[str, list[str | None]],
+    unread: Mapping[str, str],
+    lists: Iterable[tuple[str, Any]],
+) -> LabelTable:
+    """A table of ``columns`` and of those of the Arrow columns ``lists`` that hold labels."""
+    found = {name: cells for name, values in lists if (cells := lists_of_values(values.to_pylist())) is not None}
+    unread = {name: kind for name, kind in unread.items() if name not in found}
+    return LabelTable(path, columns, [f"row {row}" for row in range(1, rows + 1)], unread, found)
+
+
+def _columns_of(schema: Any, path: Path, inputs: str | None) -> tuple[list[str], list[str], dict[str, str]]:
+    """Columns that may hold labels; those that may hold lists of them; what these and others hold. An index of pandas is none."""
     _check_header(schema.names, path)
     names = [name for name in schema.names if name and not re.fullmatch(r"__index_level_\d+__", name)]
     unread = {name: kind for name in names if (kind := _no_label(schema.field(name).type))}
-    return [name for name in names if name not in unread], unread
+    listed = [name for name in unread if name != inputs and _holds_lists(schema.field(name).type)]
+    return [name for name in names if name not in unread], listed, unread
 
 
-def _claimed(group: Any, names: set[str]) -> int:
-    """Bytes that columns of a row group claim to have."""
-    columns = (group.column(place) for place in range(group.num_columns))
-    return sum(one.total_uncompressed_size for one in columns if one.path_in_schema.split(".")[0] in names)
+def _check_claims(about: Any, names: set[str], listed: Sequence[str]) -> None:
+    """Raise ValueError for columns that claim more bytes than are read, and for lists of too many values."""
+    groups = (about.row_group(number) for number in range(about.num_row_groups))
+    chunks = [group.column(place) for group in groups for place in range(group.num_columns)]
+    claimed = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in names)
+    if claimed > MAX_TABLE:
+        raise ValueError(f"it claims {claimed} bytes of labels, at most {MAX_TABLE} are read")
+    for name in listed:
+        _check_size(0, sum(chunk.num_values for chunk in chunks if chunk.path_in_schema.startswith(f"{name}.")))
 
 
 def _word(value: Any, as_written: bool) -> str | None:
@@ -279,7 +286,8 @@ def _check_size(rows: int, cells: int) -> None:
         raise ValueError(f"it has more than {MAX_ROWS:,} rows or {MAX_CELLS:,} cells, which is the limit")
 
 
-def _is_text(kind: Any) -> bool:
+def is_text(kind: Any) -> bool:
+    """Whether cells of an Arrow type are texts."""
     import pyarrow as pa
 
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
@@ -290,20 +298,13 @@ def _no_label(kind: Any) -> str | None:
     import pyarrow as pa
 
     types = pa.types
-    plain = _is_text(kind) or types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind)
+    plain = is_text(kind) or types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind)
     others = types.is_temporal(kind) and not types.is_interval(kind)
     if types.is_dictionary(kind):
         return _no_label(kind.value_type)
     if plain or others or types.is_decimal(kind) or types.is_null(kind):
         return None
     return re.split(r"[<\[(]", str(kind))[0]
-
-
-def _values(about: Any, column: str) -> int:
-    """How many values the lists of a column hold."""
-    groups = (about.row_group(number) for number in range(about.num_row_groups))
-    chunks = (group.column(place) for group in groups for place in range(group.num_columns))
-    return sum(chunk.num_values for chunk in chunks if chunk.path_in_schema.startswith(f"{column}."))
 
 
 def _holds_lists(kind: Any) -> bool:
@@ -314,7 +315,7 @@ def _holds_lists(kind: Any) -> bool:
     if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
         return False
     own = kind.value_type.value_type if types.is_dictionary(kind.value_type) else kind.value_type
-    return _is_text(own) or types.is_integer(own)
+    return is_text(own) or types.is_integer(own)
 
 
 def _cells(values: Any, *, as_written: bool = False) -> list[str | None]:

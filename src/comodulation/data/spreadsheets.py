@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, refusing
 from ..files import check_regular
 
 SUFFIXES = (".xlsx", ".xlsm")
@@ -48,14 +48,10 @@ def read_sheet(path: Path, least: int | None = None) -> Sheet:
         raise InputError(
             f"labels file {path}: .xlsx needs the package openpyxl (pip install 'comodulation[excel]'); or save it as .csv"
         ) from error
-    try:
-        check_regular(path, MAX_UNPACKED)
-        with zipfile.ZipFile(path) as archive:
-            claimed = sum(member.file_size for member in archive.infolist())
-        if claimed > MAX_UNPACKED:
-            raise ValueError(
-                f"it unpacks to {claimed} bytes, at most {MAX_UNPACKED} are read; save it as .csv or .parquet"
-            )
+    with refusing(
+        f"labels file {path} cannot be read as xlsx", Exception
+    ):  # openpyxl raises what a damaged file leads it into
+        _check_unpacked(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about styles and the like, which are not read
             values, sources = openpyxl.load_workbook(path, data_only=True), openpyxl.load_workbook(path)
@@ -67,26 +63,41 @@ def read_sheet(path: Path, least: int | None = None) -> Sheet:
             raise ValueError(
                 f"sheet {sheet.title!r} has merged cells, {min(map(str, sheet.merged_cells.ranges))}; unmerge them"
             )
-        unread: dict[int, str] = {}
-        for row in sources[sheet.title].iter_rows():
-            for place, source in enumerate(row):
-                value = sheet.cell(source.row, source.column).value if source.data_type in "ef" else None
-                if source.data_type == "e" or (isinstance(value, str) and value.startswith("#")):
-                    unread.setdefault(place, f"the error {value} in cell {source.coordinate}")
-                elif source.data_type == "f" and value is None:
-                    unread.setdefault(
-                        place, f"a formula without a value in cell {source.coordinate} (save the file in a spreadsheet)"
-                    )
-        rows: list[tuple[int, tuple[Any, ...]]] = []
-        for number, row in enumerate(sheet.iter_rows(values_only=True), 1):
-            if any(map(_filled, row)) or (least is not None and rows):
-                rows.append((number, row))
-        while least is not None and len(rows) - 1 > least and not any(map(_filled, rows[-1][1])):
-            rows.pop()
-        return Sheet(rows, unread, [one.title for one in sheets[1:]], sheet.title)
-    except Exception as error:  # openpyxl raises whatever a damaged file leads it into
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"labels file {path} cannot be read as xlsx: {reason}") from error
+        unread = _unread(sheet, sources[sheet.title])
+        return Sheet(_rows(sheet, least), unread, [one.title for one in sheets[1:]], sheet.title)
+
+
+def _check_unpacked(path: Path) -> None:
+    check_regular(path, MAX_UNPACKED)
+    with zipfile.ZipFile(path) as archive:
+        claimed = sum(member.file_size for member in archive.infolist())
+    if claimed > MAX_UNPACKED:
+        raise ValueError(f"it unpacks to {claimed} bytes, at most {MAX_UNPACKED} are read; save it as .csv or .parquet")
+
+
+def _unread(sheet: Any, formulas: Any) -> dict[int, str]:
+    """By the place of a column the first of its errors, or of its formulas that nobody has computed."""
+    unread: dict[int, str] = {}
+    for row in formulas.iter_rows():
+        for place, source in enumerate(row):
+            value = sheet.cell(source.row, source.column).value if source.data_type in "ef" else None
+            if source.data_type == "e" or (isinstance(value, str) and value.startswith("#")):
+                unread.setdefault(place, f"the error {value} in cell {source.coordinate}")
+            elif source.data_type == "f" and value is None:
+                unread.setdefault(
+                    place, f"a formula without a value in cell {source.coordinate} (save the file in a spreadsheet)"
+                )
+    return unread
+
+
+def _rows(sheet: Any, least: int | None) -> list[tuple[int, tuple[Any, ...]]]:
+    rows: list[tuple[int, tuple[Any, ...]]] = []
+    for number, row in enumerate(sheet.iter_rows(values_only=True), 1):
+        if any(map(_filled, row)) or (least is not None and rows):
+            rows.append((number, row))
+    while least is not None and len(rows) - 1 > least and not any(map(_filled, rows[-1][1])):
+        rows.pop()
+    return rows
 
 
 def _filled(value: Any) -> bool:
