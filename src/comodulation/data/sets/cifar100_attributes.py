@@ -28,205 +28,151 @@ class Attribute:
     definition: str
 
 
-CIFAR100_ATTRIBUTES = (
-    Attribute(
-        "furry",
-        "covering",
-        "A mammal whose body is mostly covered with hair; quills count, the hair of a human head, an elephant's "
-        "bristles and the fuzz of insects do not.",
-    ),
-    Attribute(
-        "scaly",
-        "covering",
-        "An animal with scales or scutes large enough to see; the skin of sharks and rays, which looks smooth, "
-        "does not count; dinosaurs as usually pictured do.",
-    ),
-    Attribute(
-        "hard_shell",
-        "covering",
-        "An animal in a rigid shell, carapace or wing cases; the leathery wings of a cockroach do not count.",
-    ),
-    Attribute(
-        "bare_skin",
-        "covering",
-        "An animal or person whose skin looks bare: no fur, visible scales, shell or jointed armour.",
-    ),
-    Attribute(
-        "green",
-        "colour",
-        "Green, olive included, is the colour that it is usually pictured in: a tank in camouflage paint, a green "
-        "pear, a plain of grass.",
-    ),
-    Attribute(
-        "red_orange_or_yellow",
-        "colour",
-        "Red, orange or yellow is the colour that it is usually pictured in: goldfish, red apple, cooked crab and "
-        "lobster; a lion's tan is not yellow.",
-    ),
-    Attribute(
-        "brown_or_tan",
-        "colour",
-        "Brown or tan is the colour that it is usually pictured in: furniture of wood, a golden hamster; where "
-        "black, grey or white is as common (cattle, mouse, rabbit), it does not count.",
-    ),
-    Attribute(
-        "grey_or_silver",
-        "colour",
-        "Grey or silver is the colour that it is usually pictured in: stone, asphalt, tin, grey fur or skin; "
-        "mountains, of many colours, do not count.",
-    ),
-    Attribute(
-        "striped_or_spotted",
-        "colour",
-        "Stripes, rings or spots of contrasting colour mark practically every individual; classes of which only "
-        "some kinds are marked (snake, caterpillar, cattle) do not count.",
-    ),
-    Attribute(
-        "four_legs",
-        "body",
-        "An animal that normally walks on four legs; kangaroos, chimpanzees, dinosaurs (many went on two), seals "
-        "and crawling babies do not count, turtles do.",
-    ),
-    Attribute(
-        "six_or_more_legs",
-        "body",
-        "An animal with six or more legs, claws included; a caterpillar has six and its prolegs.",
-    ),
-    Attribute("limbless", "body", "An animal without legs or arms; fins, flippers and a snail's foot are not limbs."),
-    Attribute(
-        "tail",
-        "body",
-        "A vertebrate with a tail or tail fin that is plain to see from the side; stubs and tufts (bear, hamster, "
-        "rabbit, seal, turtle) and a snake's end do not count.",
-    ),
-    Attribute(
-        "has_legs",
-        "body",
-        "Has legs, of an animal, a person or a piece of furniture; a wardrobe stands on its base.",
-    ),
-    Attribute(
-        "heavier_than_person",
-        "size_and_shape",
-        "A typical grown or full-size one weighs over 100 kg; seals and motorcycles count, as do landscapes; "
-        "leopards, wolves, furniture and push mowers do not.",
-    ),
-    Attribute(
-        "fits_in_hand",
-        "size_and_shape",
-        "A grown person can hold a typical whole one in one hand, a flower by its stem, a telephone by its "
-        "handset; squirrels, crabs and keyboards do not count.",
-    ),
-    Attribute(
-        "taller_than_house",
-        "size_and_shape",
-        "Usually rises more than 8 m, the height of a house of two storeys, from its foot to its top; houses "
-        "themselves and dinosaurs do not count.",
-    ),
-    Attribute(
-        "elongated",
-        "size_and_shape",
-        "At least four times as long or high as it is wide, tail included; legs, stems and fish do not count.",
-    ),
-    Attribute(
-        "boxy",
-        "size_and_shape",
-        "Made up mainly of flat rectangular faces, such as a bus or a table top; castles with their towers, "
-        "cushioned couches and pickup trucks do not count.",
-    ),
-    Attribute("man_made", "make", "Manufactured or built by people; grown fruit and bred animals are not."),
-    Attribute(
-        "metal",
-        "make",
-        "Its body is mainly of metal; bridges, which are as often of stone or concrete, and appliances in plastic "
-        "do not count.",
-    ),
-    Attribute(
-        "wooden",
-        "make",
-        "Consists mainly of wood, living or worked; beds and couches show cloth, and houses are of many materials.",
-    ),
-    Attribute(
-        "glass_parts",
-        "make",
-        "Is of glass or shows panes, a screen or a bulb of it; cups and bowls are taken as pottery, castles as "
-        "without panes, telephones as without a screen.",
-    ),
-    Attribute("wheels", "make", "Runs on wheels; the road wheels in a tank's tracks count."),
-    Attribute("powered", "make", "Works by electricity or fuel, batteries included; a bicycle does not."),
-    Attribute("lives_in_water", "habitat", "An animal that spends much of its life in water, fresh or salt."),
-    Attribute(
-        "of_the_sea",
-        "habitat",
-        "Lives in salt water, or is the sea itself; otters, turtles and trout, mostly of fresh water, and aquarium "
-        "fish do not count.",
-    ),
-    Attribute(
-        "indoors",
-        "habitat",
-        "Is normally kept or used inside a building; orchids, food, and mice and cockroaches that come uninvited "
-        "do not count.",
-    ),
-    Attribute(
-        "of_the_woods",
-        "habitat",
-        "Lives or grows mainly in woods or jungle, or is one; beaver, willow and palm, of waters and shores, and "
-        "skunk, shrew and rabbit, of open land, do not count.",
-    ),
-    Attribute(
-        "in_town_streets",
-        "habitat",
-        "Stands or drives in the streets of an ordinary modern town; people, lamps of a household, castles and "
-        "railway trains do not count.",
-    ),
-    Attribute(
-        "in_gardens",
-        "habitat",
-        "Belongs to an ordinary garden with lawn and flower beds; orchids, trees, fruit and visiting squirrels or "
-        "rabbits do not count.",
-    ),
-    Attribute(
-        "eaten",
-        "use",
-        "It or its meat is ordinary supermarket food in Europe and North America; rabbits, snails, sharks and "
-        "seeds of sunflowers do not count.",
-    ),
-    Attribute(
-        "kept_as_pet",
-        "use",
-        "Sold as a pet by an ordinary pet shop; spiders, insects and tamed wild mammals do not count.",
-    ),
-    Attribute(
-        "carries_people",
-        "use",
-        "People commonly ride on it or in it; rockets, mostly without a crew, mowers, mostly pushed, and cattle do "
-        "not count.",
-    ),
-    Attribute(
-        "people_inside",
-        "use",
-        "Made with an enclosed space in which people are; tractors, often without a cab, bridges and rockets do "
-        "not count.",
-    ),
-    Attribute("animal", "life", "An animal, people included, living or extinct."),
-    Attribute(
-        "plant",
-        "life",
-        "A plant, a part of one such as its fruit, or a stand of them; a mushroom is a fungus, and a plain counts "
-        "as land.",
-    ),
-    Attribute("young", "life", "Not yet grown up: children and larvae."),
-    Attribute(
-        "eats_animals",
-        "life",
-        "An animal that lives mainly on other animals, insects and krill included; omnivores (bear, raccoon, "
-        "possum, skunk, crab, lobster, people) and dinosaurs, of every diet, do not count.",
-    ),
-    Attribute(
-        "eats_plants",
-        "life",
-        "An animal that lives mainly on plants, nectar, seeds and fruit included; beetles and dinosaurs, of every "
-        "diet, do not count.",
-    ),
+_GROUPS = {
+    "covering": {
+        "furry": (
+            "A mammal whose body is mostly covered with hair; quills count, the hair of a human head, an elephant's "
+            "bristles and the fuzz of insects do not."
+        ),
+        "scaly": (
+            "An animal with scales or scutes large enough to see; the skin of sharks and rays, which looks smooth, "
+            "does not count; dinosaurs as usually pictured do."
+        ),
+        "hard_shell": (
+            "An animal in a rigid shell, carapace or wing cases; the leathery wings of a cockroach do not count."
+        ),
+        "bare_skin": "An animal or person whose skin looks bare: no fur, visible scales, shell or jointed armour.",
+    },
+    "colour": {
+        "green": (
+            "Green, olive included, is the colour that it is usually pictured in: a tank in camouflage paint, a green "
+            "pear, a plain of grass."
+        ),
+        "red_orange_or_yellow": (
+            "Red, orange or yellow is the colour that it is usually pictured in: goldfish, red apple, cooked crab and "
+            "lobster; a lion's tan is not yellow."
+        ),
+        "brown_or_tan": (
+            "Brown or tan is the colour that it is usually pictured in: furniture of wood, a golden hamster; where "
+            "black, grey or white is as common (cattle, mouse, rabbit), it does not count."
+        ),
+        "grey_or_silver": (
+            "Grey or silver is the colour that it is usually pictured in: stone, asphalt, tin, grey fur or skin; "
+            "mountains, of many colours, do not count."
+        ),
+        "striped_or_spotted": (
+            "Stripes, rings or spots of contrasting colour mark practically every individual; classes of which only "
+            "some kinds are marked (snake, caterpillar, cattle) do not count."
+        ),
+    },
+    "body": {
+        "four_legs": (
+            "An animal that normally walks on four legs; kangaroos, chimpanzees, dinosaurs (many went on two), seals "
+            "and crawling babies do not count, turtles do."
+        ),
+        "six_or_more_legs": "An animal with six or more legs, claws included; a caterpillar has six and its prolegs.",
+        "limbless": "An animal without legs or arms; fins, flippers and a snail's foot are not limbs.",
+        "tail": (
+            "A vertebrate with a tail or tail fin that is plain to see from the side; stubs and tufts (bear, hamster, "
+            "rabbit, seal, turtle) and a snake's end do not count."
+        ),
+        "has_legs": "Has legs, of an animal, a person or a piece of furniture; a wardrobe stands on its base.",
+    },
+    "size_and_shape": {
+        "heavier_than_person": (
+            "A typical grown or full-size one weighs over 100 kg; seals and motorcycles count, as do landscapes; "
+            "leopards, wolves, furniture and push mowers do not."
+        ),
+        "fits_in_hand": (
+            "A grown person can hold a typical whole one in one hand, a flower by its stem, a telephone by its "
+            "handset; squirrels, crabs and keyboards do not count."
+        ),
+        "taller_than_house": (
+            "Usually rises more than 8 m, the height of a house of two storeys, from its foot to its top; houses "
+            "themselves and dinosaurs do not count."
+        ),
+        "elongated": (
+            "At least four times as long or high as it is wide, tail included; legs, stems and fish do not count."
+        ),
+        "boxy": (
+            "Made up mainly of flat rectangular faces, such as a bus or a table top; castles with their towers, "
+            "cushioned couches and pickup trucks do not count."
+        ),
+    },
+    "make": {
+        "man_made": "Manufactured or built by people; grown fruit and bred animals are not.",
+        "metal": (
+            "Its body is mainly of metal; bridges, which are as often of stone or concrete, and appliances in plastic "
+            "do not count."
+        ),
+        "wooden": (
+            "Consists mainly of wood, living or worked; beds and couches show cloth, and houses are of many materials."
+        ),
+        "glass_parts": (
+            "Is of glass or shows panes, a screen or a bulb of it; cups and bowls are taken as pottery, castles as "
+            "without panes, telephones as without a screen."
+        ),
+        "wheels": "Runs on wheels; the road wheels in a tank's tracks count.",
+        "powered": "Works by electricity or fuel, batteries included; a bicycle does not.",
+    },
+    "habitat": {
+        "lives_in_water": "An animal that spends much of its life in water, fresh or salt.",
+        "of_the_sea": (
+            "Lives in salt water, or is the sea itself; otters, turtles and trout, mostly of fresh water, and aquarium "
+            "fish do not count."
+        ),
+        "indoors": (
+            "Is normally kept or used inside a building; orchids, food, and mice and cockroaches that come uninvited "
+            "do not count."
+        ),
+        "of_the_woods": (
+            "Lives or grows mainly in woods or jungle, or is one; beaver, willow and palm, of waters and shores, and "
+            "skunk, shrew and rabbit, of open land, do not count."
+        ),
+        "in_town_streets": (
+            "Stands or drives in the streets of an ordinary modern town; people, lamps of a household, castles and "
+            "railway trains do not count."
+        ),
+        "in_gardens": (
+            "Belongs to an ordinary garden with lawn and flower beds; orchids, trees, fruit and visiting squirrels or "
+            "rabbits do not count."
+        ),
+    },
+    "use": {
+        "eaten": (
+            "It or its meat is ordinary supermarket food in Europe and North America; rabbits, snails, sharks and "
+            "seeds of sunflowers do not count."
+        ),
+        "kept_as_pet": "Sold as a pet by an ordinary pet shop; spiders, insects and tamed wild mammals do not count.",
+        "carries_people": (
+            "People commonly ride on it or in it; rockets, mostly without a crew, mowers, mostly pushed, and cattle do "
+            "not count."
+        ),
+        "people_inside": (
+            "Made with an enclosed space in which people are; tractors, often without a cab, bridges and rockets do "
+            "not count."
+        ),
+    },
+    "life": {
+        "animal": "An animal, people included, living or extinct.",
+        "plant": (
+            "A plant, a part of one such as its fruit, or a stand of them; a mushroom is a fungus, and a plain counts "
+            "as land."
+        ),
+        "young": "Not yet grown up: children and larvae.",
+        "eats_animals": (
+            "An animal that lives mainly on other animals, insects and krill included; omnivores (bear, raccoon, "
+            "possum, skunk, crab, lobster, people) and dinosaurs, of every diet, do not count."
+        ),
+        "eats_plants": (
+            "An animal that lives mainly on plants, nectar, seeds and fruit included; beetles and dinosaurs, of every "
+            "diet, do not count."
+        ),
+    },
+}
+
+CIFAR100_ATTRIBUTES = tuple(
+    Attribute(name, group, definition) for group, own in _GROUPS.items() for name, definition in own.items()
 )
 
 
@@ -236,10 +182,7 @@ def attribute_groups() -> dict[str, tuple[str, ...]]:
     >>> attribute_groups()["covering"]
     ('furry', 'scaly', 'hard_shell', 'bare_skin')
     """
-    groups: dict[str, tuple[str, ...]] = {}
-    for attribute in CIFAR100_ATTRIBUTES:
-        groups[attribute.group] = (*groups.get(attribute.group, ()), attribute.name)
-    return groups
+    return {group: tuple(own) for group, own in _GROUPS.items()}
 
 
 def attribute_family(names: Sequence[str] | None = None) -> TaskFamily:
