@@ -146,8 +146,9 @@ def test_a_list_of_pictures_is_that_of_the_small_predict(tmp_path):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (2, 2)).save(path) if path.suffix != ".txt" else path.write_text("x")
-    wanted = images_in([tmp_path / "photos"])
-    assert write_picture_list([tmp_path / "photos"], tmp_path / "list", 2) == len(wanted) == 5
+    wanted = [tmp_path / "photos" / name for name in ("B/x.jpeg", "a.png", "b/10.jpg", "b/2.png", "b.png")]
+    assert images_in([tmp_path / "photos"]) == wanted
+    assert write_picture_list([tmp_path / "photos"], tmp_path / "list", 2) == 5
     assert [path for part in range(3) for path in listed_pictures(tmp_path / "list", part)] == wanted
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match="holds no images"):
@@ -164,6 +165,8 @@ def test_a_folder_of_pictures_that_cannot_be_listed_is_bad_input(tmp_path, monke
     monkeypatch.setattr("comodulation.data.streams.picture_lists.os.scandir", refused)
     with pytest.raises(InputError, match=r"cannot list the images in .*: Permission denied"):
         write_picture_list([tmp_path], tmp_path / "list", 2)
+    with pytest.raises(InputError, match=r"cannot list the images in .*: Permission denied"):
+        images_in([tmp_path])
 
 
 def test_a_part_of_a_list_of_pictures_may_be_longer_than_parquet_s_usual_row_groups(tmp_path, monkeypatch):

@@ -116,6 +116,13 @@ def test_rows_without_any_label_keep_their_place(tmp_path, suffix, columns):
     assert found == {row: None if row in unlabelled else KIND[row] for row in range(ROWS)}
 
 
+def test_a_table_without_labels_beside_embeddings_is_said_to_have_none(tmp_path):
+    np.save(tmp_path / "v.npy", NUMBERS)
+    (tmp_path / "labels.csv").write_text("\n".join(["id", *IDS]))
+    with pytest.raises(InputError, match=r"labels\.csv has no label column: only id$"):
+        given_table_splits(tmp_path / "v.npy", VectorReader(), tmp_path / "labels.csv")
+
+
 def test_lists_in_place_of_the_labels_of_a_run_are_refused(tmp_path):
     """A run has one answer for each row; the same column of another table may hold lists, of which csv has only texts."""
     other = table(tmp_path, tags=[["a", "b"], ["c"]] * (ROWS // 2))

@@ -10,9 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from comodulation.data import images_in, label_table_splits, read_vectors
+from comodulation.data import images_in, label_table_splits, pictures_in, read_vectors
 from comodulation.data.features import BackboneSettings, TextSettings, extract, features_of_given
-from comodulation.data.streams import pictures_in
 from comodulation.errors import InputError
 from comodulation.files import input_path
 from comodulation.places import place as bucket_place

@@ -1,4 +1,4 @@
-from .asked import Asked, asked_inputs, asked_pictures, images_in
+from .asked import Asked, asked_inputs, asked_pictures, images_in, pictures_in
 from .folder_files import SUFFIXES
 from .folders import folder_splits
 from .given_tables import InputReader, given_table_splits
@@ -60,6 +60,7 @@ __all__ = [
     "label_table_splits",
     "open_split",
     "partition",
+    "pictures_in",
     "places_among",
     "probabilities_in_form",
     "read_label_columns",

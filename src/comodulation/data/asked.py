@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ import numpy as np
 from ..errors import InputError, brief
 from ..places import in_bucket, local_copy, reached
 from .folder_files import SUFFIXES
-from .given_tables import InputReader, id_column
-from .label_files import is_table, read_label_table
+from .given_tables import InputReader, inputs_of_file
+from .label_files import is_table
 from .pictures import decode_image
 from .tables import pictures_of_table
 from .texts import Texts
@@ -99,28 +99,35 @@ def asked_inputs(inputs: Texts | Vectors, where: str, number: Callable[[int], st
 # ---- in files ----
 
 
-def images_in(given: Sequence[Path]) -> list[Path]:
+def pictures_in(given: Sequence[Path]) -> Iterator[Path]:
     """Files as they are given, for a folder all images in it and in its folders, in order of their names, and for a table those
-    that it names, in its order.
+    that it names, in its order; no more in memory than the names of one folder at a time.
 
     Hidden files, what macOS packs beside the files of an archive, and files that are no images by their name are left out.
 
     Raises:
-        InputError: a file that is not there, a folder without images.
+        InputError: a file that is not there, a folder without images or one that cannot be read.
     """
-    found: list[Path] = []
     for path in given:
-        refuse_bucket(path)
-        if not path.is_dir():
-            if not path.is_file():
-                raise InputError(f"no such image: {path}")
-            found += pictures_of_table(path) if is_table(path.name) else [path]
-            continue
-        inside = [file for file in sorted(path.rglob("*")) if _is_image(file, path)]
-        if not inside:
-            raise InputError(f"{path} holds no images; expected files that end with {', '.join(SUFFIXES)}")
-        found += inside
-    return found
+        if in_bucket(path):  # a request for each picture costs more than its answer
+            raise InputError(
+                f"{path}: images are read from this machine or a mounted folder; copy them, or extract their embeddings to parquet"
+            )
+        if path.is_dir():
+            inside = _inside(path)
+            if (first := next(inside, None)) is None:
+                raise InputError(f"{path} holds no images; expected files that end with {', '.join(SUFFIXES)}")
+            yield first
+            yield from inside
+        elif not path.is_file():
+            raise InputError(f"no such image: {path}")
+        else:
+            yield from pictures_of_table(path) if is_table(path.name) else [path]
+
+
+def images_in(given: Sequence[Path]) -> list[Path]:
+    """All of ``pictures_in``."""
+    return list(pictures_in(given))
 
 
 def inputs_in(given: Sequence[Path], reader: InputReader) -> list[Asked]:
@@ -138,26 +145,26 @@ def inputs_in(given: Sequence[Path], reader: InputReader) -> list[Asked]:
             if not path.is_file():
                 raise InputError(f"no such file: {path}")
         here = local_copy(path)
-        table = read_label_table(here, reader.column, least=0) if is_table(path.name) else None
-        inputs, column = reader.of_file(here, table)
-        if table is not None and (own := id_column(table, column)) is not None:
-            inputs = replace(inputs, ids=tuple(table.columns[own]))
+        inputs, table = inputs_of_file(here, reader)
         lines = [f"row {row + 1}" for row in range(len(inputs))] if table is None else table.lines
         found += asked_inputs(inputs, str(path), lines.__getitem__)
     return found
 
 
-def refuse_bucket(path: Path) -> None:
-    """Raise InputError for pictures in a bucket: a request for each of them costs more than its answer."""
-    if in_bucket(path):
-        raise InputError(
-            f"{path}: images are read from this machine or a mounted folder; copy them, or extract their embeddings to parquet"
-        )
-
-
-def _is_image(file: Path, folder: Path) -> bool:
-    hidden = any(part.startswith((".", "__MACOSX")) for part in file.relative_to(folder).parts)
-    return not hidden and file.suffix.lower() in SUFFIXES and file.is_file()
+def _inside(folder: Path) -> Iterator[Path]:
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in found)
+    except OSError as error:
+        raise InputError(f"cannot list the images in {folder}: {error.strerror or error}") from error
+    for name, is_folder in entries:
+        if name.startswith((".", "__MACOSX")):
+            continue
+        path = folder / name
+        if is_folder:
+            yield from _inside(path)
+        elif path.suffix.lower() in SUFFIXES and path.is_file():
+            yield path
 
 
 def _picture(path: Path) -> Any:

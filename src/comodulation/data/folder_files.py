@@ -6,6 +6,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path, PurePath
 
 from ..errors import InputError
@@ -73,32 +74,45 @@ def composed(text: str) -> str:
 
 
 class NamedImages:
-    """The images below a folder, by path and by name, each with and without its suffix."""
+    """The images below a folder, by path and by name, each with and without its suffix; looked for when they are asked for."""
 
     def __init__(self, base: Path) -> None:
-        self._files: dict[str, list[str]] = {}
-        self._spellings: dict[str, list[str]] = {}
-        self._first = ""
-        for file in folder_files(base):
-            if file.suffix.lower() in SUFFIXES:
-                path = file.as_posix()
-                self._first = self._first or path
-                self._spellings.setdefault(composed(path), []).append(path)
-                for name in {composed(name) for name in (path, path.removesuffix(file.suffix), file.name, file.stem)}:
-                    self._files.setdefault(name, []).append(path)
+        self._base = base
+
+    @cached_property
+    def _paths(self) -> list[PurePath]:
+        return [file for file in folder_files(self._base) if file.suffix.lower() in SUFFIXES]
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for file in self._paths:
+            path = file.as_posix()
+            for name in {composed(name) for name in (path, path.removesuffix(file.suffix), file.name, file.stem)}:
+                found.setdefault(name, []).append(path)
+        return found
+
+    @cached_property
+    def _by_spelling(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for file in self._paths:
+            found.setdefault(composed(file.as_posix()), []).append(file.as_posix())
+        return found
 
     def files(self, name: str) -> list[str]:
         """Paths, relative to the folder, of the images that a name may stand for."""
-        return self._files.get(composed(name), [])
+        return self._by_name.get(composed(name), [])
 
     def spelling(self, path: str) -> str | None:
         """The one image whose path is this one, as the file system spells it: macOS takes signs with accents apart."""
-        found = self._spellings.get(composed(path), [])
+        found = self._by_spelling.get(composed(path), [])
         return found[0] if len(found) == 1 else None
 
     def example(self) -> str:
         """For a message: how images there are called."""
-        return f", where images are named as {self._first!r}" if self._first else ", which holds no images"
+        return (
+            f", where images are named as {self._paths[0].as_posix()!r}" if self._paths else ", which holds no images"
+        )
 
 
 def words_of(name: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
 
@@ -81,8 +81,7 @@ def sorted_images(source: str, base: Path, files: Sequence[PurePath]) -> dict[st
     places = {name: place for place, name in enumerate(classes)}
     labels: list[int | None] = [None if name is None else places[name] for _, name, _ in found]
     columns: dict[str, tuple[list[str] | None, list[int | None]]] = {CLASS_COLUMN: (classes, labels)} if classes else {}
-    made = table_splits(source, "image", cells, columns, [split for split, _, _ in found])
-    return {name: replace(split, notes=tuple(notes)) for name, split in made.items()}
+    return table_splits(source, "image", cells, columns, [split for split, _, _ in found], notes=tuple(notes))
 
 
 Found = list[tuple[str, str | None, PurePath]]  # split, class and path of each image

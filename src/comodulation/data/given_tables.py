@@ -6,43 +6,35 @@ for testing, a hash of the input does, so that equal inputs are in one split, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import pyarrow as pa
-
-from ..errors import InputError, brief, choose
+from ..errors import InputError, choose
 from ..files import input_path
 from .folder_files import SPLITS
-from .label_files import LabelTable, read_label_table
+from .label_files import LabelTable, is_table, is_text, read_label_table
 from .source import ID_COLUMNS, Split
-from .tables import SPLIT_COLUMN, held_out, label_columns, split_column, table_splits
+from .tables import SPLIT_COLUMN, held_out, label_columns, table_splits
 from .texts import Texts, texts_in
 from .vectors import Vectors, list_column, read_vectors, vectors_of_column
 
 
-class InputReader(Protocol):
-    """Finds the inputs of rows in data that hold them, in a column."""
-
-    @property
-    def column(self) -> str | None: ...
-
-    def of_file(self, path: Path, table: LabelTable | None) -> tuple[Texts | Vectors, str | None]:
-        """The inputs of a file, and the column that they are of; ``table``: the file, read as a table of labels."""
-
-    def of_dataset(self, table: Any, source: str) -> tuple[Texts | Vectors, str]:
-        """The inputs of a table that `datasets` has read, and the column that they are of."""
-
-
 @dataclass(frozen=True)
 class TextReader:
-    """Reads texts of a column."""
+    """Finds texts, in a column."""
 
     column: str
 
-    def of_file(self, path: Path, table: LabelTable | None) -> tuple[Texts | Vectors, str | None]:
+    def column_of(self, schema: Any, source: str | Path) -> str:
+        """The column of texts of an Arrow schema. Raises InputError for one that is not there, or holds something else."""
+        kind = schema.field(choose(self.column, schema.names, "column of texts")).type
+        if not is_text(kind):
+            raise InputError(f"column {self.column!r} of {source} holds {kind}, expected texts")
+        return self.column
+
+    def of_file(self, path: Path, table: LabelTable | None) -> tuple[Texts, str | None]:
         """Texts of a column of the table, or of the lines of a file that is none. Raises InputError for another column."""
         if table is None:
             return texts_in(path), None
@@ -50,23 +42,22 @@ class TextReader:
             raise InputError(f"column {self.column!r} of {path} holds {kind}, expected texts")
         return Texts(tuple(table.columns[choose(self.column, table.columns, "column of texts")])), self.column
 
-    def of_dataset(self, table: Any, source: str) -> tuple[Texts | Vectors, str]:
-        """Texts of a column. Raises InputError for a column that is not there, or holds something else."""
-        choose(self.column, table.column_names, "column of texts")
-        found = table.select_columns([self.column]).with_format("arrow")[:][self.column]
-        kind = found.type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            raise InputError(f"column {self.column!r} of {source} holds {kind}, expected texts")
-        return Texts(tuple(found.to_pylist())), self.column
+    def of_column(self, column: Any, what: str) -> Texts:
+        """Texts of an Arrow column."""
+        return Texts(tuple(column.to_pylist()))
 
 
 @dataclass(frozen=True)
 class VectorReader:
-    """Reads vectors or maps, of a column of lists or of a file of arrays."""
+    """Finds vectors or maps, in a column of lists or in a file of arrays; None: in the only such column."""
 
     column: str | None = None
 
-    def of_file(self, path: Path, table: LabelTable | None) -> tuple[Texts | Vectors, str | None]:
+    def column_of(self, schema: Any, source: str | Path) -> str:
+        """The column of embeddings of an Arrow schema. Raises InputError as ``list_column``."""
+        return list_column(schema, source, self.column)
+
+    def of_file(self, path: Path, table: LabelTable | None) -> tuple[Vectors, str | None]:
         """Embeddings of a file. Raises InputError as ``read_vectors``."""
         if table is not None and self.column in table.columns:
             raise InputError(
@@ -76,12 +67,28 @@ class VectorReader:
         array, column = read_vectors(path, self.column)
         return Vectors(array), column
 
-    def of_dataset(self, table: Any, source: str) -> tuple[Texts | Vectors, str]:
-        """Embeddings of a column. Raises InputError for none or several such columns, or vectors of different length."""
-        schema = table.features.arrow_schema
-        name = list_column(schema, source, self.column)
-        found = table.select_columns([name]).with_format("arrow")[:][name]
-        return Vectors(vectors_of_column(found, f"column {name!r} of {source}")), name
+    def of_column(self, column: Any, what: str) -> Vectors:
+        """Embeddings of an Arrow column, called ``what`` in messages. Raises InputError for vectors of different length."""
+        return Vectors(vectors_of_column(column, what))
+
+
+InputReader = TextReader | VectorReader  # finds the inputs of rows in data that hold them, in a column
+
+
+def inputs_of_file(path: Path, reader: InputReader) -> tuple[Texts | Vectors, LabelTable | None]:
+    """The inputs of a file to predict, called what the file calls its rows; and the file as a table of labels, where it is one."""
+    table = read_label_table(path, reader.column, least=0) if is_table(path.name) else None
+    inputs, column = reader.of_file(path, table)
+    if table is not None and (own := id_column(table.columns, column)) is not None:
+        inputs = replace(inputs, ids=tuple(table.columns[own]))
+    return inputs, table
+
+
+def inputs_of_dataset(table: Any, source: str, reader: InputReader) -> tuple[Texts | Vectors, str]:
+    """The inputs of a table that `datasets` has read, and their column. Raises InputError as ``column_of`` and ``of_column``."""
+    column = reader.column_of(table.features.arrow_schema, source)
+    found = table.select_columns([column]).with_format("arrow")[:][column]
+    return reader.of_column(found, f"column {column!r} of {source}"), column
 
 
 def given_table_splits(
@@ -115,26 +122,18 @@ def given_table_splits(
             f"{path} has {len(inputs):,} rows of {inputs.what}s and {table.path} {len(table.lines):,} of labels; expected as many, "
             "in the same order"
         )
-    names = split_column(table) if SPLIT_COLUMN not in (answers or tasks) else None
-    own = id_column(table, column)
+    own = id_column(table.columns, column)
     single = own is not None and own not in (answers or tasks) and len(set(table.columns[own])) == len(table.lines)
-    skipped = {column, *([] if names is None else [SPLIT_COLUMN]), *([own] if single else [])}
-    others = dict.fromkeys(name for name in (*table.columns, *table.unread, *table.lists) if name not in skipped)
-    if not others:
-        raise InputError(f"{table.path} has no label column besides {brief(', '.join(map(str, skipped)))}")
-    found = label_columns(table, others, tasks, ignore, answers or {})
-    names = names or [held_out(one) for one in inputs.identities()]
+    found = label_columns(table, {column, own if single else None}, tasks, ignore, answers or {})
+    names = found.splits or [held_out(one) for one in inputs.identities()]
     inputs = replace(inputs, ids=() if own is None else tuple(table.columns[own]))
     lines = table.lines if labels is None else [f"row {row + 1}" for row in range(len(inputs))]
-    splits = table_splits(str(path), "", (), found.columns, names, found.left_out, inputs=inputs, lines=lines)
-    return {
-        name: replace(split, notes=(*table.notes, *found.notes), lists=found.lists) for name, split in splits.items()
-    }
+    return table_splits(str(path), "", (), found.columns, names, inputs=inputs, lines=lines, **found.about())
 
 
-def id_column(table: LabelTable, inputs: str | None) -> str | None:
-    """The column that says what a table calls each row: the first of ``ID_COLUMNS`` that it has, but for the column of inputs."""
-    return next((name for name in ID_COLUMNS if name in table.columns and name != inputs), None)
+def id_column(columns: Collection[str], inputs: str | None) -> str | None:
+    """The column that says what rows are called: the first of ``ID_COLUMNS`` that is there, but for the column of inputs."""
+    return next((name for name in ID_COLUMNS if name in columns and name != inputs), None)
 
 
 def given_splits(split: Split) -> dict[str, Split]:
@@ -149,7 +148,6 @@ def given_splits(split: Split) -> dict[str, Split]:
     rows: dict[str, list[int]] = {}
     for row, name in enumerate(names):
         rows.setdefault(str(name), []).append(row)
-    found = {
+    return {
         name: replace(split.select(rows[name]), name=name) for name in dict.fromkeys(SPLITS.values()) if name in rows
     }
-    return found

@@ -10,7 +10,7 @@ import ast
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -119,7 +119,7 @@ def has_label(cells: Sequence[Labels], label: str) -> list[int | None]:
     return [None if cell is None else int(label in cell) for cell in cells]
 
 
-def column_and_label(name: str, columns: Mapping[str, Any]) -> tuple[str, str] | None:
+def column_and_label(name: str, columns: Iterable[str]) -> tuple[str, str] | None:
     """The column of lists and the label that a name COLUMN=LABEL means; None where no such column is there."""
     column = next((one for one in sorted(columns, key=len, reverse=True) if name.startswith(f"{one}=")), None)
     return None if column is None else (column, name.removeprefix(f"{column}="))

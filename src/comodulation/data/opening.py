@@ -11,7 +11,7 @@ from ..errors import InputError, choose
 from ..files import input_path
 from .folder_files import folder_files
 from .folders import sorted_images
-from .given_tables import InputReader, given_splits
+from .given_tables import InputReader, given_splits, inputs_of_dataset
 from .hub import hub_or_offline
 from .label_files import is_table
 from .metadata_folders import metadata_splits
@@ -50,7 +50,7 @@ def find_splits(
     datasets.logging.set_verbosity_error()
     source = str(source)
     path = input_path(source)
-    make = _image_split(image_column) if reader is None else _given_split(reader)
+    make: Maker = partial(_of_images, image_column) if reader is None else partial(_of_given, reader)
     if path.is_dir() and reader is not None:
         return _dealt(_of_tables(source, path.resolve(), make))
     if path.is_dir():
@@ -95,7 +95,7 @@ def _of_folder(source: str, base: Path, image_column: str | None, make: Maker) -
     files = folder_files(base)
     found = metadata_splits(source, base, files)
     # A table deeper in a folder of images is something that lies there, not the data.
-    tables = None if found else split_files(base, [file for file in files if len(file.parts) == 1 or _is_data(file)])
+    tables = None if found else split_files(base, [file for file in files if _may_be_data(file)])
     if not found and (tables is None or tables[0] in _TEXT):
         found = sorted_images(source, base, files)
         tables = None if found else split_files(base, files)
@@ -112,34 +112,15 @@ def _of_folder(source: str, base: Path, image_column: str | None, make: Maker) -
 def _of_tables(source: str, base: Path, make: Maker) -> dict[str, Opener]:
     """Splits of the tables of a folder, whatever else lies there."""
     files = folder_files(base)
-    tables = split_files(base, [file for file in files if len(file.parts) == 1 or _is_data(file)])
-    tables = tables or split_files(base, files)
+    tables = split_files(base, [file for file in files if _may_be_data(file)]) or split_files(base, files)
     if tables is None:
         raise InputError(f"cannot read data {source!r}: it holds no table ({', '.join(FORMATS)})")
     return _of_table_files(source, base, tables, make)
 
 
-def _of_table_files(
-    source: str, base: Path, tables: tuple[str, dict[str, list[str]]], make: Maker
-) -> dict[str, Opener]:
-    suffix, by_split = tables
-    return {name: partial(_of_files, source, base, name, own, suffix, make) for name, own in by_split.items()}
-
-
-def _dealt(found: dict[str, Opener]) -> dict[str, Opener]:
-    """Openers as they are; of data that say no splits, those of the splits that they are dealt to."""
-    if list(found) != ["train"]:
-        return found
-    return {name: partial(_itself, split) for name, split in given_splits(found["train"]()).items()}
-
-
-def _itself(split: Split) -> Split:
-    return split
-
-
-def _is_data(file: PurePath) -> bool:
-    """Whether a file is in ``data/``, where repositories of the hub have their tables."""
-    return file.parts[:-1] == ("data",)
+def _may_be_data(file: PurePath) -> bool:
+    """Whether a file is in the folder itself or in its ``data/``, where repositories of the hub have their tables."""
+    return file.parts[:-1] in ((), ("data",))
 
 
 def _with_column(split: Split, image_column: str | None) -> Split:
@@ -149,9 +130,23 @@ def _with_column(split: Split, image_column: str | None) -> Split:
     return split
 
 
-def _of_files(source: str, base: Path, name: str, files: list[str], suffix: str, make: Maker) -> Split:
-    table = load_tables(f"split {name!r} of {source!r}", {name: files}, suffix)[name]
-    return _of_table(source, name, table, base, make)
+def _of_table_files(
+    source: str, base: Path, tables: tuple[str, dict[str, list[str]]], make: Maker
+) -> dict[str, Opener]:
+    suffix, by_split = tables
+
+    def opened(name: str) -> Split:
+        table = load_tables(f"split {name!r} of {source!r}", {name: by_split[name]}, suffix)[name]
+        return _of_table(source, name, table, base, make)
+
+    return {name: partial(opened, name) for name in by_split}
+
+
+def _dealt(found: dict[str, Opener]) -> dict[str, Opener]:
+    """Openers as they are; of data that say no splits, those of the splits that they are dealt to."""
+    if list(found) != ["train"]:
+        return found
+    return {name: partial(_with_column, split, None) for name, split in given_splits(found["train"]()).items()}
 
 
 def _of_hub(source: str, make: Maker) -> dict[str, Opener]:
@@ -183,22 +178,13 @@ def _of_table(source: str, name: str, table: Any, folder: Path | None, make: Mak
     return make(source, name, table, folder)
 
 
-def _given_split(reader: InputReader) -> Maker:
-    """Makes splits of tables whose inputs a reader finds."""
-
-    def make(source: str, name: str, table: Any, folder: Path | None) -> Split:
-        inputs, column = reader.of_dataset(table, source)
-        return Split(source, name, table.remove_columns(column), "", inputs=inputs)
-
-    return make
+def _of_given(reader: InputReader, source: str, name: str, table: Any, folder: Path | None) -> Split:
+    inputs, column = inputs_of_dataset(table, source, reader)
+    return Split(source, name, table.remove_columns(column), "", inputs=inputs)
 
 
-def _image_split(image_column: str | None) -> Maker:
-    """Makes splits of tables with a column of images; None finds it."""
-    return lambda source, name, table, folder: _of_images(source, name, table, image_column, folder)
-
-
-def _of_images(source: str, name: str, table: Any, image_column: str | None, folder: Path | None) -> Split:
+def _of_images(image_column: str | None, source: str, name: str, table: Any, folder: Path | None) -> Split:
+    """A split of a table with a column of images; None finds it."""
     import datasets
 
     images = [column for column, feature in table.features.items() if isinstance(feature, datasets.Image)]

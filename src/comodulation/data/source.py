@@ -17,10 +17,9 @@ from PIL import Image
 
 from ..errors import InputError, RunError, brief, choose
 from ..files import user_path
-from .inputs import Inputs
-from .pictures import ABSENT, DECODING, BadImageError, decode_image
-
-__all__ = ["BadImageError", "Split", "decode_image"]
+from .pictures import ABSENT, DECODING, decode_image
+from .texts import Texts
+from .vectors import Vectors
 
 _HASH_ROWS = 1000
 ID_COLUMNS = ("id", "image_id", "file_name", "filename", "file", "path", "name", "key")  # what tables call a row
@@ -51,7 +50,7 @@ class Split:
     left_out: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    inputs: Inputs | None = None
+    inputs: Texts | Vectors | None = None
     lines: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -67,7 +66,7 @@ class Split:
         return "image" if self.inputs is None else self.inputs.what
 
     def read(self, row: int) -> Any:
-        """One input: an RGB image, or what ``Inputs.read`` gives.
+        """One input: an RGB image, or what ``Texts.read`` and ``Vectors.read`` give.
 
         Raises:
             BadInputError: it cannot be used; names source and row.

@@ -60,30 +60,36 @@ def unlearnable(column: str, counts: Mapping[str, int]) -> str | None:
         counts: training images of each of its classes.
     """
     present = [name for name, count in counts.items() if count]
-    labelled = sum(counts.values())
-    if not present:
-        return "no training image has a label"
-    if len(present) == 1:
-        return f"every training label is {present[0][:60]!r}"
-    if len({SPLITS.get(name.lower()) for name in present} - {None}) > 1 and all(n.lower() in SPLITS for n in present):
+    if len(present) < 2:
+        return f"every training label is {present[0][:60]!r}" if present else "no training image has a label"
+    if all(name.lower() in SPLITS for name in present) and len({SPLITS[name.lower()] for name in present}) > 1:
         return f"it holds splits ({', '.join(present[:5])}); called 'split', it says which rows are trained on and which are not"
     if tuple(counts) == NO_YES:
         return None
-    if len(present) == labelled:
+    if len(present) == (labelled := sum(counts.values())):
         return f"it has a class of its own for every image ({labelled}), as an identifier or free text has"
+    return _identifies(column, present) or (_no_classes(present, counts) if len(present) > MANY else None)
+
+
+def _identifies(column: str, present: Sequence[str]) -> str | None:
+    """Whom or what a column identifies by its name."""
     words = set(_words(column))
     if words & _PERSONS and all(any(sign.isdigit() for sign in name) for name in present):
         return f"it seems to number people ({len(present)} of them)"
     if words & _IDENTIFIERS and not words & _OF_CLASSES:
         return f"by its name it identifies something ({len(present)} values)"
-    if len(present) > MANY:
-        rare = sum(counts[name] < RARE for name in present)
-        if 2 * rare >= len(present):
-            return f"{rare} of its {len(present)} classes have fewer than {RARE} training images, as in free text"
-        if all(name.isdecimal() for name in present):
-            numbers = sorted(int(name) for name in present)
-            if numbers[0] > 1 or numbers[-1] > 1.5 * len(numbers):  # classes are numbered one after the other
-                return f"it seems to measure or to count: {len(numbers)} numbers from {numbers[0]} to {numbers[-1]}"
+    return None
+
+
+def _no_classes(present: Sequence[str], counts: Mapping[str, int]) -> str | None:
+    """What many values are, if they are no classes."""
+    rare = sum(counts[name] < RARE for name in present)
+    if 2 * rare >= len(present):
+        return f"{rare} of its {len(present)} classes have fewer than {RARE} training images, as in free text"
+    if all(name.isdecimal() for name in present):
+        numbers = sorted(int(name) for name in present)
+        if numbers[0] > 1 or numbers[-1] > 1.5 * len(numbers):  # classes are numbered one after the other
+            return f"it seems to measure or to count: {len(numbers)} numbers from {numbers[0]} to {numbers[-1]}"
     return None
 
 

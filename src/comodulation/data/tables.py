@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from ..errors import InputError, brief, choose
 from ..files import input_path
 from ..tasks import NO_YES
 from .folder_files import SPLITS, NamedImages, composed
-from .inputs import Inputs
 from .label_files import LabelTable, read_label_table
 from .label_lists import Labels, certain_lists, column_and_label, has_label, labels_of, task_name
 from .labels import distinct_words, means_no_and_yes, places_of
 from .source import Split
+from .texts import Texts
+from .vectors import Vectors
 
 TEST_SHARE = 0.2  # of the images, where nothing else says which are for testing
 SPLIT_COLUMN = "split"
@@ -32,9 +33,8 @@ PATH_NAMES = ("image", "file_name", "filename", "file", "path")  # what an image
 _TRIED = 100  # different cells of a column that are looked for as files
 
 
-Column = tuple[
-    list[str] | None, list[int | None]
-]  # names of its classes (None: no and yes), each row's place among them
+# Names of its classes (None: no and yes), and each row's place among them.
+Column = tuple[list[str] | None, list[int | None]]
 
 
 def label_table_splits(
@@ -75,20 +75,13 @@ def label_table_splits(
     base = Path(os.path.abspath(base))
     path = input_path(labels)
     table = read_label_table(path if path.exists() or not (base / labels).exists() else base / labels)
-    image_column, known = _image_column(table, base, image_column)
-    files, notes = _files(table, base, image_column, known, skip_missing)
-    given = split_column(table) if SPLIT_COLUMN not in (answers or tasks) else None
-    skipped = {image_column, *([] if given is None else [SPLIT_COLUMN])}
-    others = dict.fromkeys(name for name in (*table.columns, *table.unread, *table.lists) if name not in skipped)
-    if not others:
-        raise InputError(f"{table.path} has no label column: only {', '.join(table.columns)}")
-    found = label_columns(table, others, tasks, ignore, answers or {})
+    images = _image_column(table, base, image_column)
+    files, notes = _files(table, images, skip_missing)
+    found = label_columns(table, {images.name}, tasks, ignore, answers or {})
     dealt_by = [file or line for file, line in zip(files, table.lines, strict=True)]
-    names = given or [held_out(name) for name in dealt_by]
+    names = found.splits or [held_out(name) for name in dealt_by]
     cells = [{"bytes": None, "path": None if file is None else str(base / file)} for file in files]
-    splits = table_splits(str(table.path), image_column, cells, found.columns, names, found.left_out)
-    said = (*table.notes, *notes, *found.notes)
-    return {name: replace(split, notes=said, lists=found.lists) for name, split in splits.items()}
+    return table_splits(str(table.path), images.name, cells, found.columns, names, **found.about(notes))
 
 
 def pictures_of_table(path: Path) -> Iterator[Path]:
@@ -102,16 +95,13 @@ def pictures_of_table(path: Path) -> Iterator[Path]:
         InputError: a table that cannot be read, without one column of pictures, or with a cell that is none.
     """
     base, table = Path(os.path.abspath(path.parent)), read_label_table(path)
-    column, known = _image_column(table, base, None, "expected one, among")
-    for line, cell in zip(table.lines, table.columns[column], strict=True):
+    images = _image_column(table, base, None, "expected one, among")
+    for line, cell in zip(table.lines, table.columns[images.name], strict=True):
         if cell is None or not _is_name(cell):
             raise InputError(
-                f"{path}, {line}: column {column!r} holds {brief(cell or '')}, expected the path of an image"
+                f"{path}, {line}: column {images.name!r} holds {brief(cell or '')}, expected the path of an image"
             )
-        named = [] if known is None else known.files(cell)
-        if len(named) > 1:
-            raise InputError(f"{path}, {line}: {brief(cell)} may be {named[0]} or {named[1]} in {base}; give paths")
-        yield base / (named[0] if named else cell)
+        yield base / (images.named(cell, f"{path}, {line}") or cell)
 
 
 def table_splits(
@@ -120,9 +110,10 @@ def table_splits(
     cells: Sequence[dict[str, Any]],
     columns: Mapping[str, Column],
     names: Sequence[str],
-    left_out: Mapping[str, str] | None = None,
-    inputs: Inputs | None = None,
+    *,
+    inputs: Texts | Vectors | None = None,
     lines: Sequence[str] = (),
+    **about: Any,
 ) -> dict[str, Split]:
     """Splits made of rows in memory.
 
@@ -132,9 +123,9 @@ def table_splits(
         cells: image cells as Hugging Face has them, N of them.
         columns: for each label column the names of its classes (None: no and yes) and N places among them, None where missing.
         names: split of each row.
-        left_out: columns that hold no labels, and why not.
         inputs: N of them, in the place of image cells.
         lines: where the rows are in their file, for messages, N of them; or none.
+        about: ``left_out``, ``notes`` and ``lists`` of each split.
     """
     import datasets
     import pyarrow as pa
@@ -154,9 +145,7 @@ def table_splits(
             made = datasets.Dataset(whole.take(own), info=info, fingerprint=secrets.token_hex(8))
             taken = None if inputs is None else inputs.take(own)
             places = tuple(lines[row] for row in own) if lines else ()
-            splits[name] = Split(
-                source, name, made, image_column, left_out=dict(left_out or {}), inputs=taken, lines=places
-            )
+            splits[name] = Split(source, name, made, image_column, inputs=taken, lines=places, **about)
     return splits
 
 
@@ -182,16 +171,54 @@ def held_out(file: str) -> str:
 # ---- cells -> images, labels, splits ----
 
 
+@dataclass(frozen=True)
+class _ImageColumn:
+    """A table's column of images.
+
+    Attributes:
+        name: of the column.
+        base: folder that its paths are relative to. known: the images in it.
+        by_name: whether cells may be names of these, without suffix or folder, besides paths.
+    """
+
+    name: str
+    base: Path
+    known: NamedImages
+    by_name: bool
+
+    def named(self, cell: str, where: str) -> str | None:
+        """Path of the image that a cell names, if it does. Raises InputError where it may be two."""
+        found = self.known.files(cell) if self.by_name else []
+        if len(found) > 1:
+            raise InputError(f"{where}: {brief(cell)} may be {found[0]} or {found[1]} in {self.base}; give paths")
+        return found[0] if found else None
+
+    def find(self, cell: str, where: str) -> tuple[str, bool]:
+        """Path of the image that a cell is for, relative to the folder, and whether it is there.
+
+        Raises:
+            InputError: it would be outside the folder, or may be one of two.
+        """
+        path = os.path.relpath(os.path.normpath(self.base / cell), self.base) if "\0" not in cell else cell
+        if path == os.pardir or path.startswith(os.pardir + os.sep):
+            raise InputError(f"{where}: {brief(cell)} is outside the folder {self.base}")
+        path = self.named(cell, where) or path
+        if _is_name(cell) and (self.base / path).is_file():
+            return path, True
+        spelled = None if cell.isascii() else self.known.spelling(path)
+        return spelled or path, spelled is not None
+
+
 def _image_column(
     table: LabelTable, base: Path, given: str | None, advice: str = "name the one with --set image_column=NAME, of"
-) -> tuple[str, NamedImages | None]:
-    """The column of images, and the images below the folder by name where its cells are names and not paths."""
+) -> _ImageColumn:
+    """The column of images: of paths, or else of names of the images below the folder."""
     columns = {given: table.columns[choose(given, table.columns, "image column")]} if given else table.columns
     tried = {name: [cell for cell in dict.fromkeys(cells) if cell][:_TRIED] for name, cells in columns.items()}
     found = [name for name, cells in tried.items() if any(_is_name(cell) and (base / cell).is_file() for cell in cells)]
-    if len(found) == 1:
-        return found[0], None
     known = NamedImages(base)
+    if len(found) == 1:
+        return _ImageColumn(found[0], base, known, by_name=False)
     # Where no file is found at all, a telling name lets the message say which are missing. Elsewhere names of images stand for
     # one row each, which numbers that happen to be names of images (an age, a sender) seldom do.
     telling = [name for name in columns if name == given or name.lower() in PATH_NAMES][:1]
@@ -202,7 +229,7 @@ def _image_column(
         raise InputError(
             f"{table.path} has {what} of paths to files in {base}{known.example()}; {advice} {', '.join(table.columns)}"
         )
-    return found[0], known
+    return _ImageColumn(found[0], base, known, by_name=True)
 
 
 def _is_name(cell: str) -> bool:
@@ -210,136 +237,173 @@ def _is_name(cell: str) -> bool:
     return "\0" not in cell and all(len(os.fsencode(part)) < 256 for part in cell.split("/")) and len(cell) < 2048
 
 
-def _files(
-    table: LabelTable, base: Path, column: str, known: NamedImages | None, skip_missing: bool
-) -> tuple[list[str | None], list[str]]:
+def _files(table: LabelTable, images: _ImageColumn, skip_missing: bool) -> tuple[list[str | None], list[str]]:
     """Path of each row's image relative to the folder, None where the cell is empty; and what to say of them."""
     files: list[str | None] = []
-    spelled = known
-    first_line: dict[str, str] = {}
-    missing: list[tuple[str, str]] = []
-    by_name: list[tuple[str, str]] = []
-    for line, cell in zip(table.lines, table.columns[column], strict=True):
+    lines: dict[str, str] = {}  # of each file, where it is listed
+    missing: list[tuple[str, str]] = []  # place and cell
+    by_name: list[tuple[str, str]] = []  # cell and file
+    for line, cell in zip(table.lines, table.columns[images.name], strict=True):
         where = f"{table.path}, {line}"
         if cell is None:
             if not skip_missing:
-                raise InputError(f"{where}: column {column!r} is empty, expected the path of an image")
+                raise InputError(f"{where}: column {images.name!r} is empty, expected the path of an image")
             files.append(None)
             missing.append((where, ""))
             continue
-        relative = os.path.relpath(os.path.normpath(base / cell), base) if "\0" not in cell else cell
-        if relative == os.pardir or relative.startswith(os.pardir + os.sep):
-            raise InputError(f"{where}: {brief(cell)} is outside the folder {base}")
-        if known and len(named := known.files(cell)) > 0:
-            if len(named) > 1:
-                raise InputError(f"{where}: {brief(cell)} may be {named[0]} or {named[1]} in {base}; give paths")
-            if relative != named[0]:
-                by_name.append((cell, named[0]))
-            relative = named[0]
-        found = _is_name(cell) and (base / relative).is_file()
-        if not found and not cell.isascii():
-            spelled = spelled or NamedImages(base)
-            if other := spelled.spelling(Path(relative).as_posix()):
-                relative, found = other, True
-        if relative in first_line:
-            raise InputError(f"{where}: image {brief(cell)} is listed twice, also on {first_line[relative]}")
-        first_line[relative] = line
-        if not found:
+        file, there = images.find(cell, where)
+        if file in lines:
+            raise InputError(f"{where}: image {brief(cell)} is listed twice, also on {lines[file]}")
+        lines[file] = line
+        files.append(file)
+        if not there:
             missing.append((where, cell))
-        files.append(Path(relative).as_posix())
-    there = len(files) - len(missing)
-    if missing and not (skip_missing and there):
-        where, cell = missing[0]
-        more = "; --skip-bad leaves their rows out" if there else (known or NamedImages(base)).example()
+        if images.named(cell, where) == file != os.path.normpath(cell):
+            by_name.append((cell, file))
+    return files, [*_by_name_note(images, by_name), *_missing_note(images, missing, len(files), skip_missing)]
+
+
+def _by_name_note(images: _ImageColumn, by_name: Sequence[tuple[str, str]]) -> list[str]:
+    if not by_name:
+        return []
+    cell, file = by_name[0]
+    return [
+        f"column {images.name!r} names {len(by_name)} images without their folder or suffix: {brief(file)} in {images.base} for "
+        f"{brief(cell)}"
+    ]
+
+
+def _missing_note(images: _ImageColumn, missing: Sequence[tuple[str, str]], rows: int, skip_missing: bool) -> list[str]:
+    """A sentence on rows without their images. Raises InputError for them, unless they are skipped and others are there."""
+    if not missing:
+        return []
+    where, cell = missing[0]
+    there = rows > len(missing)
+    if not (skip_missing and there):
+        more = "; --skip-bad leaves their rows out" if there else images.known.example()
         raise InputError(
-            f"{len(missing)} of {len(files)} images are not in {base}; first {brief(cell)} ({where}){more}"
+            f"{len(missing)} of {rows} images are not in {images.base}; first {brief(cell)} ({where}){more}"
         )
-    notes = []
-    if by_name:
-        cell, file = by_name[0]
-        notes.append(
-            f"column {column!r} names {len(by_name)} images without their folder or suffix: {brief(file)} in {base} for "
-            f"{brief(cell)}"
-        )
-    if missing:
-        where, cell = missing[0]
-        notes.append(
-            f"{len(missing)} of {len(files)} rows are left out: their images are not in {base}, first {brief(cell)} ({where})"
-        )
-    return files, notes
+    return [
+        f"{len(missing)} of {rows} rows are left out: their images are not in {images.base}, first {brief(cell)} ({where})"
+    ]
+
+
+# ---- columns of labels ----
 
 
 @dataclass
-class _Found:
-    """Label columns; those that hold no labels, and why; tasks by column of lists; what to say of them."""
+class _LabelColumns:
+    """What a table holds besides its inputs, as far as it was asked for.
 
+    Attributes:
+        table: the table. others: its columns that may hold labels.
+        splits: of each row, where the table says them.
+        columns: label columns. left_out: those that hold no labels, and why.
+        lists: columns of no and yes by the column of lists that they are made of. notes: what to say of them.
+    """
+
+    table: LabelTable
+    others: Mapping[str, None]
+    splits: list[str] | None
     columns: dict[str, Column] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     lists: dict[str, tuple[str, ...]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, name: str, column: Column, what: str) -> None:
-        if name in self.columns:
-            raise InputError(
-                f"{what}: two columns would be named {name!r}, one of them made from a column of lists; rename one"
-            )
-        self.columns[name] = column
+    def add(self, new: Mapping[str, Column]) -> None:
+        """Add columns. Raises InputError for a name that is taken."""
+        for name, column in new.items():
+            if name in self.columns:
+                raise InputError(
+                    f"{self.table.path}: two columns would be named {name!r}, one of them made from a column of lists; rename one"
+                )
+            self.columns[name] = column
+
+    def about(self, notes: Iterable[str] = ()) -> dict[str, Any]:
+        """What a split says of the columns, and of its inputs by ``notes``; see ``Split``."""
+        said = (*self.table.notes, *notes, *self.notes)
+        return {"left_out": self.left_out, "notes": said, "lists": self.lists}
+
+    def read(self, name: str) -> dict[str, Column]:
+        """A column; those that a column of lists stands for; or the one of such a column and a label, COLUMN=LABEL.
+
+        Raises:
+            InputError: no such column, or one without labels.
+        """
+        if name in self.others and name in self.table.lists:
+            cells = self.table.lists[name]
+            labels, notes = labels_of(name, cells, str(self.table.path))
+            new: dict[str, Column] = {task_name(name, one): (None, has_label(cells, one)) for one in labels}
+            self.lists[name] = tuple(new)
+            self.notes += notes
+            return new
+        if name not in self.others and (place := self._list_and_label(name)):
+            column, cells, label = place
+            choose(label, {one: None for cell in cells if cell for one in cell}, f"label of {column!r}")
+            return {name: (None, has_label(cells, label))}
+        return {name: _labels(self.table, choose(name, self.others, f"task (column of {self.table.path.name})"))}
+
+    def read_answered(self, name: str, answers: Sequence[str]) -> dict[str, Column]:
+        """The column of a task whose answers are known, or the one of COLUMN=LABEL; none where it is not there."""
+        if name in self.others:
+            return {name: _labels(self.table, name, answers)}
+        place = self._list_and_label(name)
+        return {name: (None, has_label(place[1], place[2]))} if place else {}
+
+    def _list_and_label(self, name: str) -> tuple[str, list[Labels], str] | None:
+        """The column that COLUMN=LABEL names, its cells as lists, and the label."""
+        table = self.table
+        known = [one for one in self.others if one in table.lists or one in table.columns]
+        if (place := column_and_label(name, known)) is None:
+            return None
+        column, label = place
+        return column, table.lists[column] if column in table.lists else certain_lists(table.columns[column]), label
 
 
 def label_columns(
     table: LabelTable,
-    others: Mapping[str, None],
+    beside: Collection[str | None],
     tasks: Sequence[str],
     ignore: Sequence[str],
     answers: Mapping[str, Sequence[str]],
-) -> _Found:
-    """The columns that are asked for, read; and those left out that nobody asked for by name, with what they hold instead."""
-    what, path = f"column of {table.path.name}", str(table.path)
-    lists = {name: cells for name, cells in table.lists.items() if name in others}
-    found = _Found()
+) -> _LabelColumns:
+    """The columns that are asked for, read; and those left out that nobody asked for by name, with what they hold instead.
 
-    def labels_in(column: str) -> Sequence[Labels]:
-        return lists[column] if column in lists else certain_lists(table.columns[column])
+    Args:
+        table: the table. beside: columns that hold something else than labels.
+        tasks, ignore, answers: as of ``label_table_splits``.
 
-    of_lists = lists | {name: [] for name in others if name in table.columns}
+    Raises:
+        InputError: no label column; one that is asked for and not there, or holds no labels.
+    """
+    splits = split_column(table) if SPLIT_COLUMN not in (answers or tasks) else None
+    beside = {*beside, *([] if splits is None else [SPLIT_COLUMN])}
+    known = dict.fromkeys((*table.columns, *table.unread, *table.lists))
+    others = {name: None for name in known if name not in beside}
+    if not others:
+        raise InputError(f"{table.path} has no label column: only {', '.join(known)}")
+    found, what = _LabelColumns(table, others, splits), f"column of {table.path.name}"
     if answers:
         for name, own in answers.items():
-            if name in others:
-                found.add(name, _labels(table, name, own), path)
-            elif place := column_and_label(name, of_lists):
-                found.add(name, (None, has_label(labels_in(place[0]), place[1])), path)
+            found.add(found.read_answered(name, own))
         if not found.columns:
             choose(next(iter(answers)), others, what)
         return found
-    ignored = set(_chosen(ignore, others, what))
+    ignored = {choose(name, others, what) for name in ignore}
     for name in tasks or [name for name in others if name not in ignored]:
         try:
-            if name in lists:
-                labels, notes = labels_of(name, lists[name], path)
-                new: dict[str, Column] = {task_name(name, one): (None, has_label(lists[name], one)) for one in labels}
-                found.lists[name] = tuple(new)
-                found.notes += notes
-            elif name not in others and (place := column_and_label(name, of_lists)):
-                column, label = place
-                choose(label, {one: None for cell in labels_in(column) if cell for one in cell}, f"label of {column!r}")
-                new = {name: (None, has_label(labels_in(column), label))}
-            else:
-                new = {name: _labels(table, choose(name, others, f"task ({what})"))}
+            new = found.read(name)
         except InputError as error:
             if tasks:
                 raise
             found.left_out[name] = str(error)
-            continue
-        for own, values in new.items():
-            found.add(own, values, path)
+        else:
+            found.add(new)
     if not found.columns:
         only = next(iter(found.left_out.values()), f"--ignore leaves none of {', '.join(others)}")
         raise InputError(f"{table.path} has no label column that can be read: {only}")
     return found
-
-
-def _chosen(names: Sequence[str], known: Mapping[str, None], what: str) -> list[str]:
-    return [name if name in known else choose(name, known, what) for name in names]
 
 
 def _labels(table: LabelTable, column: str, answers: Sequence[str] | None = None) -> Column:

@@ -42,13 +42,16 @@ class Texts:
         return len(self.values[row] or "")
 
     def usable(self) -> list[str]:
+        """Those that can be read."""
         return [value for value in self.values if value and value.strip()]
 
     def take(self, rows: Sequence[int]) -> Texts:
+        """Some of them."""
         ids = tuple(self.ids[row] for row in rows) if self.ids else ()
         return Texts(tuple(self.values[row] for row in rows), ids)
 
     def identities(self) -> list[str]:
+        """Of each a text that is its own: equal ones are in one split, whatever rows are added."""
         return [value or "" for value in self.values]
 
     @cached_property

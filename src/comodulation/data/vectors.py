@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BadInputError, InputError, brief
+from ..errors import BadInputError, InputError, brief, reason_of, refusing
 from ..files import check_regular, safetensors_header
 
 ARRAY_FILES = (".npy", ".safetensors")
@@ -49,17 +50,21 @@ class Vectors:
         return finite(self.array[row if self.places is None else self.places[row]], where)
 
     def length(self, row: int) -> int:
+        """0: all are alike."""
         return 0
 
     def usable(self) -> list[np.ndarray]:
+        """None: that is asked only where lengths differ."""
         return []
 
     def take(self, rows: Sequence[int]) -> Vectors:
+        """Some of them."""
         ids = tuple(self.ids[row] for row in rows) if self.ids else ()
         places = np.asarray(rows, np.int64)  # of an array in a file, nothing is read
         return Vectors(self.array, ids, places if self.places is None else self.places[places])
 
     def identities(self) -> list[str]:
+        """Of each a text that is its own: equal ones are in one split, whatever rows are added."""
         return [hashlib.sha256(row.tobytes()).hexdigest() for block in self._blocks() for row in block]
 
     @cached_property
@@ -152,18 +157,24 @@ def _npy(path: Path) -> np.ndarray:
                 raise ValueError("it is no .npy file; anything else, such as a pickle, is not read")
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = reason_of(error)
         if "Object arrays" in reason:
             reason = "it holds Python objects, which would have to be unpickled; expected an array of numbers (N, V)"
         raise InputError(f"{path} cannot be read as .npy: {reason}") from error
 
 
-def _tensor(path: Path, name: str | None) -> np.ndarray:
+@contextlib.contextmanager
+def open_tensor(path: Path, name: str | None) -> Iterator[tuple[Any, str]]:
+    """A file of safetensors, opened, and the name of the only tensor in it, or the one that is named.
+
+    Raises:
+        InputError: no such file, or a damaged one, also while it is read; none or several tensors, or none of this name.
+    """
     from safetensors import SafetensorError, safe_open
 
-    try:
+    with refusing(f"{path} is not a readable safetensors file", SafetensorError, OSError, ValueError):
         safetensors_header(path)
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "pt") as file:  # numpy has no bfloat16
             names = list(file.keys())
             if name is None and len(names) != 1:
                 raise InputError(
@@ -172,12 +183,12 @@ def _tensor(path: Path, name: str | None) -> np.ndarray:
                 )
             if name is not None and name not in names:
                 raise InputError(f"{path} has no tensor {name!r}, only {brief(', '.join(names))}")
-            found = file.get_tensor(name or names[0])
-    except (SafetensorError, OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is not a readable safetensors file: {error}") from error
-    return numpy_of(found)
+            yield file, name or names[0]
+
+
+def _tensor(path: Path, name: str | None) -> np.ndarray:
+    with open_tensor(path, name) as (file, own):
+        return numpy_of(file.get_tensor(own))
 
 
 def numpy_of(tensor: Any) -> np.ndarray:
@@ -200,7 +211,7 @@ def _column(path: Path, name: str | None) -> tuple[str, Any]:
                 f"column {name!r} of the files in {path} holds {first.type} and {differing[0]}, expected one type"
             )
         return name, pa.chunked_array([chunk for own in found for chunk in own.chunks], first.type)
-    try:
+    with refusing(f"{path} cannot be read", pa.ArrowException, OSError, ValueError):
         check_regular(path, MAX_VECTORS)
         if path.suffix.lower() == ".parquet":
             name = list_column(pq.read_schema(path), path, name)
@@ -208,10 +219,6 @@ def _column(path: Path, name: str | None) -> tuple[str, Any]:
         table = arrow_table(path)
         name = list_column(table.schema, path, name)
         return name, table[name]
-    except InputError:
-        raise
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
 
 
 def arrow_table(path: Path) -> Any:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data import BadImageError, InputReader, decode_image
+from ..data import BadImageError, InputReader, decode_image, pictures_in
 from ..data.features import (
     LOOKED_AT,
     PRECISIONS,
@@ -29,7 +29,6 @@ from ..data.features import (
     natural_size,
     size_note,
 )
-from ..data.streams import pictures_in
 from ..errors import choose
 from ..processes import Resources
 from .shards import shard_schema

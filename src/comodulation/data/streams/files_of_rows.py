@@ -7,7 +7,9 @@ in several files. Of a bucket, parquet is read where it lies, and another file i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,23 +18,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...errors import InputError, choose
-from ...files import safetensors_header
+from ...errors import InputError, refusing
 from ...places import in_bucket, local_copy, reached
-from ..given_tables import InputReader, TextReader, id_column
-from ..label_files import is_table, read_label_table
-from ..source import ID_COLUMNS
+from ..given_tables import InputReader, TextReader, VectorReader, id_column, inputs_of_file
 from ..texts import Texts
-from ..vectors import (
-    ARRAY_FILES,
-    COLUMN_FILES,
-    Vectors,
-    arrow_table,
-    list_column,
-    numpy_of,
-    read_vectors,
-    vectors_of_column,
-)
+from ..vectors import ARRAY_FILES, COLUMN_FILES, Vectors, arrow_table, numpy_of, open_tensor
 
 TEXT_FILES = (".txt", ".csv", ".tsv", ".xlsx", ".parquet", ".arrow", ".feather")
 
@@ -60,31 +50,31 @@ def row_files(given: Sequence[Path], reader: InputReader) -> list[Path]:
     found: list[Path] = []
     for path in given:
         with reached(path):
-            found += _row_files(path, suffixes)
+            if path.is_file():
+                found.append(path)
+                continue
+            if not path.is_dir():
+                raise InputError(f"no such file: {path}")
+            inside = sorted(path.iterdir(), key=lambda one: one.name)
+            inside = [one for one in inside if one.suffix.lower() in suffixes and one.name[0] not in "._"]
+            if not inside:
+                raise InputError(f"{path} holds no files that end with {', '.join(suffixes)}")
+            found += inside
     return found
-
-
-def _row_files(path: Path, suffixes: Sequence[str]) -> list[Path]:
-    if not path.is_dir():
-        if not path.is_file():
-            raise InputError(f"no such file: {path}")
-        return [path]
-    inside = sorted(path.iterdir(), key=lambda one: one.name)
-    inside = [one for one in inside if one.suffix.lower() in suffixes and one.name[0] not in "._"]
-    if not inside:
-        raise InputError(f"{path} holds no files that end with {', '.join(suffixes)}")
-    return inside
 
 
 def rows_of(path: Path, reader: InputReader) -> int:
     """How many rows a file has. Raises InputError for one that holds no such inputs."""
     suffix = path.suffix.lower()
     if suffix == ".parquet":
-        with _opened(path) as file:
-            _columns(file, path, reader)
+        with _parquet(path) as file:
+            reader.column_of(file.schema_arrow, path)
             return int(file.metadata.num_rows)
     if suffix == ".safetensors":
-        return _tensor_shape(path, reader)[0]
+        with open_tensor(local_copy(path), reader.column) as (file, name):
+            if shape := file.get_slice(name).get_shape():
+                return int(shape[0])
+            raise InputError(f"{path} holds a single number, expected rows of vectors")
     return len(_whole(path, reader))
 
 
@@ -99,10 +89,8 @@ def blocks_of(path: Path, reader: InputReader, start: int, stop: int, size: int)
         yield from _parquet_blocks(path, reader, start, stop, size)
         return
     if suffix == ".safetensors":
-        from safetensors import safe_open
-
-        with safe_open(local_copy(path), "pt") as file:  # numpy has no bfloat16
-            part = file.get_slice(getattr(reader, "column", None) or next(iter(file.keys())))
+        with open_tensor(local_copy(path), reader.column) as (file, name):
+            part = file.get_slice(name)
             for first in range(start, stop, size):
                 yield Block(first, Vectors(numpy_of(part[first : min(stop, first + size)])))
         return
@@ -116,118 +104,73 @@ def blocks_of(path: Path, reader: InputReader, start: int, stop: int, size: int)
             yield Block(first, Vectors(whole.array[first:end], ids))
 
 
-def _whole(path: Path, reader: Any) -> Texts | Vectors:
+# ---- files that are mapped to memory, or read from their beginning ----
+
+
+def _whole(path: Path, reader: InputReader) -> Texts | Vectors:
     path = local_copy(path)
     about = path.stat() if path.exists() else None
     return _whole_file(path, reader, about and (about.st_ino, about.st_size, about.st_mtime_ns))
 
 
 @lru_cache(maxsize=1)
-def _whole_file(path: Path, reader: Any, version: Any) -> Texts | Vectors:
-    """The inputs of a file that is mapped to memory, or of one that can only be read from its beginning.
-
-    One is kept, until another is asked for, or another ``version`` of it.
-    """
-    if path.suffix.lower() in (*ARRAY_FILES, *COLUMN_FILES) and not isinstance(reader, TextReader):
-        array, column = read_vectors(path, reader.column)
-        if column is None:
-            return Vectors(array)
+def _whole_file(path: Path, reader: InputReader, version: Any) -> Texts | Vectors:
+    """The inputs of a file; one is kept, until another is asked for, or another ``version`` of it."""
+    if path.suffix.lower() in COLUMN_FILES and isinstance(
+        reader, VectorReader
+    ):  # no table of labels, which would be read
+        inputs, column = reader.of_file(path, None)
         rows = arrow_table(path)
-        return Vectors(array, _called(rows, _id_column(rows.schema, column)))
-    table = read_label_table(path, reader.column, least=0) if is_table(path.name) else None
-    inputs, column = reader.of_file(path, table)
-    own = None if table is None else id_column(table, column)
-    return inputs if table is None or own is None else replace(inputs, ids=tuple(table.columns[own]))
+        return replace(inputs, ids=_ids(rows, id_column(rows.schema.names, column)))
+    return inputs_of_file(path, reader)[0]
 
 
-def _tensor_shape(path: Path, reader: InputReader) -> tuple[int, ...]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        safetensors_header(here := local_copy(path))
-        with safe_open(here, "np") as file:
-            names = list(file.keys())
-            if reader.column is None and len(names) != 1:
-                raise InputError(f"{path} holds {len(names)} tensors, expected one")
-            shape = file.get_slice(choose(reader.column or names[0], names, f"tensor of {path}")).get_shape()
-            if not shape:
-                raise InputError(f"{path} holds a single number, expected rows of vectors")
-            return tuple(shape)
-    except (SafetensorError, OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is not a readable safetensors file: {error}") from error
+def _ids(table: Any, column: str | None) -> tuple[str | None, ...]:
+    return () if column is None else tuple(None if one is None else str(one) for one in table[column].to_pylist())
 
 
-def _opened(path: Path) -> Any:
-    try:
+# ---- parquet ----
+
+
+def _parquet(path: Path) -> Any:
+    with _readable(path):
         if in_bucket(path):  # of which no more is read than is needed
             return pq.ParquetFile(path.path, filesystem=path.fs)  # type: ignore[attr-defined]
         return pq.ParquetFile(path, memory_map=True)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
 
 
-def _columns(file: Any, path: Path, reader: InputReader) -> tuple[str, str | None]:
-    """The column of inputs, and the one that says what rows are called."""
-    schema = file.schema_arrow
-    if isinstance(reader, TextReader):
-        column = choose(reader.column, schema.names, "column of texts")
-        kind = schema.field(column).type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            raise InputError(f"column {column!r} of {path} holds {kind}, expected texts")
-    else:
-        column = list_column(schema, path, reader.column)
-    return column, _id_column(schema, column)
-
-
-def _id_column(schema: Any, inputs: str) -> str | None:
-    """The column that says what rows are called, beside that of the inputs."""
-    return next((name for name in ID_COLUMNS if name in schema.names and name != inputs), None)
-
-
-def _called(table: Any, own: str | None) -> tuple[str | None, ...]:
-    return () if own is None else tuple(None if one is None else str(one) for one in table[own].to_pylist())
+def _readable(path: Path) -> AbstractContextManager[None]:
+    return refusing(f"{path} cannot be read", pa.ArrowException, OSError)
 
 
 def _parquet_blocks(path: Path, reader: InputReader, start: int, stop: int, size: int) -> Iterator[Block]:
-    with _opened(path) as file:
-        column, own = _columns(file, path, reader)
-        groups, before, passed = [], 0, 0
-        for number in range(file.metadata.num_row_groups):
-            rows = file.metadata.row_group(number).num_rows
-            if passed + rows > start and passed < stop:
-                groups.append(number)
-            elif passed + rows <= start:
-                before = passed + rows
-            passed += rows
-        names = [column] if own is None else [column, own]
-        place = before
-        kept: list[Any] = []
-        edges = [*list(range(start, stop, size))[1:], stop]
-        try:
-            for batch in file.iter_batches(size, row_groups=groups, columns=names):
-                table = pa.Table.from_batches([batch])
-                table, place = table.slice(max(0, start - place)), place + len(batch)
-                while len(table):
-                    missing = edges[0] - start - sum(len(one) for one in kept)
-                    kept.append(table.slice(0, missing))
-                    table = table.slice(missing)
-                    if sum(len(one) for one in kept) == edges[0] - start:
-                        yield Block(start, _inputs(pa.concat_tables(kept), column, own, path, reader))
-                        start, kept = edges.pop(0), []
-                    if not edges:
-                        return
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(
-                f"{path} cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}"
-            ) from error
+    with _parquet(path) as file, _readable(path):
+        column = reader.column_of(file.schema_arrow, path)
+        own = id_column(file.schema_arrow.names, column)
+        groups, before = _groups_with(file.metadata, start, stop)
+        skipped, kept = start - before, []
+        for batch in file.iter_batches(size, row_groups=groups, columns=[column] if own is None else [column, own]):
+            kept.append(pa.Table.from_batches([batch]).slice(min(skipped, len(batch))))
+            skipped = max(0, skipped - len(batch))
+            there = pa.concat_tables(kept)
+            while start < stop and len(there) >= (number := min(size, stop - start)):
+                yield Block(start, _inputs(there.slice(0, number), column, own, path, reader))
+                start, there = start + number, there.slice(number)
+            if start >= stop:
+                return
+            kept = [there]
+
+
+def _groups_with(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
+    """The row groups that hold rows from ``start`` to ``stop``, and the number of the first row in the first of them."""
+    sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+    edges = list(itertools.accumulate(sizes, initial=0))
+    groups = [number for number, (first, end) in enumerate(itertools.pairwise(edges)) if first < stop and end > start]
+    return groups, edges[groups[0]] if groups else start
 
 
 def _inputs(table: Any, column: str, own: str | None, path: Path, reader: InputReader) -> Texts | Vectors:
-    ids = _called(table, own)
-    if isinstance(reader, TextReader):
-        return Texts(tuple(table[column].to_pylist()), ids)
-    if table[column].null_count == len(table):
+    ids = _ids(table, own)
+    if isinstance(reader, VectorReader) and table[column].null_count == len(table):
         return Texts((None,) * len(table), ids)
-    return Vectors(vectors_of_column(table[column], f"column {column!r} of {path}"), ids)
+    return replace(reader.of_column(table[column], f"column {column!r} of {path}"), ids=ids)
