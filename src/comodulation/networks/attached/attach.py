@@ -16,29 +16,34 @@ Source: arXiv 2311.15053 (2023) for the mechanism; putting it between any two la
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from numbers import Integral, Real
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import InputError, choose
-from ...mathematics import Modulation
 from ..controller import Controller
+from ..position_weights import LEARNED, Weights
 from .between import Unrectified
 from .calls import arguments
 from .comodulated import Comodulated
 from .dimensions import look
 from .neurons import NeuronKind, Neurons, infer_width
+from .options import (
+    EstimatorName,
+    Labels,
+    check_neurons,
+    check_numbers,
+    layers_named,
+    modulation_of,
+    refuse_compiled,
+    widths_given,
+)
 from .padding import AUTO, check_name
-from .position_weights import LEARNED, Labels, Weights
 from .replay import Layer
-
-EstimatorName = Literal["auto", "derivative", "quadrature"]
 
 
 def comodulate(
@@ -116,66 +121,26 @@ def comodulate(
     >>> bool((net(x, torch.tensor([0, 1, 1])) == model(x)).all())  # before training, the model itself
     True
     """
-    _refuse_compiled(model)
+    refuse_compiled(model)
     choose(estimator, get_args(EstimatorName), "estimator")
-    choose(neurons, get_args(NeuronKind), "kind of neuron")
-    if neurons == "position":
-        if neuron_dim is not None:
-            raise InputError(
-                f"neurons='position' takes every dimension but the inputs'; expected no neuron_dim, got {neuron_dim}"
-            )
-        if example is None:
-            raise InputError(
-                "neurons='position': pass example= (one batch of inputs), whose maps say which place a coupling belongs to"
-            )
-    known = ("std", "link", "normalizer", "beta", "level", "num_nodes", "after_gain")
-    for name in options:
-        choose(name, known, "option of comodulate;")
-    modulation = Modulation(
-        estimator="derivative" if estimator == "auto" else estimator,
-        encoder="gain" if encoder_gain else "none",
-        **options,
-    )
-    if not isinstance(num_tasks, Integral) or isinstance(num_tasks, bool) or num_tasks < 1:
-        raise InputError(f"num_tasks must be a positive integer, got {num_tasks!r}")
-    if not isinstance(strength, Real) or not 0 <= strength < math.inf:
-        raise InputError(f"strength must be a finite number of at least 0, got {strength!r}")
+    check_neurons(neurons, neuron_dim, example)
+    modulation = modulation_of(estimator, encoder_gain, options)
+    check_numbers(num_tasks, strength)
     check_name(model, mask)
-    if isinstance(encoder, nn.Module) or not isinstance(encoder, (str, Sequence)):
-        raise InputError(
-            f"encoder is a {type(encoder).__name__}, expected a name from model.named_modules(), or a list of them"
-        )
-    names = [encoder] if isinstance(encoder, str) else list(encoder)
-    encoders = [_layer(model, name, "encoder layer") for name in names]
-    last = _layer(model, decoder, "decoder layer")
-    if not encoders or len({layer.module for layer in (*encoders, last)}) <= len(encoders):
-        raise InputError(f"encoder {names} and decoder {decoder!r} must be different layers")
-    if encoder_width is None or isinstance(encoder_width, int):
-        encoder_width = [encoder_width or 0] * len(encoders)
-    if len(encoder_width) != len(encoders):
-        raise InputError(
-            f"encoder_width has {len(encoder_width)} numbers for {len(encoders)} encoder layers, expected one for each"
-        )
+    encoders, last = layers_named(model, encoder, decoder)
+    layers, widths = [*encoders, last], [*widths_given(encoder_width, len(encoders)), 0]
     with _as_it_was_if_refused(model):
         model.requires_grad_(False).eval()
-        args, kwargs = arguments(example)
-        shapes = {} if example is None else look(model, args, kwargs, [*encoders, last], batch_dim)
-        sites = []
-        for layer, given in zip([*encoders, last], [*encoder_width, 0], strict=True):
-            inferred = None if neurons == "position" else infer_width(layer.module)
-            site = Neurons(layer.name, given or inferred, neuron_dim, batch_dim, neurons)
-            if layer in shapes:
-                shape, dim = shapes[layer]
-                seen = torch.empty(shape, device="meta")
-                if not given:
-                    site = replace(site, width=None) if not _fits(site, seen) else site
-                site = site.at(dim, shape).as_in(seen)
-            if site.width is None and layer is not last:
-                raise InputError(
-                    f"cannot tell the number of neurons of layer {layer.name!r} from its parameters; pass example= (one batch of "
-                    "inputs) or encoder_width="
-                )
-            sites.append(site)
+        found = {} if example is None else look(model, *arguments(example), layers, batch_dim)
+        sites = [
+            _site(Neurons(layer.name, width or None, neuron_dim, batch_dim, neurons), layer, found.get(layer))
+            for layer, width in zip(layers, widths, strict=True)
+        ]
+        if unknown := [site.layer for site in sites[:-1] if site.width is None]:
+            raise InputError(
+                f"cannot tell the number of neurons of layer {unknown[0]!r} from its parameters; pass example= (one batch of "
+                "inputs) or encoder_width="
+            )
         num_channels = sum(site.width or 0 for site in sites[:-1])
         net = Comodulated(
             model, encoders, last, sites, Controller(int(num_tasks), num_channels, **(controller or {})), modulation,
@@ -185,6 +150,24 @@ def comodulate(
         if example is not None:
             net.check(example)
     return net
+
+
+def _site(given: Neurons, layer: Layer, found: tuple[torch.Size, int | None] | None) -> Neurons:
+    """A layer's neurons: as many as are given, or else as its parameters, or its activity, say.
+
+    Args:
+        found: the shape of the layer's activity, and in which dimension the layers before have their neurons; None: not known.
+    """
+    site = given
+    if given.width is None and given.kind != "position":
+        site = replace(given, width=infer_width(layer.module))
+    if found is None:
+        return site
+    shape, dim = found
+    activity = torch.empty(shape, device="meta")
+    if given.width is None and not _fits(site, activity):
+        site = given  # what the parameters say is not what the layer returns
+    return site.at(dim, shape).as_in(activity)
 
 
 @contextmanager
@@ -200,27 +183,6 @@ def _as_it_was_if_refused(model: nn.Module) -> Iterator[None]:
         for parameter, requires_grad in learnable.items():
             parameter.requires_grad_(requires_grad)
         raise
-
-
-def _layer(model: nn.Module, name: str, what: str) -> Layer:
-    modules = dict(model.named_modules(remove_duplicate=False))
-    modules.pop("", None)
-    return Layer(name, modules[choose(name, modules, what)])
-
-
-def _refuse_compiled(model: nn.Module) -> None:
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    for name, module in model.named_modules():
-        what = "scripted" if isinstance(module, torch.jit.ScriptModule) else None
-        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
-            what = "compiled"
-        if what:
-            where = f" (its part {name!r})" if name else ""
-            raise InputError(
-                f"the model is {what}{where}, so that its layers cannot be reached; give the model itself, and for a graph "
-                "export what comodulate returns (comodulation.runs.export.export_program)"
-            )
 
 
 def _fits(site: Neurons, activity: Tensor) -> bool:

@@ -29,6 +29,7 @@ from ...mathematics import (
 )
 from ...tensors import hash_tensors
 from ..controller import Controller, checked_task_ids, coupling
+from ..position_weights import LEARNED, Calibration, Weights, gains_by_labels
 from ..stored_gains import all_couplings, pairs
 from ..task_averages import TaskAverages
 from .between import Between, Unrectified, times_factor
@@ -36,9 +37,9 @@ from .call_state import copied
 from .calls import arguments, joined_answers, looks_like_tasks, number_of_inputs, takes, takes_further_keywords
 from .dimensions import look
 from .neurons import Neurons
+from .options import Labels, check_labels
 from .padding import AUTO
 from .pooled import check_mean_is_read
-from .position_weights import LEARNED, Calibration, Labels, Weights, check_options, weighing
 from .rectified import NotRectified, nearest_rectified
 from .replay import Call, Edit, Layer, Recording, edited
 
@@ -92,7 +93,7 @@ class Comodulated(Between):
             model, encoders, decoder, sites, controller, modulation,
             unrectified=unrectified, may_fall_back=may_fall_back, mask=mask,
         )  # fmt: skip
-        check_options(labels, couplings, weights, self.unrectified)
+        check_labels(labels, couplings, weights, self.unrectified)
         self.labels, self.couplings, self.weights = labels, couplings, weights
         if self.couplings != LEARNED:
             controller.check_rows(couplings)
@@ -562,7 +563,12 @@ class Comodulated(Between):
         self._check_pooled(call)
         strengths = self.strengths.to(labels).index_select(0, tasks)
         middles = None if self.middles is None else self.middles.to(labels).index_select(0, tasks)
-        return weighing(self.decoder_site, labels, strengths, middles, self._masks(call))
+        site, masks = self.decoder_site, self._masks(call)
+
+        def weigh(activity: Tensor) -> Tensor:
+            return site.weighed(activity, gains_by_labels(labels, strengths, middles, masks(site, activity)))
+
+        return weigh
 
     def _check_pooled(self, call: Call) -> None:
         """At the first labels of positions. Raises InputError unless what follows the decoder reads the mean of its positions."""
