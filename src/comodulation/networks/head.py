@@ -46,13 +46,12 @@ from .controller import Controller, checked_task_ids, coupling
 from .encoder_decoder import EncoderDecoder
 from .layers import normalisation_scale
 from .settings import HeadSettings
-from .stored_gains import TaskGains, pairs
+from .stored_gains import MAX_RESPONSE, TaskGains, pairs
 from .task_averages import TaskAverages
 
 Mode = Literal["base", "attention", "comodulation"]
 DECODER_NOISE = 1  # the noise layer of monte_carlo gains; 0 is the encoder's
 ADDED_OUTPUTS = "readout.added."  # names of what methods/added_tasks.py adds to the readout
-MAX_RESPONSE = 2**28  # numbers in a stored response (1 GiB in float32)
 RESPONSE_INPUTS = 40  # inputs of each task that the response of several decoder layers is averaged over
 RESPONSE_ROWS = 1024  # of them that go through the decoder at once
 
@@ -305,7 +304,7 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
         if self.modulation.level != "task":
             return
         if (response := self.known_response()) is not None:
-            self.task_gains = self._link(response.statistics(self._all_couplings()))
+            self.task_gains = self._gains_by(response)
             self.origin.note(self.controller, ())
             return
         averages = TaskAverages(self.num_tasks)
@@ -380,18 +379,13 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
     def _exact_gains(self, response: TaskResponse, tasks: Tensor) -> Tensor:
         """Gains ``(B, D)`` under tasks ``(B,)``: computed for all K tasks, or for those that occur where K is above B."""
         if len(tasks) >= self.num_tasks:
-            gains = self._link(response.statistics(self._all_couplings()))
+            gains = self._gains_by(response)
         else:
             present, tasks = tasks.unique(return_inverse=True)
-            gains = self._link(response.of(present).statistics(self._couplings(present)))
+            couplings = coupling(self.controller(present), self.modulation.link)
+            gains = self._link(response.of(present).statistics(couplings))
         # Not gains[tasks]: its gradient adds up in the order in which threads arrive, another one each run.
         return gains.index_select(0, tasks)
-
-    def _all_couplings(self) -> Tensor:
-        return self._couplings(torch.arange(self.num_tasks, device=self.decoder.weight.device))
-
-    def _couplings(self, tasks: Tensor) -> Tensor:
-        return coupling(self.controller(tasks), self.modulation.link)
 
     def _statistics_at(self, activity: Tensor, u: Tensor) -> DecoderStatistics:
         """Statistics ``(B, D)`` at the encoder activity before its task gain, or after it (option ``after_gain``)."""

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from ..errors import InputError, brief
 from ..mathematics import DecoderStatistics, Modulation, TaskResponse, gains_from_statistics
 from ..tensors import copy_checked
-from .controller import Controller
+from .controller import Controller, coupling
 
+MAX_RESPONSE = 2**28  # numbers in a response that is kept (1 GiB in float32)
 CLOSE = 1e-4  # differences of log gains below this are rounding: of another device, of batches of another size
 
 
@@ -127,15 +128,14 @@ class TaskGains(nn.Module, ABC):
     def store_task_gains(self, batches: Iterable[Any]) -> None:
         """Compute the gains of every task at the present couplings, and keep them."""
 
-    def renew_task_gains(self) -> None:
-        """Store task gains at the present couplings, from the batches that they were last stored from."""
-        assert self.origin.batches is not None
-        self.store_task_gains(self.origin.batches)
-
     def _link(self, statistics: DecoderStatistics) -> Tensor:
         """Gains of statistics ``(B, D)``, of the same shape."""
         m = self.modulation
         return gains_from_statistics(statistics, normalizer=m.normalizer, link=m.link, beta=m.beta)
+
+    def _gains_by(self, response: TaskResponse) -> Tensor:
+        """Gains ``(K, D)`` of all tasks at the present couplings, exactly."""
+        return self._link(response.statistics(coupling(all_couplings(self.controller), self.modulation.link)))
 
     def stored_gains(self, u: Tensor, tasks: Tensor) -> Tensor:
         """Stored gains ``(B, D)`` of tasks ``(B,)``, which have couplings u ``(B, E)``. Raises as ``check_origin``."""
@@ -155,7 +155,7 @@ class TaskGains(nn.Module, ABC):
         if torch.compiler.is_compiling() or bool(self.origin.fits(u, tasks).all()):
             return
         if self.origin.batches is not None:
-            self.renew_task_gains()
+            self.store_task_gains(self.origin.batches)
         wrong = tasks[~self.origin.fits(u, tasks)]
         if len(wrong):
             raise InputError(

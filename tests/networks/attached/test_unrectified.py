@@ -122,7 +122,7 @@ def test_log_gains_weighted_by_power_sum_to_0_at_any_sigma():
     net = adapted(Stream(), estimator="quadrature", std=0.5, level="input")
     u = net.controller(TASKS)
     with net._recording((draw(4, 3, 5),), {}) as call:
-        found = net._statistics(call, u)
+        found = net.statistics(call, u)
     torch.testing.assert_close(found.slope.sum(1), torch.zeros(4).double(), rtol=0, atol=1e-12)
     torch.testing.assert_close(found.mean.sum(1), torch.full((4,), 7.0).double())
 

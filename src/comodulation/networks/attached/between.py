@@ -91,11 +91,11 @@ class Between(TaskGains):
     def _encoder_gains(self, u: Tensor) -> dict[Layer, Edit]:
         return {layer: times_factor(site, part) for layer, site, part in self._by_layer(u.exp())}
 
-    def _statistics(self, call: Call, u: Tensor, *, positions: bool = False) -> DecoderStatistics:
+    def statistics(self, call: Call, u: Tensor, *, positions: bool = False) -> DecoderStatistics:
         """Statistics ``(B, D)`` of the decoder layer's neurons, or ``(B, P)`` of its positions, all neurons together."""
         if autocasts(u.device):
             with outside_autocast(u.device):
-                return self._statistics(call.widened(), u, positions=positions)
+                return self.statistics(call.widened(), u, positions=positions)
         self._check_learnable(call, u)
         m, w = self.modulation, coupling(u, self.modulation.link)
         if m.estimator == "derivative":
@@ -106,7 +106,7 @@ class Between(TaskGains):
             except NoForwardMode as error:
                 # An error that a layer raises for another reason comes again in the quadrature's passes, and is not caught there.
                 self._fall_back(error)
-                return self._statistics(call, u, positions=positions)
+                return self.statistics(call, u, positions=positions)
         else:
             zero = torch.zeros(u.shape[0], dtype=u.dtype, device=u.device)
             nodes, weights = gauss_hermite(m.num_nodes, u.dtype, u.device)
@@ -118,15 +118,15 @@ class Between(TaskGains):
         uncoupled = (w == 0).all(1, keepdim=True)
         return statistics._replace(slope=zero_where(uncoupled, statistics.slope))
 
-    def _slopes(self, call: Call, w: Tensor) -> Tensor:
+    def slopes(self, call: Call, w: Tensor) -> Tensor:
         """Slopes ``(B, D)`` of the derivative estimator, linear in couplings ``(B, E)``."""
         if autocasts(w.device):
             with outside_autocast(w.device):
-                return self._slopes(call.widened(), w)
+                return self.slopes(call.widened(), w)
         slope = self._derivative(call, torch.zeros_like(w), w).slope
         return slope / 2 if self.unrectified == "layer_norm" else slope
 
-    def _encoder_means(self, call: Call) -> Tensor:
+    def encoder_means(self, call: Call) -> Tensor:
         """Mean activity of the encoder's neurons, of all layers, ``(B, E)``; of its absolute value where it may be negative."""
         masks = self._masks(call)
         found: list[Tensor] = []
@@ -143,17 +143,9 @@ class Between(TaskGains):
         call.run({**edits, self.decoder: lambda activity: activity}, until=self.decoder)
         return torch.cat(found, 1)
 
-    def _decoder_mask(self, call: Call) -> Tensor | None:
+    def decoder_mask(self, call: Call) -> Tensor | None:
         """Which of the decoder's positions count, ``(B, P)``; None: all."""
-        masks = self._masks(call)
-        found: list[Tensor | None] = []
-
-        def see(activity: Tensor) -> Tensor:
-            found.append(masks(self.decoder_site, activity))
-            return activity
-
-        call.run({self.decoder: see}, until=self.decoder)
-        return found[0]
+        return self._masks(call)(self.decoder_site, call.reached(self.decoder))
 
     def _respond(self, call: Call, u: Tensor, positions: bool = False) -> Callable[[Tensor], Tensor]:
         """Function of what the modulator multiplies encoder activity by, ``(B, E)``: what counts as the decoder's activity then,
@@ -227,16 +219,10 @@ class Between(TaskGains):
             return
 
         def decoded(source: Tensor) -> Tensor:
-            found: list[Tensor] = []
-
-            def keep(activity: Tensor) -> Tensor:
-                self._check_reached(activity, source)
-                found.append(activity.clone())
-                return activity
-
             edits = {layer: times_factor(site, part) for layer, site, part in self._by_layer(source)}
-            call.run({**edits, self.decoder: keep}, until=self.decoder)
-            return found[0]
+            activity = call.reached(self.decoder, edits)
+            self._check_reached(activity, source)
+            return activity
 
         with torch.enable_grad():
             source = torch.ones_like(u, requires_grad=True)

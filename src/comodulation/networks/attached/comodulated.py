@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from numbers import Integral
 from typing import Any, Literal, get_args
 
@@ -19,24 +20,18 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from ...errors import InputError, brief, choose, first_difference
-from ...mathematics import (
-    Modulation,
-    ResponseByColumns,
-    TaskResponse,
-    average_over_tasks,
-    closed_form_couplings,
-    position_labels,
-)
+from ...mathematics import Modulation, average_over_tasks, position_labels
 from ...tensors import hash_tensors
-from ..controller import Controller, checked_task_ids, coupling
-from ..position_weights import LEARNED, Calibration, Weights, gains_by_labels
-from ..stored_gains import all_couplings, pairs
+from ..controller import Controller, checked_task_ids
+from ..position_weights import LEARNED, Weights, gains_by_labels
+from ..stored_gains import pairs
 from ..task_averages import TaskAverages
 from .between import Between, Unrectified, times_factor
 from .call_state import copied
 from .calls import arguments, joined_answers, looks_like_tasks, number_of_inputs, takes, takes_further_keywords
 from .dimensions import look
 from .neurons import Neurons
+from .observing import calibrated, couplings_by, exact_response
 from .options import Labels, check_labels
 from .padding import AUTO
 from .pooled import check_mean_is_read
@@ -50,7 +45,6 @@ _PLACED: ContextVar[frozenset[int]] = ContextVar("networks with gains in place",
 
 Mode = Literal["base", "attention", "comodulation"]
 BATCH = "(inputs, task_ids)"
-MAX_RESPONSE = 2**28  # numbers in an exact response (1 GiB in float32)
 
 
 class Comodulated(Between):
@@ -248,61 +242,29 @@ class Comodulated(Between):
             InputError: no batches; learned couplings with gains that are not linear in them (estimator `quadrature`,
                 ``after_gain``, level `input`), without gains of channels, or of too many neurons.
         """
-        seen = [(arguments(inputs), self._checked(task_ids)) for inputs, task_ids in pairs(batches, BATCH)]
+        seen = [
+            (partial(self._recording, *arguments(inputs)), self._checked(task_ids))
+            for inputs, task_ids in pairs(batches, BATCH)
+        ]
         if not seen:
             raise InputError("observe got no batches, expected one or more of (inputs, task_ids)")
         self.response = None
         if self.couplings == LEARNED:
-            self.response = self._exact_response(seen)
-        else:
-            self._set_couplings(seen)
-
-    def _exact_response(self, seen: Sequence[tuple[Any, Tensor]]) -> TaskResponse:
-        m, neurons = self.modulation, self.controller.num_channels
-        if self.labels == "positions" or m.level != "task" or m.after_gain:
-            raise InputError(
-                "exact task gains are of channels, at level='task', and with after_gain=False; got "
-                f"labels={self.labels!r}, level={m.level!r}, after_gain={m.after_gain}"
-            )
-        found = ResponseByColumns(self.num_tasks, neurons)
-        for (args, kwargs), tasks in seen:
-            with self._recording(args, kwargs) as call:
-                activity = self._statistics(call, self.controller(tasks)).mean
-                if self.modulation.estimator != "derivative":
-                    raise InputError(
-                        "exact task gains need estimator 'derivative', whose slopes are linear in the couplings; with "
-                        f"{self.modulation.estimator!r} they are estimated from batches: leave observe() out"
-                    )
-                if (size := self.num_tasks * activity.shape[1] * neurons) > MAX_RESPONSE:
-                    raise InputError(
-                        f"exact gains of {self.num_tasks} tasks, {activity.shape[1]} decoder and {neurons} encoder neurons take "
-                        f"{size:,} numbers, expected at most {MAX_RESPONSE:,}; leave observe() out: gains are then estimated from "
-                        "batches"
-                    )
-                found.add(lambda w, call=call: self._slopes(call, w), activity, tasks)  # type: ignore[misc]
-        with torch.inference_mode(False), torch.no_grad():  # in whose tensors no later training could go through
-            return found.result()
-
-    def _set_couplings(self, seen: Sequence[tuple[Any, Tensor]]) -> None:
-        rows = []
-        for (args, kwargs), _ in seen:
-            with self._recording(args, kwargs) as call:
-                rows.append(self._encoder_means(call))
-        tasks = torch.cat([own for _, own in seen])
-        embedding = self.controller.embedding
-        assert embedding is not None
-        embedding.weight.copy_(closed_form_couplings(self.couplings, torch.cat(rows), tasks, self.num_tasks))
-        if self.labels == "channels":
+            m = self.modulation
+            if self.labels == "positions" or m.level != "task" or m.after_gain:
+                raise InputError(
+                    "exact task gains are of channels, at level='task', and with after_gain=False; got "
+                    f"labels={self.labels!r}, level={m.level!r}, after_gain={m.after_gain}"
+                )
+            self.response = exact_response(self, seen)
             return
-        found = Calibration(self.num_tasks, self.weights)
-        for (args, kwargs), own in seen:
-            with self._recording(args, kwargs) as call:
-                each = [self._statistics(call, u.expand(len(own), -1), positions=True) for u in embedding.weight]
-                found.add(each, own, self._decoder_mask(call))
-        strengths, middles = found.result()
-        self.strengths.copy_(strengths)
-        if self.middles is not None and middles is not None:
-            self.middles.copy_(middles)
+        assert self.controller.embedding is not None
+        self.controller.embedding.weight.copy_(couplings_by(self.couplings, self, seen))
+        if self.labels != "channels":
+            strengths, middles = calibrated(self.weights, self, seen)
+            self.strengths.copy_(strengths)
+            if self.middles is not None and middles is not None:
+                self.middles.copy_(middles)
 
     @torch.no_grad()
     def store_task_gains(self, batches: Iterable[tuple[Any, Tensor]] = ()) -> None:
@@ -324,7 +286,7 @@ class Comodulated(Between):
         if self.labels == "positions":
             raise InputError("labels of positions belong to an input; there are no task gains to store")
         if self.response is not None and isinstance(batches, tuple) and not batches:
-            self.task_gains = self._link(self.response.statistics(self._all_couplings()))
+            self.task_gains = self._gains_by(self.response)
             self.origin.note(self.controller, ())
             return
         averages = TaskAverages(self.num_tasks)
@@ -332,7 +294,7 @@ class Comodulated(Between):
             args, kwargs = arguments(inputs)
             tasks = self._checked(task_ids)
             with self._recording(args, kwargs) as call:
-                found = self._statistics(call, self.controller(tasks))
+                found = self.statistics(call, self.controller(tasks))
             averages.add(found, tasks)
         if averages.empty:
             raise InputError("store_task_gains got no batches, expected one or more of (inputs, task_ids)")
@@ -364,10 +326,10 @@ class Comodulated(Between):
             rows = call.activity.shape[self.decoder_site.batch_dim]
             u = self.controller(torch.zeros(rows, dtype=torch.int64, device=self._device))
             if self.labels != "positions":
-                self._statistics(call, u)
+                self.statistics(call, u)
             call.run({**self._encoder_gains(u), self.decoder: lambda activity: activity})
             if self.labels != "channels":
-                self._statistics(call, u, positions=True)
+                self.statistics(call, u, positions=True)
                 self._check_pooled(call)
 
     # ---- adapters ------------------------------------------------------------------------------------------------------
@@ -559,7 +521,7 @@ class Comodulated(Between):
 
     def _pooling(self, call: Call, tasks: Tensor, u: Tensor) -> Edit:
         """Multiplies the decoder's positions by their gains."""
-        labels = position_labels(self._statistics(call, u, positions=True))
+        labels = position_labels(self.statistics(call, u, positions=True))
         self._check_pooled(call)
         strengths = self.strengths.to(labels).index_select(0, tasks)
         middles = None if self.middles is None else self.middles.to(labels).index_select(0, tasks)
@@ -581,15 +543,12 @@ class Comodulated(Between):
         if self._stored():
             return self.stored_gains(u, tasks)
         if self.training and self.modulation.level == "task" and self.response is not None:
-            return self._link(self.response.statistics(self._all_couplings())).index_select(0, tasks)
-        statistics = self._statistics(call, u)
+            return self._gains_by(self.response).index_select(0, tasks)
+        statistics = self.statistics(call, u)
         if self.training and self.modulation.level == "task":
             averaged = average_over_tasks(statistics, tasks, self.num_tasks)
             return self._link(averaged).index_select(0, tasks)
         return self._link(statistics)
-
-    def _all_couplings(self) -> Tensor:
-        return coupling(all_couplings(self.controller), self.modulation.link)
 
 
 def _shown(value: Any) -> str:

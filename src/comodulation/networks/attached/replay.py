@@ -192,6 +192,17 @@ class Call:
         """See ``run``."""
         return run(self.model, self.args, self.kwargs, edits, until=until)
 
+    def reached(self, layer: Layer, edits: Mapping[Layer, Edit] | None = None) -> Tensor:
+        """A copy of a layer's activity, of a call that ends there."""
+        found: list[Tensor] = []
+
+        def keep(activity: Tensor) -> Tensor:
+            found.append(activity.clone())
+            return activity
+
+        self.run({**(edits or {}), layer: keep}, until=layer)
+        return found[0]
+
     def widened(self) -> Self:
         """The same call with its tensors of half precision, given or recorded, in float32; nothing is shared with this one."""
         return self._with(lambda values: widened(values, copy=True))
