@@ -1,10 +1,12 @@
 """Every figure of the claims draws real-looking numbers without a warning, in INK on nothing, the same each time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from comodulation.evaluation import Reliability
 from comodulation.report.claim_figures import (
-    Calibration,
     Curve,
     ForestRow,
     accuracy_figure,
@@ -24,7 +26,9 @@ METHODS = ("comodulation", "attention", "hard-sharing", "class-mask")
 def calibration(rng, bias):
     centres = (np.arange(15) + 0.5) / 15
     count = (np.arange(15) ** 2 * 12).astype(int)
-    return Calibration(centres, np.clip(centres - bias * centres + rng.normal(0, 0.02, 15), 0, 1), count)
+    return Reliability(
+        count, centres, np.clip(centres - bias * centres + rng.normal(0, 0.02, 15), 0, 1), centres, centres
+    )
 
 
 def curve(rng, level):
@@ -43,11 +47,13 @@ def draw(name):
         ),
         "confidence": lambda: confidence_figure(
             {
-                method: calibration(rng, 0.05 * i)._replace(counts=np.arange(15) ** (i + 1))
+                method: replace(calibration(rng, 0.05 * i), count=np.arange(15) ** (i + 1))
                 for i, method in enumerate(METHODS)
             }
         ),
-        "no predictions": lambda: confidence_figure({"attention": Calibration([np.nan] * 3, [np.nan] * 3, [0] * 3)}),
+        "no predictions": lambda: confidence_figure(
+            {"attention": Reliability(np.zeros(3, int), *4 * [np.full(3, np.nan)])}
+        ),
         "learning": lambda: learning_curves_figure(
             {method: curve(rng, 1 - i / 6) for i, method in enumerate(METHODS[:3])}
         ),

@@ -1,6 +1,5 @@
-from .answer_figures import Bins, confidence_accuracy_figure, confusion_figure, losses_figure
+from .answer_figures import confidence_accuracy_figure, confusion_figure, losses_figure
 from .claim_figures import (
-    Calibration,
     Curve,
     ForestRow,
     accuracy_figure,
@@ -45,9 +44,7 @@ __all__ = [
     "INK",
     "SUBDUED",
     "UNKNOWN",
-    "Bins",
     "Block",
-    "Calibration",
     "Cell",
     "Code",
     "Curve",

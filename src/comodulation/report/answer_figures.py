@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import printable
-from .drawing import SUBDUED, WIDTH, add_legend, as_array, finished, new_figure, styles_of
+from .drawing import SUBDUED, WIDTH, add_legend, areas, as_array, finished, new_figure, styles_of
 from .theme import INK
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from ..evaluation import Reliability
 
 BLUE, ORANGE = "#0072B2", "#D55E00"
 LONGEST = 22  # letters of a class that axes show
 SPREADS = 6  # how far up losses are shown, in multiples of what the ends span
 SMALL = 12  # classes that fit on the width of a phone
-
-
-class Bins(NamedTuple):
-    """Bins of confidence, ``(bins,)`` each: predictions, mean confidence, accuracy, ends of its interval; nan where empty."""
-
-    number: ArrayLike
-    confidence: ArrayLike
-    accuracy: ArrayLike
-    low: ArrayLike
-    high: ArrayLike
 
 
 def confusion_figure(counts: ArrayLike, rows: Sequence[str], columns: Sequence[str]) -> Figure:
@@ -63,7 +56,7 @@ def confusion_figure(counts: ArrayLike, rows: Sequence[str], columns: Sequence[s
     return finished(figure, spines=())
 
 
-def confidence_accuracy_figure(bins: Bins, beside: Bins | None = None) -> Figure:
+def confidence_accuracy_figure(bins: Reliability, beside: Reliability | None = None) -> Figure:
     """Accuracy of predictions against their confidence, with intervals; the area of a marker is its share of predictions.
 
     Args:
@@ -71,19 +64,22 @@ def confidence_accuracy_figure(bins: Bins, beside: Bins | None = None) -> Figure
     """
     figure = new_figure(3.4)
     axis = figure.subplots()
-    count, confidence, accuracy, low, high = (as_array(values) for values in bins)
-    held = count > 0
     axis.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--")
     if beside is not None:
-        number, x, y = (as_array(values) for values in beside[:3])
-        axis.plot(x[number > 0], y[number > 0], color=ORANGE, linewidth=1)
-        axis.scatter(x[number > 0], y[number > 0], s=8 + 150 * number[number > 0] / max(number.sum(), 1), color=ORANGE)
-    axis.vlines(confidence[held], low[held], high[held], color=SUBDUED, linewidth=1.2)
-    axis.plot(confidence[held], accuracy[held], color=BLUE, linewidth=1)
-    axis.scatter(confidence[held], accuracy[held], s=8 + 150 * count[held] / max(count.sum(), 1), color=BLUE, zorder=3)
+        _draw_bins(axis, beside, color=ORANGE)
+    held = bins.count > 0
+    axis.vlines(bins.confidence[held], bins.low[held], bins.high[held], color=SUBDUED, linewidth=1.2)
+    _draw_bins(axis, bins, color=BLUE, zorder=3)
     axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.03), ylim=(-0.03, 1.03))
     axis.grid(color=INK, alpha=0.15)
     return finished(figure)
+
+
+def _draw_bins(axis: Axes, bins: Reliability, color: str, **style: Any) -> None:
+    """The bins that hold predictions, joined; ``style`` of the markers."""
+    held = bins.count > 0
+    axis.plot(bins.confidence[held], bins.accuracy[held], color=color, linewidth=1)
+    axis.scatter(bins.confidence[held], bins.accuracy[held], s=areas(bins.count[held]), color=color, **style)
 
 
 def losses_figure(

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .drawing import SUBDUED, add_legend, as_array, finished, new_figure, spaced, styles_of
+from .drawing import SUBDUED, add_legend, areas, as_array, finished, named, new_figure, spaced, styles_of
 from .theme import INK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from ..evaluation import Reliability
 
 
 class ForestRow(NamedTuple):
@@ -23,14 +25,6 @@ class ForestRow(NamedTuple):
     low: float
     high: float
     decided: bool
-
-
-class Calibration(NamedTuple):
-    """Bins of confidence of one method, each ``(bins,)``: mean confidence, accuracy, number of predictions."""
-
-    confidence: ArrayLike
-    accuracy: ArrayLike
-    counts: ArrayLike
 
 
 class Curve(NamedTuple):
@@ -89,11 +83,11 @@ def accuracy_figure(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> Figu
     return finished(figure)
 
 
-def reliability_figure(methods: Mapping[str, Calibration]) -> Figure:
+def reliability_figure(methods: Mapping[str, Reliability]) -> Figure:
     """Accuracy against confidence, and below it the gap between the two; the area of a marker is its share of predictions.
 
     Args:
-        methods: name -> bins; empty bins are left out.
+        methods: name -> bins of confidence; empty ones are left out.
     """
     figure = new_figure(4.9)
     upper, lower = figure.subplots(2, sharex=True, height_ratios=[5, 3.5])
@@ -101,15 +95,13 @@ def reliability_figure(methods: Mapping[str, Calibration]) -> Figure:
     lower.axhline(0, color=INK, linewidth=0.8, linestyle="--")
     styles = styles_of(methods)
     for method, bins in methods.items():
-        confidence, accuracy, count = (as_array(values) for values in bins)
-        held = count > 0
-        confidence, accuracy, count = confidence[held], accuracy[held], count[held]
+        held = bins.count > 0
+        confidence, accuracy, area = bins.confidence[held], bins.accuracy[held], areas(bins.count[held])
         colour, marker = styles[method]
         for axis, values in ((upper, accuracy), (lower, 100 * (accuracy - confidence))):
             axis.plot(confidence, values, color=colour, linewidth=1.2)
-            area = 8 + 150 * count / count.sum() if len(count) else count
             axis.scatter(confidence, values, s=area, color=colour, marker=marker, alpha=0.8, linewidths=1)
-        upper.plot([], [], marker, color=colour, linestyle="-", markersize=4, label=spaced(method))
+        named(upper, method, styles[method])
     upper.set(ylabel="accuracy", xlim=(0, 1.03), ylim=(0, 1.03))
     lower.set(ylabel="accuracy − confidence\n(points)", xlabel="confidence")
     for axis in (upper, lower):
@@ -118,7 +110,7 @@ def reliability_figure(methods: Mapping[str, Calibration]) -> Figure:
     return finished(figure)
 
 
-def confidence_figure(methods: Mapping[str, Calibration]) -> Figure:
+def confidence_figure(methods: Mapping[str, Reliability]) -> Figure:
     """Share of predictions in each bin of confidence, bins equally wide in [0, 1]; dotted: each method's mean confidence.
 
     Args:
@@ -128,14 +120,14 @@ def confidence_figure(methods: Mapping[str, Calibration]) -> Figure:
     axis = figure.subplots()
     styles = styles_of(methods)
     for method, bins in methods.items():
-        confidence, _, count = (as_array(values) for values in bins)
         colour, marker = styles[method]
-        total = max(count.sum(), 1)
-        edges = np.linspace(0, 1, len(count) + 1)
-        axis.stairs(100 * count / total, edges, color=colour, linewidth=1.5)
-        axis.plot((edges[:-1] + edges[1:]) / 2, 100 * count / total, marker, color=colour, markersize=3.5)
-        axis.axvline(np.where(count > 0, count * confidence, 0).sum() / total, color=colour, linestyle=":", linewidth=1)
-        axis.plot([], [], marker, color=colour, linestyle="-", markersize=4, label=spaced(method))
+        total, edges = max(bins.count.sum(), 1), np.linspace(0, 1, len(bins.count) + 1)
+        share = 100 * bins.count / total
+        axis.stairs(share, edges, color=colour, linewidth=1.5)
+        axis.plot((edges[:-1] + edges[1:]) / 2, share, marker, color=colour, markersize=3.5)
+        mean = np.where(bins.count > 0, bins.count * bins.confidence, 0).sum() / total
+        axis.axvline(mean, color=colour, linestyle=":", linewidth=1)
+        named(axis, method, styles[method])
     axis.set(xlabel="confidence (dotted: mean)", ylabel="predictions (%)", xlim=(0, 1))
     add_legend(axis, loc="best")
     return finished(figure)
@@ -155,7 +147,7 @@ def learning_curves_figure(methods: Mapping[str, Curve]) -> Figure:
             axis.plot(
                 images, values.mean(0), color=colour, marker=marker, markersize=3.5, markevery=every, linewidth=1.4
             )
-        panels[0].plot([], [], marker, color=colour, linestyle="-", markersize=4, label=spaced(method))
+        named(panels[0], method, styles[method])
     panels[0].set_ylabel("validation NLL (nats)")
     panels[1].set(ylabel="validation accuracy (%)", xlabel="images seen (mean and range over seeds)")
     for axis in panels:

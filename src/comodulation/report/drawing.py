@@ -101,6 +101,18 @@ def add_legend(axis: Axes, **where: Any) -> None:
     axis.legend(**{"frameon": False, "fontsize": 7.5, "handlelength": 1.6, "labelspacing": 0.25, **where})
 
 
+def named(axis: Axes, name: str, style: tuple[str, str]) -> None:
+    """A line of the legend for what is drawn in several pieces, by its colour and marker."""
+    colour, marker = style
+    axis.plot([], [], marker, color=colour, linestyle="-", markersize=4, label=spaced(name))
+
+
+def areas(counts: ArrayLike) -> NDArray[np.float64]:
+    """Areas of markers that show each count's share of the whole, in square points."""
+    number = as_array(counts)
+    return 8 + 150 * number / max(number.sum(), 1)
+
+
 def spaced(name: str) -> str:
     """A name as words."""
     return name.replace("-", " ").replace("_", " ")

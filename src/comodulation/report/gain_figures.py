@@ -40,38 +40,37 @@ def gains_figure(
         encoder_gains: ``(K, E)``. decoder_gains: ``(K, D)``. tasks: K names.
     """
     import matplotlib
-
-    with matplotlib.rc_context(_INKED):
-        return _draw_gains(encoder_gains, decoder_gains, tasks, title)
-
-
-def _draw_gains(encoder_gains: np.ndarray, decoder_gains: np.ndarray, tasks: Sequence[str], title: str) -> Figure:
     from matplotlib.colors import TwoSlopeNorm
     from matplotlib.figure import Figure
 
-    count = len(tasks)
-    figure = Figure(figsize=(9.5, 1.9 + 0.2 * count), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
     panels = (
         (encoder_gains, "Encoder gain, learned", "encoder neuron"),
         (decoder_gains, "Decoder gain, computed", "decoder neuron"),
     )
     logs = [np.log2(np.clip(gains, 2.0**-8, 2.0**8)) for gains, _, _ in panels]
     limit = max(0.25, *(float(np.quantile(np.abs(values), 0.99)) for values in logs))
-    for axis, values, (_, name, neurons) in zip(axes, logs, panels, strict=True):
-        order = np.lexsort((-np.ptp(values, axis=0), np.argmax(values - values.mean(0), axis=0)))
-        image = axis.imshow(
-            values[:, order], aspect="auto", cmap="PuOr", norm=TwoSlopeNorm(0, -limit, limit), interpolation="nearest"
-        )
-        image.set_rasterized(True)
-        axis.set_title(name, fontsize=10)
-        axis.set_xlabel(f"{neurons}, sorted by preferred task")
-    # Names are data: a dollar sign in one is no formula.
-    axes[0].set_yticks(range(count), [name.replace("_", " ") for name in tasks], fontsize=8, parse_math=False)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.01)
-    bar.set_label("log2 gain (0: unchanged)")
-    if title:
-        figure.suptitle(title, fontsize=11, parse_math=False)
+    style: dict[str, Any] = {
+        "aspect": "auto",
+        "cmap": "PuOr",
+        "norm": TwoSlopeNorm(0, -limit, limit),
+        "interpolation": "nearest",
+    }
+    with matplotlib.rc_context(_INKED):
+        figure = Figure(figsize=(9.5, 1.9 + 0.2 * len(tasks)), layout="constrained")
+        axes = figure.subplots(1, 2, sharey=True)
+        for axis, values, (_, name, neurons) in zip(axes, logs, panels, strict=True):
+            order = np.lexsort((-np.ptp(values, axis=0), np.argmax(values - values.mean(0), axis=0)))
+            image = axis.imshow(values[:, order], **style)
+            image.set_rasterized(True)
+            axis.set_title(name, fontsize=10)
+            axis.set_xlabel(f"{neurons}, sorted by preferred task")
+        # Names are data: a dollar sign in one is no formula.
+        names = [name.replace("_", " ") for name in tasks]
+        axes[0].set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
+        bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.01)
+        bar.set_label("log2 gain (0: unchanged)")
+        if title:
+            figure.suptitle(title, fontsize=11, parse_math=False)
     return figure
 
 

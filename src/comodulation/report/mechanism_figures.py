@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ..evaluation import THRESHOLDS, log2_histogram
 from .drawing import STYLES, SUBDUED, add_legend, as_array, finished, new_figure, spaced, styles_of
 from .theme import INK
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -58,19 +59,7 @@ def noise_figure(
     figure = new_figure(3.4 + 0.45 * len(shares))
     upper, lower = figure.subplots(2, height_ratios=[4, 1 + len(shares)])
     styles = styles_of([*spectra, *shares])
-    for name, spectrum in spectra.items():
-        colour, marker = styles[name]
-        values = np.sort(as_array(spectrum))[::-1]
-        cumulative = 100 * values.cumsum() / (values.sum() or 1)
-        number = np.arange(1, len(values) + 1)
-        marked = np.unique(np.geomspace(1, len(values), 9).astype(int) - 1).tolist()
-        upper.plot(number, cumulative, color=colour, marker=marker, markevery=marked, markersize=4, label=spaced(name))
-    upper.set_xscale("log")
-    upper.xaxis.set_major_formatter("{x:g}")
-    upper.xaxis.set_minor_formatter("")
-    upper.set(xlabel="directions (number, log scale)", ylabel="variance held (%)", ylim=(0, 104))
-    upper.grid(color=INK, alpha=0.15)
-    add_legend(upper, loc="lower right")
+    _draw_spectra(upper, spectra, styles)
     for place, (name, share) in enumerate(shares.items()):
         colour, marker = styles[name]
         rows = [(share, colour, marker, 0.17, "own subspace")]
@@ -95,6 +84,23 @@ def noise_figure(
     handles, labels = lower.get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=7, handlelength=1.4, loc="outside lower center", ncols=3)
     return finished(figure)
+
+
+def _draw_spectra(axis: Axes, spectra: Mapping[str, ArrayLike], styles: Mapping[str, tuple[str, str]]) -> None:
+    """The share of the variance that the largest eigenvalues hold, by how many they are."""
+    for name, spectrum in spectra.items():
+        colour, marker = styles[name]
+        values = np.sort(as_array(spectrum))[::-1]
+        cumulative = 100 * values.cumsum() / (values.sum() or 1)
+        number = np.arange(1, len(values) + 1)
+        marked = np.unique(np.geomspace(1, len(values), 9).astype(int) - 1).tolist()
+        axis.plot(number, cumulative, color=colour, marker=marker, markevery=marked, markersize=4, label=spaced(name))
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("")
+    axis.set(xlabel="directions (number, log scale)", ylabel="variance held (%)", ylim=(0, 104))
+    axis.grid(color=INK, alpha=0.15)
+    add_legend(axis, loc="lower right")
 
 
 BINS = 10  # of neurons by informativeness
@@ -191,37 +197,58 @@ def one_image_figure(
     coupled, gained = figure.add_subplot(grid[1, :]), figure.add_subplot(grid[4, :])
     driving = figure.add_subplot(grid[2, :])
     driven = figure.add_subplot(grid[3, :], sharex=driving)
+    _draw_given(picture, given, target)
+    _draw_predictions(predicted, before, after, target)
+    _draw_couplings(coupled, couplings)
+    driving.plot(as_array(modulator), color="#009E73", linewidth=1.4)
+    driving.set_ylabel("modulator")
+    driving.tick_params(labelbottom=False)
+    extremes = _draw_driven(driven, as_array(decoder), as_array(gains))
+    _draw_gains(gained, as_array(gains), extremes)
+    finished(figure)
+    for spine in picture.spines.values():
+        spine.set_visible(False)
+    return figure
 
+
+def _draw_given(axis: Axes, given: ArrayLike | str, target: str) -> None:
     if isinstance(given, str):
-        picture.text(0.5, 0.5, textwrap.fill(given, 28, max_lines=8), fontsize=8, ha="center", va="center")
+        axis.text(0.5, 0.5, textwrap.fill(given, 28, max_lines=8), fontsize=8, ha="center", va="center")
     else:
-        picture.imshow(np.asarray(given), cmap="gray" if np.ndim(given) == 2 else None)
-    picture.set(xticks=[], yticks=[])
-    picture.set_title(spaced(target), fontsize=9.5)
-    place = np.arange(len(after))
-    predicted.barh(
-        place - 0.2, [100 * before.get(name, 0) for name in after], 0.38, color=SUBDUED, label="without task"
-    )
-    predicted.barh(
-        place + 0.2, [100 * p for p in after.values()], 0.38, color=STYLES["comodulation"][0], label="with task"
-    )
-    predicted.set_yticks(place, [spaced(name) + (" ✓" if name == target else "") for name in after])
-    predicted.set(ylim=(len(after) - 0.45, -0.55), xlabel="probability (%)")
-    predicted.legend(frameon=False, fontsize=7, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
+        axis.imshow(np.asarray(given), cmap="gray" if np.ndim(given) == 2 else None)
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(spaced(target), fontsize=9.5)
 
+
+def _draw_predictions(axis: Axes, before: Mapping[str, float], after: Mapping[str, float], target: str) -> None:
+    place, orange = np.arange(len(after)), STYLES["comodulation"][0]
+    for lift, found, colour, label in ((-0.2, before, SUBDUED, "without task"), (0.2, after, orange, "with task")):
+        axis.barh(place + lift, [100 * found.get(name, 0) for name in after], 0.38, color=colour, label=label)
+    axis.set_yticks(place, [spaced(name) + (" ✓" if name == target else "") for name in after])
+    axis.set(ylim=(len(after) - 0.45, -0.55), xlabel="probability (%)")
+    axis.legend(frameon=False, fontsize=7, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
+
+
+def _draw_couplings(axis: Axes, couplings: Mapping[str, ArrayLike]) -> None:
+    """Of two tasks, of the neurons where they differ most."""
     (own, own_coupling), (other, other_coupling) = ((name, as_array(c)) for name, c in couplings.items())
     contrast = own_coupling - other_coupling
     top = np.argsort(-np.abs(contrast), kind="stable")[:COUPLED]
     top = top[np.argsort(-contrast[top], kind="stable")]
     place = np.arange(len(top))
-    coupled.axhline(0, color=INK, linewidth=0.8)
+    axis.axhline(0, color=INK, linewidth=0.8)
     for lift, name, values, colour in ((-0.2, own, own_coupling, "#D55E00"), (0.2, other, other_coupling, "#56B4E9")):
-        coupled.bar(place + lift, values[top], 0.38, color=colour, label=f"task {spaced(name)}")
-    coupled.set_xticks(place, [str(neuron) for neuron in top])
-    coupled.set(xlabel="encoder neuron (where the tasks differ most)", ylabel="coupling")
-    add_legend(coupled, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        axis.bar(place + lift, values[top], 0.38, color=colour, label=f"task {spaced(name)}")
+    axis.set_xticks(place, [str(neuron) for neuron in top])
+    axis.set(xlabel="encoder neuron (where the tasks differ most)", ylabel="coupling")
+    add_legend(axis, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
-    activity, gain = as_array(decoder), as_array(gains)
+
+Extremes = tuple[tuple[NDArray[np.intp], str, str], ...]  # neurons, with their colour and name
+
+
+def _draw_driven(axis: Axes, activity: NDArray[np.float64], gain: NDArray[np.float64]) -> Extremes:
+    """Activity ``(T, D)`` of a few neurons of the lowest and of the highest gains ``(D,)``, which are returned."""
     mean = activity.mean(0)
     relative = 100 * np.divide(activity - mean, mean, out=np.zeros_like(activity), where=mean > 0)
     active = np.flatnonzero(mean >= np.median(mean))  # relative to a nearly silent mean, any change is large
@@ -230,24 +257,22 @@ def one_image_figure(
     end = max(3, len(order) // 10)
     moved = np.ptp(relative, axis=0)
     high, low = (part[np.argsort(-moved[part], kind="stable")[:3]] for part in (order[:end], order[end:][-end:]))
-    driving.plot(as_array(modulator), color="#009E73", linewidth=1.4)
-    driving.set_ylabel("modulator")
-    driving.tick_params(labelbottom=False)
-    for group, colour, label in ((low, SUBDUED, "3 of the lowest gains"), (high, "#D55E00", "3 of the highest gains")):
-        for neuron in group:
-            driven.plot(relative[:, neuron], color=colour, linewidth=1.1, alpha=0.85)
-        driven.plot([], [], color=colour, label=label)
-    driven.set(ylabel="decoder activity\n(% from its mean)", xlabel="modulator sample")
-    add_legend(driven, loc="lower center", bbox_to_anchor=(0.5, 0.98), ncols=2)
+    extremes = ((low, SUBDUED, "3 of the lowest gains"), (high, "#D55E00", "3 of the highest gains"))
+    for neurons, colour, label in extremes:
+        for neuron in neurons:
+            axis.plot(relative[:, neuron], color=colour, linewidth=1.1, alpha=0.85)
+        axis.plot([], [], color=colour, label=label)
+    axis.set(ylabel="decoder activity\n(% from its mean)", xlabel="modulator sample")
+    add_legend(axis, loc="lower center", bbox_to_anchor=(0.5, 0.98), ncols=2)
+    return extremes
 
+
+def _draw_gains(axis: Axes, gain: NDArray[np.float64], extremes: Extremes) -> None:
+    """All gains, sorted, and where in them the extremes are."""
     ranked = np.argsort(-gain, kind="stable")
-    gained.bar(np.arange(len(gain)), gain[ranked] - 1, 1.0, bottom=1, color="#888888")
-    for group, colour in ((low, SUBDUED), (high, "#D55E00")):
-        where = np.flatnonzero(np.isin(ranked, group))
-        gained.plot(where, gain[ranked][where], "o", color=colour, markersize=4)
-    gained.axhline(1, color=INK, linewidth=0.8)
-    gained.set(xlabel="decoder neuron, sorted by gain", ylabel="gain")
-    finished(figure)
-    for spine in picture.spines.values():
-        spine.set_visible(False)
-    return figure
+    axis.bar(np.arange(len(gain)), gain[ranked] - 1, 1.0, bottom=1, color="#888888")
+    for neurons, colour, _ in extremes:
+        where = np.flatnonzero(np.isin(ranked, neurons))
+        axis.plot(where, gain[ranked][where], "o", color=colour, markersize=4)
+    axis.axhline(1, color=INK, linewidth=0.8)
+    axis.set(xlabel="decoder neuron, sorted by gain", ylabel="gain")

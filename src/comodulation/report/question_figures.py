@@ -11,6 +11,7 @@ from .drawing import STYLES, SUBDUED, add_legend, finished, new_figure, styles_o
 from .theme import INK
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -54,19 +55,12 @@ def curves_figure(
         axis.axhline(0, color=INK, linewidth=0.8)
         for place, (name, points) in enumerate(series.items()):
             colour, marker = styles[_method_or(name)]
-            x = np.array([point.x for point in points]) * 1.04 ** (place - (len(series) - 1) / 2)  # beside each other
-            y = np.array([point.value for point in points])
-            spans = np.array([[point.value - point.low, point.high - point.value] for point in points]).T
-            style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4.5, "linewidth": 1.2}
+            style: dict[str, Any] = {"color": colour, "marker": marker, "label": None if name in explained else name}
             if _method_or(name) != name:
                 style |= {"linestyle": "--", "markerfacecolor": "none"}
-            label = None if name in explained else name
-            axis.errorbar(x, y, spans, **style | ({} if joined else {"linestyle": ""}), elinewidth=1, label=label)
-            for point, at in zip(points, x, strict=True):
-                if point.label:
-                    axis.annotate(
-                        point.label, (at, point.value), (4, 3), textcoords="offset points", fontsize=6.5, color=INK
-                    )
+            if not joined:
+                style["linestyle"] = ""
+            _draw_points(axis, points, 1.04 ** (place - (len(series) - 1) / 2), style)
         axis.set_xscale("log")
         axis.set(ylabel=ylabel)
         axis.set_title(title, loc="left", fontsize=9)
@@ -80,6 +74,16 @@ def curves_figure(
         explained |= set(series)
     axes[-1].set_xlabel(xlabel)
     return finished(figure)
+
+
+def _draw_points(axis: Axes, points: Sequence[Point], beside: float, style: Mapping[str, Any]) -> None:
+    """Points with their intervals and labels; ``beside``: what their places are multiplied by, to lie beside other series."""
+    x, y = np.array([point.x for point in points]) * beside, np.array([point.value for point in points])
+    spans = np.array([[point.value - point.low, point.high - point.value] for point in points]).T
+    axis.errorbar(x, y, spans, markersize=4.5, linewidth=1.2, elinewidth=1, **style)
+    for point, at in zip(points, x, strict=True):
+        if point.label:
+            axis.annotate(point.label, (at, point.value), (4, 3), textcoords="offset points", fontsize=6.5, color=INK)
 
 
 def _method_or(name: str) -> str:

@@ -11,6 +11,7 @@ import torch
 from ..evaluation import (
     BALANCED,
     Predictions,
+    Reliability,
     answer_reliability,
     class_scores,
     confusions,
@@ -19,7 +20,6 @@ from ..evaluation import (
     yes_from,
 )
 from ..report import (
-    Bins,
     Block,
     Details,
     Figure,
@@ -202,15 +202,14 @@ def _calibration(answered: Answered, task: TaskAnswers) -> Figure:
     )
 
 
-def _bins(given: Predictions | StoredAnswers, task: TaskAnswers) -> Bins:
+def _bins(given: Predictions | StoredAnswers, task: TaskAnswers) -> Reliability:
     hit = given.answers[task.rows] == given.target[task.rows]
-    found = answer_reliability(given.confidence[task.rows], hit)
-    return Bins(found.count, found.confidence, found.accuracy, found.low, found.high)
+    return answer_reliability(given.confidence[task.rows], hit)
 
 
 def _drawn_matrix(counts: torch.Tensor, rows: tuple[str, ...], columns: tuple[str, ...]) -> str:
     return svg(confusion_figure(counts.numpy(), rows, columns))
 
 
-def _drawn_calibration(bins: Bins, beside: Bins | None) -> str:
+def _drawn_calibration(bins: Reliability, beside: Reliability | None) -> str:
     return svg(confidence_accuracy_figure(bins, beside))

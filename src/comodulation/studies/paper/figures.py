@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...evaluation import reliability
+from ...evaluation import Reliability, reliability
 from ...report import (
-    Calibration,
     Curve,
     Figure,
     ForestRow,
@@ -192,13 +191,12 @@ def _illustrated(arrays: dict[str, np.ndarray], names: dict[str, Any]) -> dict[s
     return found
 
 
-def _calibration(folder: Path, results: Sequence[Result], name: str) -> Calibration:
+def _calibration(folder: Path, results: Sequence[Result], name: str) -> Reliability:
     confidence, hit = (
         np.concatenate(list(scores_by_seed(folder / CELLS, results, "residual", "open", name, score).values()))
         for score in ("confidence", "hit")
     )
-    found = reliability(as_logs(confidence), torch.from_numpy(1 - hit.astype(np.int64)))
-    return Calibration(found.confidence, found.accuracy, found.count)
+    return reliability(as_logs(confidence), torch.from_numpy(1 - hit.astype(np.int64)))
 
 
 def as_logs(confidence: np.ndarray) -> torch.Tensor:
