@@ -22,10 +22,9 @@ from typing import Any
 from .errors import InputError, RunError
 from .places import in_bucket, local_copy, place, put, reached
 
-MAX_TENSORS, MAX_HEADER = (
-    2**32,
-    2**24,
-)  # bytes of a safetensors file; of its header, which at that size names 100,000 tensors
+MAX_TENSORS = 2**32  # bytes of a safetensors file
+MAX_HEADER = 2**24  # bytes of its header, which at that size names 100,000 tensors
+MAX_JSON, MAX_DEPTH = 2**26, 32  # bytes, levels
 PARTIAL = ".partial"  # ends the name, which begins with a dot, of a file that is being written
 
 
@@ -129,9 +128,6 @@ def _is_at(path: Path, number: int) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(number))
     except FileNotFoundError:
         return False
-
-
-MAX_JSON, MAX_DEPTH = 2**26, 32  # bytes, levels
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .errors import BadInputError, InputError, RunError
+from .errors import InputError, RunError
 
 _FLAT = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss")  # no folders: making one might make a bucket
 
@@ -57,7 +57,7 @@ def reached(path: Path) -> Iterator[None]:
     """Within it, what goes wrong with a place in a bucket is a RunError of one line; of another one nothing changes."""
     try:
         yield
-    except (InputError, BadInputError, RunError):
+    except (InputError, RunError):
         raise
     except Exception as error:  # each service has errors of its own: no rights, no such bucket, no answer
         if not in_bucket(path):

@@ -73,31 +73,29 @@ class TaskFamily:
                 f"{len(self.tasks)} tasks and {len(self.members)} lists of members; at least one, and equal"
             )
         for name, group in zip(self.tasks, self.members, strict=True):
-            number = len(set(group))
-            if self.kind != "binary" and number < 2:
-                classes = "class" if number == 1 else "classes"
-                raise InputError(f"task {name!r} has {number} {classes}; a task needs at least 2 to choose among")
-            if number < len(group):
-                raise InputError(f"task {name!r} lists a member twice")
-            if any(not 0 <= output < len(self.outputs) for output in group):
-                raise InputError(f"task {name!r} has members outside [0, {len(self.outputs) - 1}]")
+            self._check_members(name, group)
         for what, names in (("task", self.tasks), ("output", self.outputs)):
             for name, count in Counter(names).most_common(1):  # none of no outputs
                 if count > 1:
                     raise InputError(f"{count} {what}s are named {name!r}; names must differ")
-        if self.kind == "binary" and (
-            self.outputs != self.tasks or self.members != tuple((task,) for task in range(len(self.tasks)))
-        ):
+        pairs = [(task, output) for task, group in enumerate(self.members) for output in group]
+        if self.kind == "binary" and (self.outputs != self.tasks or pairs != [(k, k) for k in range(len(self.tasks))]):
             raise InputError("in a binary family, task k reads output k, and both have the same names")
         if self.kind == "columns" and (
-            [output for group in self.members for output in group] != list(range(len(self.outputs)))
-            or not all(
-                self.outputs[n].startswith(f"{task}=")
-                for task, group in zip(self.tasks, self.members, strict=True)
-                for n in group
-            )
+            [output for _, output in pairs] != list(range(len(self.outputs)))
+            or not all(self.outputs[output].startswith(f"{self.tasks[task]}=") for task, output in pairs)
         ):
             raise InputError("in a family of columns, the outputs are 'column=class' of one column after the other")
+
+    def _check_members(self, name: str, group: tuple[int, ...]) -> None:
+        number = len(set(group))
+        if self.kind != "binary" and number < 2:
+            classes = "class" if number == 1 else "classes"
+            raise InputError(f"task {name!r} has {number} {classes}; a task needs at least 2 to choose among")
+        if number < len(group):
+            raise InputError(f"task {name!r} lists a member twice")
+        if any(not 0 <= output < len(self.outputs) for output in group):
+            raise InputError(f"task {name!r} has members outside [0, {len(self.outputs) - 1}]")
 
     @classmethod
     def from_groups(

@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .errors import InputError, brief
-from .files import PARTIAL as PARTIAL
 from .files import parse_json, safetensors_header, write_bytes
 
 

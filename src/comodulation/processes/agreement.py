@@ -17,8 +17,6 @@ from ..places import place
 
 END = 2**16  # bytes of a file's beginning and of its end that are looked at
 
-Sight = dict[str, Any]  # what a file or a folder looks like, as JSON
-
 
 @cache
 def code_in_use() -> dict[str, str]:
@@ -29,8 +27,8 @@ def code_in_use() -> dict[str, str]:
     return {"comodulation": digest.hexdigest()[:16], **{name: version(name) for name in ("torch", "timm", "numpy")}}
 
 
-def sight(path: Path) -> Sight:
-    """What a file or a folder looks like, in a moment: a file by its size, its beginning and its end, a folder by the names in it.
+def sight(path: Path) -> dict[str, Any]:
+    """What a file or a folder looks like, in a moment, as JSON: a file by its size and both ends, a folder by the names in it.
 
     >>> sight(Path("/nowhere"))
     {'is': 'absent'}

@@ -63,9 +63,8 @@ def run_on_ray(
     room, looked = resources.workers, time.monotonic()
     try:
         while waiting or running:
-            if (
-                time.monotonic() > looked + LOOK
-            ):  # never without a head: Ray would wait for it, and end the process in the end
+            # Never without a head: Ray would wait for it, and end the process in the end.
+            if time.monotonic() > looked + LOOK:
                 _check_head(resources)
                 room, looked = _room(resources), time.monotonic()
             while waiting and len(running) < AHEAD * room:
@@ -74,31 +73,45 @@ def run_on_ray(
             ready, _ = ray.wait(list(running), num_returns=1, timeout=POLL, fetch_local=False)
             for stream in ready:
                 try:
-                    kind, value = ray.get(next(stream))
+                    kind, value = _heard(stream)
                 except StopIteration:
                     del running[stream]
                     continue
-                except ray.exceptions.RayTaskError as error:  # before it could be told: the package is not there
-                    raise InputError(f"a node cannot run this command: {error.cause!r}") from None
-                except ray.exceptions.RayError as error:
-                    _check_head(resources)
-                    place = running.pop(stream)
-                    deaths[place] += 1
-                    if deaths[place] == DEATHS:
-                        raise RunError(
-                            f"{DEATHS} processes were lost one after the other at one piece of work (killed, or out of memory: "
-                            f"{type(error).__name__}); the same command continues from what is finished"
-                        ) from None
-                    waiting.append(place)
-                    continue
                 if kind == "event":
                     on_event(value)
+                elif kind == "lost":
+                    _check_head(resources)
+                    place = running.pop(stream)
+                    _count_death(deaths, place, value)
+                    waiting.append(place)
                 else:
                     raise (InputError if kind == "input" else RunError)(value)
     finally:
         if answers(resources.cluster or "") is None:
             for stream in running:
                 ray.cancel(stream, force=True)
+
+
+def _heard(stream: Any) -> tuple[str, Any]:
+    """What ``_perform`` of a piece yields next, or that its process is lost. Raises StopIteration at its end."""
+    import ray
+
+    try:
+        return ray.get(next(stream))
+    except ray.exceptions.RayTaskError as error:  # before it could be told: the package is not there
+        raise InputError(f"a node cannot run this command: {error.cause!r}") from None
+    except ray.exceptions.RayError as error:
+        return "lost", type(error).__name__
+
+
+def _count_death(deaths: list[int], place: int, kind: str) -> None:
+    """Raises RunError for a piece that has taken too many processes with it."""
+    deaths[place] += 1
+    if deaths[place] == DEATHS:
+        raise RunError(
+            f"{DEATHS} processes were lost one after the other at one piece of work (killed, or out of memory: {kind}); the same "
+            "command continues from what is finished"
+        )
 
 
 def _room(resources: Resources) -> int:

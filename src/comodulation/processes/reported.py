@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any
 
@@ -18,20 +19,20 @@ def reports_of(call: Callable[[Callable[..., None]], Any]) -> Iterator[tuple[Any
         Whatever the call raises.
     """
     heard: SimpleQueue[tuple[Any, ...] | None] = SimpleQueue()
-    failed: list[BaseException] = []
+    ended: Future[None] = Future()
 
     def perform() -> None:
         try:
             call(lambda *values: heard.put(values))
+            ended.set_result(None)
         except BaseException as error:
-            failed.append(error)
+            ended.set_exception(error)
         finally:
             heard.put(None)
 
-    thread = threading.Thread(target=perform, daemon=True)
-    thread.start()
+    threading.Thread(
+        target=perform, daemon=True
+    ).start()  # not of a pool, whose threads would keep the process from ending
     while (values := heard.get()) is not None:
         yield values
-    thread.join()
-    if failed:
-        raise failed[0]
+    ended.result()

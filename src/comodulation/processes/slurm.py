@@ -46,49 +46,43 @@ def ray_in_allocation() -> Iterator[tuple[str, int, Callable[[], str | None]]]:
     srun = shutil.which("srun")
     if nodes > 1 and srun is None:
         raise InputError(f"--cluster slurm: the allocation has {nodes} nodes, and there is no srun to start them with")
-    environment = {**given, "RAY_USAGE_STATS_ENABLED": "0"}
-    own = given.get(HEAD_ADDRESS) or _own_address()
     cores = given.get("SLURM_CPUS_ON_NODE", "1")
     with contextlib.ExitStack() as stack:
-        log, others_log = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
-        address = f"{own}:{_free_port(own)}"
-        words = ["--head", "--port", address.rpartition(":")[2], "--node-ip-address", own, "--temp-dir", folder]
-        words += ["--include-dashboard", "false", "--disable-usage-stats", "--num-cpus", cores]
-        head = subprocess.Popen([*_RAY, *words], env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        stack.callback(_end, head)
-        _await_head(head, address, log)
-        step: subprocess.Popen[bytes] | None = None
-        if nodes > 1:
-            start = f'exec {shlex.join([*_RAY, "--address", address])} --num-cpus "${{SLURM_CPUS_ON_NODE:-1}}"'
-            each = given.get("SLURM_CPUS_PER_TASK", cores)
-            assert srun is not None
-            others = [
-                srun,
-                f"--nodes={nodes - 1}",
-                f"--ntasks={nodes - 1}",
-                f"--cpus-per-task={each}",
-                "--cpu-bind=none",
-            ]
-            others += [f"--exclude={given['SLURMD_NODENAME']}"] if "SLURMD_NODENAME" in given else []
-            step = subprocess.Popen(
-                [*others, "sh", "-c", start], env=environment, stdout=others_log, stderr=others_log,
-                stdin=subprocess.DEVNULL,
-            )  # fmt: skip
-            stack.callback(_end, step)
-
-        def ended() -> str | None:
-            return None if step is None or step.poll() is None else _last_line(others_log)
-
-        yield address, nodes, ended
+        address = _start_head(stack, cores)
+        if srun is None or nodes == 1:
+            yield address, nodes, lambda: None
+            return
+        words = [srun, f"--nodes={nodes - 1}", f"--ntasks={nodes - 1}", "--cpu-bind=none"]
+        words.append(f"--cpus-per-task={given.get('SLURM_CPUS_PER_TASK', cores)}")
+        words += [f"--exclude={given['SLURMD_NODENAME']}"] if "SLURMD_NODENAME" in given else []
+        each = f'exec {shlex.join([*_RAY, "--address", address])} --num-cpus "${{SLURM_CPUS_ON_NODE:-1}}"'
+        step, log = _start(stack, [*words, "sh", "-c", each])
+        yield address, nodes, lambda: None if step.poll() is None else _last_line(log)
 
 
-def _await_head(head: subprocess.Popen[bytes], address: str, log: IO[bytes]) -> None:
-    ends = time.monotonic() + STARTING
+def _start_head(stack: contextlib.ExitStack, cores: str) -> str:
+    """Start the head of the cluster, which ends with the stack. Returns its address, once it answers there."""
+    own = os.environ.get(HEAD_ADDRESS) or _own_address()
+    port = _free_port(own)
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
+    words = ["--head", "--port", str(port), "--node-ip-address", own, "--temp-dir", folder]
+    words += ["--include-dashboard", "false", "--disable-usage-stats", "--num-cpus", cores]
+    head, log = _start(stack, [*_RAY, *words])
+    address, ends = f"{own}:{port}", time.monotonic() + STARTING
     while reason := answers(address):
         if head.poll() is not None or time.monotonic() > ends:
             raise RunError(f"the head of the cluster does not start at {address}: {_last_line(log) or reason}")
         time.sleep(0.2)
+    return address
+
+
+def _start(stack: contextlib.ExitStack, words: list[str]) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+    """Start a program that ends with the stack; with what it prints."""
+    log = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 (the stack closes it)
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    process = subprocess.Popen(words, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    stack.callback(_end, process)
+    return process, log
 
 
 def _last_line(log: IO[bytes]) -> str:
