@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -75,8 +77,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     The header also has the checksum of the file (that field's own digits taken as zeros), which ``read_tensors`` looks at and
     keeps to itself.
     """
-    from safetensors.torch import save
-
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     # The library writes the fields in an order of its own, another one each time.
     size = int.from_bytes(content[:8], "little")
@@ -96,8 +96,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     The file must have the checksum it was written with. In files of the first release it is that of the tensors alone, or there is
     none, as in files of other programs.
     """
-    from safetensors import SafetensorError, safe_open
-
     metadata = _read_header(path)
     checksum = metadata.pop(CHECKSUM, None)
     try:
@@ -152,8 +150,6 @@ def _digest(path: Path, before: bytes) -> str:
 
 def _read_header(path: Path) -> dict[str, Any]:
     """What the header of a safetensors file says, all of it."""
-    from safetensors import SafetensorError, safe_open
-
     if not path.is_file():
         raise InputError(f"no such file: {path}")
     try:

@@ -60,10 +60,10 @@ def binary_metrics(log_probabilities: Tensor, targets: Tensor) -> dict[str, floa
     hits, yes, positives = int((said & due).sum()), int(said.sum()), int(due.sum())
     negatives = len(targets) - positives
     rejected = negatives - (yes - hits)
-    recall = _ratio(hits, positives)
+    recall = share(hits, positives)
     return {
         "accuracy": (hits + rejected) / len(targets),
-        "balanced_accuracy": (recall + _ratio(rejected, negatives)) / 2,
+        "balanced_accuracy": (recall + share(rejected, negatives)) / 2,
         "precision": math.nan if not positives else hits / yes if yes else 0.0,
         "recall": recall,
         "f1": 2 * hits / (yes + positives) if positives else math.nan,
@@ -129,7 +129,8 @@ def relative_improvement(method: Mapping[str, float], hard: Mapping[str, float])
     return RelativeImprovement(mean, len(usable), tuple(k for k in hard if k not in usable))
 
 
-def _ratio(part: int, whole: int) -> float:
+def share(part: int, whole: int) -> float:
+    """``part / whole``, nan where there is nothing to divide by."""
     return part / whole if whole else math.nan
 
 

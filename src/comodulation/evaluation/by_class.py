@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from .binary import share
 
 
 class ClassScores(NamedTuple):
@@ -47,7 +48,7 @@ def class_scores(target: Tensor, answer: Tensor, number: int) -> list[ClassScore
     support, answered = target.bincount(minlength=number), answer.bincount(minlength=number)
     hits = target[target == answer].bincount(minlength=number)
     return [
-        ClassScores(_share(hit, said), _share(hit, held), _share(2 * hit, held + said), held, said)
+        ClassScores(share(hit, said), share(hit, held), share(2 * hit, held + said), held, said)
         for hit, held, said in zip(hits.tolist(), support.tolist(), answered.tolist(), strict=True)
     ]
 
@@ -60,7 +61,3 @@ def confusions(target: Tensor, answer: Tensor) -> list[Confusion]:
     """
     pairs, counts = torch.stack([target, answer]).unique(dim=1, return_counts=True)
     return [Confusion(*row) for row in torch.cat([pairs, counts[None]]).T.tolist()]
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else math.nan

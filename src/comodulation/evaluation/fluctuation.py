@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .separability import check_basis
+
 NUMBERS_PER_PASS = 2**24  # 128 MiB of float64 at a time
 
 
@@ -93,9 +95,7 @@ def subspace_share(covariance: Tensor, basis: Tensor) -> float:
         ValueError: shapes that do not fit.
     """
     covariance = _checked(covariance)
-    if basis.ndim != 2 or basis.shape[0] != len(covariance):
-        raise ValueError(f"basis must be (D, r) with D = {len(covariance)}, got {tuple(basis.shape)}")
-    basis, total = basis.to(covariance), covariance.trace()
+    basis, total = check_basis(basis, len(covariance)).to(covariance), covariance.trace()
     return float((basis * (covariance @ basis)).sum() / total) if total > 0 else math.nan
 
 

@@ -77,7 +77,7 @@ def fisher_ratio(activity: Tensor, labels: Tensor, basis: Tensor | None = None) 
     activity, labels = check_labelled(activity, labels)
     negligible = _negligible(activity)
     if basis is not None:
-        activity = activity @ _checked_basis(basis, activity.shape[1]).to(activity)
+        activity = activity @ check_basis(basis, activity.shape[1]).to(activity)
     groups = groups_of(activity, labels)
     if len(groups) < 2:
         return math.nan
@@ -196,7 +196,8 @@ def groups_of(activity: Tensor, labels: Tensor) -> list[Tensor]:
     return [activity[labels == c] for c in classes[counts > 1]]
 
 
-def _checked_basis(basis: Tensor, neurons: int) -> Tensor:
+def check_basis(basis: Tensor, neurons: int) -> Tensor:
+    """A basis ``(D, r)`` as it is. Raises ValueError for another shape."""
     if basis.ndim != 2 or basis.shape[0] != neurons:
         raise ValueError(f"basis must be (D, r) with D = {neurons}, got {tuple(basis.shape)}")
     return basis

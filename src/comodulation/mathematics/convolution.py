@@ -27,10 +27,10 @@ def convolve(activity: Tensor, kernel: Tensor, dense: Tensor | None = None) -> T
         ``(N, D, H, W)``.
     """
     height, width = activity.shape[2:]
-    if kernel.shape[-1] == 1 or not is_small(height, width, kernel.shape[-1]):
-        return F.conv2d(activity, kernel, padding=kernel.shape[-1] // 2)
-    if dense is None and len(activity) < FEW_ROWS:  # to build the matrix would cost more than it saves
-        return F.conv2d(activity, kernel, padding=kernel.shape[-1] // 2)
+    size = kernel.shape[-1]
+    pays = dense is not None or len(activity) >= FEW_ROWS  # to build the matrix may cost more than it saves
+    if size == 1 or not is_small(height, width, size) or not pays:
+        return F.conv2d(activity, kernel, padding=size // 2)
     matrix = dense_matrix(kernel, height, width) if dense is None else dense
     return (activity.flatten(1) @ matrix).unflatten(1, (len(kernel), height, width))
 

@@ -105,9 +105,8 @@ def calibrated_middle(labels: Tensor, own: Tensor) -> Tensor:
 
     Arguments as there; a task with inputs of one kind only has the middle 0.
     """
-    known = own.any(0) & ~own.all(0)
-    means = [(labels * kind).sum(0) / kind.sum(0).clamp(min=1) for kind in (own, ~own)]
-    return torch.where(known, (means[0] + means[1]) / 2, 0)
+    known, asked, others = _means(labels, own)
+    return torch.where(known, (asked + others) / 2, 0)
 
 
 def calibrated_strength(labels: Tensor, own: Tensor) -> Tensor:
@@ -127,9 +126,13 @@ def calibrated_strength(labels: Tensor, own: Tensor) -> Tensor:
     >>> calibrated_strength(torch.tensor([[1.0], [3.0], [-1.0], [1.0]]), torch.tensor([[True], [True], [False], [False]]))
     tensor([2.])
     """
-    known = own.any(0) & ~own.all(0)
-    means = [(labels * kind).sum(0) / kind.sum(0).clamp(min=1) for kind in (own, ~own)]
-    within = torch.where(own, labels - means[0], labels - means[1])
-    variance = within.square().mean(0)
-    usable = known & (variance > 0) & (means[0] > means[1])
-    return torch.where(usable, (means[0] - means[1]) / torch.where(variance > 0, variance, 1), 0)
+    known, asked, others = _means(labels, own)
+    variance = torch.where(own, labels - asked, labels - others).square().mean(0)
+    usable = known & (variance > 0) & (asked > others)
+    return torch.where(usable, (asked - others) / torch.where(variance > 0, variance, 1), 0)
+
+
+def _means(labels: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Which tasks have inputs of both kinds, and the mean label of what they ask for and of all else, ``(K,)`` each."""
+    asked, others = ((labels * kind).sum(0) / kind.sum(0).clamp(min=1) for kind in (own, ~own))
+    return own.any(0) & ~own.all(0), asked, others

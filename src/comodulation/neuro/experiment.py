@@ -142,13 +142,18 @@ class PopulationStudy:
         most = s.learning_trials[-1]
         word = lambda number: f"{number}" if number else f"more than {most}"  # noqa: E731
         number, ahead = self.ahead()
+        lead = _told(ahead, "it is {} ahead", "it is behind, by {}", "it cannot be told which is ahead ({})")
+        ends = f"from sigma {s.strengths[0]:g} to {s.strengths[-1]:g}"
+        harm = _told(
+            self.harmed(), f"The ideal decoder loses {{}} {ends}", f"The ideal decoder gains {{}} {ends}",
+            f"Whether the ideal decoder loses {ends} cannot be told ({{}})",
+        )  # fmt: skip
         where, weakest, strongest = self.peak()
         peaked = all(d.decided and d.mean > 0 for d in (weakest, strongest))
         return [
             f"Modulator-guided decoding needs {word(guided)} training trials for 90% of what maximum likelihood has above "
-            f"chance, regression {word(learned)}; with {number} trials " + _ahead(ahead) + ".",
-            _harmed(self.harmed(), f"from sigma {s.strengths[0]:g} to {s.strengths[-1]:g}")
-            + f"; modulator-guided decoding with {s.trials} trials "
+            f"chance, regression {word(learned)}; with {number} trials {lead}.",
+            f"{harm}; modulator-guided decoding with {s.trials} trials "
             + (
                 f"peaks in between, at sigma {where:g}: {_points(weakest)} above the weakest and {_points(strongest)} above "
                 "the strongest modulator."
@@ -233,22 +238,11 @@ def accuracies(
     return found
 
 
-def _ahead(difference: PairedDifference) -> str:
-    """What modulator-guided decoding minus regression says."""
-    if not difference.decided:
-        return f"it cannot be told which is ahead ({_points(difference)})"
-    if difference.mean > 0:
-        return f"it is {_points(difference)} ahead"
-    return f"it is behind, by {_points(difference, -1)}"
-
-
-def _harmed(difference: PairedDifference, where: str) -> str:
-    """What the ideal decoder's accuracy at the weakest minus that at the strongest modulator says."""
-    if not difference.decided:
-        return f"Whether the ideal decoder loses {where} cannot be told ({_points(difference)})"
-    if difference.mean > 0:
-        return f"The ideal decoder loses {_points(difference)} {where}"
-    return f"The ideal decoder gains {_points(difference, -1)} {where}"
+def _told(d: PairedDifference, above: str, below: str, unknown: str) -> str:
+    """One of three sentences, with the points that a difference is decidedly above or below 0, or neither."""
+    if not d.decided:
+        return unknown.format(_points(d))
+    return above.format(_points(d)) if d.mean > 0 else below.format(_points(d, -1))
 
 
 def _points(d: PairedDifference, sign: int = 1) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.stats import t
 
 from ..report import INK, SUBDUED, add_legend, finished, new_figure
 from .analysis import AreaStatistics, RecordingStatistics
@@ -28,8 +29,6 @@ PLACES = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 def population_figure(study: PopulationStudy) -> Figure:
     """Accuracy of each decoder against training trials and the modulator's strength: mean over seeds, with its 95% interval."""
-    from scipy.stats import t
-
     s, figure = study.settings, new_figure(5.4)
     panels = figure.subplots(2)
     wide = float(t.ppf(0.975, len(s.seeds) - 1)) / np.sqrt(len(s.seeds))
