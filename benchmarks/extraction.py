@@ -171,7 +171,7 @@ def main(data: str, rows: int, threads: int, wall: bool) -> None:
     split = rows_of(open_split(data, "train"), rows)
     for name, weights in NETWORKS:
         backbone = Backbone(BackboneSettings(name, weights, 128))
-        (images,), _ = features._load(backbone, split, range(max(BATCHES)), False)
+        (images,), *_ = features._load(backbone, split, range(max(BATCHES)), False)
         flops, moved = counts(backbone, images[:8])
         floors = {"operations": flops / operations, "memory": moved / memory}
         print(f"\n{name}: {flops / 1e6:.0f} MFLOP and {moved / 1e6:.1f} MB an image; floor " + ", ".join(

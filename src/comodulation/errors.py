@@ -39,16 +39,19 @@ def refusing(what: str, *kinds: type[Exception]) -> Iterator[None]:
     except InputError:
         raise
     except kinds as error:
-        raise InputError(f"{what}: {reason_of(error)}") from error
+        raise InputError(f"{what}: {reason_of(error, what)}") from error
 
 
-def reason_of(error: BaseException) -> str:
-    """What an error says, for a message that names the file: the system's words, else the first line of its own, else its kind.
+def reason_of(error: BaseException, what: str = "") -> str:
+    """What an error says first, or its kind. Of an error of the system only its words, where ``what`` names the file already.
 
-    >>> reason_of(FileNotFoundError(2, "No such file", "a.csv")), reason_of(ValueError("too large\\nby far")), reason_of(KeyError())
-    ('No such file', 'too large', 'KeyError')
+    >>> absent = FileNotFoundError(2, "No such file", "a.csv")
+    >>> reason_of(absent, "cannot read a.csv"), reason_of(absent), reason_of(ValueError("too large\\nby far"))
+    ('No such file', "[Errno 2] No such file: 'a.csv'", 'too large')
     """
-    said = str(getattr(error, "strerror", None) or error).strip()
+    said = str(error).strip()
+    if isinstance(error, OSError) and error.strerror and (error.filename is None or str(error.filename) in what):
+        said = error.strerror
     return said.splitlines()[0] if said else type(error).__name__
 
 

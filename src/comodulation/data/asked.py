@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, brief
+from ..errors import InputError, brief, refusing
 from ..places import in_bucket, local_copy, reached
 from .folder_files import SUFFIXES
 from .given_tables import InputReader, inputs_of_file
@@ -152,11 +152,8 @@ def inputs_in(given: Sequence[Path], reader: InputReader) -> list[Asked]:
 
 
 def _inside(folder: Path) -> Iterator[Path]:
-    try:
-        with os.scandir(folder) as found:
-            entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in found)
-    except OSError as error:
-        raise InputError(f"cannot list the images in {folder}: {error.strerror or error}") from error
+    with refusing(f"cannot list the images in {folder}", OSError), os.scandir(folder) as found:
+        entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in found)
     for name, is_folder in entries:
         if name.startswith((".", "__MACOSX")):
             continue

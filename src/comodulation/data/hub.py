@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, reason_of
 
 TIMEOUT = 5.0  # seconds
 REACHING = 30.0  # seconds for a hub's answer about one file
@@ -35,8 +35,7 @@ def hub_errors(repo_id: str) -> Iterator[None]:
             error, (errors.HfHubHTTPError, errors.HFValidationError, OSError, ValueError)
         ):
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{repo_id!r} on the hub: {reason}") from error
+        raise InputError(f"{repo_id!r} on the hub: {reason_of(error)}") from error
 
 
 @contextlib.contextmanager

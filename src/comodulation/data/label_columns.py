@@ -173,9 +173,7 @@ def in_form(
         return dict(zip(names, columns, strict=True))
     frames: Any = importlib.import_module(form)
     if form == "polars":
-        return frames.DataFrame(
-            [_polars_series(frames, *one) for one in zip(names, columns, dtypes, strict=True)]
-        )  # fmt: skip
+        return frames.DataFrame([_polars_series(frames, *one) for one in zip(names, columns, dtypes, strict=True)])
     frame = frames.DataFrame(dict(enumerate(columns)), index=_index(rows_like))
     frame = frame.astype({n: kind for n, kind in enumerate(dtypes) if kind in _PANDAS})
     frame.columns = frames.Index(list(names), tupleize_cols=any(isinstance(name, tuple) for name in names))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..errors import BadInputError, InputError
+from ..errors import BadInputError, InputError, refusing
 from ..files import read_bounded
 
 MAX_FILE = 2**31  # bytes of a file of lines
@@ -71,14 +71,14 @@ def texts_in(path: Path) -> Texts:
         raise InputError(
             f"{path} is no file of texts that can be read: expected a table with their column, or .txt with one text on each line"
         )
+    with refusing(f"{path} cannot be read", OSError, ValueError):
+        content = read_bounded(path, MAX_FILE)
     try:
-        whole = read_bounded(path, MAX_FILE).decode("utf-8-sig")
+        whole = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}); expected one text on each line, or a table"
         ) from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     lines = [line for line in whole.split("\n") if line.strip()]
     if not lines:
         raise InputError(f"{path} is empty, expected one text on each line")

@@ -157,7 +157,7 @@ def _npy(path: Path) -> np.ndarray:
                 raise ValueError("it is no .npy file; anything else, such as a pickle, is not read")
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
-        reason = reason_of(error)
+        reason = reason_of(error, str(path))
         if "Object arrays" in reason:
             reason = "it holds Python objects, which would have to be unpickled; expected an array of numbers (N, V)"
         raise InputError(f"{path} cannot be read as .npy: {reason}") from error

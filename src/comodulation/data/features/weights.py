@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ...errors import InputError
+from ...errors import InputError, refusing
 from ...files import safetensors_header
 from .architectures import EFFICIENTNET_LITE0
 
@@ -47,11 +47,21 @@ def load_file_of_weights(model: nn.Module, path: Path) -> None:
         raise InputError(
             f"no such weights: {str(path)!r}; {hint}expected {', '.join(WEIGHTS)} or the path of a safetensors file"
         )
-    try:
+    with refusing(f"{path} is not a readable safetensors file", SafetensorError, OSError, ValueError):
         safetensors_header(path)  # of a size that can be read
         weights = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable safetensors file: {error}") from error
+    fitting = _fitting(model, weights, path)
+    own = model.state_dict()
+    for name, tensor in fitting.items():
+        if tensor.is_floating_point() != own[name].is_floating_point() or tensor.is_complex():
+            raise InputError(f"{path} holds {name!r} as {tensor.dtype}, expected {own[name].dtype}")
+        if not bool(tensor.isfinite().all()):
+            raise InputError(f"weights {str(path)!r} are damaged: {name!r} holds values that are not finite")
+    model.load_state_dict({**own, **fitting})
+
+
+def _fitting(model: nn.Module, weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors that fit a model. Raises InputError where others than the classifier's are missing, unknown or do not fit."""
     own = model.state_dict()
     head = _classifier_prefixes(model)
     if any(name in weights and own[name].shape != weights[name].shape for name in own if not name.startswith(head)):
@@ -65,13 +75,7 @@ def load_file_of_weights(model: nn.Module, path: Path) -> None:
             f"{path} holds weights of another architecture: {len(missing)} tensors missing, {len(unknown)} unknown, "
             f"{len(shapes)} of another shape (first: {wrong[0]!r}); expected those of {type(model).__name__} at this image size"
         )
-    fitting = {name: weights[name] for name in weights if name not in shapes}
-    for name, tensor in fitting.items():
-        if tensor.is_floating_point() != own[name].is_floating_point() or tensor.is_complex():
-            raise InputError(f"{path} holds {name!r} as {tensor.dtype}, expected {own[name].dtype}")
-        if not bool(tensor.isfinite().all()):
-            raise InputError(f"weights {str(path)!r} are damaged: {name!r} holds values that are not finite")
-    model.load_state_dict({**own, **fitting})
+    return {name: weights[name] for name in weights if name not in shapes}
 
 
 def _resampled(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -82,15 +86,8 @@ def _resampled(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor
     fit = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     try:
         return weights if fit is None else dict(fit(dict(weights), model))
-    except (
-        RuntimeError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        AssertionError,
-    ):  # of another architecture
-        return weights
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError):
+        return weights  # of another architecture
 
 
 def _classifier_prefixes(model: nn.Module) -> tuple[str, ...]:

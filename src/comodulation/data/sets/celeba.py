@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import InputError, brief
+from ...errors import InputError, brief, refusing
 from ...files import check_regular, user_path
 from ..opening import available_splits, open_split
 from ..source import Split
@@ -216,14 +216,12 @@ _SIGNS = {"1", "-1"}
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Number and fields of the lines that are not blank."""
     separator = "," if path.suffix == ".csv" else None
-    try:
+    with refusing(f"cannot read {path}", OSError, ValueError):
         check_regular(path, MAX_LIST)
         with path.open(encoding="utf-8") as source:
             for number, line in enumerate(source, 1):
                 if line.strip():
                     yield number, [field.strip() for field in line.split(separator)]
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _check_header(path: Path, line: int, columns: list[str]) -> None:
