@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePath
 
 from ..errors import InputError, brief
 from ..files import user_path
 from .folder_files import SPLITS, SUFFIXES, composed, folder_files, is_filler, split_of, words_of
 from .source import Split
-from .tables import held_out, table_splits
+from .tables import Column, held_out, table_splits
 
 CLASS_COLUMN = "label"  # as `datasets` calls it
 # Pictures that are not read: somebody may miss them.
@@ -30,6 +29,30 @@ class _Place:
     path: PurePath
     loose: list[PurePath]
     inner: dict[str, list[PurePath]]
+
+    def inside(self, name: str) -> _Place:
+        """One of its folders."""
+        return _place(self.path / name, self.inner[name])
+
+    def within(self, means_nothing: Callable[[str, _Place], bool]) -> _Place:
+        """The folder itself, or the one in it that holds all of its images, as long as such a folder means nothing."""
+        place = self
+        while not place.loose and len(place.inner) == 1:
+            (name,) = place.inner
+            inside = place.inside(name)
+            if not means_nothing(name, inside):
+                break
+            place = inside
+        return place
+
+
+def _place(path: PurePath, images: Sequence[PurePath]) -> _Place:
+    depth = len(path.parts)
+    inner: dict[str, list[PurePath]] = {}
+    for file in images:
+        if len(file.parts) > depth + 1:
+            inner.setdefault(composed(file.parts[depth]), []).append(file)
+    return _Place(path, [file for file in images if len(file.parts) == depth + 1], inner)
 
 
 def folder_splits(source: str | Path) -> dict[str, Split] | None:
@@ -55,48 +78,44 @@ def sorted_images(source: str, base: Path, files: Sequence[PurePath]) -> dict[st
     images = [file for file in files if file.suffix.lower() in SUFFIXES]
     if not images:
         return None
-    place = _place(PurePath(), images)
-    while not place.loose and len(place.inner) == 1:
-        (name, own), *_ = place.inner.items()
-        inside = _place(place.path / name, own)
-        if split_of(name)[0] or not (is_filler(name) or _split_folders(inside)):
-            break
-        place = inside  # what an archive was unpacked to
+    place = _place(PurePath(), images).within(  # what an archive was unpacked to
+        lambda name, inside: not split_of(name)[0] and (is_filler(name) or bool(_split_folders(inside)))
+    )
     splits = _split_folders(place)
     notes = _unread(base, files)
-    if not splits:
+    if splits:
+        found = _of_sorted_splits(base, place, splits, notes)
+    else:
         _refuse_splits_in_classes(base, place)
         notes += _same_inside(base, place)
-        found = _classes(base, place, partial(_always, "train") if place.loose else held_out)
-    else:
-        if beside := [name for name in place.inner if name not in splits]:
-            shown = ", ".join(brief(name) for name in beside[:5])
-            notes.append(f"left out: {shown} in {base / place.path}, beside the folders of splits {', '.join(splits)}")
-        if place.loose:
-            raise InputError(f"{base / place.loose[0]} is beside the folders of the splits, expected in one of them")
-        by_split = [(split, _unwrapped(place, name, split)) for name, split in splits.items()]
-        found = _of_sorted_splits(base, by_split, notes)
+        found = _classes(base, place, "train" if place.loose else None)
     classes = sorted({name for _, name, _ in found if name is not None})
+    places = {name: number for number, name in enumerate(classes)}
+    labels = [None if name is None else places[name] for _, name, _ in found]
+    columns: dict[str, Column] = {CLASS_COLUMN: (classes, labels)} if classes else {}
     cells = [{"bytes": None, "path": str(base / file)} for _, _, file in found]
-    places = {name: place for place, name in enumerate(classes)}
-    labels: list[int | None] = [None if name is None else places[name] for _, name, _ in found]
-    columns: dict[str, tuple[list[str] | None, list[int | None]]] = {CLASS_COLUMN: (classes, labels)} if classes else {}
     return table_splits(source, "image", cells, columns, [split for split, _, _ in found], notes=tuple(notes))
 
 
 Found = list[tuple[str, str | None, PurePath]]  # split, class and path of each image
 
 
-def _classes(base: Path, place: _Place, deal: Callable[[str], str]) -> Found:
-    """Images of a folder of classes, dealt to splits by their paths; of a folder without any, images without a class."""
+def _classes(base: Path, place: _Place, split: str | None) -> Found:
+    """Images of a folder of classes, all of one split or dealt out by their paths; of a folder without any, without a class."""
     if place.loose and place.inner:
         raise InputError(f"{base / place.loose[0]} is beside the folders of the classes, expected in one of them")
     named = [(None, file) for file in place.loose] + [(name, file) for name, own in place.inner.items() for file in own]
-    return [(deal(file.as_posix()), name, file) for name, file in named]
+    return [(split or held_out(file.as_posix()), name, file) for name, file in named]
 
 
-def _of_sorted_splits(base: Path, by_split: list[tuple[str, _Place]], notes: list[str]) -> Found:
+def _of_sorted_splits(base: Path, outer: _Place, splits: Mapping[str, str], notes: list[str]) -> Found:
     """Images of folders of splits; of those that are not sorted only where none is."""
+    if beside := [name for name in outer.inner if name not in splits]:
+        shown = ", ".join(brief(name) for name in beside[:5])
+        notes.append(f"left out: {shown} in {base / outer.path}, beside the folders of splits {', '.join(splits)}")
+    if outer.loose:
+        raise InputError(f"{base / outer.loose[0]} is beside the folders of the splits, expected in one of them")
+    by_split = [(split, _unwrapped(outer.inside(name), name, split)) for name, split in splits.items()]
     trained = {name for split, place in by_split if split == "train" for name in place.inner}
     found: Found = []
     for split, place in by_split:
@@ -108,32 +127,13 @@ def _of_sorted_splits(base: Path, by_split: list[tuple[str, _Place]], notes: lis
                 f"the classes{' of the training split' if foreign else ''}"
             )
         else:
-            found += _classes(base, place, partial(_always, split))
+            found += _classes(base, place, split)
     return found
 
 
-def _always(split: str, file: str) -> str:
-    return split
-
-
-def _place(path: PurePath, images: Sequence[PurePath]) -> _Place:
-    depth = len(path.parts)
-    inner: dict[str, list[PurePath]] = {}
-    for file in images:
-        if len(file.parts) > depth + 1:
-            inner.setdefault(composed(file.parts[depth]), []).append(file)
-    return _Place(path, [file for file in images if len(file.parts) == depth + 1], inner)
-
-
-def _unwrapped(outer: _Place, name: str, split: str) -> _Place:
+def _unwrapped(place: _Place, name: str, split: str) -> _Place:
     """The folder of a split, or the one in it that holds all of its images and says no more than it does."""
-    place = _place(outer.path / name, outer.inner[name])
-    while not place.loose and len(place.inner) == 1:
-        (inside, own), *_ = place.inner.items()
-        if not is_filler(inside) and (inside != name or split_of(inside)[0] != split):
-            break
-        place = _place(place.path / inside, own)
-    return place
+    return place.within(lambda inside, _: is_filler(inside) or (inside == name and split_of(inside)[0] == split))
 
 
 def _split_folders(place: _Place) -> dict[str, str]:
@@ -154,7 +154,7 @@ def _split_folders(place: _Place) -> dict[str, str]:
         # One word of a split among other folders: a vehicle, unless something else says that it is a split.
         name = next(iter(own))
         others = [other for other in place.inner if other not in own]
-        laid_out = _place(place.path / name, place.inner[name]).inner
+        laid_out = place.inside(name).inner
         if not rest and (laid_out or any(named[other][0] not in (None, own[name]) for other in others)):
             raise InputError(
                 f"folder {brief(name)} may be a split or a class, and beside it are the images of "
@@ -199,7 +199,7 @@ def _same_inside(base: Path, place: _Place) -> list[str]:
     Raises:
         InputError: where but a number tells the outer ones apart (fold1, fold2), which are parts then.
     """
-    inside = [_place(place.path / name, own) for name, own in place.inner.items()]
+    inside = [place.inside(name) for name in place.inner]
     same = {frozenset(one.inner) for one in inside}
     if len(inside) < 2 or len(same) > 1 or len(inside[0].inner) < 2 or any(one.loose for one in inside):
         return []

@@ -145,9 +145,8 @@ def given_splits(split: Split) -> dict[str, Split]:
         names = [held_out(one) for one in split.inputs.identities()]
     else:
         split = replace(split, table=split.table.remove_columns(SPLIT_COLUMN))
-    rows: dict[str, list[int]] = {}
-    for row, name in enumerate(names):
-        rows.setdefault(str(name), []).append(row)
     return {
-        name: replace(split.select(rows[name]), name=name) for name in dict.fromkeys(SPLITS.values()) if name in rows
+        name: replace(split.select(rows), name=name)
+        for name in dict.fromkeys(SPLITS.values())
+        if (rows := [row for row, own in enumerate(names) if own == name])
     }

@@ -7,6 +7,7 @@ Read are the lists of parquet and of `datasets`; texts of which all are lists as
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import re
 from collections import Counter
@@ -138,8 +139,6 @@ def with_binary_columns(
     Raises:
         InputError: as ``labels_of``.
     """
-    import pyarrow as pa
-
     result = dict(splits)
     columns = dict.fromkeys(name for split in splits.values() for name in split.label_columns)
     for name in names:
@@ -147,29 +146,29 @@ def with_binary_columns(
         if place is None or (answered and name in columns):
             continue
         column, label = place
-        having = [key for key, split in splits.items() if column in split.label_columns]
-        parts = [_raw_cells(splits[key], column) for key in having]
-        lists, whole = all(own for own, _ in parts), [cell for _, cells in parts for cell in cells]
+        parts = {key: _raw_cells(split, column) for key, split in splits.items() if column in split.label_columns}
+        lists, whole = all(own for own, _ in parts.values()), [cell for _, cells in parts.values() for cell in cells]
         cells = lists_of_values(whole) if lists else lists_of_texts(whole) if label is None else certain_lists(whole)
         if cells is None:
             continue
-        if label is None:
-            labels, notes = labels_of(column, cells, splits[having[0]].source)
-        else:
-            labels, notes = [label], []
-        start = 0
-        for key, (_, own) in zip(having, parts, strict=True):
-            split, part = result[key], cells[start : start + len(own)]
-            start += len(own)
-            made = {task_name(column, one): has_label(part, one) for one in labels}
-            table = split.table
-            for new, values in made.items():
-                if new not in table.column_names:
-                    table = table.add_column(new, pa.array(values, pa.int64()))
-            result[key] = replace(
-                split, table=table, notes=(*split.notes, *notes), lists={**split.lists, column: tuple(made)}
-            )
+        labels, notes = labels_of(column, cells, splits[next(iter(parts))].source) if label is None else ([label], [])
+        rest = iter(cells)
+        for key, (_, own) in parts.items():
+            part = list(itertools.islice(rest, len(own)))
+            added = _added(result[key], {task_name(column, one): has_label(part, one) for one in labels}, column)
+            result[key] = replace(added, notes=(*added.notes, *notes))
     return result
+
+
+def _added(split: Split, columns: Mapping[str, list[int | None]], of: str) -> Split:
+    """A split with columns of no and yes, made of a column of lists, besides its own."""
+    import pyarrow as pa
+
+    table = split.table
+    for name, values in columns.items():
+        if name not in table.column_names:
+            table = table.add_column(name, pa.array(values, pa.int64()))
+    return replace(split, table=table, lists={**split.lists, of: tuple(columns)})
 
 
 def _raw_cells(split: Split, column: str) -> tuple[bool, list[Any]]:

@@ -57,8 +57,7 @@ def decode_image(cell: dict[str, Any] | bytes | str | Path | Image.Image | None,
         if isinstance(cell, Image.Image):
             return _rgb(ImageOps.exif_transpose(cell))
         content = cell if isinstance(cell, bytes) else _read(Path(cell), where)
-        if _may_be_heic(content):
-            _read_heic_too(content)
+        _read_heic_too(content)
         with Image.open(io.BytesIO(content), formats=_formats()) as image:
             several = _holds_several(image)
             found = _rgb(ImageOps.exif_transpose(image))
@@ -122,12 +121,10 @@ def _holds_several(image: Image.Image) -> bool:
         return False
 
 
-def _may_be_heic(content: bytes) -> bool:
-    return content[4:8] == b"ftyp" and content[8:12] in _HEIC
-
-
 def _read_heic_too(content: bytes) -> None:
-    """Let Pillow read HEIC. Raises ValueError where it cannot, and cannot read the file by itself either."""
+    """Let Pillow read what may be HEIC. Raises ValueError where it cannot, and cannot read the file by itself either."""
+    if content[4:8] != b"ftyp" or content[8:12] not in _HEIC:
+        return
     try:
         import pillow_heif
     except ImportError as error:

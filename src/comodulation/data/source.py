@@ -197,10 +197,8 @@ def _identity(path: str) -> bytes:
     """A file's path, size and time; its path alone where there is no such file."""
     try:
         status = os.stat(path)
-    except ValueError:
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in ABSENT:
+            raise RunError(f"cannot read {path}: {error.strerror or error}") from error
         return path.encode("utf-8", "surrogateescape")
-    except OSError as error:
-        if error.errno in ABSENT:
-            return path.encode("utf-8", "surrogateescape")
-        raise RunError(f"cannot read {path}: {error.strerror or error}") from error
     return f"{Path(path)} {status.st_size} {status.st_mtime_ns}".encode("utf-8", "surrogateescape")

@@ -12,18 +12,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from ..errors import InputError, brief
+from ..errors import InputError, brief, reason_of
 from .folder_files import is_filler, split_of
 from .label_files import SEPARATORS, encoding_of, separator_of
 
-FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".parquet": ("parquet", {}),
-    ".arrow": ("arrow", {}),
-    ".tar": ("webdataset", {}),
-    ".csv": ("csv", {}),
-    ".tsv": ("csv", {}),
-    ".jsonl": ("json", {}),
-    ".json": ("json", {}),
+# What `datasets` calls the format of each suffix.
+FORMATS = {
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".tar": "webdataset",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "json",
+    ".json": "json",
 }
 _SHARDED = re.compile(r"(.+)-\d{5}-of-\d{5}")  # as `datasets` names the parts of a split
 
@@ -63,14 +64,14 @@ def load_tables(source: str, files: Mapping[str, Sequence[str]], suffix: str) ->
     """The tables of files by split, as `datasets` has them. Raises InputError for files that cannot be read."""
     import datasets
 
-    kind, options = FORMATS[suffix.lower()]
+    kind, options = FORMATS[suffix.lower()], dict[str, Any]()
     if chained := next((file for own in files.values() for file in own if "::" in file), None):
         raise InputError(
             f"cannot read {source}: {brief(chained)} has '::' in it, which `datasets` takes for an address; rename it"
         )
     try:
         if kind == "csv":
-            options = options | _text_options(Path(next(own[0] for own in files.values())), suffix.lower())
+            options = _text_options(Path(next(own[0] for own in files.values())), suffix.lower())
         # It takes names for patterns, too.
         return datasets.load_dataset(
             kind, data_files={n: list(map(glob.escape, own)) for n, own in files.items()}, **options
@@ -92,8 +93,8 @@ def _text_options(path: Path, suffix: str) -> dict[str, Any]:
 
 def first_line(error: Exception) -> str:
     """What an error, or its cause, says first."""
-    text = str(error.__cause__ or error).strip() or str(error).strip() or type(error).__name__
-    return text.splitlines()[0]
+    cause = error.__cause__
+    return reason_of(cause if cause and str(cause).strip() else error)
 
 
 def _split(file: PurePath) -> str | None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ...errors import InputError, brief, refusing
 from ...files import check_regular, user_path
-from ..opening import available_splits, open_split
+from ..opening import find_splits
 from ..source import Split
 from ..tables import check_text
 
@@ -54,6 +54,7 @@ CELEBA_GROUPS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 MAX_LIST = 2**28  # bytes; the original attribute list has 26 million
+_SIGNS = {"1", "-1"}
 _ATTRIBUTE_LIST, _PARTITION_LIST, _IMAGES = "list_attr_celeba", "list_eval_partition", "img_align_celeba"
 
 
@@ -91,7 +92,7 @@ def open_celeba(source: str) -> dict[str, Split]:
 
 def _open_columns(source: str) -> dict[str, Split]:
     """Splits of a data set that has one column per attribute."""
-    known = available_splits(source)
+    known = find_splits(source)
     lacking = [split for split, names in _SPLIT_NAMES.items() if not set(names) & set(known)]
     if lacking:
         raise InputError(
@@ -100,7 +101,7 @@ def _open_columns(source: str) -> dict[str, Split]:
     splits = {}
     for split in CELEBA_SPLITS:
         name = next(name for name in _SPLIT_NAMES[split] if name in known)
-        opened = open_split(source, name)
+        opened = known[name]()
         absent = [name for name in CELEBA_ATTRIBUTES if name not in opened.label_columns]
         if absent:
             raise InputError(
@@ -208,9 +209,6 @@ def read_partitions(path: Path) -> dict[str, int]:
         partitions.append(int(fields[1]))
     _check_distinct(path, names)
     return dict(zip(names, partitions, strict=True))
-
-
-_SIGNS = {"1", "-1"}
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:

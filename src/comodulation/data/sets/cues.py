@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...tasks import Examples, TaskFamily
-from .digits import SIDE, Digits, Scenes
+from .digits import SIDE, Digits, Scenes, rows_of_classes
 
 COLOURS = ("red", "green", "blue")
 TURNS = ("upright", "sideways", "inverted")
@@ -46,7 +46,6 @@ def cued_scenes(digits: Digits, count: int, seed: int, *, distractor: bool) -> S
     """
     rng = np.random.default_rng(seed)
     labels = digits.labels.numpy()
-    members = [np.flatnonzero(labels == digit) for digit in range(10)]
     asked = rng.integers(10, size=count)
     other = (asked + rng.integers(1, 10, size=count)) % 10
     tasks = rng.integers(len(COLOURS), size=count)
@@ -55,7 +54,7 @@ def cued_scenes(digits: Digits, count: int, seed: int, *, distractor: bool) -> S
     canvas, rows = torch.zeros(count, len(COLOURS), SIDE, 2 * SIDE), torch.arange(count)
     halves = canvas.unflatten(3, (2, SIDE))  # (N, 3, 8, 2, 8), the same memory
     for classes, colour, where, shown in ((asked, tasks, place, True), (other, colours, 1 - place, distractor)):
-        drawn = torch.from_numpy(np.array([rng.choice(members[digit]) for digit in classes], dtype=np.int64))
+        drawn = torch.from_numpy(rows_of_classes(labels, classes, rng))
         if shown:
             halves[rows, torch.from_numpy(colour), :, torch.from_numpy(where)] = digits.images[drawn]
     return Scenes(canvas, Examples(rows, torch.from_numpy(tasks), torch.from_numpy(asked)))
@@ -87,14 +86,13 @@ def cued_pairs(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Examples]
     """
     rng = np.random.default_rng(seed)
     known = np.unique(labels.numpy())
-    members = [np.flatnonzero(labels.numpy() == label) for label in known]
     asked = rng.integers(len(known), size=count)
     other = (asked + rng.integers(1, len(known), size=count)) % len(known)
     tasks = rng.integers(len(COLOURS), size=count)
     colours = (tasks + rng.integers(1, len(COLOURS), size=count)) % len(COLOURS)
     first = rng.integers(2, size=count).astype(bool)
     rows = [
-        len(COLOURS) * np.array([rng.choice(members[place]) for place in classes], dtype=np.int64) + colour
+        len(COLOURS) * rows_of_classes(labels.numpy(), known[classes], rng) + colour
         for classes, colour in ((asked, tasks), (other, colours))
     ]
     pairs = np.where(first[:, None], np.stack(rows, 1), np.stack(rows[::-1], 1))

@@ -62,6 +62,12 @@ def split_digits(digits: Digits, fractions: tuple[float, ...], seed: int) -> lis
     return [digits.take(order[a:b]) for a, b in itertools.pairwise(edges)]
 
 
+def rows_of_classes(labels: np.ndarray, classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """For each of some classes ``(N,)`` a row that has it, drawn uniformly from those with the labels ``(n,)``, int64 ``(N,)``."""
+    members = {label: np.flatnonzero(labels == label) for label in np.unique(classes).tolist()}
+    return np.array([rng.choice(members[one]) for one in classes.tolist()], dtype=np.int64)
+
+
 def digit_scenes(digits: Digits, count: int, seed: int, *, distractor: bool) -> Scenes:
     """Scenes with the digit that the task asks for, and, if ``distractor``, one of the other parity.
 
@@ -73,7 +79,6 @@ def digit_scenes(digits: Digits, count: int, seed: int, *, distractor: bool) -> 
     """
     rng = np.random.default_rng(seed)
     labels = digits.labels.numpy()
-    members = [np.flatnonzero(labels == digit) for digit in range(10)]
     tasks = rng.integers(2, size=count)
     asked = 2 * rng.integers(5, size=count) + tasks
     other = 2 * rng.integers(5, size=count) + 1 - tasks
@@ -81,14 +86,12 @@ def digit_scenes(digits: Digits, count: int, seed: int, *, distractor: bool) -> 
     canvas = torch.zeros(count, 1, SIDE, SIDE + OFFSET)
     for classes, at_left, shown in ((asked, left, True), (other, ~left, distractor)):
         if shown:
-            rows = torch.from_numpy(np.array([rng.choice(members[digit]) for digit in classes]))
-            drawn = digits.images[rows]
+            drawn = digits.images[torch.from_numpy(rows_of_classes(labels, classes, rng))]
             for place, here in ((0, at_left), (OFFSET, ~at_left)):
                 on = torch.from_numpy(here)
                 window = canvas[on, 0, :, place : place + SIDE]
                 canvas[on, 0, :, place : place + SIDE] = torch.maximum(window, drawn[on])
-    rows = torch.arange(count)
-    return Scenes(canvas, Examples(rows, torch.from_numpy(tasks), torch.from_numpy(asked)))
+    return Scenes(canvas, Examples(torch.arange(count), torch.from_numpy(tasks), torch.from_numpy(asked)))
 
 
 def patches(images: Tensor) -> Tensor:
