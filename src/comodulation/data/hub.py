@@ -46,7 +46,7 @@ def hub_or_offline() -> Iterator[None]:
 
     logging.set_verbosity_error()
     # `datasets` keeps a copy of the switch.
-    places: list[Any] = [constants] + [sys.modules[name] for name in ("datasets.config",) if name in sys.modules]
+    places: list[Any] = [constants, *filter(None, [sys.modules.get("datasets.config")])]
     before = [place.HF_HUB_OFFLINE for place in places]
     if not any(before):
         try:

@@ -17,7 +17,7 @@ from .label_lists import Labels, lists_of_texts, lists_of_values
 from .labels import label_word
 from .spreadsheets import SUFFIXES as SHEETS
 from .spreadsheets import read_sheet
-from .vectors import arrow_table
+from .vectors import arrow_table, is_list
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 ARROW = (".arrow", ".feather")
@@ -311,11 +311,10 @@ def _holds_lists(kind: Any) -> bool:
     """Whether the cells of a column are lists of what may be labels."""
     import pyarrow as pa
 
-    types = pa.types
-    if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
+    if not is_list(kind):
         return False
-    own = kind.value_type.value_type if types.is_dictionary(kind.value_type) else kind.value_type
-    return is_text(own) or types.is_integer(own)
+    own = kind.value_type.value_type if pa.types.is_dictionary(kind.value_type) else kind.value_type
+    return is_text(own) or pa.types.is_integer(own)
 
 
 def _cells(values: Any, *, as_written: bool = False) -> list[str | None]:

@@ -256,11 +256,17 @@ def is_vector(kind: Any) -> bool:
     """Whether cells of an Arrow type are lists of numbers, or lists of lists of lists."""
     import pyarrow as pa
 
-    types, depth = pa.types, 0
-    kind = getattr(kind, "storage_type", kind)
-    while types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+    kind, depth = getattr(kind, "storage_type", kind), 0
+    while is_list(kind):
         kind, depth = kind.value_type, depth + 1
-    return depth in (1, 3) and (types.is_floating(kind) or types.is_integer(kind))
+    return depth in (1, 3) and (pa.types.is_floating(kind) or pa.types.is_integer(kind))
+
+
+def is_list(kind: Any) -> bool:
+    """Whether cells of an Arrow type are lists of any form."""
+    import pyarrow as pa
+
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def vectors_of_column(column: Any, what: str) -> np.ndarray:

@@ -234,10 +234,9 @@ class Backbone(nn.Module):
 
     def _found_blocks(self) -> tuple[tuple[str, int], ...]:
         """Names and widths of the blocks that say something of their own, as one image of noise shows."""
-        noise = torch.Generator().manual_seed(0)
-        image = torch.randint(0, 256, (1, 3, self.image_size, self.image_size), dtype=torch.uint8, generator=noise)
         head = getattr(self.model, "forward_head", None)
-        blocks = self._blocks(image, prelogits=head is not None and "pre_logits" in inspect.signature(head).parameters)
+        prelogits = head is not None and "pre_logits" in inspect.signature(head).parameters
+        blocks = self._blocks(*self.example(1), prelogits=prelogits)
         mean, before = blocks["mean"], blocks.get("prelogits")
         if before is not None and (before.ndim != mean.ndim or _equal(before, mean)):
             del blocks["prelogits"]
