@@ -15,9 +15,9 @@ from ..errors import InputError, brief, refusing
 from ..places import in_bucket, local_copy, reached
 from .folder_files import SUFFIXES
 from .given_tables import InputReader, inputs_of_file
+from .image_columns import pictures_of_table
 from .label_files import is_table
 from .pictures import decode_image
-from .tables import pictures_of_table
 from .texts import Texts
 from .vectors import Vectors
 

@@ -56,29 +56,7 @@ def read_label_columns(labels: Any) -> LabelColumns:
     Raises:
         InputError: anything else; columns of different lengths or of one name.
     """
-    library, kind = _library(labels)
-    if library and kind == "DataFrame":
-        names = tuple(labels.columns)
-        cells = tuple(
-            _frame_cells(labels.iloc[:, n] if library == "pandas" else labels[:, n]) for n in range(len(names))
-        )
-        types = labels.dtypes
-        found = LabelColumns(library, names, cells, tuple(map(str, types)))
-    elif library:
-        name = "y" if labels.name in (None, "") else labels.name
-        return LabelColumns("vector", (name,), (_frame_cells(labels),), ("",))
-    elif isinstance(labels, Mapping):
-        cells = tuple(_vector(column, f"column {name!r} of Y") for name, column in labels.items())
-        found = LabelColumns("dict", tuple(labels), cells, ("",) * len(cells))
-    else:
-        table = _array(labels)
-        if table.ndim == 1:
-            return LabelColumns("vector", ("y",), (table,), ("",))
-        if table.ndim != 2:
-            raise InputError(
-                f"Y has the shape {table.shape}, expected (N,) for one task, (N, K) for K, a frame, or a dictionary of columns"
-            )
-        found = LabelColumns("array", tuple(range(table.shape[1])), tuple(table.T), ("",) * table.shape[1])
+    found = _columns(labels)
     if not found.names:
         raise InputError("Y has no columns; expected one for each task")
     if len(set(found.names)) < len(found.names):
@@ -88,6 +66,28 @@ def read_label_columns(labels: Any) -> LabelColumns:
         if len(column) != len(found):
             raise InputError(f"{found.what(number)} has {len(column)} rows, {found.what(0)} {len(found)}")
     return found
+
+
+def _columns(labels: Any) -> LabelColumns:
+    library, kind = _library(labels)
+    if kind == "DataFrame":
+        columns = [labels.iloc[:, n] if library == "pandas" else labels[:, n] for n in range(len(labels.columns))]
+        cells = tuple(map(_frame_cells, columns))
+        return LabelColumns(library, tuple(labels.columns), cells, tuple(map(str, labels.dtypes)))
+    if library:
+        name = "y" if labels.name in (None, "") else labels.name
+        return LabelColumns("vector", (name,), (_frame_cells(labels),), ("",))
+    if isinstance(labels, Mapping):
+        cells = tuple(_vector(column, f"column {name!r} of Y") for name, column in labels.items())
+        return LabelColumns("dict", tuple(labels), cells, ("",) * len(cells))
+    table = _array(labels)
+    if table.ndim == 1:
+        return LabelColumns("vector", ("y",), (table,), ("",))
+    if table.ndim != 2:
+        raise InputError(
+            f"Y has the shape {table.shape}, expected (N,) for one task, (N, K) for K, a frame, or a dictionary of columns"
+        )
+    return LabelColumns("array", tuple(range(table.shape[1])), tuple(table.T), ("",) * table.shape[1])
 
 
 def classes_and_places(cells: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:

@@ -40,10 +40,7 @@ def metadata_splits(source: str, base: Path, files: Sequence[PurePath]) -> dict[
     found = [file for file in files if file.name in METADATA]
     if not found:
         return None
-    for file in found:
-        above = (file.parent, *file.parent.parents)
-        if other := next((one for one in found if one != file and one.parent in above), None):
-            raise InputError(f"{base / file} and {base / other} both describe the images of one folder; expected one")
+    _refuse_nested(base, found)
     there = {file.as_posix() for file in files if file.suffix.lower() in SUFFIXES}
     spelled = {composed(path): path for path in there}
     parts: dict[str, list[Any]] = {}
@@ -68,6 +65,13 @@ def metadata_splits(source: str, base: Path, files: Sequence[PurePath]) -> dict[
             raise InputError(f"the metadata files of split {name!r} of {source!r} differ in their columns")
         splits[name] = Split(source, name, datasets.concatenate_datasets(tables), IMAGE, notes=notes)
     return splits
+
+
+def _refuse_nested(base: Path, found: Sequence[PurePath]) -> None:
+    for file in found:
+        above = (file.parent, *file.parent.parents)
+        if other := next((one for one in found if one != file and one.parent in above), None):
+            raise InputError(f"{base / file} and {base / other} both describe the images of one folder; expected one")
 
 
 def _read(base: Path, file: PurePath) -> tuple[list[str], Any]:

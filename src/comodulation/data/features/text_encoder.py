@@ -245,6 +245,7 @@ def _loaded(folder: Path, name: str) -> tuple[Any, Any]:
             f"{folder} is no text encoder that is read here: it has no weights in *.safetensors, and nothing is unpickled"
         )
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    # A model's files lead the library into whatever they say.
     with refusing(f"{folder} is no text encoder that transformers reads", Exception):
         config = transformers.AutoConfig.from_pretrained(folder, **local)
         with torch.device("meta"):
