@@ -33,14 +33,8 @@ from .weights import WEIGHTS, load_file_of_weights, load_in_order, package_weigh
 IMAGE_SIZES = (16, 1024)
 Output = Literal["map", "vector"]
 _CROP_MODES = ("center", "squash")
-_UNFIT = (
-    RuntimeError,
-    AssertionError,
-    AttributeError,
-    TypeError,
-    IndexError,
-    ValueError,
-)  # of a model without such a map
+# What a model raises that has no such map, or does not take images of this size.
+_UNFIT = (RuntimeError, AssertionError, AttributeError, TypeError, IndexError, ValueError)
 _INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
