@@ -164,11 +164,7 @@ def extract(
                 start, stop = store.rows(first)
                 load(range(start, min(start + BATCH, stop)))
             with _one_at_a_time, large_blocks_kept():
-                forward = forward_of(encoder, engine, device, precision)  # refused before anything is written
-
-                def compute(batch: Sequence[Tensor]) -> Tensor:
-                    return features_of(forward, [part.to(device) for part in batch], precision, encoder.kept)
-
+                compute = _computing(encoder, engine, device, precision)  # refused before anything is written
                 with store:
                     extracted, several = _fill(store, split, first, load, compute, report)
                     store.merge()
@@ -282,6 +278,14 @@ def features_of(
             f"the encoder's features reach {largest:g}, more than {_numpy(kept)} holds; its weights may be damaged"
         )
     return features.to(kept).float().clone()
+
+
+def _computing(
+    encoder: Encoder, engine: str, device: torch.device | str, precision: str
+) -> Callable[[Sequence[Tensor]], Tensor]:
+    """A call that gives the features of a batch, by an engine. Raises as ``forward_of``."""
+    forward = forward_of(encoder, engine, device, precision)
+    return lambda batch: features_of(forward, [part.to(device) for part in batch], precision, encoder.kept)
 
 
 def _fill(
