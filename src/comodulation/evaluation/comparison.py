@@ -13,9 +13,7 @@ from scipy import optimize, special, stats
 ALPHA, POWER = 0.05, 0.8
 WILCOXON_SEEDS = 6  # the smallest n whose smallest two-sided p, 2 / 2^n, is below ALPHA
 WEIGHTS_AT_ONCE = 2**22  # of resampled images, held in memory
-EDGE = (
-    0.1  # share of an interval's half width: an end that is nearer to 0 may lie on its other side on another processor
-)
+EDGE = 0.1  # share of an interval's half width: an end nearer to 0 may lie on its other side on another processor
 CROSSED_SEEDS = 6  # where seeds dominate, a simulated 95% interval covers 95% with 6, 92% with 5, 77% with 3
 
 Floats = NDArray[np.float64]
@@ -304,8 +302,7 @@ def paired_by_task(
     Raises:
         ValueError: as `paired_difference`, or shapes that disagree.
     """
-    a, b, labels = _values(values_a, "values_a", 2), _values(values_b, "values_b", 2), np.asarray(task)
-    _same_shape(a, b)
+    (a, b), labels = _tables(values_a, values_b), np.asarray(task)
     if labels.shape != a.shape[1:]:
         raise ValueError(f"task must name one task for each of {a.shape[1]} images, got shape {labels.shape}")
     rows = {label.item(): labels == label for label in np.unique(labels)}
@@ -345,8 +342,7 @@ def crossed_bootstrap(
         ValueError: shapes that disagree, values that are not finite, fewer than 2 seeds or 2 images, a confidence that is
             not between 0 and 1.
     """
-    a, b = _values(values_a, "values_a", 2), _values(values_b, "values_b", 2)
-    _same_shape(a, b)
+    a, b = _tables(values_a, values_b)
     _check_confidence(confidence)
     difference, (seeds, images) = a - b, a.shape
     if seeds < 2 or images < 2:
@@ -411,9 +407,11 @@ def _values(values: ArrayLike, name: str, dimensions: int) -> Floats:
     return array
 
 
-def _same_shape(a: Floats, b: Floats) -> None:
+def _tables(values_a: ArrayLike, values_b: ArrayLike) -> tuple[Floats, Floats]:
+    a, b = _values(values_a, "values_a", 2), _values(values_b, "values_b", 2)
     if a.shape != b.shape:
         raise ValueError(f"values must be (seeds, images) of one shape on both sides, got {a.shape} and {b.shape}")
+    return a, b
 
 
 def _check_confidence(confidence: float) -> None:

@@ -65,28 +65,33 @@ def metrics(log_probabilities: Tensor, targets: Tensor, answers: Tensor | None =
     """
     if not len(targets):
         raise ValueError("no predictions to evaluate")
-    losses, errors, confidences, hits = [], [], [], []
-    given = [None] * -(-len(targets) // BLOCK) if answers is None else answers.split(BLOCK)
-    for part, own, said in zip(log_probabilities.split(BLOCK), targets.split(BLOCK), given, strict=True):
-        logs = part.double().clamp(max=0)
-        probabilities = logs.exp()
-        if said is None:
-            confidence, predicted = probabilities.max(1)
-        else:
-            confidence, predicted = probabilities.gather(1, said[:, None])[:, 0], said
-        losses.append(-logs.gather(1, own[:, None])[:, 0].clamp(min=-100))
-        of_target = torch.full_like(confidence, -1)[:, None]
-        errors.append(probabilities.scatter_add(1, own[:, None], of_target).square().sum(1))
-        confidences.append(confidence)
-        hits.append(predicted == own)
-    confidence, hit = torch.cat(confidences), torch.cat(hits)
+    blocks = log_probabilities.split(BLOCK), targets.split(BLOCK)
+    given = [None] * len(blocks[0]) if answers is None else answers.split(BLOCK)
+    parts = [_judged(*block) for block in zip(*blocks, given, strict=True)]
+    loss, error, confidence, hit = (torch.cat(values) for values in zip(*parts, strict=True))
     return {
         "accuracy": float(hit.double().mean()),
-        "nll": float(torch.cat(losses).mean()),
-        "brier": float(torch.cat(errors).mean()),
+        "nll": float(loss.mean()),
+        "brier": float(error.mean()),
         "ece": calibration_error(confidence, hit),
         "count": len(targets),
     }
+
+
+def _judged(
+    log_probabilities: Tensor, targets: Tensor, answers: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of each prediction, ``(M,)``: its NLL, its Brier score, and the confidence of its answer and whether that is right."""
+    logs = log_probabilities.double().clamp(max=0)
+    probabilities = logs.exp()
+    if answers is None:
+        confidence, answers = probabilities.max(1)
+    else:
+        confidence = probabilities.gather(1, answers[:, None])[:, 0]
+    loss = -logs.gather(1, targets[:, None])[:, 0].clamp(min=-100)
+    of_target = torch.full_like(confidence, -1)[:, None]
+    error = probabilities.scatter_add(1, targets[:, None], of_target).square().sum(1)
+    return loss, error, confidence, answers == targets
 
 
 def expected_calibration_error(probabilities: Tensor, targets: Tensor, bins: int = ECE_BINS) -> float:

@@ -49,7 +49,7 @@ def ray_in_allocation() -> Iterator[tuple[str, int, Callable[[], str | None]]]:
     cores = given.get("SLURM_CPUS_ON_NODE", "1")
     with contextlib.ExitStack() as stack:
         address = _start_head(stack, cores)
-        if srun is None or nodes == 1:
+        if srun is None or nodes < 2:
             yield address, nodes, lambda: None
             return
         words = [srun, f"--nodes={nodes - 1}", f"--ntasks={nodes - 1}", "--cpu-bind=none"]
