@@ -6,7 +6,7 @@ import pytest
 from comodulation.errors import InputError
 from comodulation.neuro.counts import Groups
 from comodulation.neuro.downstream import follow_groups
-from comodulation.neuro.fall import couplings_without, kept_trials, modulation_fall
+from comodulation.neuro.fall import Couplings, couplings_without, kept_trials, modulation_fall
 from comodulation.neuro.latent import fit_groups
 
 
@@ -18,7 +18,7 @@ def context(rng, coupling, neurons, lasting, trials=60, bins=3):
     fit = fit_groups(parts[0])
     followed, without = follow_groups(fit, parts[1]), couplings_without(*parts)
     found = zip((fit, followed), without, strict=True)
-    return [(one.coupling, one.coupling_error, left) for one, left in found]
+    return [Couplings(one.coupling, one.coupling_error, left) for one, left in found]
 
 
 # Two contexts that are the same: a change is decided in 5% of recordings, upstream and downstream, also where the modulator lasts a
@@ -30,7 +30,7 @@ def test_no_change_is_decided_where_there_is_none(lasting):
         rng = np.random.default_rng(seed)
         coupling = rng.uniform(0.2, 0.5, 20)
         contexts = [context(rng, coupling, 12, lasting) for _ in range(2)]
-        falls = [modulation_fall(*a, *b) for a, b in zip(*contexts, strict=True)]
+        falls = [modulation_fall(a, b) for a, b in zip(*contexts, strict=True)]
         decided += [fall.decided for fall in falls]
         z.append([fall.difference / fall.error for fall in falls])
     assert decided.max() <= 3  # of 15, at 5%: more once in 180
@@ -41,7 +41,7 @@ def test_no_change_is_decided_where_there_is_none(lasting):
 def test_fall_by_hand():
     w, error = np.full(8, 0.5), np.full(8, 0.3)
     without = np.sqrt(0.25 + 0.01 * np.tile([[-1.0], [1.0]], (5, 8)))  # w^2 scatters by 0.01: variance 9 * 0.0001
-    fall = modulation_fall(w, error, without, error, error, without)
+    fall = modulation_fall(Couplings(w, error, without), Couplings(error, error, without))
     assert (fall.task, fall.control, fall.difference) == pytest.approx((0.16, 0.0, 0.16))
     assert fall.error == pytest.approx(np.sqrt(2 * 9 * 0.0001))
     # Two equal variances of 9 degrees of freedom each have 18 together: Student's t, 2.101.
@@ -82,8 +82,8 @@ def test_the_fewest_trials_and_a_neuron_of_one_trial():
 def test_bad_input():
     w, without = np.ones(8), np.ones((10, 8))
     with pytest.raises(InputError, match="the same neurons, got 8, 9"):
-        modulation_fall(w, w, without, np.ones(9), np.ones(9), np.ones((10, 9)))
+        modulation_fall(Couplings(w, w, without), Couplings(np.ones(9), np.ones(9), np.ones((10, 9))))
     with pytest.raises(InputError, match="at least 8 neurons, got 5"):
-        modulation_fall(w[:5], w[:5], without[:, :5], w[:5], w[:5], without[:, :5])
+        modulation_fall(*2 * [Couplings(w[:5], w[:5], without[:, :5])])
     with pytest.raises(InputError, match="do not determine 8 of 8 couplings of the control"):
-        modulation_fall(w, w, without, w, np.full(8, np.nan), without)
+        modulation_fall(Couplings(w, w, without), Couplings(w, np.full(8, np.nan), without))

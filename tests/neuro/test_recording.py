@@ -167,6 +167,18 @@ def test_nwb_round_trip(nwb, shift):
     assert read.name == "session"
 
 
+def test_a_column_is_read_once_however_many_trials_there_are(nwb, monkeypatch):
+    from comodulation.neuro import nwb as reader
+
+    path, _ = nwb
+    read, column_of = [], reader.column_of
+    monkeypatch.setattr(
+        reader, "column_of", lambda table, name, **more: read.append(name) or column_of(table, name, **more)
+    )
+    read_recording(path, condition="orientation", context="attention", align="onset", **WINDOW)
+    assert read.count("attention") == 1
+
+
 def test_nwb_files_that_cannot_be_read_as_asked(nwb, tmp_path):
     path, _ = nwb
 

@@ -1,8 +1,7 @@
 from .analysis import RecordingStatistics, analyse_recording, comparison_table
-from .arrays import ARRAYS
 from .experiment import PopulationSettings, PopulationStudy, population_study
 from .latent import ModulatorFit, fit_modulator
-from .reading import read_recording, write_recording
+from .reading import ARRAYS, read_recording, write_recording
 from .recorded_network import DECODER, ENCODER, coupled_head, record_network
 from .recording import Recording
 from .report import POPULATION, RECORDING, claimed, write_population, write_recordings

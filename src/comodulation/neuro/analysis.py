@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ from ..errors import InputError, choose
 from .associations import RESAMPLES, Association, Dimensions, association, informativeness, shared_dimensions
 from .checks import Floats
 from .counts import Groups, check_active
-from .downstream import follow_modulator
-from .fall import Fall, couplings_without, modulation_fall
+from .downstream import Following, follow_modulator
+from .fall import Couplings, Fall, couplings_without, modulation_fall
 from .latent import ModulatorFit, fit_modulator
 from .recording import Recording
 
@@ -28,7 +28,7 @@ class AreaStatistics:
         dprime: informativeness of each neuron, ``(N,)``. activity: mean counts a bin, ``(N,)``.
         coupling, error: to the modulator, and its standard error, ``(N,)``.
         association: of coupling and informativeness.
-        control_coupling, control_error: in the control, ``(N,)``; None without one.
+        control_coupling: in the control, ``(N,)``; None without one.
         control_association: of the control's coupling and the task's informativeness. fall: of modulation in the control.
     """
 
@@ -39,7 +39,6 @@ class AreaStatistics:
     error: Floats
     association: Association
     control_coupling: Floats | None = None
-    control_error: Floats | None = None
     control_association: Association | None = None
     fall: Fall | None = None
 
@@ -64,37 +63,50 @@ class RecordingStatistics:
     downstream: AreaStatistics | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def areas(self) -> dict[str, AreaStatistics]:
+        """Of ``upstream`` and, with one, ``downstream``."""
+        return {"upstream": self.upstream} | ({} if self.downstream is None else {"downstream": self.downstream})
+
     def rows(self) -> list[dict[str, Any]]:
         """One row a statistic, for tables: recording, statistic, value, low, high (95%), p, neurons; nan where there is none."""
         d, neurons = self.dimensions, len(self.upstream.coupling)
+        ends = d.share - 1.96 * d.error, d.share + 1.96 * d.error
         found = [
-            self._row("share of shared variability in the first dimension", d.share, d.share - 1.96 * d.error,
-                      d.share + 1.96 * d.error, d.p, neurons),
-            self._row("the same, factor analysis", d.fitted_share, math.nan, math.nan, math.nan, neurons),
-            self._row("shared part of the variance of counts", d.shared, math.nan, math.nan, d.p, neurons),
-            self._row("modulator over none, bits a bin", self.fit.gain_in_bits, math.nan, math.nan, math.nan, neurons),
-        ]  # fmt: skip
-        for part, place in ((self.upstream, "upstream"), (self.downstream, "downstream")):
-            if part is None:
-                continue
+            self._row("share of shared variability in the first dimension", d.share, neurons, *ends, d.p),
+            self._row("the same, factor analysis", d.fitted_share, neurons),
+            self._row("shared part of the variance of counts", d.shared, neurons, p=d.p),
+            self._row("modulator over none, bits a bin", self.fit.gain_in_bits, neurons),
+        ]
+        for place, part in self.areas.items():
             for a, what in ((part.association, ""), (part.control_association, ", control")):
-                if a is None:
-                    continue
-                name = f"coupling against informativeness, {place}{what}"
-                found.append(self._row(name, a.spearman, a.low, a.high, a.p, a.neurons))
-                found.append(
-                    self._row(f"{name}, activity held fixed", a.partial, math.nan, math.nan, math.nan, a.neurons)
-                )
-                found.append(self._row(f"{name}, AUC", a.auc, math.nan, math.nan, math.nan, a.neurons))
+                if a is not None:
+                    name = f"coupling against informativeness, {place}{what}"
+                    found += [
+                        self._row(name, a.spearman, a.neurons, a.low, a.high, a.p),
+                        self._row(f"{name}, activity held fixed", a.partial, a.neurons),
+                        self._row(f"{name}, AUC", a.auc, a.neurons),
+                    ]
             if (f := part.fall) is not None:
-                found.append(
-                    self._row(f"variance of log gain, {place}, task", f.task, math.nan, math.nan, math.nan, f.neurons)
-                )
-                name = f"variance of log gain, {place}, control"
-                found.append(self._row(name, f.control, math.nan, math.nan, math.nan, f.neurons))
-                name = f"variance of log gain, {place}, task - control"
-                found.append(self._row(name, f.difference, f.low, f.high, f.p, f.neurons))
+                name = f"variance of log gain, {place}"
+                found += [
+                    self._row(f"{name}, task", f.task, f.neurons),
+                    self._row(f"{name}, control", f.control, f.neurons),
+                    self._row(f"{name}, task - control", f.difference, f.neurons, f.low, f.high, f.p),
+                ]
         return found
+
+    def _row(
+        self,
+        statistic: str,
+        value: float,
+        neurons: int,
+        low: float = math.nan,
+        high: float = math.nan,
+        p: float = math.nan,
+    ) -> dict[str, Any]:
+        numbers = {"value": float(value), "low": float(low), "high": float(high), "p": float(p)}
+        return {"recording": self.name, "statistic": statistic, **numbers, "neurons": neurons}
 
     def verdict(self) -> list[str]:
         """Sentences, each with its interval; of couplings only where neurons share something that there can be couplings to.
@@ -110,35 +122,39 @@ class RecordingStatistics:
             f"{100 * d.share:.0f}% ± {100 * 1.96 * d.error:.0f}% of the variability that {_neurons(self.upstream)} share "
             f"lies in one dimension ({100 * d.shared:.1f}% of the variance of counts is shared; p = {d.p:.2g})."
         ]
-        for part in (self.upstream, self.downstream):
-            if part is None:
-                continue
-            # Decided by both: intervals are a bootstrap's, p a permutation's, and near the edge they may differ.
-            a = part.association
-            which = f"informative {_neurons(part)} follow the modulator more strongly"
-            said.append(
-                (
-                    f"More {which}" if a.low > 0 and a.p < 0.05
-                    else f"Less {which}" if a.high < 0 and a.p < 0.05
-                    else f"Whether more {which} is not decided"
-                )
-                + f": rank correlation {a.spearman:+.2f} [{a.low:+.2f}, {a.high:+.2f}], {a.neurons} neurons, p = {a.p:.2g}; "
-                f"{a.partial:+.2f} with activity held fixed."
-            )  # fmt: skip
-            if (f := part.fall) is not None:
-                how = "falls" if f.low > 0 else "rises" if f.high < 0 else "does not decidedly change"
-                said.append(
-                    f"In the control, their modulation {how}: variance of log gain {f.task:.3f} in the task, {f.control:.3f} in "
-                    f"the control, difference {f.difference:+.3f} [{f.low:+.3f}, {f.high:+.3f}] over trials, p = {f.p:.2g}."
-                )
+        for part in self.areas.values():
+            said.append(_said_of_association(part))
+            if part.fall is not None:
+                said.append(_said_of_fall(part.fall))
         return [*said, *notes]
 
-    def _row(self, statistic: str, value: float, low: float, high: float, p: float, neurons: int) -> dict[str, Any]:
-        numbers = {"value": value, "low": low, "high": high, "p": p}
-        return {
-            "recording": self.name, "statistic": statistic,
-            **{name: float(number) for name, number in numbers.items()}, "neurons": neurons,
-        }  # fmt: skip
+
+def _said_of_association(part: AreaStatistics) -> str:
+    # Decided by both: intervals are a bootstrap's, p a permutation's, and near the edge they may differ.
+    a = part.association
+    which = f"informative {_neurons(part)} follow the modulator more strongly"
+    if a.low > 0 and a.p < 0.05:
+        said = f"More {which}"
+    elif a.high < 0 and a.p < 0.05:
+        said = f"Less {which}"
+    else:
+        said = f"Whether more {which} is not decided"
+    return (
+        f"{said}: rank correlation {a.spearman:+.2f} [{a.low:+.2f}, {a.high:+.2f}], {a.neurons} neurons, p = {a.p:.2g}; "
+        f"{a.partial:+.2f} with activity held fixed."
+    )
+
+
+def _said_of_fall(f: Fall) -> str:
+    how = "falls" if f.low > 0 else "rises" if f.high < 0 else "does not decidedly change"
+    return (
+        f"In the control, their modulation {how}: variance of log gain {f.task:.3f} in the task, {f.control:.3f} in "
+        f"the control, difference {f.difference:+.3f} [{f.low:+.3f}, {f.high:+.3f}] over trials, p = {f.p:.2g}."
+    )
+
+
+def _neurons(part: AreaStatistics) -> str:
+    return "neurons" if part.area == "all" else f"{part.area} neurons"
 
 
 def analyse_recording(
@@ -169,39 +185,47 @@ def analyse_recording(
     """
     if not recording.neurons:
         raise InputError("; ".join([f"{recording.name} has no neurons", *recording.notes]))
+    areas = _areas(recording, upstream, downstream)
+    if control is not None and (task is None or task == control):
+        raise InputError(
+            f"a control is compared with another context, its task; got task {task!r}, control {control!r}"
+        )
+    recording = recording.with_neurons(np.isin(recording.area, areas)).complete()
+    main = (recording if task is None else recording.in_context(task)).check()
+    other = None if control is None else recording.in_context(control)
+    if other is not None:
+        check_active(other.check_targets().totals.sum(0))
+    fit, couplings = _couplings(main, areas, rates_by_bin, errors, left_out=other is not None)
+    controls: Sequence[Couplings | None] = [None] * len(areas)
+    if other is not None:
+        _, controls = _couplings(other, areas, rates_by_bin, errors, left_out=True)
+    first = main.in_area(areas[0])
+    dimensions = shared_dimensions(Groups.of(first.counts, first.condition, by_bin=rates_by_bin), seed=seed)
+    chance = {"resamples": resamples, "seed": seed}
+    found = [
+        _area(main.in_area(area), own, of_control, chance)
+        for area, own, of_control in zip(areas, couplings, controls, strict=True)
+    ]
+    follows = found[1] if downstream is not None else None
+    return RecordingStatistics(
+        recording.name, main.trials, main.bins, dimensions, fit, found[0], follows, recording.notes
+    )
+
+
+def _areas(recording: Recording, upstream: str | None, downstream: str | None) -> list[str]:
+    """The areas that are analysed, the one whose modulator is estimated first. Raises InputError for others."""
     if upstream is None:
         if len(recording.areas) > 1:
             raise InputError(
                 f"upstream must name the area whose modulator is estimated; areas: {', '.join(recording.areas)}"
             )
         upstream = recording.areas[0]
-    choose(upstream, recording.areas, "area")
-    if downstream is not None:
-        choose(downstream, recording.areas, "area")
-        if downstream == upstream:
-            raise InputError(f"upstream and downstream must be different areas, got {upstream!r} for both")
-    if control is not None and (task is None or task == control):
-        raise InputError(
-            f"a control is compared with another context, its task; got task {task!r}, control {control!r}"
-        )
-    recording = recording.with_neurons(np.isin(recording.area, [upstream, downstream or upstream])).complete()
-    main = (recording if task is None else recording.in_context(task)).check()
-    other = None if control is None else recording.in_context(control)
-    if other is not None:
-        check_active(other.check_targets().totals.sum(0))
-    fit, above, below = _couplings(main, upstream, downstream, rates_by_bin, errors, control is not None)
-    control_above = control_below = None
-    if other is not None:
-        _, control_above, control_below = _couplings(other, upstream, downstream, rates_by_bin, errors, True)
-    first, chance = main.in_area(upstream), {"resamples": resamples, "seed": seed}
-    groups = Groups.of(first.counts, first.condition, by_bin=rates_by_bin)
-    followed = None
-    if downstream is not None and below is not None:
-        followed = _area(downstream, main.in_area(downstream), below, control_below, chance)
-    return RecordingStatistics(
-        recording.name, main.trials, main.bins, shared_dimensions(groups, seed=seed), fit,
-        _area(upstream, first, above, control_above, chance), followed, recording.notes,
-    )  # fmt: skip
+    areas = [upstream] if downstream is None else [upstream, downstream]
+    for area in areas:
+        choose(area, recording.areas, "area")
+    if downstream == upstream:
+        raise InputError(f"upstream and downstream must be different areas, got {upstream!r} for both")
+    return areas
 
 
 def comparison_table(recordings: Sequence[RecordingStatistics]) -> list[dict[str, str]]:
@@ -224,52 +248,34 @@ def comparison_table(recordings: Sequence[RecordingStatistics]) -> list[dict[str
     ]
 
 
-@dataclass(frozen=True)
-class _Couplings:
-    """Of one area in one context, ``(N,)``; without each block of trials, ``(K, N)``, where that was asked for."""
-
-    coupling: Floats
-    error: Floats
-    without: Floats | None
-
-
 def _couplings(
-    part: Recording, upstream: str, downstream: str | None, rates_by_bin: bool, errors: str, left_out: bool
-) -> tuple[ModulatorFit, _Couplings, _Couplings | None]:
-    """The modulator of one area in one context, and the couplings to it there and downstream."""
-    first = part.in_area(upstream)
+    part: Recording, areas: Sequence[str], rates_by_bin: bool, errors: str, *, left_out: bool
+) -> tuple[ModulatorFit, list[Couplings]]:
+    """The modulator of the first area in a context, and the couplings to it of all; with ``left_out``, also without each block."""
+    first, *others = (part.in_area(area) for area in areas)
     fit = fit_modulator(first.counts, first.condition, rates_by_bin=rates_by_bin, errors=errors)
-    groups, others, followed = Groups.of(first.counts, first.condition, by_bin=rates_by_bin), None, None
-    if downstream is not None:
-        second = part.in_area(downstream)
-        others = Groups.of(second.counts, second.condition, by_bin=rates_by_bin)
-        followed = follow_modulator(fit, second.counts, second.condition, rates_by_bin=rates_by_bin)
-    above, below = couplings_without(groups, others) if left_out else (None, None)
-    return (
-        fit,
-        _Couplings(fit.coupling, fit.coupling_error, above),
-        None if followed is None else _Couplings(followed.coupling, followed.coupling_error, below),
-    )
+    fits: list[ModulatorFit | Following] = [fit]
+    fits += [follow_modulator(fit, other.counts, other.condition, rates_by_bin=rates_by_bin) for other in others]
+    without: Sequence[Floats] = [np.empty((0, one.neurons)) for one in (first, *others)]
+    if left_out:
+        without = couplings_without(
+            *(Groups.of(one.counts, one.condition, by_bin=rates_by_bin) for one in (first, *others))
+        )
+    return fit, [Couplings(one.coupling, one.coupling_error, left) for one, left in zip(fits, without, strict=True)]
 
 
-def _area(
-    name: str, part: Recording, found: _Couplings, control: _Couplings | None, chance: dict[str, int]
-) -> AreaStatistics:
+def _area(part: Recording, found: Couplings, control: Couplings | None, chance: dict[str, int]) -> AreaStatistics:
     dprime, activity = informativeness(part), part.counts.mean((0, 1))
     related = association(found.coupling, dprime, activity, **chance)
-    if control is None or found.without is None or control.without is None:
-        return AreaStatistics(name, dprime, activity, found.coupling, found.error, related)
-    return AreaStatistics(
-        name, dprime, activity, found.coupling, found.error, related, control.coupling, control.error,
-        association(control.coupling, dprime, activity, **chance),
-        modulation_fall(
-            found.coupling, found.error, found.without, control.coupling, control.error, control.without
-        ),
-    )  # fmt: skip
-
-
-def _neurons(part: AreaStatistics) -> str:
-    return "neurons" if part.area == "all" else f"{part.area} neurons"
+    alone = AreaStatistics(part.areas[0], dprime, activity, found.coupling, found.error, related)
+    if control is None:
+        return alone
+    return replace(
+        alone,
+        control_coupling=control.coupling,
+        control_association=association(control.coupling, dprime, activity, **chance),
+        fall=modulation_fall(found, control),
+    )
 
 
 def _shown(row: dict[str, Any] | None) -> str:

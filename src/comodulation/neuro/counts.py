@@ -53,17 +53,16 @@ class Groups:
             )
         if neurons < MIN_NEURONS:
             raise InputError(f"a shared modulator needs at least {MIN_NEURONS} neurons, got {neurons}")
-        names, place = np.unique(condition, return_inverse=True)
-        if trials:
-            numbers = np.bincount(place)
-            if numbers.min() < MIN_TRIALS:
-                few = names[numbers.argmin()]
-                raise InputError(
-                    f"condition {brief(few.item())} has {numbers.min()} trials; at least {MIN_TRIALS} trials of each condition "
-                    f"are needed ({len(names)} conditions, {trials} trials); leave it out or join conditions"
-                )
-        else:
+        if not trials:
             raise InputError(f"there are no trials; at least {MIN_TRIALS} of each condition are needed")
+        names, place = np.unique(condition, return_inverse=True)
+        numbers = np.bincount(place)
+        if numbers.min() < MIN_TRIALS:
+            few = names[numbers.argmin()]
+            raise InputError(
+                f"condition {brief(few.item())} has {numbers.min()} trials; at least {MIN_TRIALS} trials of each condition "
+                f"are needed ({len(names)} conditions, {trials} trials); leave it out or join conditions"
+            )
         index = np.repeat(place, bins)
         labels = [str(name) for name in names]
         if by_bin:
@@ -103,10 +102,6 @@ class Groups:
     def constant(self) -> float:
         """Minus the log of all factorials."""
         return -float(gammaln(self.counts + 1).sum())
-
-    def require_active(self) -> None:
-        """Raises InputError for neurons with too few spikes, naming them and the number needed."""
-        check_active(self.counts.sum(0))
 
     def log_means(self) -> Floats:
         """log of the mean counts, ``(G, N)``; -inf where silent."""

@@ -25,7 +25,6 @@ from .checks import Floats, Integers
 from .population import Population, Trials, summed_gain
 
 PENALTIES = np.logspace(-2, 6, 17)  # of ridge regression, in squared counts
-NORMALIZERS = ("relative", "covariance")
 THRESHOLDS = ("following", "constant")
 
 
@@ -66,22 +65,18 @@ def log_likelihood_ratio(population: Population, totals: Integers, modulator: Fl
     return totals @ population.log_ratio - expected
 
 
-def guided_weights(training: Trials, std: float, *, normalizer: str = "relative") -> Floats:
-    """Size of the modulator-guided weights, ``(N,)``: covariance of counts and modulator over all bins.
+def guided_weights(training: Trials, std: float) -> Floats:
+    """Size of the modulator-guided weights, ``(N,)``: relative covariance of counts and modulator over all bins.
 
-    By Stein's lemma Cov(k_n, m) = sigma^2 w_n (mean rate): divided by sigma^2 times the mean count (``relative``), it
-    estimates the coupling. The modulator's mean is known to be 0, so that it is not estimated.
+    By Stein's lemma Cov(k_n, m) = sigma^2 w_n (mean rate): divided by sigma^2 times the mean count, it estimates the coupling.
+    The modulator's mean is known to be 0, so that it is not estimated.
 
     Args:
         training: at least one trial. std: sigma; with 0 there is no label, and all weights are 0.
-        normalizer: ``relative`` or ``covariance`` (not divided).
     """
-    choose(normalizer, NORMALIZERS, "normalizer")
     counts, modulator = training.counts.reshape(-1, training.counts.shape[-1]), training.modulator.ravel()
     mean = counts.mean(0)
     covariance = modulator @ (counts - mean) / len(counts)
-    if normalizer == "covariance":
-        return covariance
     scale = std**2 * mean
     return np.divide(covariance, scale, out=np.zeros_like(scale), where=scale > 0)
 

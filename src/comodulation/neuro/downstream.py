@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .checks import Floats
-from .counts import Groups
+from .counts import Groups, check_active
 from .latent import LARGEST_COUPLING, ModulatorFit
 
 NEWTON_STEPS = 50
@@ -55,7 +55,7 @@ def follow_modulator(
             f"the modulator was fitted to {fit.modulator.shape[0]} trials of {fit.modulator.shape[1]} bins, the counts have "
             f"{groups.trials} of {groups.bins}"
         )
-    groups.require_active()
+    check_active(groups.totals.sum(0))
     return follow_groups(fit, groups)
 
 

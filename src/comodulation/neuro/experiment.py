@@ -171,18 +171,10 @@ class PopulationStudy:
             ("strength", self.strength, [(s.trials, std) for std in s.strengths]),
         ):
             for decoder, values in table.items():
-                for seed, line in zip(s.seeds, values, strict=True):
+                for seed, line in zip(s.seeds, values.tolist(), strict=True):
+                    start = {"curve": curve, "decoder": decoder, "seed": seed}
                     for (number, std), value in zip(points, line, strict=True):
-                        found.append(
-                            {
-                                "curve": curve,
-                                "decoder": decoder,
-                                "seed": seed,
-                                "trials": number,
-                                "std": std,
-                                "accuracy": float(value),
-                            }
-                        )
+                        found.append({**start, "trials": number, "std": std, "accuracy": value})
         return found
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import t
@@ -51,59 +52,61 @@ class Fall:
         return self.low > 0 or self.high < 0
 
 
-def modulation_fall(
-    task: Floats,
-    task_error: Floats,
-    task_without: Floats,
-    control: Floats,
-    control_error: Floats,
-    control_without: Floats,
-) -> Fall:
-    """Mean of w^2 - error^2 in task and control, for the same neurons in the same order.
+class Couplings(NamedTuple):
+    """Of N neurons in one context.
 
-    Args:
-        task, control: couplings, ``(N,)``. task_error, control_error: their standard errors, ``(N,)``.
-        task_without, control_without: couplings without each block of trials, ``(K, N)``, see ``couplings_without``.
+    Attributes:
+        coupling: ``(N,)``. error: its standard error, ``(N,)``.
+        without: couplings without each block of trials, ``(K, N)``, see ``couplings_without``.
+    """
+
+    coupling: Floats
+    error: Floats
+    without: Floats
+
+
+def modulation_fall(task: Couplings, control: Couplings) -> Fall:
+    """Mean of w^2 - error^2 in task and control, for the same neurons in the same order.
 
     Raises:
         InputError: other numbers of neurons, too few, couplings that the data do not determine.
     """
-    neurons = {values.shape[-1] for values in (task, task_error, task_without, control, control_error, control_without)}
+    neurons = {values.shape[-1] for values in (*task, *control)}
     if len(neurons) > 1:
         raise InputError(f"task and control must be of the same neurons, got {', '.join(map(str, sorted(neurons)))}")
-    for context, given in (("task", task_error), ("control", control_error)):
-        if undetermined := int(np.isnan(given).sum()):
+    for name, context in (("task", task), ("control", control)):
+        if undetermined := int(np.isnan(context.error).sum()):
             raise InputError(
-                f"the data do not determine {undetermined} of {len(given)} couplings of the {context}; record more trials"
+                f"the data do not determine {undetermined} of {len(context.error)} couplings of the {name}; record more trials"
             )
-    if len(task) < MIN_CORRELATED:
-        raise InputError(f"a comparison over neurons needs at least {MIN_CORRELATED} neurons, got {len(task)}")
-    before, after = float((task**2 - task_error**2).mean()), float((control**2 - control_error**2).mean())
-    parts = [_variance(without) for without in (task_without, control_without)]
+    (number,) = neurons
+    if number < MIN_CORRELATED:
+        raise InputError(f"a comparison over neurons needs at least {MIN_CORRELATED} neurons, got {number}")
+    before, after = (float((context.coupling**2 - context.error**2).mean()) for context in (task, control))
+    parts = [_variance(context.without) for context in (task, control)]
     variance, difference = math.fsum(parts), before - after
     if variance == 0:
-        return Fall(before, after, difference, 0.0, difference, difference, float(difference == 0), len(task))
-    freedom = variance**2 / math.fsum(part**2 / (len(task_without) - 1) for part in parts)
+        return Fall(before, after, difference, 0.0, difference, difference, float(difference == 0), number)
+    freedom = variance**2 / math.fsum(part**2 / (len(task.without) - 1) for part in parts)
     error, width = math.sqrt(variance), float(t.ppf(0.975, freedom))
     return Fall(
         before, after, difference, error, difference - width * error, difference + width * error,
-        float(2 * t.sf(abs(difference) / error, freedom)), len(task),
+        float(2 * t.sf(abs(difference) / error, freedom)), number,
     )  # fmt: skip
 
 
-def couplings_without(upstream: Groups, downstream: Groups | None = None) -> tuple[Floats, Floats | None]:
+def couplings_without(upstream: Groups, *downstream: Groups) -> list[Floats]:
     """Couplings fitted without each block of trials: upstream ``(K, N)``, and to that modulator downstream ``(K, D)``.
 
     Args:
         upstream: of the neurons whose modulator is estimated. downstream: of others in the same trials.
     """
-    above, below = [], []
+    found: list[list[Floats]] = []
     for kept in kept_trials(upstream):
         fit = fit_groups(upstream.with_trials(kept))
-        above.append(fit.coupling)
-        if downstream is not None:
-            below.append(follow_groups(fit, downstream.with_trials(kept)).coupling)
-    return np.array(above), np.array(below) if downstream is not None else None
+        followed = (follow_groups(fit, others.with_trials(kept)) for others in downstream)
+        found.append([fit.coupling, *(one.coupling for one in followed)])
+    return [np.array(of_area) for of_area in zip(*found, strict=True)]
 
 
 def kept_trials(groups: Groups) -> list[np.ndarray]:

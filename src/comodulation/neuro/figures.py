@@ -52,7 +52,7 @@ def population_figure(study: PopulationStudy) -> Figure:
 
 def recording_figure(found: RecordingStatistics) -> Figure:
     """One recording: shared dimensions, coupling against informativeness in either area, modulation in task and control."""
-    areas = [part for part in (found.upstream, found.downstream) if part is not None]
+    areas = list(found.areas.values())
     controlled = [part for part in areas if part.control_coupling is not None]
     number = 1 + len(areas) + bool(controlled)
     figure = new_figure(0.4 + 2.3 * number)
@@ -82,27 +82,7 @@ def recording_figure(found: RecordingStatistics) -> Figure:
 
 def comparison_figure(recordings: Sequence[RecordingStatistics]) -> Figure:
     """Recordings and networks side by side: a panel a statistic, a row each, with 95% intervals where there are some."""
-    # Value, low and high. Of a recording in which nothing is shared, none of them is decided, whatever the intervals.
-    statistics: dict[str, list[tuple[float, float, float] | None]] = {
-        "share of shared variability in the first dimension": [
-            (d.share, d.share - 1.96 * d.error, d.share + 1.96 * d.error)
-            for d in (one.dimensions for one in recordings)
-        ]
-    }
-    for where in ("upstream", "downstream"):
-        parts: list[AreaStatistics | None] = [getattr(one, where) for one in recordings]
-        if any(parts):
-            statistics[f"coupling against informativeness, {where} (rank correlation)"] = [
-                None if part is None else (part.association.spearman, part.association.low, part.association.high)
-                for part in parts
-            ]
-            falls = [None if part is None else part.fall for part in parts]
-            if any(falls):
-                # In units of the task's, so that a network's modulator and a cortex's can be compared.
-                statistics[f"fall of modulation in the control, {where} (share of the task's)"] = [
-                    None if f is None or f.task <= 0 else (f.difference / f.task, f.low / f.task, f.high / f.task)
-                    for f in falls
-                ]
+    statistics = _compared(recordings)
     count = len(recordings)
     figure = new_figure(0.3 + len(statistics) * (0.65 + 0.28 * count))
     panels = figure.subplots(len(statistics), squeeze=False)[:, 0]
@@ -113,6 +93,7 @@ def comparison_figure(recordings: Sequence[RecordingStatistics]) -> Figure:
                 axis.text(0.02, place, "not measured", va="center", fontsize=7.5)
                 continue
             value, low, high = row
+            # Of a recording in which nothing is shared, none is decided, whatever the intervals.
             decided = recordings[place].dimensions.found and (low > 0 or high < 0)
             colour = PLACES[place % len(PLACES)] if decided else SUBDUED
             axis.plot([low, high], [place, place], color=colour, linewidth=1.8, solid_capstyle="butt")
@@ -122,6 +103,31 @@ def comparison_figure(recordings: Sequence[RecordingStatistics]) -> Figure:
         axis.set_title(title, loc="left", fontsize=8)
         axis.margins(x=0.08)
     return finished(figure)
+
+
+def _compared(recordings: Sequence[RecordingStatistics]) -> dict[str, list[tuple[float, float, float] | None]]:
+    """Each statistic's value, low and high end, a recording each; None where it was not measured."""
+    statistics: dict[str, list[tuple[float, float, float] | None]] = {
+        "share of shared variability in the first dimension": [
+            (d.share, d.share - 1.96 * d.error, d.share + 1.96 * d.error)
+            for d in (one.dimensions for one in recordings)
+        ]
+    }
+    for where in ("upstream", "downstream"):
+        parts = [one.areas.get(where) for one in recordings]
+        if any(parts):
+            statistics[f"coupling against informativeness, {where} (rank correlation)"] = [
+                None if part is None else (part.association.spearman, part.association.low, part.association.high)
+                for part in parts
+            ]
+        falls = [None if part is None else part.fall for part in parts]
+        if any(falls):
+            # In units of the task's, so that a network's modulator and a cortex's can be compared.
+            statistics[f"fall of modulation in the control, {where} (share of the task's)"] = [
+                None if f is None or f.task <= 0 else (f.difference / f.task, f.low / f.task, f.high / f.task)
+                for f in falls
+            ]
+    return statistics
 
 
 def _scatter(axis: Axes, part: AreaStatistics, colour: str) -> None:

@@ -30,7 +30,7 @@ from scipy.optimize import minimize
 
 from ..errors import InputError, choose
 from .checks import Floats, Integers
-from .counts import Groups
+from .counts import Groups, check_active
 
 REACH = 8.0  # the grid's, in standard deviations of the prior
 COARSEST, FINEST = 0.25, 0.004  # spacing of the grid
@@ -99,7 +99,7 @@ def fit_modulator(
     """
     choose(errors, ERRORS, "errors")
     groups = Groups.of(counts, condition, by_bin=rates_by_bin)
-    groups.require_active()
+    check_active(groups.totals.sum(0))
     if errors == "trials" and groups.trials <= 2 * groups.neurons:
         raise InputError(
             f"errors from the scatter over trials need more than {2 * groups.neurons} trials for {groups.neurons} neurons, "

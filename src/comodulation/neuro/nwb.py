@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import InputError, choose
 from .checks import Floats
@@ -55,7 +56,7 @@ def read_nwb(
             (with the nearest name) or hold no single value a row, an ``align`` that holds no times, a window that is no whole
             number of bins or overlaps the next trial's, spike times that cannot be seconds of the session.
     """
-    bins = _bins(start, stop, bin_width)
+    window = _Window(start, bin_width, _bins(start, stop, bin_width))
     try:
         import pynwb
     except ImportError as error:
@@ -73,9 +74,17 @@ def read_nwb(
         except Exception as error:  # hdf5, hdmf and pynwb each have their own
             raise unreadable(path, error) from error
         try:
-            return _Session(file, path.stem).recording(columns, target, context, area, start, bin_width, bins, align)
+            return _Session(file, path.stem).recording(columns, target, context, area, align, window)
         except InputError as error:
             raise InputError(f"{path.stem}: {error}") from error
+
+
+class _Window(NamedTuple):
+    """Of a trial: where it starts after the event, and the width of its bins, in seconds; how many bins it has."""
+
+    start: float
+    width: float
+    bins: int
 
 
 class _Session:
@@ -95,50 +104,40 @@ class _Session:
         self.unread: list[str] = []
 
     def recording(
-        self, columns: list[str], target: str | None, context: str | None, area: str | None,
-        start: float, width: float, bins: int, align: str,
-    ) -> Recording:  # fmt: skip
+        self, columns: list[str], target: str | None, context: str | None, area: str | None, align: str, window: _Window
+    ) -> Recording:
         used = [*columns, align, *(given for given in (target, context) if given is not None)]
         for column in used:
             choose(column, self.trials.colnames, "column of the trials table")
         times = self._times(align)
-        shown = [labels for column in columns for labels in [_labels(self.trials, column)]]
-        conditions = [", ".join(parts) for parts in zip(*shown, strict=True)]
+        starts = times + window.start
+        ends = starts + window.width * window.bins
+        shown = list(zip(*(_labels(self.trials, column) for column in columns), strict=True))
         self.leave_out("trials", ~np.isfinite(times), f"without a time in {align!r}")
-        self.leave_out(
-            "trials", np.array([not all(parts) for parts in zip(*shown, strict=True)]), "without a condition"
-        )
+        self.leave_out("trials", np.array([not all(parts) for parts in shown]), "without a condition")
         self.flagged_rows("trials", self.trials, exempt=used)
         self.flagged_rows("units", self.units, exempt=[area] if area is not None else [])
         self.flagged_electrodes()
-        ends = times + start + width * bins
-        self.bad_times(times + start, ends)
+        self.bad_times(starts, ends)
         units = np.flatnonzero(self.kept["units"])
         names = [f"unit {unit}" for unit in units]
-        spikes = [
-            seconds(given, f"spike times of {name}")
-            for given, name in zip(ragged_of(self.units, "spike_times", units), names, strict=True)
-        ]
-        check_spikes(spikes, names)
-        observed = self.observed(units, times + start, ends)
-        if observed is not None:
-            self.leave_out("trials", np.asarray(~observed.any(1)), "in which no unit was observed (obs_intervals)")
+        spikes = self.spikes(units, names)
+        observed = self.observed(units, starts, ends)
+        self.unrecorded(spikes, starts, ends)
         rows = np.flatnonzero(self.kept["trials"])
-        check_apart(times[rows] + start, ends[rows])
-        outside = np.zeros(len(times), bool)
-        outside[rows] = check_span(spikes, times[rows] + start, ends[rows])
-        self.leave_out("trials", outside, "before the first or after the last spike of all units")
-        rows = np.flatnonzero(self.kept["trials"])
-        counts = count_spikes(spikes, times[rows] + start, width, bins)
-        check_rates(counts.sum(1), width * bins, names)
+        counts = count_spikes(spikes, starts[rows], window.width, window.bins)
+        check_rates(counts.sum(1), window.width * window.bins, names)
 
         def of_trials(column: str | None) -> list[str] | None:
-            return None if column is None else [_labels(self.trials, column)[row] for row in rows]
+            if column is None:
+                return None
+            labels = _labels(self.trials, column)
+            return [labels[row] for row in rows]
 
         areas = self.areas(area)
         return Recording.of(
             counts,
-            [conditions[row] for row in rows],
+            [", ".join(shown[row]) for row in rows],
             target=of_trials(target),
             context=of_trials(context),
             area=[areas[unit] for unit in units],
@@ -202,19 +201,36 @@ class _Session:
             if not read:
                 self.unread.append(f"times in {name!r}")
 
-    def observed(self, units: Sequence[int] | np.ndarray, starts: Floats, ends: Floats) -> Mask | None:
-        """Whether a unit's ``obs_intervals`` hold a trial's window, ``(R, N)``; None where the file does not say."""
+    def spikes(self, units: NDArray[np.intp], names: Sequence[str]) -> list[Floats]:
+        """Spike times of units, in seconds."""
+        given = ragged_of(self.units, "spike_times", units)
+        spikes = [seconds(times, f"spike times of {name}") for times, name in zip(given, names, strict=True)]
+        check_spikes(spikes, names)
+        return spikes
+
+    def unrecorded(self, spikes: Sequence[Floats], starts: Floats, ends: Floats) -> None:
+        """Leave out trials outside all that was recorded, once it is clear that those that are left do not overlap."""
+        rows = np.flatnonzero(self.kept["trials"])
+        check_apart(starts[rows], ends[rows])
+        outside = np.zeros(len(starts), bool)
+        outside[rows] = check_span(spikes, starts[rows], ends[rows])
+        self.leave_out("trials", outside, "before the first or after the last spike of all units")
+
+    def observed(self, units: NDArray[np.intp], starts: Floats, ends: Floats) -> Mask | None:
+        """Whether a unit's ``obs_intervals`` hold a trial's window, ``(R, N)``; None where the file does not say. Trials in which
+        no unit was observed are left out."""
         if "obs_intervals" not in self.units.colnames:
             return None
         found = ragged_of(self.units, "obs_intervals", units)
         if not any(len(given) for given in found):
             self.unread.append("obs_intervals, which are empty")
             return None
-        held = [
-            within(starts, ends, intervals_of(given, f"obs_intervals of unit {unit}"))
-            for unit, given in zip(units, found, strict=True)
+        intervals = [
+            intervals_of(given, f"obs_intervals of unit {unit}") for unit, given in zip(units, found, strict=True)
         ]
-        return np.stack(held, 1)
+        held = np.stack([within(starts, ends, of_unit) for of_unit in intervals], 1)
+        self.leave_out("trials", np.asarray(~held.any(1)), "in which no unit was observed (obs_intervals)")
+        return held
 
     def areas(self, column: str | None) -> list[str]:
         """Where each unit was."""

@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..mathematics import modulate
 from ..networks import ComodulatedHead, coupling
 from ..networks.methods import Comodulation, Method
-from .checks import Floats, check_positive, check_whole
+from .checks import Floats, Integers, check_positive, check_whole
 from .counts import MIN_TRIALS
 from .recording import Recording
 
@@ -76,22 +76,14 @@ def record_network(
     rng, device = np.random.default_rng(seed), head.decoder.weight.device
     activity = head.encode(features.to(device))
     contexts = {"task": task} | ({} if control is None else {"control": control})
-    rates: dict[str, list[Floats]] = {ENCODER: [], DECODER: []}
+    responses = []
     for chosen in contexts.values():
         u = head.controller(torch.tensor([chosen], device=device))
-        encoder, decoder = _respond(head, activity, coupling(u, head.modulation.link), repeats, bins, rng)
-        rates[ENCODER].append(encoder)
-        rates[DECODER].append(decoder)
+        responses.append(_respond(head, activity, coupling(u, head.modulation.link), repeats, bins, rng))
     counts, areas = [], []
-    for area, parts in rates.items():
-        rate = np.concatenate(parts)  # (contexts M repeats, bins, neurons)
-        mean = rate.mean((0, 1))
-        active = np.flatnonzero(mean > 1e-3 * mean.max()) if mean.max() > 0 else np.array([], int)
-        if not len(active):
-            raise InputError(f"no {area} neuron is active for these images")
-        kept = np.sort(rng.permutation(active)[:most_neurons])
-        counts.append(rng.poisson(rate[:, :, kept] * (mean_count / mean[kept].mean())))
-        areas += [area] * len(kept)
+    for area, parts in zip((ENCODER, DECODER), zip(*responses, strict=True), strict=True):
+        counts.append(_spikes(area, np.concatenate(parts), mean_count, most_neurons, rng))
+        areas += [area] * counts[-1].shape[2]
     images = np.repeat([f"image {number}" for number in range(len(features))], repeats)
     return Recording.of(
         np.concatenate(counts, axis=2),
@@ -111,6 +103,16 @@ def coupled_head(network: ComodulatedHead | Method) -> ComodulatedHead:
     if not isinstance(network, Comodulation):
         raise InputError(f"method {network.name!r} has no couplings to a modulator; record a run of comodulation")
     return network.head
+
+
+def _spikes(area: str, rate: Floats, mean_count: float, most_neurons: int, rng: np.random.Generator) -> Integers:
+    """Counts of some active neurons, ``(contexts M repeats, bins, kept)``, from the activity of all, ``(..., bins, neurons)``."""
+    mean = rate.mean((0, 1))
+    active = np.flatnonzero(mean > 1e-3 * mean.max()) if mean.max() > 0 else np.array([], int)
+    if not len(active):
+        raise InputError(f"no {area} neuron is active for these images")
+    kept = np.sort(rng.permutation(active)[:most_neurons])
+    return rng.poisson(rate[:, :, kept] * (mean_count / mean[kept].mean()))
 
 
 def _respond(

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError, brief, choose
-from .arrays import MOST_BYTES
 from .checks import Floats, Integers
 from .counts import MIN_SPIKES, MIN_TRIALS, check_active, check_counts
 
 Names = NDArray[np.str_]
+MOST_BYTES = 2**31  # of a recording's counts in memory: what is estimated from them takes several times as much
 LONGEST_LABEL = 1000  # characters
 SILENCE = 100  # spikes expected of an area in a trial, beyond which not one is no activity but no recording
 
@@ -157,22 +157,13 @@ class Recording:
         """
         kept: NDArray[np.bool_] = np.ones(self.trials, bool)
         notes = list(self.notes)
-        if self.observed is not None:
-            kept = np.asarray(self.observed.all(1))
-            if unseen := int((~kept).sum()):
-                seen = self.observed.sum(0)
-                few = int((seen < self.trials).sum())
-                notes.append(
-                    f"{unseen} of {self.trials} trials are left out, in which not all of {self.neurons} neurons were observed: "
-                    f"{few} were not in all trials, neuron {seen.argmin()} in {seen.min()}"
-                )
-        spikes = np.zeros((self.trials, 0))
-        if self.neurons:
-            spikes = np.stack([self.counts[:, :, self.area == area].sum((1, 2)) for area in self.areas], 1)
-        silent = np.zeros(self.trials, bool)
-        for condition in np.unique(self.condition):
-            rows = kept & (self.condition == condition)
-            silent |= rows & ((spikes == 0) & (spikes[rows].sum(0) >= SILENCE * rows.sum())).any(1)
+        if self.observed is not None and not self.observed.all():
+            kept, seen = np.asarray(self.observed.all(1)), self.observed.sum(0)
+            notes.append(
+                f"{int((~kept).sum())} of {self.trials} trials are left out, in which not all of {self.neurons} neurons were "
+                f"observed: {int((seen < self.trials).sum())} were not in all trials, neuron {seen.argmin()} in {seen.min()}"
+            )
+        silent = self._silent(kept)
         if silent.any():
             notes.append(
                 f"{int(silent.sum())} of {self.trials} trials are left out, in which no neuron of an area fires, where at least "
@@ -182,6 +173,16 @@ class Recording:
         if self.trials and not kept.any():
             raise InputError(f"no trial is left: {'; '.join(notes)}; leave neurons out that were observed too little")
         return replace(self.with_trials(kept), observed=None, notes=tuple(notes))
+
+    def _silent(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """In which of some trials ``(R,)`` no neuron of an area fires, though many spikes are expected in that condition."""
+        silent = np.zeros(self.trials, bool)
+        for area in self.areas:
+            spikes = self.counts[:, :, self.area == area].sum((1, 2))
+            for condition in np.unique(self.condition):
+                rows = kept & (self.condition == condition)
+                silent |= rows & (spikes == 0) & (spikes[rows].sum() >= SILENCE * rows.sum())
+        return silent
 
     def active(self, least: int = MIN_SPIKES) -> Recording:
         """Without neurons that fire fewer than ``least`` spikes in any context (in all trials, where there are none); ``notes``
