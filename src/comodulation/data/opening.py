@@ -187,18 +187,9 @@ def _of_images(image_column: str | None, source: str, name: str, table: Any, fol
     """A split of a table with a column of images; None finds it."""
     import datasets
 
-    images = [column for column, feature in table.features.items() if isinstance(feature, datasets.Image)]
     if image_column is None:
-        images = images or [column for column in ("image", "img") if column in table.column_names]
-        if len(images) != 1:
-            found = f"{len(images)} image columns ({', '.join(images)})" if images else "no image column"
-            raise InputError(
-                f"{source!r} has {found}; name one with --set image_column=NAME, of {', '.join(table.column_names)}"
-            )
-        image_column = images[0]
-    else:
-        choose(image_column, table.column_names, "image column")
-    feature = table.features[image_column]
+        image_column = _only_image_column(table, source)
+    feature = table.features[choose(image_column, table.column_names, "image column")]
     # `datasets` would make a picture of numbers, too: of an embedding one that is a pixel high.
     text = isinstance(feature, datasets.Value) and feature.dtype.removeprefix("large_") in ("binary", "string")
     if not text and not isinstance(feature, (datasets.Image, dict)):
@@ -212,3 +203,17 @@ def _of_images(image_column: str | None, source: str, name: str, table: Any, fol
     except Exception as error:
         raise InputError(f"column {image_column!r} of {source!r} does not hold images: {first_line(error)}") from error
     return Split(source, name, table, image_column, folder)
+
+
+def _only_image_column(table: Any, source: str) -> str:
+    """The column of images by its type, or else by its name. Raises InputError where there is not one."""
+    import datasets
+
+    images = [column for column, feature in table.features.items() if isinstance(feature, datasets.Image)]
+    images = images or [column for column in ("image", "img") if column in table.column_names]
+    if len(images) != 1:
+        found = f"{len(images)} image columns ({', '.join(images)})" if images else "no image column"
+        raise InputError(
+            f"{source!r} has {found}; name one with --set image_column=NAME, of {', '.join(table.column_names)}"
+        )
+    return str(images[0])
