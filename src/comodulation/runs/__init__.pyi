@@ -15,7 +15,7 @@ from .dataset import Labelled, TaskData, deal_images, open_splits, read_family, 
 from .decisions import decision_note
 from .export import Answers, export_run
 from .feature_columns import stream_features
-from .fitting import fit
+from .fitting import FitResult, fit
 from .folder import ADAPTER, HEAD, load_head, run_folders
 from .page import run_report
 from .predictions_table import PredictionsTable
@@ -23,6 +23,7 @@ from .records import Written, checked
 from .remade import write_run_report
 from .run import Run, content_id, describe
 from .session import Adapted, Encoded, Session, TuningData, build_head, config_method
+from .streaming import Streamed
 from .trackers import check_trackers, track
 from .values import known_keys, of_method, parse_setting, read_settings, with_settings
 
@@ -34,12 +35,14 @@ __all__ = [
     "Answers",
     "ControllerSettings",
     "Encoded",
+    "FitResult",
     "HeadSettings",
     "Labelled",
     "PredictionsTable",
     "Run",
     "RunConfig",
     "Session",
+    "Streamed",
     "TaskData",
     "TuningData",
     "Written",

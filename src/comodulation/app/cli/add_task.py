@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from .shared import CacheOption, JsonFlag, table
+from ...errors import InputError
+from .shared import RESUMED, CacheOption, JsonFlag, LabelsOption, SkipBadFlag, at_work, table
 
 EXAMPLE = "comodulate add-task runs/faces --data FOLDER --task hat --out runs/faces-hat"
 
@@ -24,19 +25,15 @@ def add_task(
     group: Annotated[
         list[str] | None, typer.Option(help="NAME=CLASS: a class of a new group of known classes; repeat for each.")
     ] = None,
-    labels: Annotated[str | None, typer.Option(help="Table of labels, if the run has one [the run's].")] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Count unreadable images, leave them out and continue.")
-    ] = False,
+    labels: LabelsOption = None,
+    skip_bad: SkipBadFlag = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue what was interrupted in OUT.")] = False,
     cache: CacheOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Add tasks to a finished run; its answers to the other tasks keep every bit."""
     from ...data.features import cache_folder
-    from ...errors import InputError, RunError
     from ...runs import Run, grow_run
-    from .console import ConsoleProgress
 
     if bool(task or attribute) == bool(group):
         raise InputError(
@@ -48,14 +45,11 @@ def add_task(
         if not (name and equals and member):
             raise InputError(f"--group {pair!r} is not NAME=CLASS, such as pets=hamster")
         groups.setdefault(name, []).append(member)
-    try:
-        with ConsoleProgress() as progress:
-            result = grow_run(
-                Run.open(folder), groups or attribute or [], data, out, cache_folder(cache), columns=task or [],
-                labels=labels, skip_bad=skip_bad, resume=resume, progress=progress,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        raise RunError("interrupted; what is finished is kept, the same command with --resume continues") from None
+    with at_work(None, 1, RESUMED) as (_, progress):
+        result = grow_run(
+            Run.open(folder), groups or attribute or [], data, out, cache_folder(cache), columns=task or [],
+            labels=labels, skip_bad=skip_bad, resume=resume, progress=progress,
+        )  # fmt: skip
     if as_json:
         print(json.dumps({"run": str(result.folder), **result.metrics}))
         return

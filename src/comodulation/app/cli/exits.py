@@ -9,12 +9,12 @@ from typing import Any
 
 import typer
 
+from ...errors import InputError, RunError, one_line
+from ...processes import safe_children
+
 
 def run(command: Callable[..., Any]) -> int:
     """Run the command line and return its exit status."""
-    from ...errors import InputError, RunError, one_line
-    from ...processes import safe_children
-
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names may have signs that the terminal's encoding lacks
             stream.reconfigure(errors="backslashreplace")
@@ -24,12 +24,6 @@ def run(command: Callable[..., Any]) -> int:
         if status == 130:  # what newer versions of Typer make of Ctrl-C
             raise KeyboardInterrupt
         return status
-    except InputError as error:
-        say(f"error: {error}")
-        return 2
-    except RunError as error:
-        say(f"error: {error}")
-        return 1
     except typer.Exit as error:
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
@@ -37,26 +31,38 @@ def run(command: Callable[..., Any]) -> int:
         return 1
     except BrokenPipeError:
         return 1
-    except OSError as error:
-        where = f"{one_line(error.filename)}: " if error.filename else ""
-        say(f"error: {where}{one_line(error.strerror or error)}")
-        return 1
     except Exception as error:
-        if _out_of_memory(error):
-            say(
-                "error: out of memory; what is finished is kept. Smaller networks, images or batches, or fewer processes, take less"
-            )
-            return 1
-        # Typer's usage errors; where their class lives depends on its version, what they can do does not.
-        if not hasattr(error, "format_message"):
+        if hasattr(error, "format_message"):
+            _say_usage(error)
+            return 2
+        if (reason := _expected(error)) is None:
             raise
-        message = error.format_message()
-        if parsing := getattr(
-            error.__cause__, "errors", None
-        ):  # newer versions parse with pydantic, and leave out the value
-            message += f" (given: {parsing()[0]['input']!r})"
-        say(f"error: {message}") if not message.startswith("Usage:") else print(message)
-        return 2
+        say(f"error: {reason}")
+        return 2 if isinstance(error, InputError) else 1
+
+
+def _expected(error: Exception) -> str | None:
+    """What a user is told of an error that the library raises or the machine causes; None of any other, which is a defect."""
+    if isinstance(error, (InputError, RunError)):
+        return str(error)
+    if isinstance(error, OSError):
+        where = f"{one_line(error.filename)}: " if error.filename else ""
+        return f"{where}{one_line(error.strerror or error)}"
+    if _out_of_memory(error):
+        return "out of memory; what is finished is kept. Smaller networks, images or batches, or fewer processes, take less"
+    return None
+
+
+def _say_usage(error: Any) -> None:
+    """Say a usage error of Typer's. Where their class lives depends on its version, what they can do does not."""
+    message = error.format_message()
+    if message.startswith("Usage:"):
+        print(message)
+        return
+    # Newer versions parse with pydantic, and leave out the value.
+    if parsing := getattr(error.__cause__, "errors", None):
+        message += f" (given: {parsing()[0]['input']!r})"
+    say(f"error: {message}")
 
 
 def _out_of_memory(error: Exception) -> bool:

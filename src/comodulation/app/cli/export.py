@@ -8,22 +8,22 @@ from typing import Annotated
 
 import typer
 
-from .shared import JsonFlag, with_seed
+from .shared import JsonFlag, NoiseSeed, RunFolder, opened
 
 EXAMPLE = "comodulate export runs/c100 --out trees.onnx --task trees"
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    folder: RunFolder,
     out: Annotated[Path, typer.Option(help="File to write: *.onnx, or *.pt2 for torch.export.load.")],
     task: Annotated[str | None, typer.Option(help="The one task it answers [the task is an input].")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the modulator's noise [the run's].")] = None,
+    seed: NoiseSeed = None,
     as_json: JsonFlag = False,
 ) -> None:
     """The network with its tasks as one graph, for ONNX or torch.export: a batch of inputs (and task ids) in, probabilities out."""
-    from ...runs import Run, export_run
+    from ...runs import export_run
 
-    about = export_run(with_seed(Run.open(folder), seed), out, task)
+    about = export_run(opened(folder, seed), out, task)
     if as_json:
         print(json.dumps({"run": str(folder), "file": str(out), **about}))
         return

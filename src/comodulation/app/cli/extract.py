@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ...errors import InputError
 from ...places import place
 from .exits import say
-from .shared import ClusterOption, EngineOption, JsonFlag, check_cluster
+from .shared import (
+    FILES_RESUMED,
+    ClusterOption,
+    EngineOption,
+    JsonFlag,
+    WeightsOption,
+    at_work,
+    check_cluster,
+    flag,
+    only_given,
+    show_streamed,
+)
 
 EXAMPLE = "comodulate extract photos --out embeddings --backbone resnet50 --json"
 
@@ -45,7 +56,7 @@ def extract(
             "or hub id) [efficientnet-lite0; all-minilm-l6-v2]."
         ),
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="pretrained, random, or a safetensors file [pretrained].")] = None,
+    weights: WeightsOption = None,
     image_size: Annotated[
         int | None,
         typer.Option(
@@ -66,29 +77,18 @@ def extract(
     as_json: JsonFlag = False,
 ) -> None:
     """Features of a frozen encoder for any number of images or texts, for `fit --embeddings` and for other programs."""
-    from ...errors import InputError, RunError
-    from ...processes import cluster
     from ...runs import stream_features
-    from .console import ConsoleProgress
 
     check_cluster(where, devices)
     if devices is not None and devices < 1:
         raise InputError(f"--devices {devices} is out of range, expected at least 1")
     settings = _settings(text, backbone, weights, image_size)
-    try:
-        with cluster(where, devices or (1 if where is None else None)) as resources, ConsoleProgress() as progress:
-            done = stream_features(
-                settings, files, out, precision=precision, skip_bad=skip_bad, engine=engine, rows_per_shard=rows_per_shard,
-                resume=resume, resources=resources, report=partial(progress.rows, what="extracted"), say=progress.message,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        raise RunError("interrupted; finished files are kept, the same command with --resume continues") from None
-    if as_json:
-        print(json.dumps({"folder": str(out), **vars(done)}))
-    else:
-        print(f"{out}: features of {done.rows - done.bad:,} {done.what}s, {done.shards} files")
-    if done.cut:
-        say(f"warning: {done.cut:,} {done.what}s are longer than the encoder takes; what is beyond is cut off")
+    with at_work(where, devices or (1 if where is None else None), FILES_RESUMED) as (resources, progress):
+        done = stream_features(
+            settings, files, out, precision=precision, skip_bad=skip_bad, engine=engine, rows_per_shard=rows_per_shard,
+            resume=resume, resources=resources, report=partial(progress.rows, what="extracted"), say=progress.message,
+        )  # fmt: skip
+    show_streamed(done, out, f"features of {done.rows - done.bad:,} {done.what}s", as_json)
     if done.bad:
         say(f"skipped {done.bad} unreadable {done.what}s; the column error says why")
 
@@ -96,15 +96,13 @@ def extract(
 def _settings(text: str | None, backbone: str | None, weights: str | None, image_size: int | None) -> Any:
     """The encoder that the options name. Raises InputError for options that do not go together."""
     from ...data.features import BackboneSettings, TextSettings
-    from ...errors import InputError
 
+    named = only_given(name=backbone)
     if text is None:
-        given: dict[str, Any] = {"name": backbone, "weights": weights}
-        named = {name: value for name, value in given.items() if value is not None}
-        return BackboneSettings(**named, image_size=image_size, output="vector")
-    for option, value in (("--weights", weights), ("--image-size", image_size)):
-        if value is not None:
-            raise InputError(
-                f"{option} {value} is of images, and --text names a column of texts; leave one of them out"
-            )
-    return TextSettings(text) if backbone is None else TextSettings(text, backbone)
+        return BackboneSettings(**named, **only_given(weights=weights), image_size=image_size, output="vector")
+    if of_images := only_given(weights=weights, image_size=image_size):
+        option, value = next(iter(of_images.items()))
+        raise InputError(
+            f"{flag(option)} {value} is of images, and --text names a column of texts; leave one of them out"
+        )
+    return TextSettings(text, **named)

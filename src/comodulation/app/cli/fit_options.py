@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperCommand
 
+from ...errors import InputError, choose
 from .given import given_inputs
-from .shared import method_options
 
 if TYPE_CHECKING:
     from ...runs import RunConfig
 
 DATA, ENCODER, METHOD, TRAINING, OUTPUT = "Data", "Encoder", "Method", "Training", "Output"
+data_option, encoder_option, method_option, training_option, output_option = (
+    partial(typer.Option, rich_help_panel=panel) for panel in (DATA, ENCODER, METHOD, TRAINING, OUTPUT)
+)
 HIDDEN = typer.Option(hidden=True)  # a flag of the first release whose key is listed below the flags
 
 # Flags that are keys of the configuration under another name.
@@ -138,7 +143,6 @@ def configurations(
     Raises:
         InputError: one line that says what is wrong.
     """
-    from ...errors import InputError, choose
     from ...networks.methods import METHODS
     from ...runs import RunConfig, make_config, of_method, parse_setting, read_settings, with_settings
 
@@ -149,7 +153,7 @@ def configurations(
         value = flags[name]
         if value is not None and value != [] and value != ():
             said |= dict.fromkeys(KEYS.get(name, (name,)), value)
-    said |= {f"options.{name}": value for name, value in method_options(list(option)).items()}
+    said |= dict(map(_method_option, option))
     usual = RunConfig.model_fields["method"].default
     names = list(dict.fromkeys(methods)) or [said.get("method", stored.get("method", usual))]
     found = []
@@ -162,3 +166,14 @@ def configurations(
             )
         found.append(make_config(values))
     return found
+
+
+def _method_option(pair: str) -> tuple[str, int | float | str]:
+    """NAME=VALUE as a key of the configuration and its value, a number where it can be one."""
+    name, equals, text = pair.partition("=")
+    if not (name and equals and text):
+        raise InputError(f"--option {pair!r} is not NAME=VALUE")
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return f"options.{name}", kind(text)
+    return f"options.{name}", text

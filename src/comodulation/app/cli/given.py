@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...errors import InputError
+from ...files import input_path
+from .shared import flag
+
 
 def given_inputs(flags: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
     """Flags in the place of those that were given: of embeddings and texts, sections of a configuration; else none.
@@ -15,8 +19,6 @@ def given_inputs(flags: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[st
     Raises:
         InputError: flags that do not go together, or none that says where the inputs are.
     """
-    from ...errors import InputError
-
     text, embeddings, encoder = flags["text"], flags["embeddings"], flags["backbone"]
     if text is not None and embeddings is not None:
         raise InputError("give either --text or --embeddings: a run has inputs of one kind")
@@ -33,16 +35,13 @@ def given_inputs(flags: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[st
 
 def _refuse_of_images(flags: Mapping[str, Any], names: tuple[str, ...], advice: str) -> None:
     """Raises InputError where one of these options, which are of images, was given; ``advice`` ends its message."""
-    from ...errors import InputError
-
     for name in names:
         if flags[name] is not None:
-            raise InputError(f"--{name.replace('_', '-')} {flags[name]} is of images; {advice}")
+            raise InputError(f"{flag(name)} {flags[name]} is of images; {advice}")
 
 
 def _texts(column: str, flags: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
     from ...data import is_table
-    from ...errors import InputError
 
     data, labels = flags["data"], flags["labels"]
     if data is None and labels is None and "data" not in stored:
@@ -55,8 +54,6 @@ def _texts(column: str, flags: Mapping[str, Any], stored: Mapping[str, Any]) -> 
 
 def _embeddings(embeddings: str, flags: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
     from ...data import is_folder_of_vectors, is_table
-    from ...errors import InputError
-    from ...files import input_path
 
     data, labels = flags["data"], flags["labels"]
     path = input_path(embeddings)

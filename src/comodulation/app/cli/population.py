@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ...errors import InputError
 from .shared import JsonFlag, checked_seed
 
 EXAMPLE = "comodulate population --seeds 10 --out runs/population"
@@ -23,7 +24,6 @@ def population(
     as_json: JsonFlag = False,
 ) -> None:
     """Decoders of Poisson neurons with a shared modulator: accuracy against training trials and the modulator's strength."""
-    from ...errors import InputError
     from ...neuro import POPULATION, PopulationSettings, claimed, population_study, write_population
     from .console import ConsoleProgress
 

@@ -4,20 +4,36 @@ shards."""
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...places import place
+from ...errors import InputError, printable
+from ...places import in_bucket, place
 from .exits import say
-from .shared import ClusterOption, EngineOption, JsonFlag, checked_seed, with_seed
+from .shared import (
+    FILES_RESUMED,
+    ClusterOption,
+    EngineOption,
+    JsonFlag,
+    NoiseSeed,
+    RunFolder,
+    at_work,
+    checked_seed,
+    opened,
+    show_streamed,
+)
+
+if TYPE_CHECKING:
+    from ...runs import Run
 
 EXAMPLE = "comodulate predict runs/c100 photo.png --task trees --json"
 
 
 def predict(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    folder: RunFolder,
     files: Annotated[
         list[Path],
         typer.Argument(
@@ -43,57 +59,32 @@ def predict(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue in the folder OUT; finished files stay.")] = False,
     where: ClusterOption = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the modulator's noise [the run's].")] = None,
+    seed: NoiseSeed = None,
     engine: EngineOption = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Answers to named tasks for images, texts or embeddings in files, with the confidence that the run was evaluated with."""
-    from ...errors import InputError
-    from ...runs import PredictionsTable, Run
-
-    if _is_folder(out, rows_per_shard is not None or resume or where is not None):
-        assert out is not None
-        _stream(folder, files, out, task or [], seed, engine, rows_per_shard, resume, where, as_json)
+    if not _is_folder(out, rows_per_shard is not None or resume or where is not None):
+        _answer(opened(folder, seed), files, out, task or [], engine, as_json)
         return
-    run = with_seed(Run.open(folder), seed)
-    asked = run.config.encoder.asked_in(files)
-    what = run.encoder.what
-    table = None if out is None else PredictionsTable(out, what)
-    bad: list[dict[str, str]] = []
+    from ...runs import stream_answers
 
-    def note(name: str, error: InputError) -> None:
-        bad.append({what: name, "error": str(error)})
-
-    results: list[dict[str, Any]] = []
-    number = 0
-    for result in run.answers(asked, task or [], note, engine=engine, say=say):
-        number += 1
-        if table is not None:
-            table.add(result)
-        elif as_json:
-            results.append(result)
-        else:
-            _show(result, what)
-    if not number:
-        raise InputError(bad[0]["error"] + (f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""))
-    if table is not None:
-        table.write(bad)
-    if as_json:
-        told = {f"{what}s": results, "bad": bad} if out is None else {"file": str(out), "answered": number, "bad": bad}
-        print(json.dumps({"run": str(folder), "temperature": run.temperature, **told}))
-    elif out is not None:
-        print(f"{out}: {number} {what}s answered")
-    for each in bad:
-        say(f"error: {each['error']}")
-    if bad:
-        raise InputError(f"{len(bad)} of {len(asked)} {what}s cannot be read; the others are answered")
+    assert out is not None
+    seed = None if seed is None else checked_seed(seed)
+    with at_work(where, 1 if where is None else None, FILES_RESUMED) as (resources, progress):
+        done = stream_answers(
+            folder, files, out, tasks=task or [], seed=seed, engine=engine, rows_per_shard=rows_per_shard, resume=resume,
+            resources=resources, report=progress.rows, say=progress.message,
+        )  # fmt: skip
+    show_streamed(done, out, f"{done.rows - done.bad:,} {done.what}s answered", as_json, run=str(folder))
+    if done.bad:
+        raise InputError(
+            f"{done.bad} of {done.rows} {done.what}s cannot be read; the others are answered, the column error says why"
+        )
 
 
 def _is_folder(out: Path | None, asked: bool) -> bool:
     """Whether answers go to a folder. Raises InputError for options of a folder without one."""
-    from ...errors import InputError
-    from ...places import in_bucket
-
     if out is not None and (out.is_dir() or not out.suffix):
         return True
     if out is not None and in_bucket(out):
@@ -105,48 +96,39 @@ def _is_folder(out: Path | None, asked: bool) -> bool:
     return False
 
 
-def _stream(
-    folder: Path,
-    files: list[Path],
-    out: Path,
-    tasks: list[str],
-    seed: int | None,
-    engine: str,
-    rows_per_shard: int | None,
-    resume: bool,
-    where: str | None,
-    as_json: bool,
-) -> None:
-    from ...errors import InputError, RunError
-    from ...processes import cluster
-    from ...runs import stream_answers
-    from .console import ConsoleProgress
+def _answer(run: Run, files: list[Path], out: Path | None, tasks: list[str], engine: str, as_json: bool) -> None:
+    """Answer all inputs of some files, on standard output or in a table. Raises InputError where some cannot be used."""
+    from ...runs import PredictionsTable
 
-    if seed is not None:
-        checked_seed(seed)
-    try:
-        with cluster(where, 1 if where is None else None) as resources, ConsoleProgress() as progress:
-            done = stream_answers(
-                folder, files, out, tasks=tasks, seed=seed, engine=engine, rows_per_shard=rows_per_shard, resume=resume,
-                resources=resources, report=progress.rows, say=progress.message,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        raise RunError("interrupted; finished files are kept, the same command with --resume continues") from None
+    asked, what = run.config.encoder.asked_in(files), run.encoder.what
+    table = None if out is None else PredictionsTable(out, what)
+    results: list[dict[str, Any]] = []
+    bad: list[dict[str, str]] = []
+
+    def leave_out(name: str, error: InputError) -> None:
+        bad.append({what: name, "error": str(error)})
+
+    keep = table.add if table is not None else results.append if as_json else partial(_show, what)
+    number = 0
+    for result in run.answers(asked, tasks, leave_out, engine=engine, say=say):
+        keep(result)
+        number += 1
+    if not number:
+        raise InputError(bad[0]["error"] + (f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""))
+    if table is not None:
+        table.write(bad)
     if as_json:
-        print(json.dumps({"run": str(folder), "folder": str(out), **vars(done)}))
-    else:
-        print(f"{out}: {done.rows - done.bad:,} {done.what}s answered, {done.shards} files")
-    if done.cut:
-        say(f"warning: {done.cut:,} {done.what}s are longer than the encoder takes; what is beyond is cut off")
-    if done.bad:
-        raise InputError(
-            f"{done.bad} of {done.rows} {done.what}s cannot be read; the others are answered, the column error says why"
-        )
+        told = {f"{what}s": results, "bad": bad} if out is None else {"file": str(out), "answered": number, "bad": bad}
+        print(json.dumps({"run": str(run.folder), "temperature": run.temperature, **told}))
+    elif out is not None:
+        print(f"{out}: {number} {what}s answered")
+    for each in bad:
+        say(f"error: {each['error']}")
+    if bad:
+        raise InputError(f"{len(bad)} of {len(asked)} {what}s cannot be read; the others are answered")
 
 
-def _show(result: dict[str, Any], what: str) -> None:
-    from ...errors import printable
-
+def _show(what: str, result: dict[str, Any]) -> None:
     print(printable(result[what]))
     for name, answer in result["tasks"].items():
         shown, prediction = printable(name), printable(answer["prediction"])

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .shared import CacheOption, JsonFlag, checked_seed
+from ...errors import InputError
+from .shared import CacheOption, JsonFlag, checked_seed, flag, only_given
 
 if TYPE_CHECKING:
+    from ...neuro import RecordingStatistics
     from ...runs import Run
 
 EXAMPLE = (
@@ -54,37 +56,16 @@ def recording(
 ) -> None:
     """Shared modulator, couplings and their informativeness in spike counts, in one area or two, in a task and its control."""
     from ...data.features import cache_folder
-    from ...errors import InputError
-    from ...neuro import (
-        ARRAYS,
-        DECODER,
-        ENCODER,
-        RECORDING,
-        analyse_recording,
-        claimed,
-        coupled_head,
-        read_recording,
-        write_recordings,
-    )
+    from ...neuro import RECORDING, analyse_recording, claimed, coupled_head, read_recording, write_recordings
     from ...runs import Run
 
     checked_seed(seed)
-    recorded_beside = {"data": data, "network_task": network_task, "network_control": network_control}
-    if network is None and (useless := [name for name, value in recorded_beside.items() if value is not None]):
-        raise InputError(f"{', '.join(map(_option, useless))}: only for a network; name its run folder with --network")
-    if network is not None and (data is None or network_task is None):
-        raise InputError("--network needs --data, its images, and --network-task")
-    if network is not None and network_task == network_control:
-        raise InputError(f"--network-control must be another task than --network-task, got {network_task!r} for both")
+    beside = {"data": data, "network_task": network_task, "network_control": network_control}
+    _check_network(network, data, network_task, network_control)
     window = {"condition": condition, "target": target, "context": context, "area": area, "stop": stop}
     window |= {"bin_width": bin_width, "start": start, "align": align}
-    given: dict[str, Any] = {name: value for name, value in window.items() if value is not None and value != []}
-    kinds = {path.suffix for path in files}
-    if ".nwb" in kinds and (missing := [name for name in ("condition", "stop", "bin_width") if name not in given]):
-        raise InputError(f"an NWB file needs the option {_option(missing[0])}")
-    if given and ".npz" in kinds and ".nwb" not in kinds:
-        named = ", ".join(map(_option, given))
-        raise InputError(f"{named}: only for NWB files; an .npz file gives this in its arrays ({', '.join(ARRAYS)})")
+    given = only_given(**window)
+    _check_window(files, given)
     names = unique_names([*files, *([] if network is None else [network])])
     found = []
     with claimed(out, RECORDING):
@@ -102,17 +83,12 @@ def recording(
                 )
             )  # fmt: skip
         if run is not None:
-            recorded = _network(run, str(data), str(network_task), network_control, cache_folder(cache), seed)
-            against: dict[str, Any] = {"task": "task", "control": "control"} if network_control else {}
             found.append(
-                analyse_recording(
-                    replace(recorded.active(), name=names[-1]), upstream=ENCODER, downstream=DECODER,
-                    rates_by_bin=False, seed=seed, **against,
-                )
-            )  # fmt: skip
+                _of_network(run, names[-1], str(data), str(network_task), network_control, cache_folder(cache), seed)
+            )
         options: dict[str, Any] = window | {
             "upstream": upstream, "downstream": downstream, "task": task, "control": control, "drop_silent": drop_silent,
-            "errors": None if errors == "model" else errors, "network": network, **recorded_beside, "seed": seed or None,
+            "errors": None if errors == "model" else errors, "network": network, **beside, "seed": seed or None,
         }  # fmt: skip
         result = write_recordings(found, out, command_of(files, options, out))
     if as_json:
@@ -121,6 +97,30 @@ def recording(
     for name, said in result["verdict"].items():
         print("\n".join([f"{name}:", *(f"  {sentence}" for sentence in said)]))
     print(f"report: {result['report']}")
+
+
+def _check_network(network: Path | None, data: str | None, task: str | None, control: str | None) -> None:
+    """Raise InputError where the options of a network do not go together."""
+    if network is None:
+        if useless := only_given(data=data, network_task=task, network_control=control):
+            raise InputError(f"{', '.join(map(flag, useless))}: only for a network; name its run folder with --network")
+        return
+    if data is None or task is None:
+        raise InputError("--network needs --data, its images, and --network-task")
+    if task == control:
+        raise InputError(f"--network-control must be another task than --network-task, got {task!r} for both")
+
+
+def _check_window(files: Sequence[Path], given: Mapping[str, Any]) -> None:
+    """Raise InputError where options that say what is read of NWB files are missing, or there is no such file."""
+    from ...neuro import ARRAYS
+
+    kinds = {path.suffix for path in files}
+    if ".nwb" in kinds and (missing := [name for name in ("condition", "stop", "bin_width") if name not in given]):
+        raise InputError(f"an NWB file needs the option {flag(missing[0])}")
+    if given and ".npz" in kinds and ".nwb" not in kinds:
+        named = ", ".join(map(flag, given))
+        raise InputError(f"{named}: only for NWB files; an .npz file gives this in its arrays ({', '.join(ARRAYS)})")
 
 
 def command_of(files: Sequence[Path], options: Mapping[str, Any], out: Path) -> str:
@@ -132,11 +132,11 @@ def command_of(files: Sequence[Path], options: Mapping[str, Any], out: Path) -> 
     words = ["comodulate", "recording", *(path.name for path in files)]
     for name, value in {**options, "out": out}.items():
         if value is True:
-            words.append(_option(name))
+            words.append(flag(name))
             continue
         for one in value if isinstance(value, list) else [] if value is None or value is False else [value]:
             folder = isinstance(one, Path) or (name == "data" and Path(one).exists())
-            words += [_option(name), Path(one).name if folder else str(one)]
+            words += [flag(name), Path(one).name if folder else str(one)]
     return shlex.join(words)
 
 
@@ -157,15 +157,13 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _network(run: Run, data: str, task: str, control: str | None, cache: Path, seed: int) -> Any:
-    """A run's network under a task, recorded on some of the task's images."""
+def _of_network(
+    run: Run, name: str, data: str, task: str, control: str | None, cache: Path, seed: int
+) -> RecordingStatistics:
+    """What is found in a run's network, recorded under a task and its control on some of the task's images."""
     import torch
 
-    from ...neuro import record_network
+    from ...neuro import DECODER, ENCODER, analyse_recording, record_network
 
     number = run.task_ids([task])[0]
     other = None if control is None else run.task_ids([control])[0]
@@ -174,4 +172,9 @@ def _network(run: Run, data: str, task: str, control: str | None, cache: Path, s
     order = torch.randperm(len(own), generator=torch.Generator().manual_seed(seed))[:MAX_IMAGES]
     own = own.take(order.sort().values)
     labels = [run.family.targets[place] for place in own.target.tolist()]
-    return record_network(run.method, features.rows(own.image), labels, number, control=other, seed=seed)
+    recorded = record_network(run.method, features.rows(own.image), labels, number, control=other, seed=seed)
+    own_context, other_context = (None, None) if control is None else ("task", "control")
+    return analyse_recording(
+        replace(recorded.active(), name=name), upstream=ENCODER, downstream=DECODER, task=own_context, control=other_context,
+        rates_by_bin=False, seed=seed,
+    )  # fmt: skip

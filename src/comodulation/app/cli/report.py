@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ...errors import InputError
 from .exits import say
 from .shared import JsonFlag
 
@@ -23,7 +24,6 @@ def report(
     as_json: JsonFlag = False,
 ) -> None:
     """Make the report of a run again from its folder, or tables, figures and report of a study from its finished cells."""
-    from ...errors import InputError
     from ...runs import Run, run_folders, write_run_report
 
     if runs := run_folders(folder):

@@ -8,13 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
+from ...errors import InputError
 from .shared import (
+    CONTINUED,
     CacheOption,
     ClusterOption,
     EngineOption,
     JsonFlag,
-    check_cluster,
-    checked_seeds,
+    WeightsOption,
+    at_work,
+    check_study,
+    only_given,
     seed_range,
 )
 
@@ -55,7 +59,7 @@ def reproduce(
     backbone: Annotated[
         str | None, typer.Option(help="timm model name, or efficientnet-lite0 [efficientnet-lite0].")
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="pretrained, random, or a safetensors file [pretrained].")] = None,
+    weights: WeightsOption = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the backbone's input, pixels [128].")] = None,
     split_seed: Annotated[int | None, typer.Option(help="Draws the halves [the seed].")] = None,
     start: Annotated[
@@ -77,53 +81,34 @@ def reproduce(
 ) -> None:
     """Test the paper's claims on real data: every method, seeds, searches, statistics, mechanism, one report."""
     from ...data.features import BackboneSettings, cache_folder
-    from ...errors import InputError, RunError
-    from ...processes import cluster
     from ...studies.cells import study_config
     from ...studies.paper import Study, write_report
     from ...studies.paper import reproduce as run_study
-    from .console import ConsoleProgress
 
     first, number = seed_range(seeds, seed)
-    if not 2 <= number <= 1000:
-        raise InputError(f"--seeds must be 2 to 1000, got {number}: a paired test needs at least 2")
-    checked_seeds(first, number)
-    if not 0 <= trials <= 1000:
-        raise InputError(f"--trials must be 0 to 1000, got {trials}")
-    check_cluster(where, devices)
-    if devices is not None and not 1 <= devices <= 256:
-        raise InputError(f"--devices must be 1 to 256, got {devices}")
-    named: dict[str, Any] = {"name": backbone, "weights": weights, "image_size": image_size}
-    of_images = {name: value for name, value in named.items() if value is not None}
+    check_study(first, number, trials, 1000, where, devices)
+    of_images = only_given(name=backbone, weights=weights, image_size=image_size)
     if study == "clinc" and of_images:
         raise InputError("study 'clinc' reads texts; leave --backbone, --weights and --image-size out")
     changes: dict[str, Any] = {
         "backbone": BackboneSettings(**of_images),
-        "head": {
-            **({} if start is None else {"start": start}),
-            **({} if channels is None else {"encoder_channels": channels, "decoder_channels": channels}),
-        },
+        "head": only_given(start=start, encoder_channels=channels, decoder_channels=channels),
         "split_seed": split_seed,
-        "pretraining": {} if pretraining_epochs is None else {"epochs": pretraining_epochs},
-        "tuning": {} if epochs is None else {"epochs": epochs},
+        "pretraining": only_given(epochs=pretraining_epochs),
+        "tuning": only_given(epochs=epochs),
     }
     config = study_config(study, data, **changes)
-    planned = Study(
-        study,
-        config,
-        tuple(range(first, first + number)),
-        trials,
-        tuple(method or ()),
-        tuple(part or ()),
-        tuple(variant or ()),
-    )
-    try:
-        with cluster(where, devices) as resources, ConsoleProgress() as progress:
-            run_study(
-                planned, out, cache_folder(cache), resources=resources, engine=engine, progress=progress,
-                say=progress.message,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        raise RunError("interrupted; what is finished is kept, the same command continues") from None
+    compared = tuple(range(first, first + number))
+    planned = Study(study, config, compared, trials, tuple(method or ()), tuple(part or ()), tuple(variant or ()))
+    with at_work(where, devices, CONTINUED) as (resources, progress):
+        run_study(
+            planned,
+            out,
+            cache_folder(cache),
+            resources=resources,
+            engine=engine,
+            progress=progress,
+            say=progress.message,
+        )
     result = write_report(out)
     print(json.dumps(result) if as_json else result["text"])

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import webbrowser
 from typing import Annotated
 
 import typer
 
-from .shared import JsonFlag, with_seed
+from ...errors import InputError
+from .shared import JsonFlag, NoiseSeed, RunFolder, opened
 
 EXAMPLE = "comodulate serve runs/c100 --port 8000 --open"
 
 
 def serve(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    folder: RunFolder,
     port: Annotated[int, typer.Option(help="Port (0: any that is free).")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = False,
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="Let other machines in; there is no password.")
     ] = False,
-    seed: Annotated[int | None, typer.Option(help="Seed of the modulator's noise [the run's].")] = None,
+    seed: NoiseSeed = None,
     as_json: JsonFlag = False,
 ) -> None:
     """A page on this machine: drop an image, see all tasks, move the modulator. Ctrl-C ends it."""
-    import webbrowser
-
-    from ...errors import InputError
-    from ...runs import Run
-
     try:
         from ..server import bind
         from ..server import serve as serve_run
@@ -47,4 +43,4 @@ def serve(
             webbrowser.open(address)
 
     with bind(host, port, allow_remote=allow_remote) as listening:
-        serve_run(with_seed(Run.open(folder), seed), listening, allow_remote=allow_remote, ready=ready)
+        serve_run(opened(folder, seed), listening, allow_remote=allow_remote, ready=ready)

@@ -1,11 +1,23 @@
-"""What several verbs share: options, and how their values are read and shown."""
+"""What several verbs share: options, how their values are read, how a long job is watched, and how results are shown."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from ...errors import InputError, RunError, printable
+from ...processes import cluster
+from .exits import say
+
+if TYPE_CHECKING:
+    from ...processes import Resources
+    from ...runs import Run, Streamed
+    from .console import ConsoleProgress
 
 JSON_HELP = "Print one JSON object on standard output and nothing else."
 CACHE_HELP = "Folder of features and pretrained layers [$COMODULATION_CACHE, ~/.cache/comodulation]."
@@ -17,46 +29,65 @@ CLUSTER_HELP = (
     "Where pieces of work run: local (processes of this machine), slurm (the nodes of this allocation), or HOST:PORT of the head "
     "of a Ray cluster; see docs/cluster.md."
 )
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
 ClusterOption = Annotated[str | None, typer.Option("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)]
 JsonFlag = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
 CacheOption = Annotated[Path | None, typer.Option("--cache", help=CACHE_HELP)]
 EngineOption = Annotated[str, typer.Option("--engine", help=ENGINE_HELP)]
+LabelsOption = Annotated[str | None, typer.Option(help="Table of labels, if the run has one [the run's].")]
+NoiseSeed = Annotated[int | None, typer.Option(help="Seed of the modulator's noise [the run's].")]
+SkipBadFlag = Annotated[bool, typer.Option("--skip-bad", help="Count unreadable images, leave them out and continue.")]
+WeightsOption = Annotated[str | None, typer.Option(help="pretrained, random, or a safetensors file [pretrained].")]
+
+# What is said after Ctrl-C.
+RESUMED = "what is finished is kept, the same command with --resume continues"
+FILES_RESUMED = "finished files are kept, the same command with --resume continues"
+CONTINUED = "what is finished is kept, the same command continues"
 
 
-def method_options(pairs: list[str]) -> dict[str, Any]:
-    """NAME=VALUE pairs; values are numbers where they can be."""
-    from ...errors import InputError
+@contextmanager
+def at_work(where: str | None, workers: int | None, kept: str) -> Iterator[tuple[Resources, ConsoleProgress]]:
+    """What pieces of a long job run on, and its progress on the terminal; Ctrl-C ends it with a line on what is ``kept``.
 
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not (name and equals and text):
-            raise InputError(f"--option {pair!r} is not NAME=VALUE")
-        for kind in (int, float, str):
-            try:
-                found[name] = kind(text)
-                break
-            except ValueError:
-                continue
-    return found
+    Args:
+        where, workers: as ``cluster`` takes them.
+    """
+    from .console import ConsoleProgress
+
+    try:
+        with cluster(where, workers) as resources, ConsoleProgress() as progress:
+            yield resources, progress
+    except KeyboardInterrupt:
+        raise RunError(f"interrupted; {kept}") from None
+
+
+def only_given(**options: Any) -> dict[str, Any]:
+    """The options that were given: those that are neither None nor an empty list."""
+    return {name: value for name, value in options.items() if value is not None and value != []}
+
+
+def flag(name: str) -> str:
+    """An option as it is written: ``--bin-width`` of ``bin_width``."""
+    return f"--{name.replace('_', '-')}"
 
 
 def check_cluster(where: str | None, devices: int | None) -> None:
     """Raise InputError where two options say where pieces of work run."""
-    from ...errors import InputError
-
     if where is not None and devices is not None:
         raise InputError("give either --devices, processes of this machine, or --cluster")
 
 
-def with_seed(finished: Any, seed: int | None) -> Any:
+def opened(folder: Path, seed: int | None) -> Run:
+    """A finished run; with another seed of its modulator's noise, where one is given."""
+    from ...runs import Run
+
+    run = Run.open(folder)
     if seed is not None:
-        finished.method.head.seed = checked_seed(seed)
-    return finished
+        run.method.head.seed = checked_seed(seed)
+    return run
 
 
 def checked_seed(seed: int) -> int:
-    from ...errors import InputError
     from ...runs import MAX_SEED
 
     if not 0 <= seed <= MAX_SEED:
@@ -64,23 +95,33 @@ def checked_seed(seed: int) -> int:
     return seed
 
 
-def checked_seeds(first: int, number: int) -> None:
-    """Seeds to compare on, ``first`` to ``first + number - 1``: not among them the one that learning rates are chosen on."""
-    from ...errors import InputError
+def check_study(first: int, number: int, trials: int, most_trials: int, where: str | None, devices: int | None) -> None:
+    """Raise InputError for what no study takes.
+
+    Args:
+        first, number: seeds to compare on, ``first`` to ``first + number - 1``: not among them the one that learning rates are
+            chosen on.
+        trials, most_trials: of each search, and how many there may be. where, devices: what it runs on.
+    """
     from ...studies.cells import SEARCH_SEED
 
+    if not 2 <= number <= 1000:
+        raise InputError(f"--seeds must be 2 to 1000, got {number}: a paired test needs at least 2")
     last = checked_seed(first) + number - 1
     checked_seed(last)
     if first <= SEARCH_SEED <= last:
         raise InputError(
             f"seeds {first} to {last} hold {SEARCH_SEED}, on whose validation images settings are chosen; take others with --seed"
         )
+    if not 0 <= trials <= most_trials:
+        raise InputError(f"--trials must be 0 to {most_trials}, got {trials}")
+    check_cluster(where, devices)
+    if devices is not None and not 1 <= devices <= 256:
+        raise InputError(f"--devices must be 1 to 256, got {devices}")
 
 
 def seed_range(seeds: str, first: int | None) -> tuple[int, int]:
     """The first seed and how many, from a number or a range: `10` from ``first`` (0 where it is not given), or `20-29`."""
-    from ...errors import InputError
-
     low, dash, high = seeds.partition("-")
     if not dash and (low.isascii() and low.isdecimal()):
         return first or 0, int(low)
@@ -91,10 +132,15 @@ def seed_range(seeds: str, first: int | None) -> tuple[int, int]:
     return int(low), int(high) - int(low) + 1
 
 
+def show_streamed(done: Streamed, out: Path, said: str, as_json: bool, **about: str) -> None:
+    """Say what has come of shards: as JSON with what it is ``about``, or the line that is ``said``."""
+    print(json.dumps({**about, "folder": str(out), **vars(done)}) if as_json else f"{out}: {said}, {done.shards} files")
+    if done.cut:
+        say(f"warning: {done.cut:,} {done.what}s are longer than the encoder takes; what is beyond is cut off")
+
+
 def table(title: str, rows: list[tuple[str, dict[str, Any]]]) -> None:
     """Metrics by task as text: balanced accuracy first, which equals accuracy where the classes are equally frequent."""
-    from ...errors import printable
-
     title, rows = printable(title), [(printable(name), values) for name, values in rows]  # names are data
     width = max(len(name) for name, _ in (*rows, (title, {})))
     print(f"{title:{width}s}  balanced  accuracy  majority     NLL   Brier     ECE   count")

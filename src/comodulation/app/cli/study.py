@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .shared import CacheOption, ClusterOption, JsonFlag, check_cluster, checked_seeds
+from ...errors import InputError, choose
+from .shared import CONTINUED, CacheOption, ClusterOption, JsonFlag, at_work, check_study, only_given
 
 EXAMPLE = "comodulate study controller --data FOLDER --hours 0.4 --out runs/controller   (again: continues)"
 
@@ -40,39 +41,26 @@ def study(
 ) -> None:
     """Answer one of the paper's open questions on real data: verdicts with intervals, figures and tables."""
     from ...data.features import BackboneSettings, cache_folder
-    from ...errors import InputError, RunError, choose
-    from ...processes import cluster
     from ...studies.cells import Asked, Inquiry, run_stages, study_config, write_answer
     from ...studies.questions import QUESTIONS
-    from .console import ConsoleProgress
 
     asked = QUESTIONS[choose(question, QUESTIONS, "question")]
-    if not 2 <= seeds <= 1000:
-        raise InputError(f"--seeds must be 2 to 1000, got {seeds}: a paired test needs at least 2")
-    checked_seeds(seed, seeds)
     trials = asked.trials if trials is None else trials
-    if not 0 <= trials <= 100:
-        raise InputError(f"--trials must be 0 to 100, got {trials}")
-    check_cluster(where, devices)
-    if devices is not None and not 1 <= devices <= 256:
-        raise InputError(f"--devices must be 1 to 256, got {devices}")
+    check_study(seed, seeds, trials, 100, where, devices)
     if hours is not None and not 0 <= hours <= 10_000:
         raise InputError(f"--hours must be 0 to 10000, got {hours}")
     changes: dict[str, Any] = {
         "backbone": BackboneSettings(backbone, weights, image_size),
         "head": {"encoder_channels": channels, "decoder_channels": channels},
-        "pretraining": {} if pretraining_epochs is None else {"epochs": pretraining_epochs},
-        "tuning": {} if epochs is None else {"epochs": epochs},
+        "pretraining": only_given(epochs=pretraining_epochs),
+        "tuning": only_given(epochs=epochs),
     }
     config = study_config("cifar100", data, **changes)
     inquiry = Inquiry(asked.name, config, tuple(range(seed, seed + seeds)), trials)
-    try:
-        with cluster(where, devices) as resources, ConsoleProgress() as progress:
-            run_stages(
-                Asked(asked, inquiry), out, cache_folder(cache), hours=hours, resources=resources,
-                progress=progress, say=progress.message,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        raise RunError("interrupted; what is finished is kept, the same command continues") from None
+    with at_work(where, devices, CONTINUED) as (resources, progress):
+        run_stages(
+            Asked(asked, inquiry), out, cache_folder(cache), hours=hours, resources=resources, progress=progress,
+            say=progress.message,
+        )  # fmt: skip
     result = write_answer(asked, inquiry, out)
     print(json.dumps(result) if as_json else result["text"])
