@@ -29,6 +29,11 @@ class Resources:
     gpus: int = 0
     cluster: str | None = None
 
+    @property
+    def several(self) -> bool:
+        """Whether pieces may run in other processes than this one."""
+        return self.cluster is not None or self.workers > 1
+
 
 def usable_devices() -> int:
     """How many pieces run at the same time unless told: one a GPU, else one a CPU core."""

@@ -12,25 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from ..data import summary_table, warnings_of
-from ..data.features import (
-    ENGINES,
-    WEIGHTS,
-    Encoder,
-    cache_folder,
-    extract,
-    settled_engine,
-)
+from ..data.features import ENGINES, WEIGHTS, cache_folder, extract, settled_engine
 from ..errors import InputError, brief, choose, first_difference
 from ..files import writable
 from ..networks.methods import METHODS as ALL_METHODS
 from ..processes import Processes, Resources
-from ..training import Company, Place, Progress, Silent, Venue, company
+from ..training import Place, Progress, Silent, Venue, company, joined
 from .claiming import Claim, claimed, sources
 from .config import OF_LAYERS, RunConfig, make_config, read_config, write_config
 from .dataset import cut_in, without_labels
-from .fitting_pieces import extract_together, fit_together
+from .fitting_pieces import Extracted, extract_together, fit_together
 from .folder import CONFIG, METRICS
-from .prepared import prepared_fit
+from .prepared import Prepared, prepared_fit
 from .records import read_metrics
 from .session import Encoded, Session
 
@@ -79,112 +72,100 @@ def fit(
     Returns:
         The runs; none in a process that is not the first.
     """
-    out, cache = Path(out), cache_folder(cache)
+    out, cache, resources = Path(out), cache_folder(cache), resources or Resources()
     choose(engine, ENGINES, "engine")
     configs = [_placed(config) for config in _together([configs] if isinstance(configs, RunConfig) else configs)]
-    if Place.of_environment().number > 1:
-        _check_several(configs)
-        if resources is not None and (resources.cluster is not None or resources.workers > 1):
-            raise InputError(
-                "processes that were started together train one method after the other; leave --cluster out, or start one process"
-            )
-    with company([_settings(config) for config in configs]) as others:
-        return _fit(
-            configs,
-            out,
-            cache,
-            others,
-            resume=resume,
-            engine=engine,
-            progress=progress,
-            resources=resources or Resources(),
-        )
-
-
-def _fit(
-    configs: list[RunConfig],
-    out: Path,
-    cache: Path,
-    others: Company | None,
-    *,
-    resume: bool,
-    engine: str,
-    progress: Progress | None,
-    resources: Resources,
-) -> list[FitResult]:
-    first = Place.of_environment().rank == 0
+    place = Place.of_environment()
+    if place.number > 1:
+        _check_several(configs, resources)
+    first = place.rank == 0
     tell = progress if progress and first else Silent()
-    folders = [out / config.method if len(configs) > 1 else out for config in configs]
-    if len(configs) > 1 and (out / CONFIG).exists():
-        raise InputError(f"{out} is the run folder of one method; choose another --out for several")
-    prepared = prepared_fit(configs)
-    configs, shared, family, labelled = prepared.configs, prepared.configs[0], prepared.family, prepared.labelled
-    encoder, found = prepared.encoder, prepared.found
-    if prepared.unlabelled is not None:
-        tell.message(f"warning: split {prepared.unlabelled!r} has no labels: nothing is tested on it")
-    if others is not None:
-        others.same("data", _contents(labelled, family, encoder))
-    with ExitStack() as stack:
+    with company([_settings(config) for config in configs]) as others, ExitStack() as held:
+        folders = _folders(configs, out)
+        prepared = prepared_fit(configs)
+        if prepared.unlabelled is not None:
+            tell.message(f"warning: split {prepared.unlabelled!r} has no labels: nothing is tested on it")
+        if others is not None:
+            others.same("data", _contents(prepared))
+        runs = list(zip(prepared.configs, folders, strict=True))
         made_from: dict[str, Any] = {}
         if first:
-            made_from = sources(family, labelled, encoder.fingerprint())
-            stack.enter_context(writable(cache))
-            for config, folder in zip(configs, folders, strict=True):
-                stack.enter_context(claimed(folder, _claim(config), resume=resume, made_from=made_from, tell=tell))
-        from ..training import joined
-
-        fabric = stack.enter_context(joined(others))
-        processes = Processes.of(fabric)
-        finished = processes.agree([(folder / METRICS).exists() for folder in folders])
-        unfinished = [run for run, done in zip(zip(configs, folders, strict=True), finished, strict=True) if not done]
-        if unfinished:
-            if prepared.settled:
-                tell.message(prepared.settled)
-            tell.message(
-                summary_table(found, {name: len(split) for name, split in prepared.splits.items()}, encoder.what)
-            )
-            notes = [note for split in prepared.splits.values() for note in split.notes]
-            notes += [note for data in labelled.values() for note in cut_in(data.split, encoder)]
-            for note in dict.fromkeys(notes):
-                tell.message(f"warning: {note}")
-            unread = prepared.splits[shared.train_split].left_out
-            for name, reason in prepared.left_out.items():
-                # A column that cannot be read at all would be refused as a task, too.
-                named = "" if name in unread else f"--task {name} makes it a task, "
-                tell.message(f"left out column {name!r}: {reason}; {named}--ignore {name} hides this line")
-            warnings = warnings_of(found)
-            if shared.test_split in labelled:
-                warnings += without_labels(family, labelled[shared.test_split])
-            for warning in (*warnings, *_without_effect(configs)):
-                tell.message(f"warning: {warning}")
-            engines = {}
-            if resources.cluster is not None:
-                engines = extract_together(configs, prepared, cache, resources, engine, tell)
-            features, seconds = {}, {}
-            for name, data in labelled.items():
-                began = time.perf_counter()
-                asked_of: dict[str, Any] = {"device": fabric.device, "precision": shared.precision}
-                chosen = processes.agree(  # by the first: each would measure something else
-                    settled_engine(engines.get(name, engine), encoder, data.split, cache, say=tell.message, **asked_of)
-                    if first
-                    else None
+            made_from = sources(prepared.family, prepared.labelled, prepared.encoder.fingerprint())
+            held.enter_context(writable(cache))
+            for config, folder in runs:
+                held.enter_context(claimed(folder, _claim(config), resume=resume, made_from=made_from, tell=tell))
+        venue = Venue(held.enter_context(joined(others)), tell)
+        finished = Processes.of(venue.fabric).agree([(folder / METRICS).exists() for folder in folders])
+        if unfinished := [run for run, done in zip(runs, finished, strict=True) if not done]:
+            _tell_of_data(prepared, tell)
+            extracted = _extracted(prepared, cache, venue, engine, resources)
+            if len(unfinished) > 1 and resources.several:
+                fit_together(prepared, unfinished, cache, resources, extracted, made_from, tell)
+            else:
+                session = Session(
+                    prepared.configs[0], prepared, Encoded(prepared.encoder, extracted.features), venue, cache
                 )
-                features[name] = extract(
-                    encoder, data.split, cache, **asked_of, engine=chosen,
-                    skip_bad=shared.skip_bad, report=partial(tell.extraction, name), rank=processes.rank,
-                    world=processes.number, say=tell.message,
-                )  # fmt: skip
-                engines[name] = chosen
-                seconds[f"features_{name}"] = round(time.perf_counter() - began, 2)
-                if features[name].bad_rows:
-                    tell.message(f"skipped {len(features[name].bad_rows)} unreadable {encoder.what}s of split {name!r}")
-            if len(unfinished) > 1 and (resources.cluster is not None or resources.workers > 1):
-                fit_together(configs, unfinished, cache, resources, engines, seconds, made_from, tell)
-                return [FitResult(folder, read_metrics(folder / METRICS)) for folder in folders]
-            session = Session(shared, prepared, Encoded(encoder, features), Venue(fabric, tell), cache)
-            for config, folder in unfinished:
-                session.run(config, folder, dict(seconds), made_from)
+                for config, folder in unfinished:
+                    session.run(config, folder, extracted.seconds, made_from)
         return [FitResult(folder, read_metrics(folder / METRICS)) for folder in folders] if first else []
+
+
+def _folders(configs: Sequence[RunConfig], out: Path) -> list[Path]:
+    """The run folder of each configuration. Raises InputError for several in the folder of a run."""
+    if len(configs) == 1:
+        return [out]
+    if (out / CONFIG).exists():
+        raise InputError(f"{out} is the run folder of one method; choose another --out for several")
+    return [out / config.method for config in configs]
+
+
+def _tell_of_data(prepared: Prepared, tell: Progress) -> None:
+    """Say what there is to learn from, what is left out of it, and what is to be expected of it."""
+    shared, found, splits = prepared.configs[0], prepared.found, prepared.splits
+    if prepared.settled:
+        tell.message(prepared.settled)
+    tell.message(summary_table(found, {name: len(split) for name, split in splits.items()}, prepared.encoder.what))
+    notes = [note for split in splits.values() for note in split.notes]
+    notes += [note for data in prepared.labelled.values() for note in cut_in(data.split, prepared.encoder)]
+    for note in dict.fromkeys(notes):
+        tell.message(f"warning: {note}")
+    unread = splits[shared.train_split].left_out
+    for name, reason in prepared.left_out.items():
+        # A column that cannot be read at all would be refused as a task, too.
+        named = "" if name in unread else f"--task {name} makes it a task, "
+        tell.message(f"left out column {name!r}: {reason}; {named}--ignore {name} hides this line")
+    warnings = warnings_of(found)
+    if shared.test_split in prepared.labelled:
+        warnings += without_labels(prepared.family, prepared.labelled[shared.test_split])
+    for warning in (*warnings, *_without_effect(prepared.configs)):
+        tell.message(f"warning: {warning}")
+
+
+def _extracted(prepared: Prepared, cache: Path, venue: Venue, engine: str, resources: Resources) -> Extracted:
+    """Features of all splits, from the cache or made now: by all nodes of a cluster, or by the processes of a venue."""
+    shared, encoder, tell, processes = prepared.configs[0], prepared.encoder, venue.tell, Processes.of(venue.fabric)
+    asked = dict.fromkeys(prepared.labelled, engine)
+    if resources.cluster is not None:
+        asked = extract_together(prepared, cache, resources, engine, tell)
+    found = Extracted({}, {}, {})
+    for name, data in prepared.labelled.items():
+        began = time.perf_counter()
+        how: dict[str, Any] = {"device": venue.fabric.device, "precision": shared.precision}
+        own = (
+            settled_engine(asked[name], encoder, data.split, cache, say=tell.message, **how)
+            if processes.first
+            else None
+        )
+        found.engines[name] = processes.agree(own)  # the first one's: each would measure something else
+        features = extract(
+            encoder, data.split, cache, **how, engine=found.engines[name], skip_bad=shared.skip_bad,
+            report=partial(tell.extraction, name), rank=processes.rank, world=processes.number, say=tell.message,
+        )  # fmt: skip
+        found.features[name] = features
+        found.seconds[f"features_{name}"] = round(time.perf_counter() - began, 2)
+        if features.bad_rows:
+            tell.message(f"skipped {len(features.bad_rows)} unreadable {encoder.what}s of split {name!r}")
+    return found
 
 
 def _together(configs: Sequence[RunConfig]) -> list[RunConfig]:
@@ -210,14 +191,13 @@ def _together(configs: Sequence[RunConfig]) -> list[RunConfig]:
 
 def _without_effect(configs: Sequence[RunConfig]) -> list[str]:
     """What a user is told of settings that change nothing in methods without layers."""
-    found = []
     alone = [config for config in configs if ALL_METHODS[config.method].without_layers]
-    for config in alone:
-        if config.balance != "none":
-            found.append(
-                f"--balance {config.balance} changes nothing in method {config.method!r}, which weighs all examples alike; "
-                "--metric balanced_accuracy chooses answers so that rare classes are found, and leaves probabilities as they are"
-            )
+    found = [
+        f"--balance {config.balance} changes nothing in method {config.method!r}, which weighs all examples alike; "
+        "--metric balanced_accuracy chooses answers so that rare classes are found, and leaves probabilities as they are"
+        for config in alone
+        if config.balance != "none"
+    ]
     if len(alone) == len(configs):  # else the settings are meant for the others
         config = alone[0]
         base = {"data": config.data, "method": config.method}
@@ -239,15 +219,16 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     return values
 
 
-def _contents(labelled: dict[str, Any], family: Any, encoder: Encoder) -> dict[str, Any]:
+def _contents(prepared: Prepared) -> dict[str, Any]:
     """What must be the same in all processes of the data that they have read, and of their encoders."""
     digests = {}
-    for name, data in labelled.items():
+    for name, data in prepared.labelled.items():
         digest = hashlib.sha256()
         for part in (data.examples.image, data.examples.task, data.examples.target):
             digest.update(part.numpy().tobytes())
         digests[name] = {"number of images": len(data.split), "labels": digest.hexdigest()[:16]}
-    return {"splits": digests, "tasks": family.to_json(), "weights of the backbone": encoder.fingerprint()[:16]}
+    weights = prepared.encoder.fingerprint()[:16]
+    return {"splits": digests, "tasks": prepared.family.to_json(), "weights of the backbone": weights}
 
 
 def _placed(config: RunConfig) -> RunConfig:
@@ -261,7 +242,7 @@ def _claim(config: RunConfig) -> Claim:
     return Claim(CONFIG, write_config(config).encode(), config.model_dump(), read, "a run folder")
 
 
-def _check_several(configs: list[RunConfig]) -> None:
+def _check_several(configs: list[RunConfig], resources: Resources) -> None:
     """Raise InputError for what several processes cannot train."""
     for config in configs:
         if reason := ALL_METHODS[config.method].one_process:
@@ -271,3 +252,7 @@ def _check_several(configs: list[RunConfig]) -> None:
                 "batch normalisation trains in one process: its statistics would be those of a share of the batch; leave "
                 "--devices or head.batch_norm out"
             )
+    if resources.several:
+        raise InputError(
+            "processes that were started together train one method after the other; leave --cluster out, or start one process"
+        )

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..data.features import Source, extract, extract_in_pieces, settled_engine
+from ..data.features import Features, Source, extract, extract_in_pieces, settled_engine
 from ..processes import Resources, Worker, reports_of, run
-from ..training import Epoch, Progress, Venue
+from ..training import Epoch, Progress, Venue, joined
 from .config import RunConfig
 from .prepared import Prepared, prepared_fit
 from .session import Encoded, Session
 
 
+@dataclass(frozen=True)
+class Extracted:
+    """Features of splits, what has computed them, and seconds that it took, ``features_NAME``."""
+
+    features: dict[str, Features]
+    engines: dict[str, str]
+    seconds: dict[str, float]
+
+
 def extract_together(
-    configs: Sequence[RunConfig], prepared: Prepared, cache: Path, resources: Resources, engine: str, tell: Progress
+    prepared: Prepared, cache: Path, resources: Resources, engine: str, tell: Progress
 ) -> dict[str, str]:
     """Have the nodes of a cluster extract what this process then finds in the cache. Returns the engine of each split."""
     shared = prepared.configs[0]
@@ -29,7 +39,7 @@ def extract_together(
         )
         for name, data in prepared.labelled.items()
     }
-    extract_in_pieces(engines, cache, resources, partial(_source, list(configs)), tell.extraction, shared.places)
+    extract_in_pieces(engines, cache, resources, partial(_source, prepared.configs), tell.extraction, shared.places)
     return engines
 
 
@@ -40,25 +50,25 @@ def _source(configs: list[RunConfig]) -> Source:
 
 
 def fit_together(
-    configs: Sequence[RunConfig],
+    prepared: Prepared,
     unfinished: Sequence[tuple[RunConfig, Path]],
     cache: Path,
     resources: Resources,
-    engines: Mapping[str, str],
-    seconds: Mapping[str, float],
+    extracted: Extracted,
     made_from: Mapping[str, Any],
     tell: Progress,
 ) -> None:
     """Fit methods whose features are in the cache and whose folders are claimed by this process, each in one worker.
 
     Args:
-        configs: all that share the data. unfinished: those to fit, with their folders.
-        engines: of each split's features. seconds: spent on them. made_from: see ``claiming.sources``.
+        prepared: what they share. unfinished: those to fit, with their folders. extracted: their features.
+        made_from: see ``claiming.sources``.
     """
+    configs = prepared.configs
     pieces = [(configs.index(config), folder.absolute()) for config, folder in unfinished]
-    make = partial(_fitter, list(configs), cache.absolute(), dict(engines), dict(seconds), dict(made_from))
+    make = partial(_fitter, configs, cache.absolute(), extracted.engines, extracted.seconds, dict(made_from))
 
-    def on_event(event: tuple[Any, ...]) -> None:
+    def on_event(event: tuple[str, tuple[Any, ...]]) -> None:
         kind, values = event
         getattr(tell, kind)(*values)
 
@@ -87,8 +97,6 @@ def _fitter(
     seconds: dict[str, float],
     made_from: dict[str, Any],
 ) -> Worker:
-    from ..training import joined
-
     prepared = prepared_fit(configs)
     shared, encoder = prepared.configs[0], prepared.encoder
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
@@ -106,7 +114,7 @@ def _fitter(
         def call(report: Callable[..., None]) -> None:
             venue = Venue(fabric, _Relayed(report))
             session = Session(shared, prepared, Encoded(encoder, features), venue, cache)
-            session.run(prepared.configs[number], folder, dict(seconds), made_from)
+            session.run(prepared.configs[number], folder, seconds, made_from)
 
         with joined() as fabric:  # in this thread, which has a GPU of its own; a new one would begin with the first
             yield from reports_of(call)
