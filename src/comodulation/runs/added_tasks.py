@@ -21,22 +21,21 @@ import torch
 from ..data import Split, class_column, partition
 from ..data.features import Features, extract
 from ..errors import InputError
-from ..evaluation import evaluate_predictions, scaled
-from ..files import json_bytes, read_json, writable, write_bytes, write_json
+from ..evaluation import scaled
+from ..files import json_bytes, read_json, writable, write_bytes
 from ..mathematics import derived_seed
-from ..networks import save_adapter
 from ..networks.methods import Added, Method, ReadoutMethod, add_tasks, begin_tasks
 from ..tasks import NO_YES, Examples, TaskFamily, first_rows
 from ..training import Alone, Inputs, Progress, Silent, Venue, predict, tune
 from ..training.readouts import fit_method
 from .answered import Answered
 from .claiming import ADDED, CHECKPOINT, Claim, claimed, finished, sources
-from .class_files import write_class_files
 from .config import RunConfig, write_config
 from .dataset import Labelled, family_of_columns, open_splits, read_labels, without_labels
-from .decisions import decided, decision_entry, find_decisions
+from .decisions import judged
+from .finishing import finish_run
 from .fitting import FitResult
-from .folder import ADAPTER, CONFIG, HEAD, METRICS, PREDICTIONS, REPORT, write_predictions
+from .folder import CONFIG, HEAD, METRICS, network_hash
 from .run import Run
 
 
@@ -76,45 +75,25 @@ def grow_run(
         RunError: something failed on the way; what is there can be resumed.
     """
     tell, config = progress or Silent(), run.config
-    binary = () if isinstance(added, Mapping) else added
-    names = (*binary, *columns)
-    if len(set(names)) < len(names):
-        raise InputError(f"a new task is given twice: {', '.join(names)}")
-    if bool(names) == (run.family.kind == "classes"):
-        given = (
-            "groups of classes: --group NAME=CLASS adds one"
-            if names
-            else "label columns: --task or --attribute adds one"
-        )
-        raise InputError(f"this run's tasks are {given}")
     changed = config.of_data(data, labels, skip_bad=skip_bad)
-    splits = open_splits(changed, [config.train_split], [config.test_split], tasks=names)
-    lists = splits[config.train_split].lists  # a column of lists is a task for each label
-    binary, columns = ([own for name in some for own in lists.get(name, (name,))] for some in (binary, columns))
-    names = (*binary, *columns)
-    for name in names:
-        splits[config.train_split].feature(name)
-    answers = _answers(splits[config.train_split], binary, columns) if names else added
-    fresh = begin_tasks(run.method, answers)
+    fresh, splits = _begun(run, added, columns, changed)
     labelled = _labelled(fresh.family, changed, splits)
-    train = labelled[config.train_split]
-    _check_all_there(fresh.family, train.examples, data)
+    _check_all_there(fresh.family, labelled[config.train_split].examples, data)
     made_from = sources(fresh.family, labelled, run.encoder.fingerprint())
     claim = _claim(run, fresh.family, changed)
     with writable(cache), claimed(out, claim, resume=resume, made_from=made_from, tell=tell):
         if finished(out):
             return FitResult(out, read_json(out / METRICS))
-        for warning in (
-            without_labels(fresh.family, labelled[config.test_split]) if config.test_split in labelled else []
-        ):
-            tell.message(f"warning: {warning}")
+        if config.test_split in labelled:
+            for warning in without_labels(fresh.family, labelled[config.test_split]):
+                tell.message(f"warning: {warning}")
         fabric = Alone()
         features = {
             name: extract(
-                run.encoder, split, cache, device=fabric.device, precision=config.precision, engine="auto",
+                run.encoder, splits[name], cache, device=fabric.device, precision=config.precision, engine="auto",
                 skip_bad=skip_bad, report=partial(tell.extraction, name), say=tell.message,
             )
-            for name, split in splits.items() if name in labelled
+            for name in labelled
         }  # fmt: skip
         began = time.perf_counter()
         fresh = fresh.to(fabric.device)
@@ -122,8 +101,7 @@ def grow_run(
         identity = hashlib.sha256(claim.content + json_bytes(made_from)).hexdigest()
         venue = Venue(fabric, tell, out / CHECKPOINT, identity)
         entry, predictions = _learn(fresh, config, features, usable, venue, run.temperature, run.encoder.pooled_width)
-        entry["made_from"] = made_from
-        entry["seconds"] = round(time.perf_counter() - began, 2)
+        entry |= {"made_from": made_from, "seconds": round(time.perf_counter() - began, 2)}
         grown = add_tasks(run.method, fresh.cpu())
         metrics = {
             **run.metrics,
@@ -131,36 +109,61 @@ def grow_run(
             "finished": datetime.date.today().isoformat(),
         }
         metrics["added"] = [*metrics.get("added", []), entry]
-        tested = "test" in entry
-        split = splits[config.test_split if tested else config.train_split]
+        split = splits[config.test_split if "test" in entry else config.train_split]
         answered = Answered(predictions, fresh.family, split.names(data), split.read, split.what)
-        _write(run, grown, _config_of(config, grown.family), metrics, answered, out)
+        own = _config_of(config, grown.family)
+        write_bytes(out / CONFIG, write_config(own).encode())
+        write_bytes(out / HEAD, (run.folder / HEAD).read_bytes())
+        finish_run(out, own, grown, run.encoder.fingerprint(), metrics, answered)
     return FitResult(out, metrics)
+
+
+def _begun(run: Run, added: Added, columns: Sequence[str], config: RunConfig) -> tuple[Method, dict[str, Split]]:
+    """The method with the new tasks alone, before they are learned, and the splits that they are learned from.
+
+    Args:
+        run, added, columns: as for ``grow_run``. config: the run's, of the data of the new tasks.
+
+    Raises:
+        InputError: as ``grow_run``.
+    """
+    binary = () if isinstance(added, Mapping) else added
+    names = _once([*binary, *columns])
+    if bool(names) == (run.family.kind == "classes"):
+        adds = "label columns: --task or --attribute adds one"
+        if names:
+            adds = "groups of classes: --group NAME=CLASS adds one"
+        raise InputError(f"this run's tasks are {adds}")
+    splits = open_splits(config, [config.train_split], [config.test_split], tasks=names)
+    if not names:
+        return begin_tasks(run.method, added), splits
+    train = splits[config.train_split]
+    # A column of lists is a task for each label.
+    binary, columns = ([own for name in some for own in train.lists.get(name, (name,))] for some in (binary, columns))
+    for name in (*binary, *columns):
+        train.feature(name)
+    _once([*binary, *columns])
+    answers: dict[str, Sequence[str]] = dict.fromkeys(binary, NO_YES)
+    answers |= {name: family_of_columns(train, [name]).answers(0) for name in columns}
+    return begin_tasks(run.method, answers), splits
+
+
+def _once(names: list[str]) -> list[str]:
+    """The names themselves. Raises InputError where one is among them twice."""
+    if len(set(names)) < len(names):
+        raise InputError(f"a new task is given twice: {', '.join(names)}")
+    return names
 
 
 def _claim(run: Run, family: TaskFamily, config: RunConfig) -> Claim:
     """What the new run's folder says before anything is learned: which tasks are added to which run, from which data."""
-    digest = hashlib.sha256()
-    for name in (HEAD, ADAPTER):
-        digest.update((run.folder / name).read_bytes())
     value = {
-        "run": digest.hexdigest(),
+        "run": network_hash(run.folder),
         "tasks": json.loads(json.dumps(family.to_json())),
         "data": config.data,
         "labels": config.labels,
     }
     return Claim(ADDED, json_bytes(value), value, read_json, "a folder of add-task")
-
-
-def _answers(split: Split, binary: Sequence[str], columns: Sequence[str]) -> dict[str, Sequence[str]]:
-    """The answers of each new task, in the order of their names."""
-    found: dict[str, Sequence[str]] = dict.fromkeys(binary, NO_YES)
-    if len(found) < len(binary) or len({*binary, *columns}) < len(binary) + len(columns):
-        raise InputError(f"a new task is given twice: {', '.join((*binary, *columns))}")
-    for name in columns:
-        family = family_of_columns(split, [name])
-        found[name] = family.answers(0)
-    return found
 
 
 def _learn(
@@ -196,19 +199,19 @@ def _learn(
             fresh, inputs, tuning, validation, config.tuning, venue, seed=config.seed, balance=config.balance
         )
         predictions = scaled(predict(fresh, inputs, validation), temperature)
-    decisions = find_decisions(predictions, fresh.family, config.metric)
-    measured = {"validation": decided(predictions, decisions)}
+    answered = {"validation": predictions}
     test = examples.get(config.test_split)
     if test is not None and len(test):
         found = predict(fresh, Inputs(fresh, features[config.test_split], test.image.unique()), test)
-        measured["test"] = decided(scaled(found, temperature), decisions)
+        answered["test"] = scaled(found, temperature)
+    given, measured = judged(answered, fresh.family, config.metric)
     entry: dict[str, Any] = {
         **({"readouts": about} if about else {}),
         "tasks": list(fresh.family.tasks),
-        **decision_entry(decisions, measured),
-        **{name: evaluate_predictions(given, fresh.family.tasks) for name, given in measured.items()},
+        **measured,
+        "history": history,
     }
-    return {**entry, "history": history}, measured.get("test", measured["validation"])
+    return entry, given.get("test", given["validation"])
 
 
 def _labelled(family: TaskFamily, config: RunConfig, splits: Mapping[str, Split]) -> dict[str, Labelled]:
@@ -243,24 +246,3 @@ def _config_of(config: RunConfig, family: TaskFamily) -> RunConfig:
     if family.kind == "binary" and config.attributes:
         return config.model_copy(update={"attributes": family.tasks})
     return config.model_copy(update={"attributes": (), "tasks": family.tasks, "ignore": (), "readout": "restricted"})
-
-
-def _write(
-    run: Run,
-    grown: Method,
-    config: RunConfig,
-    metrics: dict[str, Any],
-    answered: Answered,
-    out: Path,
-) -> None:
-    """The new run folder; metrics.json last."""
-    from .page import run_report
-
-    write_bytes(out / CONFIG, write_config(config).encode())
-    write_bytes(out / HEAD, (run.folder / HEAD).read_bytes())
-    save_adapter(grown, out / ADAPTER, backbone=run.encoder.fingerprint())
-    write_predictions(out / PREDICTIONS, answered)
-    write_class_files(out, answered)
-    write_bytes(out / REPORT, run_report(config, grown.family, grown, metrics, out.resolve().name, answered).encode())
-    write_json(out / METRICS, metrics)
-    (out / CHECKPOINT).unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..evaluation import Predictions, decide, decision_score, find_offsets, yes_from
+from ..evaluation import Predictions, decide, decision_score, evaluate_predictions, find_offsets
 from ..tasks import NO_YES, TaskFamily
 
 METRIC_WORDS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1": "F1"}
@@ -73,12 +73,6 @@ class Decisions:
         }
         return {"metric": self.metric, "offsets": named}
 
-    def threshold(self, task: int) -> float | None:
-        """The probability of yes from which a binary task answers yes; None of another task."""
-        if not is_binary(self.family, task):
-            return None
-        return yes_from(self.offsets[task]) if task in self.offsets else 0.5
-
 
 def find_decisions(predictions: Predictions, family: TaskFamily, metric: str) -> Decisions | None:
     """Decisions for a metric, from answers to inputs that taught nothing; None for accuracy: the most probable answer is best.
@@ -129,6 +123,21 @@ def stored_offsets(metrics: Mapping[str, Any], task: str) -> dict[str, float] | 
 def decided(predictions: Predictions, decisions: Decisions | None) -> Predictions:
     """Predictions with the answers that are given; None leaves the most probable ones."""
     return predictions if decisions is None else decisions.decided(predictions)
+
+
+def judged(
+    predictions: Mapping[str, Predictions], family: TaskFamily, metric: str
+) -> tuple[dict[str, Predictions], dict[str, Any]]:
+    """Predictions of splits with the answers that are given, and what metrics.json says of these: decisions, and each split.
+
+    Args:
+        predictions: by split, at the temperature of the run; decisions come from those of ``validation``.
+        family: of their tasks. metric: of ``DecisionMetric``.
+    """
+    decisions = find_decisions(predictions["validation"], family, metric)
+    given = {name: decided(found, decisions) for name, found in predictions.items()}
+    measured = {name: evaluate_predictions(found, family.tasks) for name, found in given.items()}
+    return given, {**decision_entry(decisions, given), **measured}
 
 
 def decision_entry(decisions: Decisions | None, measured: Mapping[str, Predictions]) -> dict[str, Any]:

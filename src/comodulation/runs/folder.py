@@ -8,6 +8,7 @@ confusions.csv, report.html, and metrics.json, written last: a folder with metri
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..evaluation import Predictions
-from ..files import PARTIAL as PARTIAL
 from ..files import safetensors_header, write_bytes
 from ..networks import ComodulatedHead
 from ..tasks import TaskFamily
@@ -26,6 +26,14 @@ from .answered import Answered, StoredAnswers
 CONFIG, HEAD, ADAPTER = "config.yaml", "head.safetensors", "adapter.safetensors"
 PREDICTIONS, REPORT, METRICS = "predictions.parquet", "report.html", "metrics.json"
 CLASSES, CONFUSIONS = "classes.csv", "confusions.csv"
+
+
+def network_hash(folder: Path) -> str:
+    """sha256 of what a run's network is, its layers and its adapter."""
+    digest = hashlib.sha256()
+    for name in (HEAD, ADAPTER):
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()
 
 
 def load_head(head: ComodulatedHead, path: Path) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, RunError
-from ..files import read_json, write_bytes
+from ..files import read_json
 from .claiming import ADDED
 from .dataset import open_splits
+from .finishing import write_page
 from .folder import PREDICTIONS, REPORT, read_predictions
-from .page import run_report
 from .run import Run
 
 
@@ -31,8 +31,7 @@ def write_run_report(run: Run, say: Callable[[str], None]) -> Path:
     stored = run.metrics
     answered = read_predictions(run.folder / PREDICTIONS, run.family)
     answered = replace(answered, read=_reader(run, stored, say), what=run.encoder.what)
-    page = run_report(run.config, run.family, run.method, stored, run.folder.resolve().name, answered)
-    write_bytes(run.folder / REPORT, page.encode())
+    write_page(run.folder, run.config, run.method, stored, answered)
     return run.folder / REPORT
 
 
@@ -45,8 +44,7 @@ def _reader(run: Run, metrics: dict[str, Any], say: Callable[[str], None]) -> Ca
         entry = metrics["added"][-1]
     name = config.test_split if "test" in entry else config.train_split
     try:
-        answers = {task: run.family.answers(number) for number, task in enumerate(run.family.tasks)}
-        split = open_splits(config, [name], answers=answers)[name]
+        split = open_splits(config, [name], answers=run.answer_words)[name]
         if entry.get("made_from", {}).get(name, {}).get("images") == split.fingerprint:
             return split.read
         reason = f"the {run.encoder.what}s of split {name!r} are others by now"

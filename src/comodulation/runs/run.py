@@ -213,12 +213,11 @@ class Run:
         found = predict(self.method, Inputs(self.method, features, examples.image.unique()), examples)
         given = decided(scaled(found, self.temperature), self.decisions)
         result = evaluate_predictions(given, self.family.tasks)
-        name, skipped = split or self.config.test_split, len(features.bad_rows)
         return {
             "run": str(self.folder),
             "method": self.config.method,
-            "split": name,
-            "skipped": skipped,
+            "split": split or self.config.test_split,
+            "skipped": len(features.bad_rows),
             "temperature": self.temperature,
             "metric": self.config.metric,
             **result,
@@ -240,9 +239,7 @@ class Run:
         name = split or self.config.test_split
         if labels is not None and self.config.group and self.config.table is None:
             raise InputError("a table of labels has a column for each task; this run's tasks are groups of classes")
-        answers = None
-        if self.family.kind != "classes":
-            answers = {task: self.family.answers(number) for number, task in enumerate(self.family.tasks)}
+        answers = None if self.family.kind == "classes" else self.answer_words
         opened = open_splits(self.config.of_data(data, labels, skip_bad=skip_bad), [name], answers=answers)[name]
         labelled = read_labels(self.config, opened, self.family)
         for warning in (*opened.notes, *cut_in(opened, self.encoder), *without_labels(self.family, labelled)):
@@ -339,23 +336,24 @@ class Run:
                 results[place]["tasks"][self.family.tasks[number]] = answer
         return results
 
+    @property
+    def answer_words(self) -> dict[str, Sequence[str]]:
+        """What each task answers, by its name."""
+        return {task: self.family.answers(number) for number, task in enumerate(self.family.tasks)}
+
     def task_ids(self, tasks: Sequence[str]) -> list[int]:
         """Numbers of named tasks (none: all of them). Raises InputError for an unknown task, with the nearest name."""
         tasks = (tasks,) if isinstance(tasks, str) else tasks
-        found = [self._places.get(name) for name in tasks]
-        missing = [name for name, place in zip(tasks, found, strict=True) if place is None]
-        if missing:
-            self.family.task_id(missing[0])
-        return [place for place in found if place is not None] or list(range(self.family.num_tasks))
+        if unknown := [name for name in tasks if name not in self._places]:
+            self.family.task_id(unknown[0])  # which says what is near to it
+        return [self._places[name] for name in tasks] or list(range(self.family.num_tasks))
 
     @cached_property
     def _places(self) -> dict[str, int]:
         return {name: task for task, name in enumerate(self.family.tasks)}
 
 
-def describe(
-    family: TaskFamily, task: int, probabilities: torch.Tensor, offsets: torch.Tensor | None = None
-) -> dict[str, Any]:
+def describe(family: TaskFamily, task: int, probabilities: Tensor, offsets: Tensor | None = None) -> dict[str, Any]:
     """An answer in words.
 
     Args:
@@ -376,6 +374,6 @@ def describe(
     }
 
 
-def content_id(prepared: torch.Tensor) -> int:
+def content_id(prepared: Tensor) -> int:
     """A number of 56 bits that stands for a preprocessed input: of an image, uint8 ``(3, S, S)``."""
     return int.from_bytes(hashlib.sha256(prepared.numpy().tobytes()).digest()[:7], "little")

@@ -24,9 +24,9 @@ from ..data import Partition
 from ..data.features import Encoder, FeatureRows, Features
 from ..errors import InputError, RunError
 from ..evaluation import Predictions, evaluate_predictions, metrics, scaled, temperature_of
-from ..files import locked, read_json, remove_partials, write_bytes, write_json
+from ..files import locked, read_json, remove_partials, write_json
 from ..mathematics import derived_seed
-from ..networks import ComodulatedHead, save_adapter
+from ..networks import ComodulatedHead
 from ..networks.methods import METHODS, Method, NoLayers, ReadoutMethod, make_method
 from ..processes import Processes
 from ..tasks import Examples, TaskFamily
@@ -35,19 +35,11 @@ from ..training import Inputs, Silent, Venue, predict, pretrain, pretraining_tar
 from ..training.readouts import Yardstick, fit_method
 from .answered import Answered
 from .claiming import CHECKPOINT
-from .class_files import write_class_files
 from .config import RunConfig
 from .dataset import TaskData, deal_images
-from .decisions import decided, decision_entry, find_decisions
-from .folder import (
-    ADAPTER,
-    HEAD,
-    METRICS,
-    PREDICTIONS,
-    REPORT,
-    load_head,
-    write_predictions,
-)
+from .decisions import decided, find_decisions, judged
+from .finishing import finish_run
+from .folder import HEAD, load_head
 
 KEPT_INPUTS = 8  # what methods read of a split, kept for the next method; at most 1 GiB each
 HISTORY = "history.json"
@@ -186,9 +178,8 @@ class Session:
 
     def answer(self, adapted: Adapted, features: FeatureRows, examples: Examples) -> Predictions:
         """Predictions for examples of some features."""
-        return predict(
-            adapted.method, self.inputs(adapted, features, examples.image.unique()), examples, self.processes
-        )
+        inputs = self._inputs(adapted.method, features, examples.image.unique(), adapted.layers)
+        return predict(adapted.method, inputs, examples, self.processes)
 
     def yardstick(self, config: RunConfig, adapted: Adapted, tested: bool) -> dict[str, Predictions]:
         """What logistic regression alone answers, of the first process: out of fold under `validation`, and under `test` if the
@@ -222,10 +213,6 @@ class Session:
         )  # fmt: skip
         return unseen, method.to(self.fabric.device).eval()
 
-    def inputs(self, adapted: Adapted, features: FeatureRows, images: Tensor) -> Inputs:
-        """What an adapted method reads of some images (sorted row numbers)."""
-        return self._inputs(adapted.method, features, images, adapted.layers)
-
     def _inputs(self, method: Method, features: FeatureRows, images: Tensor, layers: str) -> Inputs:
         """What a method reads of some images; kept, so that the next method on the same layers finds it."""
         place = (layers, method.reads, features.key, hash_tensors({"images": images}))
@@ -248,7 +235,9 @@ class Session:
         tested = self.test(adapted)
         if not self.processes.first:
             return
+        predictions = {"validation": adapted.validation, **({} if tested is None else {"test": tested})}
         linear = self.yardstick(config, adapted, tested is not None)
+        given, measured = self._measured(config, method, predictions)
         result: dict[str, Any] = {
             "schema": 1,
             "method": config.method,
@@ -258,22 +247,9 @@ class Session:
             "residual": config.head.residual,
             "learnable_parameters": method.num_learnable(),
             "finished": datetime.date.today().isoformat(),
+            **({"readouts": adapted.about} if adapted.about else {}),
+            **measured,
         }
-        if adapted.about:
-            result["readouts"] = adapted.about
-        own = config.calibrate and not method.without_layers  # readouts hold the temperatures of their tasks
-        temperature = temperature_of(adapted.validation) if own else None
-        if temperature is not None:
-            result.update(temperature=temperature, unscaled={})
-        predictions = {"validation": adapted.validation, **({} if tested is None else {"test": tested})}
-        given = {name: scaled(found, temperature) for name, found in predictions.items()}
-        decisions = find_decisions(given["validation"], self.family, config.metric)
-        given = {name: decided(found, decisions) for name, found in given.items()}
-        result |= decision_entry(decisions, given)
-        for name, found in predictions.items():
-            result[name] = evaluate_predictions(given[name], self.family.tasks)
-            if temperature is not None:
-                result["unscaled"][name] = metrics(found.log_probabilities, found.target)
         if linear:
             result["linear"] = {
                 name: evaluate_predictions(answers, self.family.tasks) for name, answers in linear.items()
@@ -284,24 +260,27 @@ class Session:
         result["seconds"] = {**seconds, **adapted.seconds, **evaluation}
         result.update(pretraining=adapted.pretraining, history=adapted.history)
         write_tensors(folder / HEAD, adapted.pretrained)
-        save_adapter(method, folder / ADAPTER, backbone=self.encoder.fingerprint())
-        split = self.config.train_split if tested is None else self.config.test_split
-        data = self.labelled[split].split
-        name = "validation" if tested is None else "test"
-        beside = linear.get(name)
+        name, split = ("validation", config.train_split) if tested is None else ("test", config.test_split)
+        data, beside = self.labelled[split].split, linear.get(name)
         if beside is not None and not (
             torch.equal(beside.image, given[name].image) and torch.equal(beside.task, given[name].task)
         ):
             beside = None  # it was judged by other images
         answered = Answered(given[name], self.family, data.names(config.data), data.read, data.what, beside)
-        write_predictions(folder / PREDICTIONS, answered)
-        write_class_files(folder, answered)
-        from .page import run_report
+        finish_run(folder, config, method, self.encoder.fingerprint(), result, answered)
 
-        page = run_report(config, self.family, method, result, folder.resolve().name, answered)
-        write_bytes(folder / REPORT, page.encode())
-        write_json(folder / METRICS, result)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+    def _measured(
+        self, config: RunConfig, method: Method, predictions: dict[str, Predictions]
+    ) -> tuple[dict[str, Predictions], dict[str, Any]]:
+        """Predictions of splits as the run gives them, and what metrics.json says of them: temperature, decisions, metrics."""
+        own = config.calibrate and not method.without_layers  # readouts hold the temperatures of their tasks
+        temperature = temperature_of(predictions["validation"]) if own else None
+        at_temperature = {name: scaled(found, temperature) for name, found in predictions.items()}
+        given, measured = judged(at_temperature, self.family, config.metric)
+        if temperature is None:
+            return given, measured
+        unscaled = {name: metrics(found.log_probabilities, found.target) for name, found in predictions.items()}
+        return given, {"temperature": temperature, "unscaled": unscaled, **measured}
 
     def _pretrained(self, head: ComodulatedHead, config: RunConfig) -> tuple[str, list[dict[str, float]]]:
         """Fill a method's head with the pretrained layers of this seed, from the cache or by pretraining now."""
