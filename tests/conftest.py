@@ -135,9 +135,13 @@ def _leave_out_figures(patch: pytest.MonkeyPatch) -> None:
     from comodulation.runs import chosen, task_tables
     from comodulation.runs import page as run
 
-    figures = ((run, "_gains"), (chosen, "_drawn"), (task_tables, "_drawn_matrix"), (task_tables, "_drawn_calibration"))
+    figures = (
+        (run, "gains_figure"), (chosen, "losses_figure"), (task_tables, "confusion_figure"),
+        (task_tables, "confidence_accuracy_figure"),
+    )  # fmt: skip
     for module, name in figures:
-        patch.setattr(module, name, lambda *values: "<svg></svg>")
+        patch.setattr(module, name, lambda *values, **labels: None)
+        patch.setattr(module, "svg", lambda figure: "<svg></svg>")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,13 +13,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from ..data import InputReader
 from ..data.features import Batches, Encoder, forward_of
 from ..errors import InputError
 from ..evaluation import apply_temperature, decide
 from ..networks.methods import task_chunks
 from ..processes import Resources
-from .folder import ADAPTER, HEAD, METRICS
+from .folder import ADAPTER, METRICS, network_hash
 from .run import Run
 from .shards import shard_schema
 from .streaming import Streamed, stream
@@ -76,42 +74,26 @@ class AnswerColumns:
         if seed is not None:
             run.method.head.seed = seed
         self.noisy = not run.method.without_layers  # and a damaged run shows before any input does
+        self.encoder: Encoder = run.encoder
+        self.reader, self.precision = run.config.encoder.reader, run.config.precision
+        self.files = [run.folder / METRICS, run.folder / ADAPTER]
         self.ids = run.task_ids(tasks)
         family = run.family
         self.names = [family.tasks[task] for task in self.ids]
         self.own = [list(family.own_targets(task)) for task in self.ids]
         self.dictionary = pa.array(family.targets, pa.string())
+        # Their answers need no more memory than they may.
+        self.rows = max(1, min(1024, PAIR_NUMBERS // (len(self.ids) * len(self.dictionary))))
+        self.schema = shard_schema([field for place in range(len(self.ids)) for field in self._fields(place)])
         taken = self.schema.names
         if twice := [name for name in taken if taken.count(name) > 1]:
             raise InputError(f"two columns of the answers would be named {twice[0]!r}; choose tasks with --task")
 
-    @property
-    def encoder(self) -> Encoder:
-        """The run's."""
-        return self.run.encoder
-
-    @property
-    def reader(self) -> InputReader | None:
-        """Finds inputs as the run does."""
-        return self.run.config.encoder.reader
-
-    @property
-    def precision(self) -> str:
-        """Of the encoder's arithmetic."""
-        return self.run.config.precision
-
-    @property
-    def files(self) -> list[Path]:
-        """What a run's answers depend on, of its folder."""
-        return [self.run.folder / METRICS, self.run.folder / ADAPTER]
-
     def about(self) -> dict[str, Any]:
         """The run, the tasks and the seed."""
-        run, run_files = self.run, hashlib.sha256()
-        for name in (HEAD, ADAPTER):
-            run_files.update((run.folder / name).read_bytes())
+        run = self.run
         return {
-            "run": run_files.hexdigest(),
+            "run": network_hash(run.folder),
             "temperature": run.temperature,
             **({} if run.decisions is None else {"decisions": run.decisions.to_json()}),
             "tasks": self.names,
@@ -124,23 +106,15 @@ class AnswerColumns:
         self.forward = forward_of(self.encoder, engine, device, self.precision)
         self.tasks = torch.tensor(self.ids, device=device)
 
-    @property
-    def rows(self) -> int:
-        """Inputs of a batch, so that their answers need no more memory than they may."""
-        return max(1, min(1024, PAIR_NUMBERS // (len(self.ids) * len(self.dictionary))))
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The columns: which input, and for each task its answer, that answer's probability, and those of all its classes."""
-        fields: list[pa.Field] = []
-        for name, own in zip(self.names, self.own, strict=True):
-            classes = json.dumps([self.run.family.targets[one] for one in own])
-            fields += [
-                pa.field(name, pa.dictionary(pa.int32(), pa.string())),
-                pa.field(f"{name} probability", pa.float32()),
-                pa.field(f"{name} probabilities", pa.list_(pa.float32()), metadata={"classes": classes}),
-            ]
-        return shard_schema(fields)
+    def _fields(self, place: int) -> list[pa.Field]:
+        """Columns of a task: its answer, that answer's probability, and those of all its classes."""
+        name, targets = self.names[place], self.run.family.targets
+        classes = json.dumps([targets[one] for one in self.own[place]])
+        return [
+            pa.field(name, pa.dictionary(pa.int32(), pa.string())),
+            pa.field(f"{name} probability", pa.float32()),
+            pa.field(f"{name} probabilities", pa.list_(pa.float32()), metadata={"classes": classes}),
+        ]
 
     def compute(self, batch: Batches, ids: Tensor | None) -> list[pa.Array]:
         """The tasks' columns for B preprocessed inputs.
@@ -148,8 +122,8 @@ class AnswerColumns:
         Args:
             ids: ``content_id`` of each, ``(B,)``; None where no noise is drawn.
         """
-        run, encoder = self.run, self.run.encoder
-        features = batch.features(self.forward, self.precision, encoder.kept, self.tasks.device)
+        run = self.run
+        features = batch.features(self.forward, self.precision, self.encoder.kept, self.tasks.device)
         logs = torch.cat([found for _, found in task_chunks(run.method, features, self.tasks, sample_ids=ids)])
         answers = logs if run.temperature is None else apply_temperature(logs, run.temperature)
         probabilities = answers.exp().unflatten(0, (len(features), len(self.ids))).cpu()

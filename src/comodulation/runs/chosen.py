@@ -106,10 +106,9 @@ def _chosen(about: Mapping[str, Any], tasks: Sequence[str], weights: Sequence[Se
     curves = {name: curve for name, curve in curves.items() if curve[0]}
     if curves:
         levels = {name: nll[name] for name in nll if name.startswith("linear") and math.isfinite(nll[name])}
-        figure = _drawn(curves, levels, "steps", "NLL out of fold (nats)")
         blocks.append(
             Figure(
-                figure,
+                svg(losses_figure(curves, levels, xlabel="steps", ylabel="NLL out of fold (nats)")),
                 "How to read it: NLL of predictions for training images by networks that have not seen them, in nats, lower is "
                 "better, during the training of the committees. A ring marks the step that is kept. Broken lines are the linear "
                 "candidates. "
@@ -126,7 +125,7 @@ def _epochs(history: Sequence[Mapping[str, float]], what: tuple[str, str]) -> Fi
     if not curve[0]:
         return None
     return Figure(
-        _drawn({"validation": curve}, {}, "epoch", "validation NLL (nats)"),
+        svg(losses_figure({"validation": curve}, {}, xlabel="epoch", ylabel="validation NLL (nats)")),
         f"How to read it: negative log-likelihood on validation images, in nats, lower is better, {what[1]}. "
         "A ring marks the epoch with the lowest.",
         what[0],
@@ -138,9 +137,3 @@ def _curve(entries: Sequence[Mapping[str, float]], place: str) -> tuple[list[flo
     kept = [(entry[place], entry["nll"]) for entry in entries if place in entry and "nll" in entry]
     kept = [(x, y) for x, y in kept if math.isfinite(x) and math.isfinite(y)]
     return [x for x, _ in kept], [y for _, y in kept]
-
-
-def _drawn(
-    curves: Mapping[str, tuple[list[float], list[float]]], levels: Mapping[str, float], xlabel: str, ylabel: str
-) -> str:
-    return svg(losses_figure(curves, levels, xlabel=xlabel, ylabel=ylabel))

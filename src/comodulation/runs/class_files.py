@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..evaluation import class_scores, confusions
-from ..files import write_bytes
 from .answered import Answered, TaskAnswers
 from .folder import CLASSES, CONFUSIONS
+from .plain_tables import write_csv
 
 CLASS_COLUMNS = ("task", "class", "precision", "recall", "f1", "support", "answered")
 CONFUSION_COLUMNS = ("task", "truth", "answer", "count")
@@ -21,8 +19,8 @@ def write_class_files(folder: Path, answered: Answered) -> None:
     """Write classes.csv (a row for each class of each task) and confusions.csv (a row for each pair that occurs, right ones,
     too)."""
     tasks = answered.tasks()
-    write_bytes(folder / CLASSES, _csv(CLASS_COLUMNS, (row for task in tasks for row in _classes(task))))
-    write_bytes(folder / CONFUSIONS, _csv(CONFUSION_COLUMNS, (row for task in tasks for row in _pairs(task))))
+    write_csv(folder / CLASSES, CLASS_COLUMNS, (row for task in tasks for row in _classes(task)))
+    write_csv(folder / CONFUSIONS, CONFUSION_COLUMNS, (row for task in tasks for row in _pairs(task)))
 
 
 def _classes(task: TaskAnswers) -> Iterable[Sequence[object]]:
@@ -34,9 +32,3 @@ def _classes(task: TaskAnswers) -> Iterable[Sequence[object]]:
 def _pairs(task: TaskAnswers) -> Iterable[Sequence[object]]:
     for truth, answer, count in confusions(task.target, task.answer):
         yield [task.name, task.classes[truth], task.classes[answer], count]
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([columns, *rows])
-    return text.getvalue().encode("utf-8", "replace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -192,22 +193,39 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
-        known = METHODS[choose(self.method, METHODS, "method")].options
+        self._check_method()
+        self._check_inputs()
+        self._check_tasks()
+        if self.train_split == self.test_split:
+            raise InputError(f"the test split must be another than the training split {self.train_split!r}")
+        kind = "binary" if self.attributes else "columns" if self.columns else "classes"
+        if kind not in METHODS[self.method].kinds:
+            raise InputError(
+                f"method {self.method!r} is for tasks of kind {', '.join(METHODS[self.method].kinds)}, got {kind}"
+            )
+        return self
+
+    def _check_method(self) -> None:
+        method = METHODS[choose(self.method, METHODS, "method")]
         for name in self.options:
-            choose(name, known, f"option of method {self.method!r};")
-        METHODS[self.method].check_modulation(self.modulation)
+            choose(name, method.options, f"option of method {self.method!r};")
+        method.check_modulation(self.modulation)
         choose(self.precision, PRECISIONS, "precision")
-        if self.protocol == "table" and not METHODS[self.method].without_layers:
+        if self.protocol == "table" and not method.without_layers:
             raise InputError(
                 f"protocol 'table' is not for method {self.method!r}: its controller must learn from images that its layers "
                 "have not seen; leave the protocol out, or take --method auto"
             )
-        if self.task_bias and METHODS[self.method].without_layers:
+        if self.task_bias and method.without_layers:
             raise InputError(f"method {self.method!r} has a bias for each output already; leave task_bias out")
+
+    def _check_inputs(self) -> None:
         if self.embeddings is not None and self.text is not None:
             raise InputError("a run has inputs of one kind: leave --text or --embeddings out")
         if self.text is not None and self.labels is not None:
             raise InputError("texts and labels are columns of one table: give it as --data, and leave --labels out")
+
+    def _check_tasks(self) -> None:
         beside = self.labels and self.encoder.reader is None
         if bool(self.attributes) + bool(self.group or self.label) + bool(beside or self.tasks) > 1:
             raise InputError(WHICH_TASKS)
@@ -224,14 +242,6 @@ class RunConfig(BaseModel):
             raise InputError(
                 "the open readout is not for label columns: each task has classes of its own; leave the readout out"
             )
-        if self.train_split == self.test_split:
-            raise InputError(f"the test split must be another than the training split {self.train_split!r}")
-        kind = "binary" if self.attributes else "columns" if self.columns else "classes"
-        if kind not in METHODS[self.method].kinds:
-            raise InputError(
-                f"method {self.method!r} is for tasks of kind {', '.join(METHODS[self.method].kinds)}, got {kind}"
-            )
-        return self
 
 
 def output_of(method: str) -> Literal["map", "vector"]:
@@ -263,7 +273,7 @@ def make_config(values: dict[str, Any]) -> RunConfig:
         first = error.errors()[0]
         if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             *section, name = (str(part) for part in first["loc"])
-            choose(name, _fields(section), " ".join(["option of", *section]) if section else "option")
+            choose(name, _known_options(section), " ".join(["option of", *section]) if section else "option")
         if first["type"] == "literal_error":
             choose(first["input"], re.findall("'([^']*)'", first["ctx"]["expected"]), str(first["loc"][-1]))
         where = ".".join(str(part) for part in first["loc"])
@@ -280,13 +290,21 @@ def written_in_full(values: Any) -> Any:
     return values
 
 
-def _fields(section: list[str]) -> list[str]:
-    """Names of the options of a section of the configuration."""
+def options_of(section: Any) -> dict[str, Any]:
+    """Names of the options of a section of the configuration, or of the whole, and what each of them is; none of anything else."""
+    if isinstance(section, type) and issubclass(section, BaseModel):
+        return {name: field.annotation for name, field in section.model_fields.items()}
+    if isinstance(section, type) and dataclasses.is_dataclass(section):
+        return {field.name: field.type for field in dataclasses.fields(section)}
+    return {}
+
+
+def _known_options(section: list[str]) -> dict[str, Any]:
     owner: Any = RunConfig
     for name in section:
-        owner = owner.model_fields[name].annotation
+        owner = options_of(owner)[name]
         owner = next(iter(get_args(owner)), owner)  # of `EmbeddingSettings | None`, what it is if it is there
-    return list(owner.model_fields if issubclass(owner, BaseModel) else owner.__dataclass_fields__)
+    return options_of(owner)
 
 
 def write_config(config: RunConfig) -> str:

@@ -23,6 +23,7 @@ from ..data.features import (
     Backbone,
     BackboneSettings,
     Batches,
+    Encoder,
     TextSettings,
     at_once,
     forward_of,
@@ -99,34 +100,20 @@ class FeatureColumns:
     holds, manifest, pictures, noisy = "features", "features.json", "_inputs.parquet", False
 
     def __init__(self, settings: BackboneSettings | TextSettings, precision: str, skip_bad: bool) -> None:
-        self.settings, self.precision, self.skip_bad = settings, precision, skip_bad
-        self.encoder = settings.encoder()
-
-    @property
-    def reader(self) -> InputReader | None:
-        """Finds texts in tables."""
-        return self.settings.reader
-
-    @property
-    def rows(self) -> int:
-        """Inputs of a batch."""
-        return at_once(self.encoder)
-
-    @property
-    def files(self) -> list[Path]:
-        """The encoder's, where they are the user's own: ``placed`` has made their paths whole."""
-        given = self.settings.weights if isinstance(self.settings, BackboneSettings) else self.settings.name
-        return [Path(given)] if Path(given).is_absolute() else []
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The columns: which input, and its features, ``(V,)``, in the precision that the encoder keeps."""
-        return shard_schema([pa.field(EMBEDDING, pa.list_(_ARROW[self.encoder.kept]))])
+        self.precision, self.skip_bad = precision, skip_bad
+        self.encoder: Encoder = settings.encoder()
+        self.reader: InputReader | None = settings.reader
+        self.rows = at_once(self.encoder)
+        self.width = math.prod(self.encoder.feature_shape)
+        self.schema = shard_schema([pa.field(EMBEDDING, pa.list_(_ARROW[self.encoder.kept]))])
+        given = settings.weights if isinstance(settings, BackboneSettings) else settings.name
+        # The encoder's, where they are the user's own: ``placed`` has made their paths whole.
+        self.files = [Path(given)] if Path(given).is_absolute() else []
 
     def about(self) -> dict[str, Any]:
         """The encoder and its precision."""
         size = {"image_size": self.encoder.image_size} if isinstance(self.encoder, Backbone) else {}
-        return {"encoder": self.encoder.fingerprint(), **size, "precision": self.precision, "width": self._width}
+        return {"encoder": self.encoder.fingerprint(), **size, "precision": self.precision, "width": self.width}
 
     def use(self, engine: str, device: str) -> None:
         """Compute by an engine on a device from now on."""
@@ -136,8 +123,4 @@ class FeatureColumns:
         """Features of B preprocessed inputs, as rows."""
         found = batch.features(self.forward, self.precision, self.encoder.kept, self.device)
         values = found.to(self.encoder.kept).flatten().cpu().numpy()
-        return [pa.ListArray.from_arrays(np.arange(len(batch) + 1, dtype=np.int32) * self._width, values)]
-
-    @property
-    def _width(self) -> int:
-        return math.prod(self.encoder.feature_shape)
+        return [pa.ListArray.from_arrays(np.arange(len(batch) + 1, dtype=np.int32) * self.width, values)]

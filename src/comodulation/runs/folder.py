@@ -17,11 +17,12 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..evaluation import Predictions
-from ..files import safetensors_header, write_bytes
+from ..files import safetensors_header
 from ..networks import ComodulatedHead
 from ..tasks import TaskFamily
 from ..tensors import _read_header, copy_checked, read_tensors
 from .answered import Answered, StoredAnswers
+from .plain_tables import write_parquet
 
 CONFIG, HEAD, ADAPTER = "config.yaml", "head.safetensors", "adapter.safetensors"
 PREDICTIONS, REPORT, METRICS = "predictions.parquet", "report.html", "metrics.json"
@@ -63,34 +64,27 @@ def write_predictions(path: Path, answered: Answered) -> None:
         path: of the file. answered: predictions of M pairs; of files and of the probe, if they are known.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     predictions, family, files, linear = answered.predictions, answered.family, answered.files, answered.linear
     assert isinstance(predictions, Predictions)
     target = predictions.log_probabilities.gather(1, predictions.target[:, None])[:, 0].exp()
     names = family.targets
     rows = predictions.image.tolist()
-    table = pa.table(
-        {
-            "image": predictions.image.numpy(),
-            "file": pa.array([None if files is None else files[row] for row in rows], pa.string()),
-            "task": [family.tasks[task] for task in predictions.task.tolist()],
-            "target": [names[place] for place in predictions.target.tolist()],
-            "prediction": [names[place] for place in predictions.answers.tolist()],
-            "confidence": predictions.confidence.numpy(),
-            "target_probability": target.numpy(),
-            "linear_prediction": pa.array(
-                [None] * len(rows) if linear is None else [names[place] for place in linear.answers.tolist()],
-                pa.string(),
-            ),
-            "linear_confidence": pa.array(
-                [None] * len(rows) if linear is None else linear.confidence.tolist(), pa.float64()
-            ),
-        }
-    )
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    write_bytes(path, sink.getvalue().to_pybytes())
+    unknown = [None] * len(rows)
+    columns = {
+        "image": predictions.image.numpy(),
+        "file": pa.array(unknown if files is None else [files[row] for row in rows], pa.string()),
+        "task": [family.tasks[task] for task in predictions.task.tolist()],
+        "target": [names[place] for place in predictions.target.tolist()],
+        "prediction": [names[place] for place in predictions.answers.tolist()],
+        "confidence": predictions.confidence.numpy(),
+        "target_probability": target.numpy(),
+        "linear_prediction": pa.array(
+            unknown if linear is None else [names[place] for place in linear.answers.tolist()], pa.string()
+        ),
+        "linear_confidence": pa.array(unknown if linear is None else linear.confidence.tolist(), pa.float64()),
+    }
+    write_parquet(path, pa.table(columns))
 
 
 def read_predictions(path: Path, family: TaskFamily) -> Answered:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import write_bytes
+from .plain_tables import utf8, write_csv, write_parquet
 
 COLUMNS = ("task", "prediction", "confidence", "error")  # behind the input's own name
 
@@ -40,7 +38,7 @@ class PredictionsTable:
     def add(self, result: dict[str, Any]) -> None:
         """The answers for one input, as ``Run.predict`` gives them."""
         for task, answer in result["tasks"].items():
-            self.rows.append((_text(result[self.what]), task, answer["prediction"], answer["confidence"], None))
+            self.rows.append((utf8(result[self.what]), task, answer["prediction"], answer["confidence"], None))
 
     def write(self, bad: Sequence[dict[str, str]]) -> None:
         """Write the file, whole or not at all, with the inputs that failed at its end.
@@ -48,22 +46,13 @@ class PredictionsTable:
         Raises:
             RunError: it cannot be written.
         """
-        rows = self.rows + [(_text(each[self.what]), None, None, None, _text(each["error"])) for each in bad]
+        rows = self.rows + [(utf8(each[self.what]), None, None, None, utf8(each["error"])) for each in bad]
+        names = [self.what, *COLUMNS]
         if self.path.suffix == ".csv":
-            text = io.StringIO(newline="")
-            csv.writer(text).writerows([(self.what, *COLUMNS), *rows])
-            write_bytes(self.path, text.getvalue().encode())
+            write_csv(self.path, names, rows)
             return
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         types = (pa.string(), pa.string(), pa.string(), pa.float64(), pa.string())
         columns = [pa.array(values, kind) for values, kind in zip(zip(*rows, strict=True), types, strict=True)]
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns, names=[self.what, *COLUMNS]), sink)
-        write_bytes(self.path, sink.getvalue().to_pybytes())
-
-
-def _text(name: str) -> str:
-    """A file's name as UTF-8 can hold it: what is not UTF-8 in it becomes a question mark."""
-    return name.encode("utf-8", "replace").decode()
+        write_parquet(self.path, pa.table(columns, names=names))

@@ -15,6 +15,7 @@ from ..data import InputReader
 from ..data.features import Batches, Encoder
 from ..files import replacing
 from ..places import reached
+from .plain_tables import utf8
 from .streamed_inputs import ReadBatch
 
 ROW_GROUP = 2**14  # rows, at least, that are written at once
@@ -38,30 +39,14 @@ class Columns(Protocol):
     holds: str
     manifest: str
     pictures: str
-
-    @property
-    def encoder(self) -> Encoder: ...
-
-    @property
-    def reader(self) -> InputReader | None: ...
-
-    @property
-    def precision(self) -> str: ...
-
-    @property
-    def noisy(self) -> bool: ...
-
-    @property
-    def skip_bad(self) -> bool: ...
-
-    @property
-    def rows(self) -> int: ...
-
-    @property
-    def schema(self) -> pa.Schema: ...
-
-    @property
-    def files(self) -> list[Path]: ...
+    encoder: Encoder
+    reader: InputReader | None
+    precision: str
+    noisy: bool
+    skip_bad: bool
+    rows: int
+    schema: pa.Schema
+    files: list[Path]
 
     def about(self) -> dict[str, Any]:
         """All that the columns depend on besides the inputs, the engine and the device, as JSON, without paths."""
@@ -110,9 +95,8 @@ def write_shard(path: Path, columns: Columns, batches: Iterator[ReadBatch]) -> I
     """
     schema = columns.schema
     kept: list[pa.Table] = []
-    named = [
-        field.name for field in schema if pa.types.is_dictionary(field.type)
-    ]  # of numbers it would be tried in vain
+    # Of numbers, dictionaries would be tried in vain.
+    named = [field.name for field in schema if pa.types.is_dictionary(field.type)]
     with (
         replacing(path) as partial,
         pq.ParquetWriter(
@@ -132,33 +116,28 @@ def write_shard(path: Path, columns: Columns, batches: Iterator[ReadBatch]) -> I
 def computed(columns: Columns, schema: pa.Schema, batch: ReadBatch) -> pa.Table:
     """A batch's rows of a shard."""
     number = len(batch)
-    own = columns.compute(batch.batches, batch.content)
+    own, errors = columns.compute(batch.batches, batch.content), pa.nulls(number, pa.string())
     if batch.errors:
         there = np.ones(number, bool)
         there[list(batch.errors)] = False
         own = [_where(there, column) for column in own]
-    errors = pa.array([batch.errors.get(place) for place in range(number)], pa.string()) if batch.errors else None
+        errors = pa.array([batch.errors.get(place) for place in range(number)], pa.string())
     found = [
         _files(batch.file, number),
         pa.nulls(number, pa.int64()) if batch.row is None else pa.array(batch.row, pa.int64()),
         pa.nulls(number, pa.string()) if batch.ids is None else pa.array(batch.ids, pa.string()),
         *own,
-        pa.nulls(number, pa.string()) if errors is None else errors,
+        errors,
     ]
     return pa.Table.from_arrays(found, schema=schema)
 
 
 def _files(file: str | Sequence[str], number: int) -> pa.Array:
     if isinstance(file, str):
-        return pa.DictionaryArray.from_arrays(np.zeros(number, np.int32), pa.array([_text(file)]))
-    return pa.array([_text(one) for one in file], pa.string()).dictionary_encode()
+        return pa.DictionaryArray.from_arrays(np.zeros(number, np.int32), pa.array([utf8(file)]))
+    return pa.array([utf8(one) for one in file], pa.string()).dictionary_encode()
 
 
 def _where(there: np.ndarray, column: Any) -> pa.Array:
     """A column with nulls in the rows that are not there."""
     return column.take(pa.array(np.where(there, np.arange(len(there)), 0), mask=~there))
-
-
-def _text(name: str) -> str:
-    """A file's name as UTF-8 can hold it: what is not UTF-8 in it becomes a question mark."""
-    return name.encode("utf-8", "replace").decode()

@@ -54,7 +54,16 @@ def check_shared(folder: Path, root: Path | None = None) -> None:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder of a shared run")
-    bounds = os.path.realpath(root or folder)
+    _check_files(folder, root or folder)
+    config = read_config(folder / CONFIG)
+    _check_names(config, folder / CONFIG)
+    if config.backbone.weights == BACKBONE and not (folder / BACKBONE).is_file():
+        raise InputError(f"{folder} is not a shared run: it has no {BACKBONE}")
+
+
+def _check_files(folder: Path, root: Path) -> None:
+    """Raise InputError for files that are missing, too large, or lie outside of a root."""
+    bounds = os.path.realpath(root)
     for name in (*FILES, *OPTIONAL):
         path = folder / name
         if path.is_symlink() or path.exists():
@@ -65,21 +74,19 @@ def check_shared(folder: Path, root: Path | None = None) -> None:
             check_size(name, path.stat().st_size)
         elif name in FILES:
             raise InputError(f"{folder} is not a shared run: it has no {name}")
-    config = read_config(folder / CONFIG)
-    weights = config.backbone.weights
+
+
+def _check_names(config: RunConfig, path: Path) -> None:
+    """Raise InputError for a configuration, read from a path, that names something outside of its folder."""
     for field, value in (("data", config.data), ("labels", config.labels)):
         if value is not None and _leads_away(value):
-            raise InputError(
-                f"{folder / CONFIG} names {field} {brief(value)}; a shared run names no place outside its folder"
-            )
+            raise InputError(f"{path} names {field} {brief(value)}; a shared run names no place outside its folder")
     if config.text is not None and (_leads_away(config.text.name) or config.text.name.count("/") > 1):
         raise InputError(
-            f"{folder / CONFIG} names the text encoder {brief(config.text.name)}; a shared run names one of the hub, OWNER/NAME"
+            f"{path} names the text encoder {brief(config.text.name)}; a shared run names one of the hub, OWNER/NAME"
         )
-    if weights not in (*WEIGHTS, BACKBONE):
-        raise InputError(f"{folder / CONFIG} names weights {brief(weights)}; a shared run may name {BACKBONE!r} alone")
-    if weights == BACKBONE and not (folder / BACKBONE).is_file():
-        raise InputError(f"{folder} is not a shared run: it has no {BACKBONE}")
+    if (weights := config.backbone.weights) not in (*WEIGHTS, BACKBONE):
+        raise InputError(f"{path} names weights {brief(weights)}; a shared run may name {BACKBONE!r} alone")
 
 
 def with_weights(config: RunConfig, folder: Path) -> RunConfig:

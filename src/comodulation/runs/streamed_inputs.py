@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import Asked, Vectors, asked_inputs, asked_pictures
+from ..data import Asked, Texts, Vectors, asked_inputs, asked_pictures
 from ..data.features import Batches, Encoder, in_batches
 from ..data.streams import Block
 from ..errors import InputError
@@ -78,7 +78,7 @@ def block_batch(encoder: Encoder, path: Path, block: Block, noisy: bool) -> Read
 
 def _vectors(encoder: Any, path: Path, inputs: Vectors, rows: np.ndarray, noisy: bool) -> ReadBatch:
     """Embeddings, all at once."""
-    _check_shape(encoder, path, inputs)
+    check_shape(encoder, path, inputs)
     with np.errstate(over="ignore", invalid="ignore"):
         values = np.array(inputs.array, np.float32)
     errors = {}
@@ -94,15 +94,9 @@ def _vectors(encoder: Any, path: Path, inputs: Vectors, rows: np.ndarray, noisy:
     return ReadBatch(Batches([(tensor,)]), errors, content)
 
 
-def check_shape(encoder: Any, path: Path, block: Block | None) -> None:
+def check_shape(encoder: Any, path: Path, inputs: Texts | Vectors) -> None:
     """Raise InputError for embeddings of another shape than those that a run has learned from."""
-    if block is not None and isinstance(block.inputs, Vectors):
-        _check_shape(encoder, path, block.inputs)
-
-
-def _check_shape(encoder: Any, path: Path, inputs: Vectors) -> None:
-    shape = inputs.array.shape[1:]
-    if shape != encoder.shape:
+    if isinstance(inputs, Vectors) and (shape := inputs.array.shape[1:]) != encoder.shape:
         raise InputError(f"the embeddings of {path} have the shape {shape}, expected {encoder.shape}, as in training")
 
 

@@ -192,7 +192,8 @@ def _planned(
         counted = [(path.absolute(), rows_of(path, reader)) for path in row_files(files, reader)]
         rows = sum(number for _, number in counted)
         for path, number in counted:
-            check_shape(encoder, path, next(blocks_of(path, reader, 0, min(1, number), 1), None))
+            for first in blocks_of(path, reader, 0, min(1, number), 1):
+                check_shape(encoder, path, first.inputs)
     if not rows:
         raise InputError(f"{brief(str(files[0]))} holds no {encoder.what}s")
     before = read_json(manifest).get("engine") if manifest.exists() else None

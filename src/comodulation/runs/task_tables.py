@@ -167,9 +167,9 @@ def _matrix(task: TaskAnswers) -> Figure:
     counts = torch.zeros(task.own, task.own + foreign, dtype=torch.int64)
     counts.index_put_((task.target, task.answer.clamp(max=task.own)), torch.tensor(1), accumulate=True)
     names = task.classes[: task.own]
-    figure = _drawn_matrix(counts, names, (*names, *(["of another task"] if foreign else [])))
+    columns = (*names, *(["of another task"] if foreign else []))
     return Figure(
-        figure,
+        svg(confusion_figure(counts.numpy(), names, columns)),
         "How to read it: a row holds the labels of a class, a column the answers with it; correct answers are on the diagonal. "
         "The darker a cell, the larger its share of the row.",
         "Confusion matrix",
@@ -195,7 +195,7 @@ def _calibration(answered: Answered, task: TaskAnswers) -> Figure:
     beside = None if answered.linear is None else _bins(answered.linear, task)
     note = " Orange: logistic regression alone." if beside else ""
     return Figure(
-        _drawn_calibration(_bins(answered.predictions, task), beside),
+        svg(confidence_accuracy_figure(_bins(answered.predictions, task), beside)),
         "How to read it: on the broken line, accuracy equals confidence; below it, answers are overconfident. Bars are 95% "
         f"intervals, the area of a dot its share of the answers.{note}",
         "Reliability",
@@ -205,11 +205,3 @@ def _calibration(answered: Answered, task: TaskAnswers) -> Figure:
 def _bins(given: Predictions | StoredAnswers, task: TaskAnswers) -> Reliability:
     hit = given.answers[task.rows] == given.target[task.rows]
     return answer_reliability(given.confidence[task.rows], hit)
-
-
-def _drawn_matrix(counts: torch.Tensor, rows: tuple[str, ...], columns: tuple[str, ...]) -> str:
-    return svg(confusion_figure(counts.numpy(), rows, columns))
-
-
-def _drawn_calibration(bins: Reliability, beside: Reliability | None) -> str:
-    return svg(confidence_accuracy_figure(bins, beside))

@@ -8,12 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from ..errors import InputError, brief, choose
 from ..mathematics import Modulation
 from ..networks.methods import METHODS
-from .config import RunConfig, output_of, parse_yaml, read_values
+from .config import RunConfig, options_of, output_of, parse_yaml, read_values
 
 _WHAT = "key of the configuration"
 OPTIONS = "options"  # the section whose keys each method has of its own
@@ -22,7 +20,7 @@ OPTIONS = "options"  # the section whose keys each method has of its own
 def known_keys(owner: Any = RunConfig) -> list[str]:
     """All keys of a configuration, such as ``seed`` and ``head.dropout``, in the order in which they are written."""
     keys = []
-    for name, kind in _fields(owner).items():
+    for name, kind in options_of(owner).items():
         keys += [f"{name}.{key}" for key in known_keys(kind)] or [name]
     return keys
 
@@ -108,11 +106,3 @@ def of_method(values: Mapping[str, Any], method: str) -> dict[str, Any]:
             if isinstance(found.get(section), dict) and found[section].get(name) == value:
                 del found[section][name]
     return found
-
-
-def _fields(owner: Any) -> dict[str, Any]:
-    if isinstance(owner, type) and issubclass(owner, BaseModel):
-        return {name: field.annotation for name, field in owner.model_fields.items()}
-    if isinstance(owner, type) and dataclasses.is_dataclass(owner):
-        return {field.name: field.type for field in dataclasses.fields(owner)}
-    return {}
