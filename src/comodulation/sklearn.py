@@ -181,10 +181,8 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
 
         That is an array ``(N,)`` or ``(N, K)``, a dictionary, or a frame, with the index of X where both are of pandas.
         """
-        chosen = [
-            column.classes[values.argmax(1)]
-            for column, values in zip(self._fitted_columns(), self._probabilities(X), strict=True)
-        ]
+        found = self._probabilities(X)
+        chosen = [column.classes[values.argmax(1)] for column, values in zip(self._columns, found, strict=True)]
         return in_form(self._form, self._names, chosen, [column.dtype for column in self._columns], X)
 
     def predict_proba(self, X: Any) -> Any:
@@ -193,12 +191,9 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
         Of one task an array ``(N, C)``; of an array of K columns a list of K, as scikit-learn has it; of a frame or dictionary a
         dictionary by column, of frames or arrays.
         """
-        columns = self._fitted_columns()
-        found = [
-            probabilities_in_form(self._form, column.classes, values, X)
-            for column, values in zip(columns, self._probabilities(X), strict=True)
-        ]
-        return self._by_column(found)
+        found = self._probabilities(X)
+        columns = zip(self._columns, found, strict=True)
+        return self._by_column([probabilities_in_form(self._form, one.classes, values, X) for one, values in columns])
 
     def score(self, X: Any, y: Any) -> float:
         """Accuracy: the share of right answers among all labelled cells.
@@ -210,8 +205,8 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
             InputError: a column that is not known, one of words where numbers or bools were learned or the reverse, or no labels
                 at all.
         """
-        columns = {column.name: (place, column) for place, column in enumerate(self._fitted_columns())}
         probabilities = self._probabilities(X)
+        columns = {column.name: (place, column) for place, column in enumerate(self._columns)}
         labels = read_label_columns(y)
         by_name = labels.form not in ("vector", "array")
         if not by_name and len(labels.names) != len(columns):
@@ -307,10 +302,6 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
             return values[0]
         return values if self._form in ("vector", "array") else dict(zip(self._names, values, strict=True))
 
-    def _fitted_columns(self) -> list[AnsweredColumn]:
-        check_is_fitted(self)
-        return self._columns
-
     def _rows(self, X: Any, labels: LabelColumns | None = None, *, reset: bool = True) -> Tensor:
         """Features as rows, float32 ``(N, V)``; of maps their means, then the maps.
 
@@ -320,10 +311,24 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
         pooled = None
         if self.encoder is not None:
             X, pooled = self._encoded(X, reset)
+        values, single = self._numbers(X, reset)
+        if values.ndim not in (2, 4) or not math.prod(values.shape):
+            raise InputError(f"X has the shape {values.shape}, expected rows (N, V) or maps (N, C, H, W)")
+        if labels is not None and len(labels) != len(values):
+            raise InputError(f"X has {len(values)} rows and Y {len(labels)}")
+        _check_finite(values, single, getattr(X, "columns", None))
+        if reset:
+            self._shape, self._pooled = values.shape[1:], pooled or values.shape[1]
+        elif values.shape[1:] != self._shape:
+            raise InputError(f"X has rows of the shape {values.shape[1:]}, the classifier was fitted to {self._shape}")
+        rows = torch.from_numpy(single)
+        return rows_of(rows) if rows.ndim == 4 else rows
+
+    def _numbers(self, X: Any, reset: bool) -> tuple[np.ndarray, np.ndarray]:
+        """X as an array of numbers, and the same as float32; what it holds of infinity and NaN stays."""
         if isinstance(X, Tensor):
             X = X.detach().cpu()
             X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
-        names = getattr(X, "columns", None)
         if len(getattr(X, "shape", (0, 0))) == 1:
             if np.ndim(next(iter(X), 0.0)):
                 raise InputError(
@@ -338,35 +343,15 @@ class MultiTaskClassifier(ClassifierMixin, BaseEstimator):
             if values.dtype.kind not in "biuf":
                 raise InputError(f"X holds {values.dtype}, expected numbers")
             with np.errstate(over="ignore"):
-                single = np.array(values, np.float32)
+                return values, np.array(values, np.float32)
         except TypeError as error:
             raise _WrongTypeError(error) from error
         except ValueError as error:
-            if names is not None and "with a sequence" in str(error):
+            if hasattr(X, "columns") and "with a sequence" in str(error):
                 raise InputError(
                     "X holds a vector in a cell, expected numbers; np.stack(list(X[COLUMN])) makes rows of a column of vectors"
                 ) from error
             raise InputError(error) from error
-        if values.ndim not in (2, 4) or not math.prod(values.shape):
-            raise InputError(f"X has the shape {values.shape}, expected rows (N, V) or maps (N, C, H, W)")
-        if labels is not None and len(labels) != len(values):
-            raise InputError(f"X has {len(values)} rows and Y {len(labels)}")
-        if not np.isfinite(single).all():
-            place = np.argwhere(~np.isfinite(single))[0]
-            value = values[tuple(place)]
-            shown = (
-                "NaN" if np.isnan(value) else "infinity" if np.isinf(value) else f"{value}, too large for float32 (inf)"
-            )
-            where = f"column {names[place[1]]!r}" if names is not None else f"feature {', '.join(map(str, place[1:]))}"
-            raise InputError(
-                f"X holds {shown} in row {place[0]}, {where}; expected finite numbers (neither NaN nor inf)"
-            )
-        if reset:
-            self._shape, self._pooled = values.shape[1:], pooled or values.shape[1]
-        elif values.shape[1:] != self._shape:
-            raise InputError(f"X has rows of the shape {values.shape[1:]}, the classifier was fitted to {self._shape}")
-        rows = torch.from_numpy(single)
-        return rows_of(rows) if rows.ndim == 4 else rows
 
     def _encoded(self, X: Any, reset: bool) -> tuple[Any, int | None]:
         """What the encoder makes of X ``(N, V)``, and how many of the V features, from the first, are without positions."""
@@ -426,6 +411,17 @@ def _answers(part: Readouts, rows: Tensor) -> list[np.ndarray]:
     if part.questions.binary:
         return [torch.stack([(-one).sigmoid(), one.sigmoid()], 1).numpy() for one in logits.T]
     return [one.softmax(1).numpy() for one in logits.split(part.questions.sizes, 1)]
+
+
+def _check_finite(values: np.ndarray, single: np.ndarray, names: Any) -> None:
+    """Raise InputError for numbers that are not finite as float32; ``names`` are those of columns, None where there are none."""
+    if np.isfinite(single).all():
+        return
+    place = np.argwhere(~np.isfinite(single))[0]
+    value = values[tuple(place)]
+    shown = "NaN" if np.isnan(value) else "infinity" if np.isinf(value) else f"{value}, too large for float32 (inf)"
+    where = f"column {names[place[1]]!r}" if names is not None else f"feature {', '.join(map(str, place[1:]))}"
+    raise InputError(f"X holds {shown} in row {place[0]}, {where}; expected finite numbers (neither NaN nor inf)")
 
 
 def _warn_constant(what: str, classes: np.ndarray) -> None:

@@ -156,7 +156,6 @@ def test_names_cannot_break_the_card(run):
     assert len(rows) == 3 + len(odd)
     assert "<script>" not in card
     assert card.count("```") == 2
-    assert "Not stored" in model_card(opened.config, family, [])
 
 
 def test_a_card_of_many_tasks_stays_short(run):

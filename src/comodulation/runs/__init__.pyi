@@ -19,7 +19,7 @@ from .fitting import FitResult, fit
 from .folder import ADAPTER, HEAD, load_head, run_folders
 from .page import run_report
 from .predictions_table import PredictionsTable
-from .records import Written, checked
+from .records import Written, checked, metrics_by_task
 from .remade import write_run_report
 from .run import Run, content_id, describe
 from .session import Adapted, Encoded, Session, TuningData, build_head, config_method
@@ -60,6 +60,7 @@ __all__ = [
     "known_keys",
     "load_head",
     "make_config",
+    "metrics_by_task",
     "of_method",
     "open_splits",
     "parse_setting",

@@ -18,13 +18,12 @@ from .shared_folder import BACKBONE, portable
 MAX_TASKS_SHOWN = 50
 
 
-def model_card(config: RunConfig, family: TaskFamily, metrics: Any) -> str:
+def model_card(config: RunConfig, family: TaskFamily, metrics: Mapping[str, Any]) -> str:
     """A model card (README.md) of a run: what it answers, how well (the content of metrics.json), how to use it.
 
     The licence is left to the user: the card says that none has been chosen.
     """
-    split = "test" if isinstance(metrics, dict) and "test" in metrics else "validation"
-    result = metrics.get(split) if isinstance(metrics, dict) else None
+    split = "test" if metrics.get("test") else "validation"
     header = yaml.safe_dump(
         {"library_name": "comodulation", "tags": ["comodulation", "multi-task", config.method]}, sort_keys=False
     )
@@ -46,13 +45,10 @@ def model_card(config: RunConfig, family: TaskFamily, metrics: Any) -> str:
         "## Use", "", "```python", "from pathlib import Path", "", "from comodulation import Run", "",
         'run = Run.from_pretrained("OWNER/NAME")  # or a folder',
         f"run.predict({config.encoder.asked_as}, [{_python(family.tasks[0])}])", "```", "",
-        f"## Metrics ({split} split)", "",
+        f"## Metrics ({split} split)", "", *_table(metrics[split]),
+        *(note for note in (temperature_note(metrics, split), decision_note(metrics, split)) if note), "",
+        "## Licence", "", "Not chosen yet: add `license:` to the header of this file.", "",
     ]  # fmt: skip
-    lines += _table(result) if isinstance(result, Mapping) else ["Not stored with this run.", ""]
-    if isinstance(result, Mapping):
-        lines += [note for note in (temperature_note(metrics, split), decision_note(metrics, split)) if note]
-        lines += [""]
-    lines += ["## Licence", "", "Not chosen yet: add `license:` to the header of this file.", ""]
     return "\n".join(lines)
 
 
@@ -78,12 +74,7 @@ SHARES = ("balanced_accuracy", "accuracy", "majority", "ece")
 
 def _table(result: Mapping[str, Any]) -> list[str]:
     """Metrics overall and per task, as Markdown; ``result`` as ``evaluate_predictions`` gives it."""
-    by_task = result.get("tasks")
-    macro = result.get("macro")
-    rows = {
-        "all": {**(macro if isinstance(macro, Mapping) else {}), **result},
-        **(by_task if isinstance(by_task, Mapping) else {}),
-    }
+    rows = {"all": {**result.get("macro", {}), **result}, **result["tasks"]}
     shown = list(rows.items())[: MAX_TASKS_SHOWN + 1]
     head = " | ".join(["task", *METRIC_NAMES.values()])
     lines = [f"| {head} |", "| --- |" + " --- |" * len(METRIC_NAMES)]
@@ -93,8 +84,8 @@ def _table(result: Mapping[str, Any]) -> list[str]:
     return [*lines, "", *([f"... and {left} more tasks, in {METRICS}.", ""] if left else [])]
 
 
-def _number(key: str, values: Any) -> str:
-    value = values.get(key) if isinstance(values, Mapping) else None
+def _number(key: str, values: Mapping[str, Any]) -> str:
+    value = values.get(key)
     if not isinstance(value, (int, float)):
         return ""
     if key == "count":

@@ -247,11 +247,8 @@ def deal_images(config: RunConfig, family: TaskFamily, examples: Examples) -> Pa
     """Deal the training images out to pretraining, fine-tuning and their validation. Raises InputError for too few."""
     first_of_image, images = first_rows(examples.image)
     strata = torch.zeros_like(images) if family.kind == "binary" else examples.target[first_of_image]
+    seed = config.seed if config.split_seed is None else config.split_seed
     return partition(
-        images, strata, seed=derived_seed(_split_seed(config), "halves"), validation_fraction=config.validation_fraction,
+        images, strata, seed=derived_seed(seed, "halves"), validation_fraction=config.validation_fraction,
         disjoint=config.disjoint_halves,
     )  # fmt: skip
-
-
-def _split_seed(config: RunConfig) -> int:
-    return config.seed if config.split_seed is None else config.split_seed

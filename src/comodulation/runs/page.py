@@ -9,13 +9,14 @@ import torch
 
 from ..evaluation import BALANCED, MAJORITY, temperature_note
 from ..networks.methods import Attention, Comodulation, Method, gains_of
-from ..report import Block, Code, Details, Figure, Section, Table, gains_figure, render, svg
+from ..report import Code, Details, Figure, Section, Table, gains_figure, render, svg
 from ..tasks import TaskFamily
 from .answered import Answered
 from .chosen import chosen_sections
 from .config import RunConfig, write_config
 from .decisions import decision_note
 from .mistakes import mistakes_section
+from .records import metrics_by_task
 from .task_tables import sure_section, task_sections
 
 
@@ -35,13 +36,11 @@ def run_report(
         answered: to the test split, or else validation, for what is said of each task; None leaves that out.
     """
     split = "test" if "test" in result else "validation"
-    result = _with_added(result, split)
+    result = {**result, split: {**result[split], "tasks": metrics_by_task(result, split)}}
     date = result.get("finished", "")
+    told = {"run": name, "date": date, "data": config.data, "labels": config.labels}
     facts = {
-        **({"run": name} if name else {}),
-        **({"date": date} if date else {}),
-        "data": config.data,
-        **({"labels": config.labels} if config.labels else {}),
+        **{what: value for what, value in told.items() if value},
         **config.encoder.facts(),
         "method": config.method,
         "variant": "residual" if config.head.residual else "base",
@@ -58,8 +57,7 @@ def run_report(
         sections.append(
             Section("Gains", [Figure(_gains(method, family), _CAPTION, "Gain of each neuron under each task")])
         )
-    configuration: list[Block] = [Details("config.yaml", [Code(write_config(config))])]
-    sections.append(Section("Configuration", configuration))
+    sections.append(Section("Configuration", [Details("config.yaml", [Code(write_config(config))])]))
     subtitle = (
         f"{family.num_tasks} tasks, {result['learnable_parameters']:,} learnable parameters, "
         f"{result[split]['count']:,} predictions of the {split} split"
@@ -69,14 +67,6 @@ def run_report(
         [f"{name or config.method}: {config.method} on {data}", f"seed {config.seed}", *([date] if date else [])]
     )
     return render(title, subtitle, facts, [], sections)
-
-
-def _with_added(result: dict[str, Any], split: str) -> dict[str, Any]:
-    """The content of metrics.json with the metrics of added tasks among those of the others."""
-    tasks = dict(result[split]["tasks"])
-    for entry in result.get("added", []):
-        tasks |= entry.get(split, entry["validation"])["tasks"]
-    return {**result, split: {**result[split], "tasks": tasks}}
 
 
 COLUMNS = ("accuracy", MAJORITY, "nll", "brier", "ece", "count")

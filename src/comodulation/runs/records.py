@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,3 +79,11 @@ def checked(value: Any, expected: type[Written], path: Path) -> dict[str, Any]:
         where = ".".join(str(part) for part in first["loc"]) or "it"
         raise InputError(f"{path} is damaged: {where}: {first['msg']} (found: {brief(first['input'])})") from error
     return value
+
+
+def metrics_by_task(metrics: Mapping[str, Any], split: str) -> dict[str, Any]:
+    """Metrics of each task on a split, by its name; of an added task that has none there, those of validation."""
+    found = dict(metrics[split]["tasks"])
+    for entry in metrics.get("added", []):
+        found |= entry.get(split, entry.get("validation", {})).get("tasks", {})
+    return found

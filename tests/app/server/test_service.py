@@ -21,7 +21,7 @@ from starlette.requests import Request
 
 from comodulation.app.server.guard import host_name, is_local
 from comodulation.app.server.service import Service
-from comodulation.app.server.uploads import MAX_BYTES, UploadError, read_body
+from comodulation.app.server.uploads import MAX_BYTES, Upload, UploadError, Uploads, read_body
 from comodulation.errors import InputError
 from comodulation.networks.methods import inspect
 from comodulation.runs import Run
@@ -303,7 +303,7 @@ def test_a_body_that_stops_coming():
 
     request = Request({"type": "http", "method": "POST", "headers": []}, receive)
     with pytest.raises(UploadError, match=r"longer than 0\.05 seconds") as caught:
-        asyncio.run(read_body(request, seconds=0.05))
+        asyncio.run(read_body(request, "image", Upload(), Uploads(), seconds=0.05))
     assert caught.value.status == 408
 
 

@@ -27,7 +27,7 @@ from ...errors import InputError, RunError, choose
 from ...evaluation import stored_temperature as stored_temperature
 from ...evaluation import temperature_note
 from ...networks.methods import Comodulation, Inspection, answers, inspect
-from ...runs import Run, content_id, describe
+from ...runs import Run, content_id, describe, metrics_by_task
 from .connections import bounded_protocol, descriptors
 from .guard import LOCAL_NAMES, Guarded, refusal
 from .page import page, page_policy
@@ -58,10 +58,7 @@ class Service:
         """What is served: method, tasks, metrics, modulator, limits."""
         split = "test" if "test" in self.metrics else "validation"
         measured = self.metrics[split]
-        added = [
-            entry.get(split, entry.get("validation", {})).get("tasks", {}) for entry in self.metrics.get("added", [])
-        ]
-        by_task = {name: values for tasks in (measured["tasks"], *added) for name, values in tasks.items()}
+        by_task = metrics_by_task(self.metrics, split)
         modulation = self.method.head.modulation
         return {
             "method": self.method.name,
@@ -203,6 +200,13 @@ def make_app(service: Service, uploads: Uploads | None = None) -> FastAPI:
             await answer(request, lambda prepared: service.mechanism(prepared, task, deviations, neurons))
         )
 
+    _answer_errors(app)
+    return app
+
+
+def _answer_errors(app: FastAPI) -> None:
+    """Every error is one sentence."""
+
     @app.exception_handler(InputError)
     async def bad_input(_: Request, error: InputError) -> JSONResponse:
         return refusal(error.status if isinstance(error, UploadError) else 400, str(error))
@@ -217,8 +221,6 @@ def make_app(service: Service, uploads: Uploads | None = None) -> FastAPI:
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> JSONResponse:
         return refusal(500, str(error) if isinstance(error, RunError) else "the server failed; its log says how")
-
-    return app
 
 
 def _query(request: Request, known: tuple[str, ...]) -> dict[str, list[str]]:

@@ -108,7 +108,7 @@ class Uploads:
         upload = Upload()
         self.active.add(upload)
         try:
-            body = await read_body(request, upload=upload, uploads=self, what=what)
+            body = await read_body(request, what, upload, self)
             if what in READERS:
                 async with self._decoders:
                     return await asyncio.to_thread(lambda: prepare(READERS[what](body, kind)))
@@ -139,47 +139,24 @@ class Uploads:
 
 
 async def read_body(
-    request: Request,
-    limit: int = MAX_BYTES,
-    seconds: float = READ_SECONDS,
-    *,
-    upload: Upload | None = None,
-    uploads: Uploads | None = None,
-    what: str = "image",
+    request: Request, what: str, upload: Upload, uploads: Uploads, *, seconds: float = READ_SECONDS
 ) -> bytes:
-    """The body of a request, of which no more than ``limit`` bytes are ever held.
+    """The body of a request, of which no more than ``MAX_BYTES`` are ever held.
 
     Args:
-        request: whose body it is.
-        limit: bytes.
+        request: whose body it is. what: is expected.
+        upload: counts what is held of it. uploads: all that are held.
         seconds: in which it must have come; also, after a grace, it must keep a pace of 32 KiB a second.
-        upload, uploads: where what is held is counted.
-        what: is expected.
 
     Raises:
         UploadError: a body that is empty, too large, too slow or cut off, or that had to make room for others.
     """
-    too_large = UploadError(413, f"the upload is larger than {limit:,} bytes, which is the limit")
+    too_large = UploadError(413, f"the upload is larger than {MAX_BYTES:,} bytes, which is the limit")
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit and request.headers.get("expect"):
+    if declared.isdigit() and int(declared) > MAX_BYTES and request.headers.get("expect"):
         raise too_large  # the sender waits for leave to send
-    body, upload = bytearray(), upload or Upload()
-    begins = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(min(seconds, GRACE_SECONDS)) as upload.deadline:
-            async for chunk in request.stream():
-                upload.received += len(chunk)
-                if upload.received > limit:
-                    body.clear()
-                else:
-                    body += chunk
-                if upload.received > DRAINED:
-                    break
-                upload.held = len(body)
-                if not upload.ended:
-                    upload.deadline.reschedule(begins + min(seconds, GRACE_SECONDS + upload.received / PACE))
-                if uploads is not None:
-                    uploads.make_room()
+        body = await _received(request, upload, uploads, seconds)
     except TimeoutError:
         if upload.ended:
             raise UploadError(503, "the server has too many uploads at hand, or is ending; try again later") from None
@@ -190,11 +167,30 @@ async def read_body(
         raise UploadError(400, "the upload was cut off") from None
     finally:
         upload.deadline = None
-    if upload.received > limit:
+    if upload.received > MAX_BYTES:
         raise too_large
     if not body:
         raise UploadError(400, f"no {what}: the request has an empty body; send {EXPECTED[what]}")
     return bytes(body)
+
+
+async def _received(request: Request, upload: Upload, uploads: Uploads, seconds: float) -> bytearray:
+    """What comes of a body; nothing of one that is too large. Raises TimeoutError, ClientDisconnect."""
+    body, begins = bytearray(), asyncio.get_running_loop().time()
+    async with asyncio.timeout(min(seconds, GRACE_SECONDS)) as upload.deadline:
+        async for chunk in request.stream():
+            upload.received += len(chunk)
+            if upload.received > DRAINED:
+                break
+            if upload.received > MAX_BYTES:
+                body.clear()
+            else:
+                body += chunk
+            upload.held = len(body)
+            if not upload.ended:
+                upload.deadline.reschedule(begins + min(seconds, GRACE_SECONDS + upload.received / PACE))
+            uploads.make_room()
+    return body
 
 
 def multipart_image(body: bytes, content_type: str) -> bytes:
@@ -204,24 +200,14 @@ def multipart_image(body: bytes, content_type: str) -> bytes:
         raise UploadError(400, "a multipart form without a boundary in its Content-Type")
     parts: list[tuple[bytearray, bytearray]] = []  # headers and content of each
     whole: list[bool] = []
-
-    def begin() -> None:
-        parts.append((bytearray(), bytearray()))
-
-    def header(data: bytes, start: int, end: int) -> None:
-        parts[-1][0].extend(data[start:end])
-
-    def content(data: bytes, start: int, end: int) -> None:
-        parts[-1][1].extend(data[start:end])
-
     try:
         MultipartParser(
             boundary,
             {
-                "on_part_begin": begin,
-                "on_header_value": header,
+                "on_part_begin": lambda: parts.append((bytearray(), bytearray())),
+                "on_header_value": lambda data, start, end: parts[-1][0].extend(data[start:end]),
                 "on_header_end": lambda: parts[-1][0].extend(b"\n"),
-                "on_part_data": content,
+                "on_part_data": lambda data, start, end: parts[-1][1].extend(data[start:end]),
                 "on_end": lambda: whole.append(True),
             },
         ).write(body)
