@@ -23,7 +23,7 @@ def model_card(config: RunConfig, family: TaskFamily, metrics: Mapping[str, Any]
 
     The licence is left to the user: the card says that none has been chosen.
     """
-    split = "test" if metrics.get("test") else "validation"
+    split = "test" if "test" in metrics else "validation"
     header = yaml.safe_dump(
         {"library_name": "comodulation", "tags": ["comodulation", "multi-task", config.method]}, sort_keys=False
     )

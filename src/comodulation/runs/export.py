@@ -127,23 +127,12 @@ def export_program(network: nn.Module, example: tuple[Any, ...]) -> torch.export
     Raises:
         RunError: something in it cannot be traced.
     """
-    if isinstance(network, Comodulated):
-        network.check_task_gains()
-    if isinstance(network, Comodulated) and network.modulation.estimator == "derivative":
-        if network.labels != "channels":
-            raise InputError(
-                "labels of positions are computed for each input, and a derivative has no graph; take estimator='quadrature'"
-            )
-        if network.task_gains is None:
-            raise InputError(
-                "the network has no stored task gains, and a derivative has no graph: store_task_gains(...) first, or "
-                "estimator='quadrature'"
-            )
     shapes: Any = tuple({0: BATCH} for _ in example)
     if isinstance(network, Answers):
         shapes = network.open_shapes()
-    if isinstance(network, Comodulated):  # its arguments are the model's, whatever these are
-        shapes = (shapes,)
+    if isinstance(network, Comodulated):
+        _check_graph(network)
+        shapes = (shapes,)  # its arguments are the model's, whatever these are
         if len(example) > 1 and example[-1].ndim == 1 and not example[-1].is_floating_point():
             network = _KnownTasks(network)
     try:
@@ -152,6 +141,22 @@ def export_program(network: nn.Module, example: tuple[Any, ...]) -> torch.export
     except Exception as error:  # the tracer raises whatever the model's code leads it into
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RunError(f"the network cannot be exported: {reason}") from error
+
+
+def _check_graph(network: Comodulated) -> None:
+    """Raise InputError for a network whose gains cannot be a part of a graph."""
+    network.check_task_gains()
+    if network.modulation.estimator != "derivative":
+        return
+    if network.labels != "channels":
+        raise InputError(
+            "labels of positions are computed for each input, and a derivative has no graph; take estimator='quadrature'"
+        )
+    if network.task_gains is None:
+        raise InputError(
+            "the network has no stored task gains, and a derivative has no graph: store_task_gains(...) first, or "
+            "estimator='quadrature'"
+        )
 
 
 def export_onnx(

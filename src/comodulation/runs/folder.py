@@ -20,7 +20,7 @@ from ..evaluation import Predictions
 from ..files import safetensors_header
 from ..networks import ComodulatedHead
 from ..tasks import TaskFamily
-from ..tensors import _read_header, copy_checked, read_tensors
+from ..tensors import copy_checked, read_metadata, read_tensors
 from .answered import Answered, StoredAnswers
 from .plain_tables import write_parquet
 
@@ -44,7 +44,7 @@ def load_head(head: ComodulatedHead, path: Path) -> None:
 
 def feature_channels(path: Path) -> int | None:
     """Channels of the features that the stored layers of a head take, by the file's header alone; None where it does not say."""
-    _read_header(path)
+    read_metadata(path)  # which refuses what is no such file
     shape = json.loads(safetensors_header(path)).get("feature_mean", {}).get("shape")
     return shape[0] if shape else None
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import InputError, brief
 from ..files import read_json
@@ -51,18 +51,37 @@ class Decided(Written):
     offsets: dict[str, dict[str, Annotated[float, Field(allow_inf_nan=False)]]]
 
 
+def _there(value: Evaluated | None) -> Evaluated | None:
+    if value is None:
+        raise ValueError("expected metrics, or no such key")
+    return value
+
+
+OfTest = Annotated[Evaluated | None, AfterValidator(_there)]  # absent where there is no test split, never null
+
+
+class AddedTasks(Written):
+    """What metrics.json says of tasks that were added together; see ``added_tasks``."""
+
+    tasks: list[str]
+    validation: Evaluated
+    test: OfTest = None
+    readouts: Weighed | None = None
+    decisions: Decided | None = None
+
+
 class RunMetrics(Written):
     """metrics.json of a run."""
 
     method: str
     validation: Evaluated
-    test: Evaluated | None = None
+    test: OfTest = None
     temperature: float | None = None
     unscaled: dict[str, Measured] = {}
     readouts: Weighed | None = None
     linear: dict[str, Evaluated] = {}
     decisions: Decided | None = None
-    added: list[dict[str, Any]] = []
+    added: list[AddedTasks] = []
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
@@ -77,7 +96,8 @@ def checked(value: Any, expected: type[Written], path: Path) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "it"
-        raise InputError(f"{path} is damaged: {where}: {first['msg']} (found: {brief(first['input'])})") from error
+        reason = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{path} is damaged: {where}: {reason} (found: {brief(first['input'])})") from error
     return value
 
 
@@ -85,5 +105,5 @@ def metrics_by_task(metrics: Mapping[str, Any], split: str) -> dict[str, Any]:
     """Metrics of each task on a split, by its name; of an added task that has none there, those of validation."""
     found = dict(metrics[split]["tasks"])
     for entry in metrics.get("added", []):
-        found |= entry.get(split, entry.get("validation", {})).get("tasks", {})
+        found |= entry.get(split, entry["validation"])["tasks"]
     return found

@@ -20,6 +20,8 @@ from .config import RunConfig, write_config
 from .folder import ADAPTER, CONFIG, HEAD, METRICS
 from .shared_folder import BACKBONE, CARD, FILES, OPTIONAL, check_size, portable
 
+MESSAGE = "Run of comodulation"  # of the commit
+
 
 def save_pretrained(source: Path, config: RunConfig, card: str, folder: str | Path) -> Path:
     """Write a run to a folder that holds everything needed to predict, and a model card.
@@ -92,7 +94,6 @@ def push_to_hub(
     *,
     private: bool | None = None,
     token: str | None = None,
-    message: str = "Run of comodulation",
     endpoint: str | None = None,
 ) -> str:
     """Upload a run with its model card, in one commit; the repository is made if it is not there.
@@ -102,7 +103,6 @@ def push_to_hub(
         repo_id: "name" or "owner/name".
         private: of a repository that is made; None takes the owner's default.
         token: of the hub; None takes the one that is logged in.
-        message: of the commit.
         endpoint: address of the hub, if it is another one.
 
     Returns:
@@ -120,4 +120,4 @@ def push_to_hub(
         with hub_errors(repo_id):
             api = HfApi(endpoint=endpoint, token=token)
             full_name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-            return str(api.upload_folder(repo_id=full_name, folder_path=folder, commit_message=message).commit_url)
+            return str(api.upload_folder(repo_id=full_name, folder_path=folder, commit_message=MESSAGE).commit_url)

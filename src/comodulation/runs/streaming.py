@@ -79,6 +79,10 @@ class _Plan:
         """Rows of a shard."""
         return min(self.size, self.rows - number * self.size)
 
+    def finished(self) -> list[int | None]:
+        """Of each shard how many inputs could not be used; None where it is not there."""
+        return [finished_shard(self.out, number, self.of_shard(number)) for number in range(self.shards)]
+
 
 def stream(
     make: Callable[[], Columns],
@@ -127,8 +131,7 @@ def stream(
             raise
         if new_pictures.exists():
             move(new_pictures, out / columns.pictures)
-        found = [finished_shard(out, number, plan.of_shard(number)) for number in range(plan.shards)]
-        todo = [number for number, bad in enumerate(found) if bad is None]
+        todo = [number for number, bad in enumerate(plan.finished()) if bad is None]
         done = plan.rows - sum(plan.of_shard(number) for number in todo)
         cut, heard = 0, dict.fromkeys(todo, (0, 0))
         tell(done, plan.rows)
@@ -142,7 +145,7 @@ def stream(
 
         shared = [out / columns.manifest, *columns.files, *(path for path, _ in plan.files)]
         run(todo, where, partial(_worker, plan), on_event, shared=[path.absolute() for path in shared])
-        found = [finished_shard(out, number, plan.of_shard(number)) for number in range(plan.shards)]
+        found = plan.finished()
         if None in found:
             raise RunError(
                 f"{shard_path(out, found.index(None))} is not complete; the inputs may have changed while the command ran: choose "

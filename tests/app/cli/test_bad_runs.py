@@ -1,5 +1,6 @@
 """Bad run folders, disks, adapters, tasks and images: one line, status 2, and nothing written."""
 
+import json
 import pickle
 import shutil
 
@@ -86,6 +87,12 @@ def edit(path, old, new):
     path.write_text(text.replace(old, new))
 
 
+def tell(run, **values):
+    """Change metrics.json."""
+    path = run / "metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:-7])
 
@@ -137,6 +144,14 @@ RUNS = {
     "adapter of anything": (
         lambda run: shutil.copy(run / "head.safetensors", run / "adapter.safetensors"),
         "is not an adapter: its header names no tasks",
+    ),
+    "metrics of nothing": (
+        lambda run: tell(run, test=None),
+        r"metrics\.json is damaged: test: expected metrics, or no such key \(found: None\)",
+    ),
+    "added tasks of nothing": (
+        lambda run: tell(run, added=[{"tasks": ["a"]}]),
+        r"metrics\.json is damaged: added\.0\.validation: Field required",
     ),
     "head cut": (lambda run: cut(run / "head.safetensors"), r"head\.safetensors is not a readable safetensors file"),
     "head gone": (lambda run: (run / "head.safetensors").unlink(), r"no such file: .*head\.safetensors"),
