@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import InputError
-from ...files import input_path
 from .shared import flag
 
 
@@ -54,6 +53,7 @@ def _texts(column: str, flags: Mapping[str, Any], stored: Mapping[str, Any]) -> 
 
 def _embeddings(embeddings: str, flags: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
     from ...data import is_folder_of_vectors, is_table
+    from ...files import input_path
 
     data, labels = flags["data"], flags["labels"]
     path = input_path(embeddings)

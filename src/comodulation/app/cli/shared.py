@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import InputError, RunError, printable
-from ...processes import cluster
 from .exits import say
 
 if TYPE_CHECKING:
@@ -52,6 +51,7 @@ def at_work(where: str | None, workers: int | None, kept: str) -> Iterator[tuple
     Args:
         where, workers: as ``cluster`` takes them.
     """
+    from ...processes import cluster
     from .console import ConsoleProgress
 
     try:
