@@ -207,18 +207,19 @@ class Run:
         Raises:
             InputError: as for fit.
         """
+        temperature, decisions = self.temperature, self.decisions  # damaged ones show before anything is extracted
         features, examples = self.examples(
             data, split, cache, labels=labels, skip_bad=skip_bad, engine=engine, progress=progress
         )
         found = predict(self.method, Inputs(self.method, features, examples.image.unique()), examples)
-        given = decided(scaled(found, self.temperature), self.decisions)
+        given = decided(scaled(found, temperature), decisions)
         result = evaluate_predictions(given, self.family.tasks)
         return {
             "run": str(self.folder),
             "method": self.config.method,
             "split": split or self.config.test_split,
             "skipped": len(features.bad_rows),
-            "temperature": self.temperature,
+            "temperature": temperature,
             "metric": self.config.metric,
             **result,
         }
