@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..data import is_table
 from ..data.features import PRECISIONS, BackboneSettings, EmbeddingSettings, EncoderSettings, TextSettings
-from ..errors import InputError, brief, choose
+from ..errors import InputError, brief, choose, reason_of
 from ..evaluation import DecisionMetric
 from ..files import read_bounded
 from ..mathematics import Modulation
@@ -342,8 +342,7 @@ def read_values(path: Path) -> dict[str, Any]:
     try:
         values = parse_yaml(read_bounded(path, MAX_CONFIG).decode())
     except Exception as error:  # PyYAML lets through what its constructors raise: ValueError, KeyError, RecursionError
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path} cannot be read as YAML: {reason}") from error
+        raise InputError(f"{path} cannot be read as YAML: {reason_of(error)}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} is not a configuration: it holds {brief(values)}")
     return values

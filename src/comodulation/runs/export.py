@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from ..data.features import Encoder, open_shapes
-from ..errors import InputError, RunError
+from ..errors import InputError, RunError, reason_of
 from ..evaluation import apply_temperature
 from ..files import write_bytes
 from ..networks.attached import Comodulated
@@ -139,8 +139,7 @@ def export_program(network: nn.Module, example: tuple[Any, ...]) -> torch.export
         with torch.no_grad():
             return torch.export.export(network.eval(), example, dynamic_shapes=shapes)
     except Exception as error:  # the tracer raises whatever the model's code leads it into
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RunError(f"the network cannot be exported: {reason}") from error
+        raise RunError(f"the network cannot be exported: {reason_of(error)}") from error
 
 
 def _check_graph(network: Comodulated) -> None:

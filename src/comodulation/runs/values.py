@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, brief, choose
+from ..errors import InputError, brief, choose, reason_of
 from ..mathematics import Modulation
 from ..networks.methods import METHODS
 from .config import RunConfig, options_of, output_of, parse_yaml, read_values
@@ -58,8 +58,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
     try:
         return key, parse_yaml(value)
     except Exception as error:  # as of a file: PyYAML lets through what its constructors raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"--set {key}: {brief(value)} cannot be read as YAML: {reason}") from error
+        raise InputError(f"--set {key}: {brief(value)} cannot be read as YAML: {reason_of(error)}") from error
 
 
 def with_settings(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
