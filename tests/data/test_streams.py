@@ -124,6 +124,14 @@ def test_tensors_of_bfloat16_and_of_no_rows(tmp_path):
     save_file({"number": torch.tensor(1.0)}, path)
     with pytest.raises(InputError, match="holds a single number, expected rows"):
         rows_of(path, VectorReader())
+    save_file({"one": torch.ones(3, 2), "two": torch.ones(3, 2)}, path)
+    with pytest.raises(
+        InputError, match=r"holds 2 tensors \('one, two'\), expected one; name one of them with --embeddings"
+    ):
+        rows_of(path, VectorReader())
+    with pytest.raises(InputError, match=r"has no tensor 'three', only 'one, two'"):
+        rows_of(path, VectorReader("three"))
+    assert rows_of(path, VectorReader("two")) == 3
 
 
 def test_what_cannot_be_read_is_named(tmp_path):
