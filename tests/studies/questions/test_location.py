@@ -11,7 +11,7 @@ from torch import nn
 
 from comodulation import comodulate, decoder_gains
 from comodulation.errors import InputError
-from comodulation.studies.cells import Cell, Inquiry, Row, judged, study_config
+from comodulation.studies.cells import Cell, Inquiry, Row, judged, on_common_seeds, study_config
 from comodulation.studies.questions.location import (
     Condition,
     LocationNetwork,
@@ -422,7 +422,7 @@ def test_labels_among_conditions_that_can_name_their_task():
     verdict = judging.quality_verdict(judging.tested_qualities(rows), rows)
     assert "Among the 6 conditions whose neurons can name the task: rho -1.00." in verdict.note
     assert not verdict.effect.startswith("rho -1")
-    assert judging.complete([measured("spatial", 1, 0.4)._replace(seeds=(0,))]) == []
+    assert on_common_seeds([measured("spatial", 1, 0.4)._replace(seeds=(0,))]) == []
 
 
 def test_conditions_with_other_seeds_are_compared_on_those_they_share():

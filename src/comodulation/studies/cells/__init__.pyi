@@ -1,7 +1,7 @@
 from .agenda import CELLS, SEARCH, Agenda, Besides, Manifest, Stage, stage
 from .answer import write_answer
 from .asked import Asked, finished, rates_at_an_end, read_cell, search_of, search_path, tried_rates
-from .balance import common_seeds
+from .balance import common_seeds, on_common_seeds
 from .clock import Budget
 from .engine import run_stages
 from .folder import cell_path, claim, diverged_path
@@ -49,7 +49,21 @@ from .searches import (
 )
 from .settings import usual_settings
 from .study import QUESTION, Answer, Inquiry, Question
-from .verdicts import Finding, alone, family_words, judged, shown_p, sign_verdict, strength
+from .verdicts import (
+    Finding,
+    alone,
+    drawn_forest,
+    drawn_point,
+    family_words,
+    from_zero,
+    judged,
+    shown_difference,
+    shown_ends,
+    shown_p,
+    sign_verdict,
+    strength,
+    together,
+)
 
 __all__ = [
     "CELLS",
@@ -104,8 +118,11 @@ __all__ = [
     "comparisons_csv",
     "constant_seed",
     "diverged_path",
+    "drawn_forest",
+    "drawn_point",
     "family_words",
     "finished",
+    "from_zero",
     "held_constant",
     "incomplete_yardsticks",
     "judged",
@@ -113,6 +130,7 @@ __all__ = [
     "measure_accuracy",
     "measure_everything",
     "next_rate",
+    "on_common_seeds",
     "params_at_an_end",
     "primary_scores",
     "rates_at_an_end",
@@ -131,12 +149,15 @@ __all__ = [
     "search",
     "search_of",
     "search_path",
+    "shown_difference",
+    "shown_ends",
     "shown_p",
     "sign_verdict",
     "space",
     "stage",
     "strength",
     "study_config",
+    "together",
     "train_and_test",
     "tried_rates",
     "usual_settings",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from typing import Protocol, Self, TypeVar
 
 
 def common_seeds(conditions: Sequence[Collection[int]]) -> tuple[int, ...]:
@@ -31,3 +32,22 @@ def common_seeds(conditions: Sequence[Collection[int]]) -> tuple[int, ...]:
         if worth and worth >= most:
             best, most = tuple(sorted(chosen)), worth
     return best
+
+
+class OverSeeds(Protocol):
+    """A condition with a value of each of its seeds."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]: ...
+
+    def over(self, seeds: Sequence[int]) -> Self:
+        """The same over some of its seeds."""
+
+
+C = TypeVar("C", bound=OverSeeds)
+
+
+def on_common_seeds(conditions: Sequence[C]) -> list[C]:
+    """What can be compared over seeds: the conditions that have all of ``common_seeds``, over these."""
+    seeds = common_seeds([condition.seeds for condition in conditions])
+    return [condition.over(seeds) for condition in conditions if seeds and set(seeds) <= set(condition.seeds)]

@@ -1,13 +1,16 @@
-"""Verdicts of differences between methods, and the words for them."""
+"""Verdicts of differences between methods, and the words and figures for them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...evaluation import WILCOXON_SEEDS, PairedDifference, as_family
-from ...report import FAILS, HOLDS, UNKNOWN, Verdict
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ...evaluation import WILCOXON_SEEDS, PairedDifference, as_family, paired_difference
+from ...report import FAILS, HOLDS, UNKNOWN, ForestRow, Point, Verdict, forest_figure, svg
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,16 @@ class Finding:
     positive: bool = True
     scale: float = 100
     unit: str = "points"
+
+
+def from_zero(series: ArrayLike) -> PairedDifference:
+    """The mean over seeds of what is a difference already, ``(S,)``."""
+    return paired_difference(series, np.zeros_like(series, float))
+
+
+def together(series: Iterable[ArrayLike]) -> list[PairedDifference]:
+    """Such means, each over its seeds, judged as one family: those that one figure or table shows."""
+    return [d for d in as_family([from_zero(own) for own in series]) if d is not None]
 
 
 def judged(findings: Sequence[Finding]) -> list[Verdict]:
@@ -67,8 +80,7 @@ def _verdict(finding: Finding, differences: Sequence[PairedDifference | None]) -
         statement,
         verdict,
         f"{scale * d.mean:+.{digits}f} {finding.unit}".rstrip(),
-        f"[{scale * d.low:+.{digits}f}, {scale * d.high:+.{digits}f}], 95%"
-        + (f" of {d.family} together" if d.family > 1 else ""),
+        f"{shown_ends(d.low, d.high, scale, digits)}, 95%" + (f" of {d.family} together" if d.family > 1 else ""),
         shown_p(d.p) + (" (Holm)" if d.family > 1 and not math.isnan(d.p) else ""),
         f"{d.n} seeds",
         note,
@@ -99,6 +111,35 @@ def family_words(differences: Iterable[PairedDifference | None]) -> str:
     return f"simultaneous 95% t intervals over seeds, adjusted for the {size} differences of this table"
 
 
+def shown_ends(low: float, high: float, scale: float = 100, digits: int = 2) -> str:
+    """The ends of an interval.
+
+    >>> shown_ends(-0.001, 0.0234)
+    '[-0.10, +2.34]'
+    """
+    return f"[{scale * low:+.{digits}f}, {scale * high:+.{digits}f}]"
+
+
+def shown_difference(d: PairedDifference, scale: float = 100, digits: int = 2, unit: str = "") -> str:
+    """A mean difference with its interval, as ``+1.20 [+0.40, +2.00]``; the unit stands behind the first number."""
+    return f"{scale * d.mean:+.{digits}f}{unit} {shown_ends(d.low, d.high, scale, digits)}"
+
+
 def shown_p(p: float) -> str:
     """A p value as it is shown: three digits, or a bound."""
     return "" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def drawn_forest(differences: Mapping[str, PairedDifference], xlabel: str) -> str:
+    """Differences in points by name, below each other around 0, as svg; filled where they are decided."""
+    rows = [ForestRow(name, *_in_points(d), d.decided) for name, d in differences.items()]
+    return svg(forest_figure(rows, xlabel=xlabel))
+
+
+def drawn_point(x: float, d: PairedDifference, label: str = "") -> Point:
+    """A difference in points at a place of a figure."""
+    return Point(x, *_in_points(d), label)
+
+
+def _in_points(d: PairedDifference) -> tuple[float, float, float]:
+    return 100 * d.mean, 100 * d.low, 100 * d.high

@@ -12,7 +12,7 @@ from ...evaluation import PairedDifference, as_family, paired_difference
 from ...report import Cell as Shown
 from ...report import Table
 from .results import Result
-from .verdicts import family_words
+from .verdicts import family_words, shown_difference
 
 COMPARED = ("accuracy", "nll")
 
@@ -37,8 +37,10 @@ class Distance:
     pairs: tuple[Pair, ...]
     judged: PairedDifference | None = None
 
-    def mean(self, side: str, metric: str) -> float:
-        return float(np.mean([getattr(pair, side).numbers[metric] for pair in self.pairs]))
+    def mean(self, side: str, metric: str, seed: int | None = None) -> float:
+        """Mean over draws, of one seed or of all."""
+        own = [pair for pair in self.pairs if seed in (None, pair.own.cell.seed)]
+        return float(np.mean([getattr(pair, side).numbers[metric] for pair in own]))
 
     @property
     def seeds(self) -> list[int]:
@@ -46,13 +48,8 @@ class Distance:
 
     def by_seed(self, metric: str) -> tuple[list[float], list[float]]:
         """Means over a seed's draws: of the row, and of its readouts."""
-        sides = []
-        for side in Pair._fields:
-            of_seed = {
-                s: [getattr(p, side).numbers[metric] for p in self.pairs if p.own.cell.seed == s] for s in self.seeds
-            }
-            sides.append([float(np.mean(found)) for found in of_seed.values()])
-        return sides[0], sides[1]
+        own, linear = ([self.mean(side, metric, seed) for seed in self.seeds] for side in Pair._fields)
+        return own, linear
 
     def to_json(self) -> dict[str, Any]:
         found: dict[str, Any] = {"row": self.name, "seeds": self.seeds}
@@ -108,8 +105,4 @@ def yardstick_text(distances: Sequence[Distance]) -> list[str]:
 
 def _interval(distance: Distance) -> Shown:
     d = distance.judged
-    return (
-        Shown("", None)
-        if d is None
-        else Shown(f"{100 * d.mean:+.2f} [{100 * d.low:+.2f}, {100 * d.high:+.2f}]", d.mean)
-    )
+    return Shown("", None) if d is None else Shown(shown_difference(d), d.mean)

@@ -22,7 +22,7 @@ from ...evaluation import (
     relative_improvement,
 )
 from ...report import UNKNOWN, Verdict
-from ..cells import Finding, Result, compare, judged, values
+from ..cells import Finding, Result, compare, judged, shown_difference, values
 from .named import CLAIMED_POINTS, named_verdicts, size_verdict
 
 CLAIMED_RELATIVE = 2.8  # per cent over hard sharing (C1)
@@ -209,5 +209,4 @@ def _c5(results: Sequence[Result], form: str = LIBRARY) -> list[Finding]:
 
 def _signed(d: PairedDifference, scale: float, unit: str = "") -> str:
     """A difference with its own 95% interval, for notes, which describe and do not decide."""
-    digits = 3 if scale == 1 else 2
-    return f"{scale * d.mean:+.{digits}f}{unit} [{scale * d.low:+.{digits}f}, {scale * d.high:+.{digits}f}]"
+    return shown_difference(d, scale, 3 if scale == 1 else 2, unit)

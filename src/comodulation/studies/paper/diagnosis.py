@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..cells import Result, compare, values
+from ..cells import Result, compare, shown_difference, values
 
 STILL = 0.01  # mean |ln gain|, in nats, below which gains have not moved
 GAIN = 0.01  # accuracy over the network without a task, below which fine-tuning has not helped
@@ -82,8 +82,7 @@ def _calibration(results: Sequence[Result], variant: str) -> Diagnosis:
         "no better calibration than attention",
         variant,
         ece.mean >= 0 and nll.mean >= 0,
-        f"ECE {100 * ece.mean:+.2f} points [{100 * ece.low:+.2f}, {100 * ece.high:+.2f}], NLL {nll.mean:+.3f} "
-        f"[{nll.low:+.3f}, {nll.high:+.3f}]",
+        f"ECE {shown_difference(ece, unit=' points')}, NLL {shown_difference(nll, 1, 3)}",
         "fewer epochs, weight decay, or temperature scaling on validation data, which needs no new training",
     )
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...evaluation import ALPHA, EDGE, CrossedDifference, PairedDifference, as_family, crossed_bootstrap
 from ...report import FAILS, HOLDS, UNKNOWN, Verdict
-from ..cells import CELLS, NAMED, PRIMARY, Result, compare, primary_scores, shown_p, strength
+from ..cells import CELLS, NAMED, PRIMARY, Result, compare, primary_scores, shown_ends, shown_p, strength
 
 CLAIMED_POINTS = 1.8  # of accuracy over attention
 _SHOWN = {"accuracy": (100, "points", 2), "nll": (1, "", 3)}
@@ -75,7 +75,7 @@ def named_verdicts(results: Sequence[Result], crossed: Mapping[str, CrossedDiffe
         notes += [part for part in (strength(d, scale, unit), d.note) if part]
         shown = Verdict(
             claim, statement, word, f"{scale * d.mean:+.{digits}f} {unit}".rstrip(),
-            f"[{scale * low:+.{digits}f}, {scale * high:+.{digits}f}], 95% of {len(NAMED)} together, {kind}",
+            f"{shown_ends(low, high, scale, digits)}, 95% of {len(NAMED)} together, {kind}",
             shown_p(d.p) + (" (Holm)" if shown_p(d.p) else ""), f"{d.n} seeds", " ".join(notes),
         )  # fmt: skip
         found.append(shown)

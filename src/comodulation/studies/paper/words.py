@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ...evaluation import PairedDifference
 from ...report import Cell as Shown
-from ..cells import Result, Row, values
+from ..cells import Result, Row, shown_difference, values
 from .reproduction import Study
 
 NAMES = {
@@ -86,12 +87,10 @@ def spread(by_seed: Mapping[int, float], scale: float, digits: int, *, with_sd: 
     return Shown(f"{middle:.{digits}f}{sd}", middle)
 
 
-def interval(d: Any, scale: float, digits: int) -> Shown:
+def interval(d: PairedDifference | None, scale: float, digits: int) -> Shown:
     if d is None or (d.mean == 0 and d.low == d.high):
         return Shown("", None)
-    return Shown(
-        f"{scale * d.mean:+.{digits}f} [{scale * d.low:+.{digits}f}, {scale * d.high:+.{digits}f}]", scale * d.mean
-    )
+    return Shown(shown_difference(d, scale, digits), scale * d.mean)
 
 
 def mean(numbers: Any) -> float:

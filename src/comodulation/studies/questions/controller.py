@@ -4,26 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...evaluation import PairedDifference, against_reference, as_family, spread_ratio
-from ...report import (
-    FAILS,
-    HOLDS,
-    UNKNOWN,
-    Figure,
-    ForestRow,
-    Point,
-    Section,
-    Table,
-    Text,
-    Verdict,
-    curves_figure,
-    forest_figure,
-    svg,
-)
+from ...report import FAILS, HOLDS, UNKNOWN, Figure, Point, Section, Table, Text, Verdict, curves_figure, svg
 from ...report import Cell as Shown
 from ..cells import (
     Answer,
@@ -34,7 +20,11 @@ from ..cells import (
     Row,
     Stage,
     common_seeds,
+    drawn_forest,
+    drawn_point,
     measure_accuracy,
+    shown_difference,
+    shown_ends,
     shown_p,
     sign_verdict,
     stage,
@@ -99,35 +89,58 @@ def settings(cell: Cell, inquiry: Inquiry, num_tasks: int) -> dict[str, Any]:
     return usual if cell.row.without("link") == Row(REFERENCE) else {**usual, "learning_rate": first_rate(cell.row)}
 
 
+class Controller(NamedTuple):
+    """A controller's cells: its row, how many numbers it learns, and each metric by seed."""
+
+    name: str
+    learned: int
+    by_seed: dict[str, dict[int, float]]
+
+    def mean(self, metric: str) -> float:
+        return float(np.mean(list(self.by_seed[metric].values())))
+
+
+def controllers(results: Sequence[Result]) -> list[Controller]:
+    """Every controller, in the order of the results."""
+    learned = {result.name: int(result.numbers["learnable_parameters"]) for result in results}
+    return [
+        Controller(name, number, {metric: values(results, "residual", "open", name, metric) for metric in METRICS})
+        for name, number in learned.items()
+    ]
+
+
 def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
     """Every controller against the embedding, over the seeds that both have."""
-    names = list(dict.fromkeys(result.name for result in results))
-    tables = {metric: _complete(results, names, metric) for metric in METRICS}
+    every = controllers(results)
+    tables = {metric: _complete(every, metric) for metric in METRICS}
     found = {metric: compared(*table) for metric, table in tables.items()}
-    differences = found["accuracy"]
-    verdicts = [form_verdict(differences), size_verdict(differences, _parameters(results))]
+    differences, learned = found["accuracy"], {one.name: one.learned for one in every}
     notes = []
-    if missing := [name for name in names if name != REFERENCE and name not in differences]:
+    if missing := [one.name for one in every if one.name != REFERENCE and one.name not in differences]:
         notes.append(f"Not compared, for want of seeds: {', '.join(shown(name) for name in missing)}.")
-    by_name, reference = tables["accuracy"]
-    if differences and (ratio := spread_ratio([np.subtract(row, reference) for row in by_name.values()])) > 4:
+    rows, reference = tables["accuracy"]
+    if differences and (ratio := spread_ratio([np.subtract(row, reference) for row in rows.values()])) > 4:
         notes.append(
             f"One controller varies {ratio:.1f} times as much over seeds as the median one: its interval is too narrow, the "
             "others' too wide."
         )
     numbers = {
-        name: {
-            "learnable_parameters": _parameters(results)[name],
-            **{metric: float(np.mean(list(values(results, "residual", "open", name, metric).values()))) for metric in METRICS},
-            **{f"{metric}_difference": _json(found[metric][name]) for metric in METRICS if name in found[metric]},
+        one.name: {
+            "learnable_parameters": one.learned,
+            **{metric: one.mean(metric) for metric in METRICS},
+            **{f"{m}_difference": _json(found[m][one.name]) for m in METRICS if one.name in found[m]},
         }
-        for name in names
-    }  # fmt: skip
-    shown_tables = [_table(results, names, metric, found[metric]) for metric in METRICS]
+        for one in every
+    }
+    shown_tables = [_table(every, metric, found[metric]) for metric in METRICS]
     return Answer(
-        verdicts, [Section("All controllers", [*shown_tables, Text(READING)])], _figures(differences, results), numbers,
-        _text(results, names, differences), notes,
-    )  # fmt: skip
+        [form_verdict(differences), size_verdict(differences, learned)],
+        [Section("All controllers", [*shown_tables, Text(READING)])],
+        _figures(differences, learned),
+        numbers,
+        _text(every, differences),
+        notes,
+    )
 
 
 READING = (
@@ -165,7 +178,7 @@ def form_verdict(differences: Compared) -> Verdict:
         note += f"With simultaneous intervals {len(decided)} differ: {', '.join(shown(other) for other in decided)}."
     else:
         note += f"{'All' if within else 'Not all'} intervals lie within half a point."
-    return Verdict("Form", statement, verdict, *_shown(d), f"{shown_p(d.p)} (Holm)", f"{d.n} seeds", note)
+    return _verdict("Form", statement, verdict, d, note, p=f"{shown_p(d.p)} (Holm)")
 
 
 def size_verdict(differences: Compared, parameters: dict[str, int]) -> Verdict:
@@ -179,17 +192,19 @@ def size_verdict(differences: Compared, parameters: dict[str, int]) -> Verdict:
             "Size", statement, UNKNOWN, note="Fewer than two seeds, or no controller of low rank, are there."
         )
     kept = sorted((parameters[name], name) for name, d in ranks.items() if d.low > -MARGIN)
-    lost = all(d.high < -MARGIN for d in ranks.values())
     number, name = kept[0] if kept else max((parameters[name], name) for name in ranks)
-    d = ranks[name]
-    note = (
-        f"{'The fewest that do' if kept else 'The most that were tried'}: {number:,} of {full:,} parameters ({shown(name)}). "
-        "Its interval lies above -0.5 points."
-        if kept
-        else f"The most that were tried: {number:,} of {full:,} parameters ({shown(name)})."
+    note = f"{'The fewest that do' if kept else 'The most that were tried'}: {number:,} of {full:,} parameters ({shown(name)})."
+    if kept:
+        note += " Its interval lies above -0.5 points."
+    lost = all(d.high < -MARGIN for d in ranks.values())
+    return _verdict("Size", statement, HOLDS if kept else FAILS if lost else UNKNOWN, ranks[name], note)
+
+
+def _verdict(claim: str, statement: str, verdict: str, d: PairedDifference, note: str, p: str = "") -> Verdict:
+    """In words, with the difference that it is read off."""
+    return Verdict(
+        claim, statement, verdict, f"{100 * d.mean:+.2f} points", shown_ends(d.low, d.high), p, f"{d.n} seeds", note
     )
-    verdict = HOLDS if kept else FAILS if lost else UNKNOWN
-    return Verdict("Size", statement, verdict, *_shown(d), n=f"{d.n} seeds", note=note)
 
 
 def shown(name: str) -> str:
@@ -216,69 +231,50 @@ def shown(name: str) -> str:
     return ", ".join(words)
 
 
-def _complete(
-    results: Sequence[Result], names: Sequence[str], metric: str
-) -> tuple[dict[str, list[float]], list[float]]:
+def _complete(every: Sequence[Controller], metric: str) -> tuple[dict[str, list[float]], list[float]]:
     """Values of the rows over the same seeds, and the reference's."""
-    reference = values(results, "residual", "open", REFERENCE, metric)
-    table = {name: values(results, "residual", "open", name, metric) for name in names if name != REFERENCE}
+    table = {one.name: one.by_seed[metric] for one in every}
+    reference = table.pop(REFERENCE, {})
     seeds = common_seeds([reference.keys() & found.keys() for found in table.values()])
     rows = {name: [row[seed] for seed in seeds] for name, row in table.items() if seeds and row.keys() >= set(seeds)}
     return rows, [reference[seed] for seed in seeds]
-
-
-def _parameters(results: Sequence[Result]) -> dict[str, int]:
-    return {result.name: int(result.numbers["learnable_parameters"]) for result in results}
-
-
-def _shown(d: PairedDifference) -> tuple[str, str]:
-    return f"{100 * d.mean:+.2f} points", f"[{100 * d.low:+.2f}, {100 * d.high:+.2f}]"
 
 
 def _json(d: PairedDifference) -> dict[str, Any]:
     return {"mean": d.mean, "low": d.low, "high": d.high, "p_holm": d.p, "family": d.family, "seeds": d.n}
 
 
-def _table(results: Sequence[Result], names: Sequence[str], metric: str, found: Compared) -> Table:
+def _table(every: Sequence[Controller], metric: str, found: Compared) -> Table:
     scale, unit, digits = METRICS[metric]
     title = metric if metric == "accuracy" else metric.upper()
     rows = []
-    for name in names:
-        series = list(values(results, "residual", "open", name, metric).values())
-        middle, d = float(np.mean(series)), found.get(name)
-        row: list[object] = [shown(name), _parameters(results)[name], len(series)]
-        row.append(Shown(f"{scale * middle:.{digits}f}", middle))
-        if d is None:
-            row += [None, None]
-        else:
-            text = f"{scale * d.mean:+.{digits}f} [{scale * d.low:+.{digits}f}, {scale * d.high:+.{digits}f}]"
-            row += [Shown(text, d.mean), Shown(shown_p(d.p), d.p)]
+    for one in every:
+        mean, d = one.mean(metric), found.get(one.name)
+        row: list[object] = [shown(one.name), one.learned, len(one.by_seed[metric])]
+        row.append(Shown(f"{scale * mean:.{digits}f}", mean))
+        row += (
+            [None, None] if d is None else [Shown(shown_difference(d, scale, digits), d.mean), Shown(shown_p(d.p), d.p)]
+        )
         rows.append(row)
     columns = ("controller", "learned", "seeds", title, "− embedding", "p, Holm")
     return Table(columns, rows, f"**Sensitivity of {title} ({unit}) to the controller.** Means over seeds.")
 
 
-def _figures(differences: Compared, results: Sequence[Result]) -> dict[str, Figure]:
+def _figures(differences: Compared, learned: dict[str, int]) -> dict[str, Figure]:
     if not differences:
         return {}
-    parameters = _parameters(results)
     groups: dict[str, list[Point]] = {}
     for name, d in differences.items():
         row = Row.parse(name)
         kind = "low rank" if row.get("rank") else "MLP" if row.get("hidden") else "linear"
-        label = str(row.get("rank") or "")
-        groups.setdefault(kind, []).append(Point(parameters[name], 100 * d.mean, 100 * d.low, 100 * d.high, label))
-    ordered = {kind: sorted(points) for kind, points in groups.items()}
+        groups.setdefault(kind, []).append(drawn_point(learned[name], d, str(row.get("rank") or "")))
     figure = curves_figure(
-        {"accuracy": ordered},
+        {"accuracy": {kind: sorted(points) for kind, points in groups.items()}},
         xlabel="learned numbers",
         ylabel="minus embedding\n(points)",
         joined=False,
         margin=100 * MARGIN,
     )
-    rows = [
-        ForestRow(shown(name), 100 * d.mean, 100 * d.low, 100 * d.high, d.decided) for name, d in differences.items()
-    ]
     return {
         "parameters": Figure(
             svg(figure),
@@ -287,7 +283,7 @@ def _figures(differences: Compared, results: Sequence[Result]) -> dict[str, Figu
             "Accuracy by the number of learned parameters",
         ),
         "controllers": Figure(
-            svg(forest_figure(rows, xlabel="accuracy minus embedding (points)")),
+            drawn_forest({shown(name): d for name, d in differences.items()}, "accuracy minus embedding (points)"),
             "How to read it: to the right of the line, more accurate than an embedding. Filled: the interval, simultaneous "
             "for all controllers, excludes 0.",
             "Every controller against the embedding",
@@ -295,17 +291,13 @@ def _figures(differences: Compared, results: Sequence[Result]) -> dict[str, Figu
     }
 
 
-def _text(results: Sequence[Result], names: Sequence[str], differences: Compared) -> str:
+def _text(every: Sequence[Controller], differences: Compared) -> str:
     lines = [f"{'controller':34s} learned  accuracy      NLL    ECE   accuracy minus embedding [together 95%]"]
-    for name in names:
-        accuracy, nll, ece = (
-            float(np.mean(list(values(results, "residual", "open", name, metric).values()))) for metric in METRICS
-        )
-        d = differences.get(name)
-        against = "" if d is None else f"   {100 * d.mean:+.2f} [{100 * d.low:+.2f}, {100 * d.high:+.2f}]"
-        number = _parameters(results)[name]
+    for one in every:
+        accuracy, nll, ece = (one.mean(metric) for metric in METRICS)
+        against = f"   {shown_difference(differences[one.name])}" if one.name in differences else ""
         lines.append(
-            f"  {shown(name):30s} {number:9,d}  {100 * accuracy:7.2f}%  {nll:7.3f}  {100 * ece:4.1f}%{against}"
+            f"  {shown(one.name):30s} {one.learned:9,d}  {100 * accuracy:7.2f}%  {nll:7.3f}  {100 * ece:4.1f}%{against}"
         )
     return "\n".join(lines)
 

@@ -10,29 +10,30 @@ from typing import NamedTuple
 import numpy as np
 
 from ....data.sets import KINDS
-from ....evaluation import PairedDifference, against_reference, as_family, paired_difference
-from ....report import (
-    FAILS,
-    HOLDS,
-    UNKNOWN,
-    Figure,
-    ForestRow,
-    Point,
-    Section,
-    Table,
-    Text,
-    Verdict,
-    curves_figure,
-    forest_figure,
-    scatter_figure,
-    svg,
+from ....evaluation import against_reference, paired_difference
+from ....report import FAILS, HOLDS, UNKNOWN, Figure, Point, Section, Table, Text, Verdict, curves_figure, svg
+from ...cells import (
+    Answer,
+    Finding,
+    Inquiry,
+    Result,
+    alone,
+    common_seeds,
+    drawn_forest,
+    drawn_point,
+    from_zero,
+    judged,
+    on_common_seeds,
+    shown_ends,
+    shown_p,
+    together,
 )
-from ...cells import Answer, Finding, Inquiry, Result, alone, common_seeds, judged, shown_p
-from ..residual import Predictor, predictors, spearman
+from ..residual import Predictor, drawn_predictors, predictor_table, predictors, spearman
 from .network import LOCATIONS
 
 OWN = {"category": "channel", "spatial": "position", "temporal": "moment"}  # the neurons that a kind of task needs
 METHODS = ("attention", "comodulation")
+ACCURACIES = ("alone", "base", *METHODS)  # of a condition, as tables show them
 QUALITIES = {"auc": "decoder gains, AUC", "encoder_auc": "couplings, AUC"}
 # Of the accuracy that gains of channels alone can reach where the task names one of four places or moments.
 CEILING = 0.25
@@ -54,7 +55,10 @@ class Condition(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A condition over the seeds that have both methods and no task, each a list by seed."""
+    """A condition over the seeds that have both methods and no task: accuracies, and comodulation's NLL and ECE minus attention's.
+
+    Each a list by seed, but for ``qualities``, means over seeds by name.
+    """
 
     condition: Condition
     seeds: tuple[int, ...]
@@ -69,12 +73,20 @@ class Measured(NamedTuple):
     @property
     def gain(self) -> list[float]:
         """Accuracy of comodulation minus that without a task, by seed."""
-        return [a - b for a, b in zip(self.comodulation, self.base, strict=True)]
+        return self.added("comodulation")
+
+    def added(self, method: str) -> list[float]:
+        """Accuracy of a method minus that without a task, by seed."""
+        return [a - b for a, b in zip(getattr(self, method), self.base, strict=True)]
 
     @property
     def advantage(self) -> list[float]:
         """Accuracy of comodulation minus attention, by seed."""
         return [a - b for a, b in zip(self.comodulation, self.attention, strict=True)]
+
+    def mean(self, name: str) -> float:
+        """Mean over seeds of a list."""
+        return float(np.mean(getattr(self, name)))
 
     def over(self, seeds: Sequence[int]) -> Measured:
         """The same over some of its seeds."""
@@ -109,16 +121,10 @@ def conditions(results: Sequence[Result]) -> list[Measured]:
     return measured
 
 
-def complete(measured: Sequence[Measured]) -> list[Measured]:
-    """Conditions over the same seeds, two or more: what can be compared over seeds."""
-    seeds = common_seeds([item.seeds for item in measured])
-    return [item.over(seeds) for item in measured if seeds and set(seeds) <= set(item.seeds)]
-
-
 def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
     """The best location for each kind of task, what the kind of neuron does, and whether label quality predicts accuracy."""
     everything = conditions(results)
-    measured = complete(everything)
+    measured = on_common_seeds(everything)
     found = tested_qualities(measured)
     findings = [
         *(best_finding(everything, kind) for kind in KINDS),
@@ -128,10 +134,14 @@ def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
     verdicts = [alone(interaction_finding(everything)), *judged(findings), quality_verdict(found, measured)]
     sections = [Section("Every condition", [_table(everything), Text(READING)])] if everything else []
     if found:
-        sections.append(Section("Do good labels make accurate answers?", [_quality_table(found)]))
-    notes = ["The best location is chosen from the same seeds that it is compared on."]
-    notes += [
-        "Conditions that share a kind of task are not wholly exchangeable, as the permutation test takes them to be."
+        caption = (
+            "**Quality of the labels and what comodulation adds to the accuracy without a task**, over conditions."
+        )
+        table = predictor_table(found, QUALITIES, "quality", caption)
+        sections.append(Section("Do good labels make accurate answers?", [table]))
+    notes = [
+        "The best location is chosen from the same seeds that it is compared on.",
+        "Conditions that share a kind of task are not wholly exchangeable, as the permutation test takes them to be.",
     ]
     compared = {item.condition for item in measured}
     if short := [item.condition.shown for item in everything if item.condition not in compared]:
@@ -152,7 +162,7 @@ READING = (
 
 def _of(measured: Sequence[Measured], kind: str, neurons: str) -> list[Measured]:
     """The locations of a kind of task that are there, over the same seeds."""
-    found = complete([item for item in measured if item.condition[:2] == (kind, neurons)])
+    found = on_common_seeds([item for item in measured if item.condition[:2] == (kind, neurons)])
     return sorted(found, key=lambda item: item.condition.location)
 
 
@@ -183,15 +193,13 @@ def best_finding(measured: Sequence[Measured], kind: str) -> Finding:
     if len(row) < 2:
         statement = f"For {kind} tasks one location of the encoder is the best."
         return Finding(f"Best, {kind}", statement, note="Fewer than two locations have two seeds or more.")
-    best = max(row, key=lambda item: float(np.mean(item.comodulation)))
+    best = max(row, key=lambda item: item.mean("comodulation"))
     others = [item for item in row if item is not best]
     # Reference minus row, so that a positive difference speaks for the best.
     found = against_reference([np.negative(item.comodulation) for item in others], np.negative(best.comodulation))
     ordered = sorted(zip(found, others, strict=True), key=lambda pair: pair[0].mean)
-    note = (
-        "; ".join(f"stage {item.condition.location} {100 * float(np.mean(item.comodulation)):.1f}%" for item in row)
-        + f", no task {100 * float(np.mean(best.base)):.1f}%, alone {100 * float(np.mean(best.alone)):.1f}%."
-    )
+    stages = "; ".join(f"stage {item.condition.location} {100 * item.mean('comodulation'):.1f}%" for item in row)
+    note = f"{stages}, no task {100 * best.mean('base'):.1f}%, alone {100 * best.mean('alone'):.1f}%."
     statement = f"For {kind} tasks the encoder is best at stage {best.condition.location}."
     unit = f"points over stage {ordered[0][1].condition.location}"
     return Finding(f"Best, {kind}", statement, tuple(d for d, _ in ordered), note, unit=unit)
@@ -223,7 +231,7 @@ def tested_qualities(measured: Sequence[Measured]) -> list[Predictor]:
     """Each quality of the labels against what comodulation adds to the accuracy without a task, over conditions."""
     if len(measured) < 4:
         return []
-    outcome = [float(np.mean(item.gain)) for item in measured]
+    outcome = [item.mean("gain") for item in measured]
     table = {name: [item.qualities[name] for item in measured] for name in QUALITIES}
     return predictors({name: series for name, series in table.items() if np.ptp(series) > 0}, outcome)
 
@@ -242,10 +250,10 @@ def quality_verdict(found: Sequence[Predictor], measured: Sequence[Measured]) ->
     )
     able = [item for item in measured if item.condition.neurons == OWN[item.condition.kind]]
     if 4 <= len(able) < number:
-        rho = spearman(np.array([i.qualities["auc"] for i in able]), np.array([float(np.mean(i.gain)) for i in able]))
+        rho = spearman(np.array([i.qualities["auc"] for i in able]), np.array([i.mean("gain") for i in able]))
         note += f" Among the {len(able)} conditions whose neurons can name the task: rho {rho:+.2f}."
     return Verdict(
-        "Labels", statement, verdict, f"rho {own.rho:+.2f}", f"[{own.low:+.2f}, {own.high:+.2f}]",
+        "Labels", statement, verdict, f"rho {own.rho:+.2f}", shown_ends(own.low, own.high, scale=1),
         f"{shown_p(own.p_holm)} (Holm)", f"{number} conditions", note,
     )  # fmt: skip
 
@@ -256,12 +264,11 @@ def advantage_finding(measured: Sequence[Measured], kind: str) -> Finding:
     row = _of(measured, kind, OWN[kind])
     if not row:
         return Finding(claim, statement, note="No location has two seeds.")
-    advantage = np.mean([item.advantage for item in row], 0)
     note = (
         f"Mean over {len(row)} locations; NLL {float(np.mean([item.nll for item in row])):+.3f}, ECE "
         f"{100 * float(np.mean([item.ece for item in row])):+.1f} points."
     )
-    return Finding(claim, statement, (paired_difference(advantage, np.zeros_like(advantage)),), note)
+    return Finding(claim, statement, (from_zero(np.mean([item.advantage for item in row], 0)),), note)
 
 
 def _table(measured: Sequence[Measured]) -> Table:
@@ -272,8 +279,8 @@ def _table(measured: Sequence[Measured]) -> Table:
     rows = [
         [
             item.condition.kind, item.condition.neurons, f"stage {item.condition.location}", len(item.seeds),
-            *(100 * float(np.mean(series)) for series in (item.alone, item.base, item.attention, item.comodulation)),
-            float(np.mean(item.nll)), 100 * float(np.mean(item.ece)), *(item.qualities[name] for name in QUALITIES),
+            *(100 * item.mean(name) for name in ACCURACIES), item.mean("nll"), 100 * item.mean("ece"),
+            *(item.qualities[name] for name in QUALITIES),
         ]
         for item in measured
     ]  # fmt: skip
@@ -282,73 +289,31 @@ def _table(measured: Sequence[Measured]) -> Table:
     return Table(columns, rows, caption, formats)
 
 
-def _quality_table(found: Sequence[Predictor]) -> Table:
-    columns = ("quality", "rho", "low", "high", "p", "p, Holm", "error (points)", "error of the mean", "predicts")
-    rows = [
-        [QUALITIES[p.name], p.rho, p.low, p.high, p.p, p.p_holm, 100 * p.error, 100 * p.mean_error, p.predicts]
-        for p in found
-    ]
-    formats = {**dict.fromkeys(columns[1:4], "+.2f"), **dict.fromkeys(columns[4:6], ".3f")}
-    formats |= dict.fromkeys(columns[6:8], ".2f")
-    caption = "**Quality of the labels and what comodulation adds to the accuracy without a task**, over conditions."
-    return Table(columns, rows, caption, formats)
-
-
-def _spans(series: Sequence[Sequence[float]]) -> list[PairedDifference]:
-    """Means over seeds, judged together: those that one figure shows."""
-    found = as_family([paired_difference(row, np.zeros(len(row))) for row in series])
-    return [d for d in found if d is not None]
-
-
 def _figures(measured: Sequence[Measured], found: Sequence[Predictor]) -> dict[str, Figure]:
     if not measured:
         return {}
-    figures: dict[str, Figure] = {}
-    panels: dict[str, dict[str, list[Point]]] = {}
-    drawn: list[tuple[str, str, int, list[float]]] = []
-    for kind in KINDS:
-        series = {method: (method, OWN[kind]) for method in METHODS}
-        if OWN[kind] != "channel":
-            series |= {f"{method}, channels alone": (method, "channel") for method in METHODS}
-        for name, (method, neurons) in series.items():
-            for item in _of(measured, kind, neurons):
-                added = [a - b for a, b in zip(getattr(item, method), item.base, strict=True)]
-                drawn.append((kind, name, item.condition.location, added))
-    for (kind, name, location, _), d in zip(drawn, _spans([added for *_, added in drawn]), strict=True):
-        point = Point(location, 100 * d.mean, 100 * d.low, 100 * d.high)
-        panels.setdefault(f"{kind} tasks", {}).setdefault(name, []).append(point)
-    ticks = {float(location): f"stage {location}" for location in LOCATIONS}
-    figure = curves_figure(panels, xlabel="encoder", ylabel="accuracy over\nno task (points)", ticks=ticks)
-    figures["locations"] = Figure(
-        svg(figure),
-        "How to read it: a panel a kind of task; how much of accuracy the task adds with the encoder at each stage and the decoder "
-        "at the next. Broken lines: neurons are channels alone, which cannot name a place or a moment. 95% t intervals over seeds, "
-        "simultaneous for all points.",
-        "Where a task should act",
-    )
-    gains = _spans([item.gain for item in measured])
+    figures = {
+        "locations": Figure(
+            _drawn_locations(measured),
+            "How to read it: a panel a kind of task; how much of accuracy the task adds with the encoder at each stage and the "
+            "decoder at the next. Broken lines: neurons are channels alone, which cannot name a place or a moment. 95% t intervals "
+            "over seeds, simultaneous for all points.",
+            "Where a task should act",
+        )
+    }
     if found:
-        shown = {}
-        for p in found:
-            title = f"rho {p.rho:+.2f} [{p.low:+.2f}, {p.high:+.2f}], p {shown_p(p.p_holm)}".replace("-", "−")
-            points = [
-                Point(item.qualities[p.name], 100 * d.mean, 100 * d.low, 100 * d.high)
-                for item, d in zip(measured, gains, strict=True)
-            ]
-            shown[QUALITIES[p.name]] = (title, points)
+        qualities, gains = [item.qualities for item in measured], together(item.gain for item in measured)
         figures["labels"] = Figure(
-            svg(scatter_figure(shown, ylabel="accuracy over\nno task (points)")),
+            drawn_predictors(found, QUALITIES, qualities, gains, "accuracy over\nno task (points)"),
             "How to read it: a dot is a condition (kind of task, neuron, location). To the right, gains tell informative neurons "
             "from others better; above, comodulation adds more accuracy.",
             "Quality of the labels against accuracy",
         )
-    advantages = _spans([item.advantage for item in measured])
-    rows = [
-        ForestRow(item.condition.shown, 100 * d.mean, 100 * d.low, 100 * d.high, d.decided)
-        for item, d in zip(measured, advantages, strict=True)
-    ]
+    advantages = zip(measured, together(item.advantage for item in measured), strict=True)
     figures["advantages"] = Figure(
-        svg(forest_figure(rows, xlabel="accuracy of comodulation minus attention (points)")),
+        drawn_forest(
+            {item.condition.shown: d for item, d in advantages}, "accuracy of comodulation minus attention (points)"
+        ),
         "How to read it: to the right of the line, comodulation is more accurate. Filled where the interval, simultaneous for all "
         "conditions, excludes 0.",
         "Advantage over attention by condition",
@@ -356,12 +321,33 @@ def _figures(measured: Sequence[Measured], found: Sequence[Predictor]) -> dict[s
     return figures
 
 
+def _drawn_locations(measured: Sequence[Measured]) -> str:
+    """What either method adds to the accuracy without a task at each location, with a kind's own neurons and with channels."""
+    shown = [
+        (
+            kind,
+            method if neurons == OWN[kind] else f"{method}, channels alone",
+            item.condition.location,
+            item.added(method),
+        )
+        for kind in KINDS
+        for neurons in dict.fromkeys((OWN[kind], "channel"))
+        for method in METHODS
+        for item in _of(measured, kind, neurons)
+    ]
+    panels: dict[str, dict[str, list[Point]]] = {}
+    for (kind, name, location, _), d in zip(shown, together(added for *_, added in shown), strict=True):
+        panels.setdefault(f"{kind} tasks", {}).setdefault(name, []).append(drawn_point(location, d))
+    ticks = {float(location): f"stage {location}" for location in LOCATIONS}
+    return svg(curves_figure(panels, xlabel="encoder", ylabel="accuracy over\nno task (points)", ticks=ticks))
+
+
 def _text(measured: Sequence[Measured]) -> str:
     lines = [f"{'task, neuron, encoder':32s} alone  no task  attention  comodulation   AUC of couplings, gains"]
     for item in measured:
-        accuracy = [100 * float(np.mean(s)) for s in (item.alone, item.base, item.attention, item.comodulation)]
+        by_itself, base, attention, ours = (100 * item.mean(name) for name in ACCURACIES)
         lines.append(
-            f"  {item.condition.shown:28s} {accuracy[0]:6.2f}%  {accuracy[1]:6.2f}%    {accuracy[2]:6.2f}%       "
-            f"{accuracy[3]:6.2f}%   {item.qualities['encoder_auc']:.3f}, {item.qualities['auc']:.3f}"
+            f"  {item.condition.shown:28s} {by_itself:6.2f}%  {base:6.2f}%    {attention:6.2f}%       {ours:6.2f}%   "
+            f"{item.qualities['encoder_auc']:.3f}, {item.qualities['auc']:.3f}"
         )
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ....evaluation import BrierParts, PairedDifference, as_family, brier_parts, paired_difference
+from ....evaluation import BrierParts, PairedDifference, brier_parts
 from ....report import FAILS, HOLDS, UNKNOWN, Figure, Point, Section, Table, Text, Verdict, curves_figure, svg
 from ....report import Cell as Shown
 from ...cells import (
@@ -19,12 +19,17 @@ from ...cells import (
     Finding,
     Inquiry,
     Result,
-    common_seeds,
+    drawn_point,
     family_words,
+    from_zero,
     judged,
+    on_common_seeds,
     read_probabilities,
+    shown_difference,
+    shown_ends,
     shown_p,
     sign_verdict,
+    together,
 )
 
 DRAWS = (0, 1)
@@ -53,6 +58,10 @@ class Condition(NamedTuple):
         return " ".join([*parts, *([f"depth={self.depth}"] if self.depth > 1 else [])])
 
     @property
+    def shown_images(self) -> str:
+        return f"{self.images} images" if self.images else "all images"
+
+    @property
     def shown(self) -> str:
         layers = f"{self.depth} decoder layer{'s' if self.depth > 1 else ''}"
         return f"{f'{self.classes} classes' if self.classes else 'all classes'} a task, {layers}"
@@ -78,10 +87,14 @@ class Pair(NamedTuple):
     variance: list[float]
     gained: list[float]
 
+    def mean(self, name: str) -> float:
+        """Mean over seeds of a series."""
+        return float(np.mean(getattr(self, name)))
+
     @property
     def idle(self) -> bool:
         """Whether neither training learned anything: what noise then changes says nothing."""
-        return float(np.mean(self.gained)) > -LEARNED
+        return self.mean("gained") > -LEARNED
 
     def over(self, seeds: Sequence[int]) -> Pair:
         """The same over some of its seeds."""
@@ -116,17 +129,17 @@ def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
         "With all images the draws differ in order and noise alone: the variance over data is then that over seeds.",
         "With two decoder layers task gains in training are estimated from each batch, in both trainings alike.",
     ]
-    if idle := [pair.condition for pair in pairs if pair.idle]:
-        which = "; ".join(f"{_images(condition)}, {condition.shown}" for condition in idle)
-        notes.append(f"Not tested, because neither training did better than the network without a task: {which}.")
-    if unknown := [pair.condition for pair in pairs if math.isnan(np.mean(pair.gained))]:
-        which = "; ".join(f"{_images(condition)}, {condition.shown}" for condition in unknown)
-        notes.append(
-            f"Whether anything was learned is not known, because the network without a task is not there: {which}."
-        )
-    if short := [pair.condition for pair in learned if pair.condition not in tested]:
-        which = "; ".join(f"{_images(condition)}, {condition.shown}" for condition in short)
-        notes.append(f"Not tested, because they lack a seed: {which}.")
+    untold = {
+        "Not tested, because neither training did better than the network without a task": [p for p in pairs if p.idle],
+        "Whether anything was learned is not known, because the network without a task is not there": [
+            p for p in pairs if math.isnan(p.mean("gained"))
+        ],
+        "Not tested, because they lack a seed": [p for p in learned if p.condition not in tested],
+    }
+    for why, left in untold.items():
+        if left:
+            which = "; ".join(f"{pair.condition.shown_images}, {pair.condition.shown}" for pair in left)
+            notes.append(f"{why}: {which}.")
     return Answer(verdicts, sections, _figures(learned, tested), numbers, _text(pairs, tested), notes)
 
 
@@ -197,26 +210,30 @@ Tested = dict[Condition, PairedDifference]
 def pays_verdict(pairs: Sequence[Pair]) -> tuple[Verdict, Tested]:
     """Whether noise in training raises accuracy in any condition; and every condition's difference, judged together."""
     statement = "Training the controller under the modulator's noise pays in accuracy somewhere."
-    complete = _complete(pairs)
+    complete = on_common_seeds(pairs)
     if not complete:
         return Verdict("Pays", statement, UNKNOWN, note="Fewer than two seeds have both trainings."), {}
-    found = as_family([paired_difference(pair.accuracy, np.zeros(len(pair.accuracy))) for pair in complete])
-    tested = {pair.condition: d for pair, d in zip(complete, found, strict=True) if d is not None}
+    found = together(pair.accuracy for pair in complete)
+    tested = {pair.condition: d for pair, d in zip(complete, found, strict=True)}
     better = {c: d for c, d in tested.items() if sign_verdict(d) == HOLDS}
     condition, d = max((better or tested).items(), key=lambda item: item[1].mean)
     nowhere = all(d.high < MARGIN for d in tested.values())
     worse = sum(sign_verdict(d) == FAILS for d in tested.values())
-    note = f"Largest with {_images(condition)} a task, {condition.shown}. {len(tested)} conditions: decided better in "
+    note = (
+        f"Largest with {condition.shown_images} a task, {condition.shown}. {len(tested)} conditions: decided better in "
+    )
     note += f"{len(better)}, worse in {worse}, with simultaneous intervals."
     if nowhere:
         note += " Every interval lies below half a point."
-    verdict = HOLDS if better else FAILS if nowhere else UNKNOWN
-    return Verdict("Pays", statement, verdict, *_shown(d, 100), f"{shown_p(d.p)} (Holm)", f"{d.n} seeds", note), tested
+    return Verdict(
+        "Pays", statement, HOLDS if better else FAILS if nowhere else UNKNOWN, f"{100 * d.mean:+.2f} points",
+        shown_ends(d.low, d.high), f"{shown_p(d.p)} (Holm)", f"{d.n} seeds", note,
+    ), tested  # fmt: skip
 
 
 def explanation_findings(pairs: Sequence[Pair]) -> list[Finding]:
     """The explanation: noise regularises, so that with few images variance falls and bias grows."""
-    few = _complete([pair for pair in pairs if pair.condition.images and pair.condition.images <= FEW])
+    few = on_common_seeds([pair for pair in pairs if pair.condition.images and pair.condition.images <= FEW])
     findings = []
     for name, statement, positive in (
         ("variance", "With few images, noise in training lowers the variance over draws of the images.", False),
@@ -225,8 +242,7 @@ def explanation_findings(pairs: Sequence[Pair]) -> list[Finding]:
         if not few:
             findings.append(Finding(name.capitalize(), statement, note="Fewer than two seeds have both trainings."))
             continue
-        series = np.mean([getattr(pair, name) for pair in few], axis=0)
-        d = paired_difference(series, np.zeros_like(series))
+        d = from_zero(np.mean([getattr(pair, name) for pair in few], axis=0))
         note = f"Part of the Brier score, mean over {len(few)} conditions of at most {FEW} images a task."
         findings.append(Finding(name.capitalize(), statement, (d,), note, positive, scale=1, unit=""))
     return findings
@@ -235,33 +251,28 @@ def explanation_findings(pairs: Sequence[Pair]) -> list[Finding]:
 def trend_finding(pairs: Sequence[Pair]) -> Finding:
     """Whether noise pays more, the fewer the images: the slope of the difference over the number of images, by seed."""
     statement = "The fewer the images, the more noise in training pays."
-    first = _complete([pair for pair in pairs if pair.condition[1:] == (None, 1) and pair.condition.images])
+    first = on_common_seeds([pair for pair in _plain(pairs) if pair.condition.images])
     if len(first) < 2:
         return Finding("Trend", statement, note="Fewer than two numbers of images have both trainings.")
     x = np.log10([pair.condition.images for pair in first if pair.condition.images])
     x = x - x.mean()
     slopes = (x @ np.array([pair.accuracy for pair in first])) / (x @ x)
-    d = paired_difference(slopes, np.zeros_like(slopes))
     note = "Slope of the difference in accuracy over the logarithm of images a task, one decoder layer, all classes."
-    return Finding("Trend", statement, (d,), note, positive=False, unit="points a factor of ten")
+    return Finding("Trend", statement, (from_zero(slopes),), note, positive=False, unit="points a factor of ten")
 
 
-def _complete(pairs: Sequence[Pair]) -> list[Pair]:
-    """Conditions over the same seeds, two or more."""
-    seeds = common_seeds([pair.seeds for pair in pairs])
-    return [pair.over(seeds) for pair in pairs if seeds and set(seeds) <= set(pair.seeds)]
+def _plain(pairs: Sequence[Pair]) -> list[Pair]:
+    """Those with one decoder layer and all classes, which differ in the number of images alone."""
+    return [pair for pair in pairs if pair.condition._replace(images=None) == Condition()]
 
 
-def _shown(d: PairedDifference, scale: float) -> tuple[str, str]:
-    digits, unit = (2, " points") if scale == 100 else (4, "")
-    return (
-        f"{scale * d.mean:+.{digits}f}{unit}",
-        f"[{scale * d.low:+.{digits}f}, {scale * d.high:+.{digits}f}]",
-    )
+def _in_order(condition: Condition) -> Shown:
+    """The number of images, all of them last."""
+    return Shown(condition.shown_images, condition.images or math.inf)
 
 
-def _images(condition: Condition) -> str:
-    return f"{condition.images} images" if condition.images else "all images"
+def _points(d: PairedDifference) -> Shown:
+    return Shown(shown_difference(d, unit=" points"), d.mean)
 
 
 def _map_table(pairs: Sequence[Pair], tested: Tested) -> Table:
@@ -269,11 +280,9 @@ def _map_table(pairs: Sequence[Pair], tested: Tested) -> Table:
     rows = []
     for pair in pairs:
         d = tested.get(pair.condition)
-        shown = Shown("", None) if d is None else Shown(" ".join(_shown(d, 100)), d.mean)
-        rest = [float(np.mean(series)) for series in (pair.nll, pair.brier, pair.bias, pair.variance)]
-        p = Shown("" if d is None else shown_p(d.p), None if d is None else d.p)
-        images = Shown(_images(pair.condition), pair.condition.images or math.inf)
-        rows.append([pair.condition.shown, images, len(pair.seeds), shown, p, *rest])
+        found = (Shown("", None), Shown("", None)) if d is None else (_points(d), Shown(shown_p(d.p), d.p))
+        means = [pair.mean(name) for name in ("nll", "brier", "bias", "variance")]
+        rows.append([pair.condition.shown, _in_order(pair.condition), len(pair.seeds), *found, *means])
     formats = {"NLL": "+.3f", "Brier": "+.4f", "bias": "+.4f", "variance": "+.4f"}
     return Table(columns, rows, "**Noisy minus quiet training**, evaluated alike; p after Holm's correction.", formats)
 
@@ -290,7 +299,7 @@ def _parts_table(parts: dict[tuple[str, Condition], BrierParts]) -> Table:
     )
     rows = [
         [
-            name, c.shown, Shown(_images(c), c.images or math.inf), found.brier, found.bias, found.between_seeds,
+            name, c.shown, _in_order(c), found.brier, found.bias, found.between_seeds,
             found.within_seeds,
         ]
         for (name, c), found in parts.items()
@@ -313,13 +322,17 @@ def _others_table(kept: _Kept) -> Table | None:
         for (name, method), images in itertools.product(methods.items(), IMAGES)
         if len((pair := noisy_minus_quiet(kept, Condition(images), noisy=method)).seeds) > 1
     ]
-    found = as_family([paired_difference(pair.accuracy, np.zeros(len(pair.seeds))) for _, pair in compared])
-    rows = []
-    for (name, pair), d in zip(compared, found, strict=True):
-        if d is not None:
-            images_shown = Shown(_images(pair.condition), pair.condition.images or math.inf)
-            rest = [float(np.mean(series)) for series in (pair.nll, pair.bias, pair.variance)]
-            rows.append([name, images_shown, d.n, Shown(" ".join(_shown(d, 100)), d.mean), *rest])
+    found = together(pair.accuracy for _, pair in compared)
+    rows = [
+        [
+            name,
+            _in_order(pair.condition),
+            d.n,
+            _points(d),
+            *(pair.mean(series) for series in ("nll", "bias", "variance")),
+        ]
+        for (name, pair), d in zip(compared, found, strict=True)
+    ]
     columns = ("training", "images a task", "seeds", "accuracy (points)", "NLL", "bias", "variance")
     caption = f"**Minus quiet training**, one decoder layer, all classes; {family_words(found)}."
     return Table(columns, rows, caption, {"NLL": "+.3f", "bias": "+.4f", "variance": "+.4f"}) if rows else None
@@ -332,8 +345,7 @@ def _figures(pairs: Sequence[Pair], tested: Tested) -> dict[str, Figure]:
     ticks = {float(place[images]): "all" if images is None else str(images) for images in IMAGES}
     series: dict[str, list[Point]] = {}
     for condition, d in tested.items():
-        point = Point(place[condition.images], 100 * d.mean, 100 * d.low, 100 * d.high)
-        series.setdefault(condition.shown, []).append(point)
+        series.setdefault(condition.shown, []).append(drawn_point(place[condition.images], d))
     found = {
         "map": Figure(
             svg(curves_figure(
@@ -345,8 +357,7 @@ def _figures(pairs: Sequence[Pair], tested: Tested) -> dict[str, Figure]:
             "Where noise in training pays",
         )
     }  # fmt: skip
-    first = _complete([pair for pair in pairs if pair.condition[1:] == (None, 1)])
-    if first:
+    if first := on_common_seeds(_plain(pairs)):
         parts = {
             name: [_point(place[pair.condition.images], getattr(pair, name)) for pair in first]
             for name in ("brier", "bias", "variance")
@@ -364,7 +375,7 @@ def _figures(pairs: Sequence[Pair], tested: Tested) -> dict[str, Figure]:
 
 
 def _point(x: float, series: Sequence[float]) -> Point:
-    d = paired_difference(series, np.zeros(len(series)))
+    d = from_zero(series)
     return Point(x, d.mean, d.low, d.high)
 
 
@@ -372,10 +383,9 @@ def _text(pairs: Sequence[Pair], tested: Tested) -> str:
     lines = [f"{'noisy minus quiet training':44s} images   accuracy [95%], points     NLL      bias   variance"]
     for pair in pairs:
         d = tested.get(pair.condition)
-        shown = "" if d is None else " ".join(_shown(d, 100)).replace(" points", "")
-        nll, bias, variance = (float(np.mean(series)) for series in (pair.nll, pair.bias, pair.variance))
-        images = str(pair.condition.images or "all")
+        nll, bias, variance = (pair.mean(name) for name in ("nll", "bias", "variance"))
         lines.append(
-            f"  {pair.condition.shown:42s} {images:>6s}   {shown:22s}  {nll:+7.3f}  {bias:+8.4f}  {variance:+8.4f}"
+            f"  {pair.condition.shown:42s} {pair.condition.images or 'all':>6}   {shown_difference(d) if d else '':22s}  "
+            f"{nll:+7.3f}  {bias:+8.4f}  {variance:+8.4f}"
         )
     return "\n".join(lines)

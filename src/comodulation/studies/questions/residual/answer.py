@@ -9,23 +9,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ....evaluation import THRESHOLDS, PairedDifference, as_family, paired_difference
-from ....report import (
-    HOLDS,
-    UNKNOWN,
-    Figure,
-    ForestRow,
-    Point,
-    Section,
-    Table,
-    Text,
-    Verdict,
-    forest_figure,
-    scatter_figure,
-    svg,
+from ....evaluation import THRESHOLDS, PairedDifference, paired_difference
+from ....report import HOLDS, UNKNOWN, Figure, Section, Table, Text, Verdict
+from ...cells import (
+    Answer,
+    Finding,
+    Inquiry,
+    Result,
+    Row,
+    drawn_forest,
+    family_words,
+    from_zero,
+    judged,
+    on_common_seeds,
+    shown_ends,
+    shown_p,
+    together,
 )
-from ...cells import Answer, Finding, Inquiry, Result, Row, common_seeds, family_words, judged, shown_p
 from .prediction import Predictor, predictors
+from .predictor_tables import drawn_predictors, predictor_table, shown_rho
 
 STRENGTHS = (0, 1, 0.5, 0.25, 0.75)
 PROPERTIES = {
@@ -56,6 +58,12 @@ class Network(NamedTuple):
     attention: float
     base: float
     properties: dict[str, float]
+
+    def over(self, seeds: Sequence[int]) -> Network:
+        """The same over some of its seeds, but for what are means over seeds."""
+        places = [self.seeds.index(seed) for seed in seeds]
+        advantage, nll = ([row[place] for place in places] for row in (self.advantage, self.nll))
+        return self._replace(seeds=tuple(seeds), advantage=advantage, nll=nll)
 
 
 def networks(results: Sequence[Result]) -> list[Network]:
@@ -95,7 +103,8 @@ def answer(results: Sequence[Result], inquiry: Inquiry, out: Path) -> Answer:
     ]
     sections = [Section("Every network", [_network_table(kinds)])] if kinds else []
     if found:
-        sections.append(Section("What predicts the advantage", [_predictor_table(found), Text(READING)]))
+        table = predictor_table(found, PROPERTIES, "property", "**Properties of a network and its advantage.**")
+        sections.append(Section("What predicts the advantage", [table, Text(READING)]))
     notes = []
     if short := [shown(kind.options) for kind in kinds if kind.options not in {item.options for item in compared}]:
         notes.append(
@@ -120,14 +129,7 @@ READING = (
 
 def complete(kinds: Sequence[Network]) -> list[Network]:
     """Networks with their advantages over the same seeds, whose properties are numbers (a dead layer has none)."""
-    kinds = [kind for kind in kinds if np.isfinite(list(kind.properties.values())).all()]
-    seeds = common_seeds([kind.seeds for kind in kinds])
-    found = []
-    for kind in kinds:
-        if seeds and set(seeds) <= set(kind.seeds):
-            advantage, nll = ([row[kind.seeds.index(seed)] for seed in seeds] for row in (kind.advantage, kind.nll))
-            found.append(kind._replace(seeds=seeds, advantage=advantage, nll=nll))
-    return found
+    return on_common_seeds([kind for kind in kinds if np.isfinite(list(kind.properties.values())).all()])
 
 
 def tested_properties(kinds: Sequence[Network]) -> tuple[list[Predictor], list[str]]:
@@ -161,24 +163,22 @@ def prediction_verdict(found: Sequence[Predictor], number: int) -> Verdict:
     )
     return Verdict(
         "Predictor", statement, HOLDS if best.predicts else UNKNOWN, f"rho {best.rho:+.2f}",
-        f"[{best.low:+.2f}, {best.high:+.2f}]", f"{shown_p(best.p_holm)} (Holm)", f"{number} networks", note,
+        shown_ends(best.low, best.high, scale=1), f"{shown_p(best.p_holm)} (Holm)", f"{number} networks", note,
     )  # fmt: skip
 
 
 def strength_finding(kinds: Sequence[Network]) -> Finding:
     """Slope of the advantage over the strength of both skips, by seed."""
     statement = "The stronger the skip connections, the larger comodulation's advantage over attention."
-    line = {strength: kind for strength in STRENGTHS for kind in kinds if kind.options == skips(strength, strength)}
-    seeds = common_seeds([kind.seeds for kind in line.values()])
-    line = {strength: kind for strength, kind in line.items() if seeds and set(seeds) <= set(kind.seeds)}
-    if len(line) < 2 or len(seeds) < 2:
+    strengths = {skips(strength, strength): strength for strength in STRENGTHS}
+    line = on_common_seeds([kind for kind in kinds if kind.options in strengths])
+    if len(line) < 2:
         return Finding("Strength", statement, note="Fewer than two strengths, or two seeds, are there.")
-    x = np.array(list(line)) - np.mean(list(line))
-    y = np.array([[kind.advantage[kind.seeds.index(seed)] for seed in seeds] for kind in line.values()])
-    slopes = x @ y / (x @ x)
-    d = paired_difference(slopes, np.zeros_like(slopes))
+    x = np.array([strengths[kind.options] for kind in line])
+    x = x - x.mean()
+    slopes = x @ np.array([kind.advantage for kind in line]) / (x @ x)
     note = f"Slope over {len(line)} strengths, from no skip connections to full ones."
-    return Finding("Strength", statement, (d,), note)
+    return Finding("Strength", statement, (from_zero(slopes),), note)
 
 
 def place_finding(kinds: Sequence[Network]) -> Finding:
@@ -211,7 +211,7 @@ def _between(kinds: Sequence[Network], a: str, b: str, claim: str, statement: st
     seeds = sorted(set(found[a].seeds) & set(found[b].seeds)) if a in found and b in found else []
     if len(seeds) < 2:
         return Finding(claim, statement, note="Fewer than two seeds have both networks.")
-    left, right = ([found[name].advantage[found[name].seeds.index(seed)] for seed in seeds] for name in (a, b))
+    left, right = (found[name].over(seeds).advantage for name in (a, b))
     return Finding(claim, statement, (paired_difference(left, right),), note)
 
 
@@ -233,8 +233,8 @@ def shown(options: str) -> str:
 def _advantages(kinds: Sequence[Network]) -> dict[str, PairedDifference]:
     """Mean advantage by network, judged together; networks of one seed have none."""
     tested = [kind for kind in kinds if len(kind.seeds) > 1]
-    found = as_family([paired_difference(kind.advantage, np.zeros(len(kind.seeds))) for kind in tested])
-    return {kind.options: d for kind, d in zip(tested, found, strict=True) if d is not None}
+    found = together(kind.advantage for kind in tested)
+    return {kind.options: d for kind, d in zip(tested, found, strict=True)}
 
 
 def _network_table(kinds: Sequence[Network]) -> Table:
@@ -273,46 +273,20 @@ def _network_table(kinds: Sequence[Network]) -> Table:
     return Table(columns, rows, caption, formats)
 
 
-def _predictor_table(found: Sequence[Predictor]) -> Table:
-    columns = ("property", "rho", "low", "high", "p", "p, Holm", "error (points)", "error of the mean", "predicts")
-    rows = [
-        [PROPERTIES[p.name], p.rho, p.low, p.high, p.p, p.p_holm, 100 * p.error, 100 * p.mean_error, p.predicts]
-        for p in found
-    ]
-    formats = {
-        **dict.fromkeys(columns[1:4], "+.2f"),
-        **dict.fromkeys(columns[4:6], ".3f"),
-        **dict.fromkeys(columns[6:8], ".2f"),
-    }
-    return Table(columns, rows, "**Properties of a network and its advantage.**", formats)
-
-
 def _figures(kinds: Sequence[Network], compared: Sequence[Network], found: Sequence[Predictor]) -> dict[str, Figure]:
     """The networks that properties are tested on, over the seeds they share; and the advantage of every one, over all its own."""
     figures: dict[str, Figure] = {}
-    advantages = _advantages(kinds)
     if found:
-        tested = _advantages(compared)
-        panels = {}
-        for p in found:
-            points = []
-            for kind in compared:
-                if d := tested.get(kind.options):
-                    points.append(Point(kind.properties[p.name], 100 * d.mean, 100 * d.low, 100 * d.high))
-            title = f"rho {p.rho:+.2f} [{p.low:+.2f}, {p.high:+.2f}], p {shown_p(p.p_holm)}"
-            panels[PROPERTIES[p.name]] = (title.replace("-", "−"), points)
+        properties, outcomes = [kind.properties for kind in compared], list(_advantages(compared).values())
         figures["properties"] = Figure(
-            svg(scatter_figure(panels, ylabel="advantage (points)")),
+            drawn_predictors(found, PROPERTIES, properties, outcomes, "advantage (points)"),
             "How to read it: a dot is a kind of network, its height the advantage over attention with simultaneous 95% intervals. "
             "Above each panel the rank correlation over networks, and p after Holm's correction.",
             "The advantage against properties of the network",
         )
-    if advantages:
-        rows = [
-            ForestRow(shown(name), 100 * d.mean, 100 * d.low, 100 * d.high, d.decided) for name, d in advantages.items()
-        ]
+    if advantages := {shown(options): d for options, d in _advantages(kinds).items()}:
         figures["advantages"] = Figure(
-            svg(forest_figure(rows, xlabel="accuracy of comodulation minus attention (points)")),
+            drawn_forest(advantages, "accuracy of comodulation minus attention (points)"),
             "How to read it: to the right of the line, comodulation is more accurate. Filled where the interval, simultaneous "
             "for all networks, excludes 0.",
             "Advantage over attention by network",
@@ -324,15 +298,12 @@ def _text(kinds: Sequence[Network], found: Sequence[Predictor]) -> str:
     lines = [f"{'network':30s} no task  attention  advantage [together 95%] influence  skip shares   gains < 0.3"]
     advantages = _advantages(kinds)
     for kind in kinds:
-        p, d, mean = kind.properties, advantages.get(kind.options), 100 * float(np.mean(kind.advantage))
-        low, high = (100 * d.low, 100 * d.high) if d else (math.nan, math.nan)
+        p, d = kind.properties, advantages.get(kind.options)
+        interval = shown_ends(d.low, d.high) if d else shown_ends(math.nan, math.nan)
         lines.append(
-            f"  {shown(kind.options):28s} {100 * kind.base:6.2f}%   {100 * kind.attention:7.2f}%  {mean:+.2f} "
-            f"[{low:+.2f}, {high:+.2f}]   {p['influence']:8.3f}   {p['encoder_skip_share']:.2f}, {p['decoder_skip_share']:.2f} "
-            f"  {100 * p['below_0.3']:8.1f}%"
+            f"  {shown(kind.options):28s} {100 * kind.base:6.2f}%   {100 * kind.attention:7.2f}%  "
+            f"{100 * float(np.mean(kind.advantage)):+.2f} {interval}   {p['influence']:8.3f}   {p['encoder_skip_share']:.2f}, "
+            f"{p['decoder_skip_share']:.2f}   {100 * p['below_0.3']:8.1f}%"
         )
-    for item in found:
-        lines.append(
-            f"  {PROPERTIES[item.name]:28s} rho {item.rho:+.2f} [{item.low:+.2f}, {item.high:+.2f}], p {item.p_holm:.3f} (Holm)"
-        )
+    lines += [f"  {PROPERTIES[item.name]:28s} {shown_rho(item)}, p {item.p_holm:.3f} (Holm)" for item in found]
     return "\n".join(lines)
