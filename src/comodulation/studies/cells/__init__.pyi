@@ -1,5 +1,5 @@
 from .agenda import CELLS, SEARCH, Agenda, Besides, Manifest, Stage, stage
-from .answer import write_answer
+from .answer import made_by, write_answer
 from .asked import Asked, finished, rates_at_an_end, read_cell, search_of, search_path, tried_rates
 from .balance import common_seeds, on_common_seeds
 from .clock import Budget
@@ -24,6 +24,7 @@ from .results import (
     constant_seed,
     held_constant,
     incomplete_yardsticks,
+    names_of,
     primary_scores,
     read_cells_csv,
     read_gains,
@@ -127,8 +128,10 @@ __all__ = [
     "incomplete_yardsticks",
     "judged",
     "limits",
+    "made_by",
     "measure_accuracy",
     "measure_everything",
+    "names_of",
     "next_rate",
     "on_common_seeds",
     "params_at_an_end",

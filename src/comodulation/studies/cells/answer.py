@@ -14,6 +14,7 @@ import torch
 from ...errors import InputError
 from ...files import write_bytes, write_json
 from ...report import Section, Table, Text, Verdict, finite, render, source_commit
+from ...runs import RunConfig
 from .agenda import FIGURES
 from .asked import Asked, finished, rates_at_an_end
 from .folder import diverged_path
@@ -49,12 +50,7 @@ def write_answer(question: Question, inquiry: Inquiry, out: Path) -> dict[str, A
     answer = question.answer(rows_of, inquiry, out)
     distances = yardstick_distances(rows_of, linear)
     notes = [*answer.notes, *_notes(question, inquiry, out, cells, left_out)]
-    facts = {
-        "command": command_of(question, inquiry, out.name), "commit": source_commit(),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-        "data": Path(inquiry.config.data).name,
-    }  # fmt: skip
+    facts = made_by(command_of(question, inquiry, out.name), inquiry.config)
     backbone = inquiry.config.backbone
     network = question.network or f"{backbone.name} at {backbone.image_size} px"
     subtitle = (
@@ -96,6 +92,17 @@ def write_answer(question: Question, inquiry: Inquiry, out: Path) -> dict[str, A
     write_json(out / RESULTS, result)
     write_bytes(out / REPORT, page.encode())
     return {**result, "text": _terminal(question, answer, distances, results, len(cells), notes, out)}
+
+
+def made_by(command: str, config: RunConfig) -> dict[str, str]:
+    """How a report was made, for its foot; of the data, their name alone."""
+    return {
+        "command": command,
+        "commit": source_commit(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "data": Path(config.data).name,
+    }
 
 
 def sentence(verdict: Verdict) -> str:

@@ -63,6 +63,11 @@ class Result:
     def name(self) -> str:
         return self.cell.row.label
 
+    @property
+    def series(self) -> tuple[str, str, str]:
+        """What is compared over seeds: variant, readout, and name of the row."""
+        return self.cell.variant, self.cell.readout, self.name
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -139,10 +144,13 @@ def held_constant(results: Sequence[Result], names: Iterable[str]) -> list[Resul
 
 def constant_seed(results: Sequence[Result], variant: str, readout: str, name: str) -> int | None:
     """The seed whose cell stands for all seeds of a row; None where each has its own."""
-    place = (variant, readout, name)
-    return next(
-        (r.cell.seed for r in results if r.constant and (r.cell.variant, r.cell.readout, r.name) == place), None
-    )
+    series = (variant, readout, name)
+    return next((result.cell.seed for result in results if result.constant and result.series == series), None)
+
+
+def names_of(results: Sequence[Result], variant: str, readout: str = "open") -> list[str]:
+    """Names of the rows of a variant and readout, in the order of the results."""
+    return list(dict.fromkeys(result.name for result in results if result.series[:2] == (variant, readout)))
 
 
 def read_scores(folder: Path, result: Result) -> dict[str, np.ndarray]:
@@ -158,7 +166,7 @@ def scores_by_seed(
     return {
         result.cell.seed: read_scores(folder, result)[score]
         for result in results
-        if (result.cell.variant, result.cell.readout, result.name) == (variant, readout, name)
+        if result.series == (variant, readout, name)
     }
 
 
@@ -186,11 +194,8 @@ def primary_scores(folder: Path, results: Sequence[Result], score: str = "hit") 
         InputError: damaged scores, or scores of other test predictions than another cell's.
     """
     variant, readout, _, a, b = PRIMARY
-    mine = {
-        (result.name, result.cell.seed): result
-        for result in results
-        if (result.cell.variant, result.cell.readout) == (variant, readout) and result.name in (a, b)
-    }
+    both = [(variant, readout, name) for name in (a, b)]
+    mine = {(result.name, result.cell.seed): result for result in results if result.series in both}
     seeds = tuple(sorted(seed for name, seed in mine if name == a and (b, seed) in mine))
     if len(seeds) < 2:
         return None
@@ -219,7 +224,7 @@ def values(results: Sequence[Result], variant: str, readout: str, name: str, met
     """A metric of a row by seed; metrics of a section of the numbers as ``section.metric``."""
     found = {}
     for result in results:
-        if (result.cell.variant, result.cell.readout, result.name) == (variant, readout, name):
+        if result.series == (variant, readout, name):
             value: Any = result.numbers
             for part in metric.split("."):
                 value = value.get(part) if isinstance(value, dict) else None
@@ -257,14 +262,10 @@ def all_comparisons(results: Sequence[Result]) -> list[Comparison]:
     """
     found = []
     results = with_yardstick(results)
-    names: dict[tuple[str, str], list[str]] = {}
-    for result in results:
-        place = names.setdefault((result.cell.variant, result.cell.readout), [])
-        if result.name not in place:
-            place.append(result.name)
-    for (variant, readout), present in names.items():
+    for variant, readout in dict.fromkeys(result.series[:2] for result in results):
+        compared = pairs(names_of(results, variant, readout))
         for metric in METRICS:
-            found += as_table([compare(results, variant, readout, metric, a, b) for a, b in pairs(present)])
+            found += as_table([compare(results, variant, readout, metric, a, b) for a, b in compared])
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...evaluation import perfect_ece
 from ...report import Table
-from ..cells import CELLS, VARIANTS, Result, scores_by_seed, values
+from ..cells import CELLS, VARIANTS, Result, names_of, scores_by_seed, values
 from .figures import as_logs
 from .words import mean, shown_name
 
@@ -17,7 +17,7 @@ def calibration_rows(folder: Path, results: Sequence[Result]) -> list[list[Any]]
     """Variant, name, seeds, ECE, its value under perfect calibration and that one's 95% quantile, and after scaling."""
     rows = []
     for variant in VARIANTS:
-        for name in dict.fromkeys(r.name for r in results if (r.cell.variant, r.cell.readout) == (variant, "open")):
+        for name in names_of(results, variant):
             confidence = scores_by_seed(folder / CELLS, results, variant, "open", name, "confidence")
             perfect = [perfect_ece(as_logs(seen), draws=200) for seen in confidence.values()]
             row = [variant, name, len(confidence)]

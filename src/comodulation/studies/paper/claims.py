@@ -77,10 +77,9 @@ def relative_to_hard_sharing(
     """Relative improvement over hard sharing, (1/K) sum_k (M_k - M_k^hard) / M_k^hard, over seeds; None with too few."""
     by_seed: dict[str, dict[int, dict[str, float]]] = {name: {}, "hard-sharing": {}}
     for result in results:
-        cell = result.cell
-        if (cell.variant, cell.readout) == (variant, "open") and result.name in by_seed and "binary" in result.numbers:
+        if result.series[:2] == (variant, "open") and result.name in by_seed and "binary" in result.numbers:
             tasks = result.numbers["binary"]["tasks"]
-            by_seed[result.name][cell.seed] = {task: row[metric] for task, row in tasks.items()}
+            by_seed[result.name][result.cell.seed] = {task: row[metric] for task, row in tasks.items()}
     seeds = sorted(by_seed[name].keys() & by_seed["hard-sharing"].keys())
     gains = [relative_improvement(by_seed[name][s], by_seed["hard-sharing"][s]).mean for s in seeds]
     gains = [gain for gain in gains if math.isfinite(gain)]  # undefined where hard sharing never says yes

@@ -30,7 +30,7 @@ def diagnose(results: Sequence[Result], chance: float) -> list[Diagnosis]:
     """
     found = []
     for variant in dict.fromkeys(result.cell.variant for result in results):
-        mine = [r for r in results if (r.cell.variant, r.cell.readout, r.name) == (variant, "open", "comodulation")]
+        mine = [result for result in results if result.series == (variant, "open", "comodulation")]
         if mine:
             found += [
                 _poor_tasks(results, mine, variant, chance),

@@ -13,10 +13,8 @@ from ...evaluation import Reliability, reliability
 from ...report import (
     Curve,
     Figure,
-    ForestRow,
     accuracy_figure,
     confidence_figure,
-    forest_figure,
     gain_histogram_figure,
     gains_figure,
     informativeness_figure,
@@ -27,7 +25,18 @@ from ...report import (
     separability_figure,
     svg,
 )
-from ..cells import CELLS, VARIANTS, YARDSTICK, Comparison, Result, as_table, read_gains, scores_by_seed, values
+from ..cells import (
+    CELLS,
+    VARIANTS,
+    YARDSTICK,
+    Comparison,
+    Result,
+    as_table,
+    drawn_forest,
+    read_gains,
+    scores_by_seed,
+    values,
+)
 from .illustration import read_illustration
 from .reproduction import ILLUSTRATION, Study
 from .words import constant_note, shown_name
@@ -47,92 +56,128 @@ def draw_figures(
     folder: Path, study: Study, results: Sequence[Result], comparisons: Sequence[Comparison]
 ) -> dict[str, Figure]:
     """Every figure that the finished cells allow, by name."""
-    found: dict[str, Figure] = {}
     core = [row.label for row in study.plan().core]
+    shown = [name for name in SHOWN if values(results, "residual", "open", name, "accuracy")]
+    figures = {
+        "accuracy": _accuracies(results, core),
+        **{f"differences_{v}": _differences(comparisons, v, constant_note(results)) for v in VARIANTS},
+        **_calibrations(folder, results, [name for name in shown if name != "base"]),
+        "learning": _learning(results, shown),
+        "separability": _separability(results, core),
+        "gains": _gain_histograms(folder, results, min(study.seeds)),
+    }
+    if (known := read_illustration(folder / ILLUSTRATION)) is not None:
+        figures |= _illustrated(*known)
+    return {name: figure for name, figure in figures.items() if figure is not None}
 
-    def add(name: str, figure: Any, title: str, caption: str) -> None:
-        found[name] = Figure(svg(figure), caption, title)
 
+def _accuracies(results: Sequence[Result], core: Sequence[str]) -> Figure | None:
     groups: dict[str, dict[str, list[float]]] = {}
     for variant in VARIANTS:
-        names = [name for name in (YARDSTICK, *core) if name != "base"]
-        rows = {name: values(results, variant, "open", name, "accuracy") for name in names}
-        groups[variant] = {shown_name(name): [100 * v for v in row.values()] for name, row in rows.items() if row}
-    if groups := {variant: rows for variant, rows in groups.items() if rows}:
-        add(
-            "accuracy", accuracy_figure(groups), "Accuracy of every seed",
-            "How to read it: a dot is a seed, the mark its mean. The network without a task is left out: it lies "
-            "far below.",
-        )  # fmt: skip
-    for variant in VARIANTS:
-        shown_pairs = [
-            c
-            for c in comparisons
-            if (c.variant, c.readout, c.metric, c.a) == (variant, "open", "accuracy", "comodulation")
-            and c.b not in ("base", "hard-sharing")
-        ]
-        rows_of = [
-            ForestRow(f"comodulation − {shown_name(c.b)}", 100 * d.mean, 100 * d.low, 100 * d.high, d.decided)
-            for c in as_table(shown_pairs)
-            if (d := c.judged) is not None
-        ]
-        if rows_of:
-            add(
-                f"differences_{variant}", forest_figure(rows_of, xlabel="difference in accuracy (points)"),
-                f"Comodulation against its rivals, {variant} variant",
-                "How to read it: to the right of the line, comodulation is more accurate. Bars are 95% t intervals "
-                "over seeds, simultaneous for all but the primary comparison; filled where they exclude 0."
-                f"{constant_note(results)}",
-            )  # fmt: skip
-    shown = [name for name in SHOWN if values(results, "residual", "open", name, "accuracy")]
-    bins = {shown_name(name): _calibration(folder, results, name) for name in shown if name != "base"}
-    if bins:
-        add(
-            "reliability", reliability_figure(bins), "Reliability, residual variant",
-            "How to read it: on the diagonal, answers given with 80% confidence are right 80% of the time; below "
-            "it, too sure. "
+        for name in (YARDSTICK, *core):
+            by_seed = values(results, variant, "open", name, "accuracy")
+            if by_seed and name != "base":
+                groups.setdefault(variant, {})[shown_name(name)] = [100 * value for value in by_seed.values()]
+    if not groups:
+        return None
+    return Figure(
+        svg(accuracy_figure(groups)),
+        "How to read it: a dot is a seed, the mark its mean. The network without a task is left out: it lies far below.",
+        "Accuracy of every seed",
+    )
+
+
+def _differences(comparisons: Sequence[Comparison], variant: str, note: str) -> Figure | None:
+    """Comodulation against its rivals in accuracy, but for those that lie far below."""
+    series = (variant, "open", "accuracy", "comodulation")
+    rivals = [
+        c
+        for c in comparisons
+        if (c.variant, c.readout, c.metric, c.a) == series and c.b not in ("base", "hard-sharing")
+    ]
+    judged = {f"comodulation − {shown_name(c.b)}": c.judged for c in as_table(rivals) if c.judged is not None}
+    if not judged:
+        return None
+    return Figure(
+        drawn_forest(judged, "difference in accuracy (points)"),
+        "How to read it: to the right of the line, comodulation is more accurate. Bars are 95% t intervals "
+        f"over seeds, simultaneous for all but the primary comparison; filled where they exclude 0.{note}",
+        f"Comodulation against its rivals, {variant} variant",
+    )
+
+
+def _calibrations(folder: Path, results: Sequence[Result], names: Sequence[str]) -> dict[str, Figure]:
+    bins = {shown_name(name): _calibration(folder, results, name) for name in names}
+    if not bins:
+        return {}
+    return {
+        "reliability": Figure(
+            svg(reliability_figure(bins)),
+            "How to read it: on the diagonal, answers given with 80% confidence are right 80% of the time; below it, too sure. "
             "All seeds together, 15 bins.",
-        )  # fmt: skip
-        add(
-            "confidence", confidence_figure(bins), "How sure the answers are",
+            "Reliability, residual variant",
+        ),
+        "confidence": Figure(
+            svg(confidence_figure(bins)),
             "How to read it: share of test predictions by confidence. A sharp method has most at the right.",
-        )  # fmt: skip
-    if curves := _curves(results, shown):
-        add(
-            "learning", learning_curves_figure(curves), "Learning curves, residual variant",
-            "How to read it: validation NLL and accuracy against inputs seen; the band spans the seeds.",
-        )  # fmt: skip
+            "How sure the answers are",
+        ),
+    }
+
+
+def _learning(results: Sequence[Result], names: Sequence[str]) -> Figure | None:
+    curves = {}
+    for name in names:
+        mine = [result.numbers for result in results if result.series == ("residual", "open", name)]
+        histories = [numbers["history"] for numbers in mine if numbers["history"]]
+        if histories and len({len(history) for history in histories}) == 1:
+            images = [entry["epoch"] * mine[0].get("tuning_images", 22_500) for entry in histories[0]]
+            nll, accuracy = ([[entry[m] for entry in history] for history in histories] for m in ("nll", "accuracy"))
+            curves[shown_name(name)] = Curve(images, np.array(nll), np.array(accuracy))
+    if not curves:
+        return None
+    return Figure(
+        svg(learning_curves_figure(curves)),
+        "How to read it: validation NLL and accuracy against inputs seen; the band spans the seeds.",
+        "Learning curves, residual variant",
+    )
+
+
+def _separability(results: Sequence[Result], core: Sequence[str]) -> Figure | None:
     measures = {}
     for metric, label in (("dprime", "d' between the task's classes"), ("fisher", "Fisher ratio")):
         measured = {n: list(values(results, "residual", "open", n, f"mechanism.{metric}").values()) for n in core}
-        separated = {shown_name(n): numbers for n, numbers in measured.items() if numbers}
+        separated = {shown_name(name): numbers for name, numbers in measured.items() if numbers}
         if len({len(numbers) for numbers in separated.values()}) == 1 and len(separated) > 1:
             measures[label] = separated
-    if measures:
-        add(
-            "separability", separability_figure(measures), "Separation of a task's classes in the decoder, residual variant",
-            "How to read it: higher is better separated. Lines join the methods of one seed. Subspaces are fitted "
-            "on validation "
-            "inputs and measured on test inputs.",
-        )  # fmt: skip
+    if not measures:
+        return None
+    return Figure(
+        svg(separability_figure(measures)),
+        "How to read it: higher is better separated. Lines join the methods of one seed. Subspaces are fitted on validation "
+        "inputs and measured on test inputs.",
+        "Separation of a task's classes in the decoder, residual variant",
+    )
+
+
+def _gain_histograms(folder: Path, results: Sequence[Result], seed: int) -> Figure | None:
+    """Of one seed, under either link, in either variant."""
     histograms = {}
     for result in results:
-        wanted = result.cell.readout == "open" and result.name in ("comodulation", "comodulation link=rectified")
-        if wanted and result.cell.seed == min(study.seeds):
+        variant, readout, name = result.series
+        if (readout, result.cell.seed) == ("open", seed) and name in ("comodulation", "comodulation link=rectified"):
             gains = read_gains(folder / CELLS, result)
             link = "rectified" if result.cell.row.get("link") else "exponential"
             if "decoder" in gains:
-                histograms[f"{link}, {result.cell.variant}"] = gains["decoder"]
-    if histograms:
-        add(
-            "gains", gain_histogram_figure(histograms), "Decoder gains, base against residual",
-            "How to read it: all tasks and neurons of the first seed. Left of a dotted line, neurons are turned "
-            "down below "
-            "that gain; 1 is unchanged.",
-        )  # fmt: skip
-    if (known := read_illustration(folder / ILLUSTRATION)) is not None:
-        found |= _illustrated(*known)
-    return found
+                histograms[f"{link}, {variant}"] = gains["decoder"]
+    if not histograms:
+        return None
+    return Figure(
+        svg(gain_histogram_figure(histograms)),
+        "How to read it: all tasks and neurons of the first seed. Left of a dotted line, neurons are turned down below that gain; "
+        "1 is unchanged.",
+        "Decoder gains, base against residual",
+    )
 
 
 def _illustrated(arrays: dict[str, np.ndarray], names: dict[str, Any]) -> dict[str, Figure]:
@@ -203,15 +248,3 @@ def as_logs(confidence: np.ndarray) -> torch.Tensor:
     """Confidences as the largest of two log-probabilities: class 0 is the answer that was given."""
     top = torch.from_numpy(confidence.astype(np.float64)).clamp(1e-12, 1)
     return top.log()[:, None]
-
-
-def _curves(results: Sequence[Result], names: Sequence[str]) -> dict[str, Curve]:
-    found = {}
-    for name in names:
-        mine = [r for r in results if (r.cell.variant, r.cell.readout, r.name) == ("residual", "open", name)]
-        histories = [r.numbers["history"] for r in mine if r.numbers["history"]]
-        if histories and len({len(history) for history in histories}) == 1:
-            images = [entry["epoch"] * mine[0].numbers.get("tuning_images", 22_500) for entry in histories[0]]
-            nll, accuracy = ([[entry[m] for entry in history] for history in histories] for m in ("nll", "accuracy"))
-            found[shown_name(name)] = Curve(images, np.array(nll), np.array(accuracy))
-    return found

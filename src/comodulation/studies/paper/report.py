@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import platform
 import shlex
-import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ...errors import InputError
 from ...evaluation import CrossedDifference
 from ...files import read_json, write_bytes, write_json
-from ...report import Block, Details, Figure, Section, Table, Text, Verdict, finite, render, source_commit
+from ...report import Block, Details, Figure, Section, Text, Verdict, finite, render
 from ..cells import (
     CELLS,
     CLASSES,
@@ -34,7 +31,9 @@ from ..cells import (
     family_words,
     held_constant,
     incomplete_yardsticks,
+    made_by,
     read_results,
+    shown_ends,
     shown_p,
     strength,
     study_config,
@@ -64,9 +63,33 @@ from .tables import (
     short_table,
     task_table,
 )
-from .words import constant_note, interval, mean, shown_name, subtitle_of, title_of
+from .words import constant_note, interval, mean, scale_of, shown_name, subtitle_of, title_of
 
 REPORT, RESULTS = "report.html", "results.json"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a report is made of.
+
+    Attributes:
+        folder, study: whose. results: finished cells, with the yardstick in every variant and readout.
+        others: the same study with another backbone or image size, and its results.
+        number: of finished cells. diverged: names of rows with a training that did.
+    """
+
+    folder: Path
+    study: Study
+    results: list[Result]
+    others: list[tuple[Study, list[Result]]]
+    number: int
+    verdicts: list[Verdict]
+    paper_form: list[Verdict]
+    crossed: dict[str, CrossedDifference]
+    comparisons: list[Comparison]
+    diagnoses: list[Diagnosis]
+    calibration: list[list[Any]]
+    diverged: list[str]
 
 
 def write_report(folder: Path, also: Sequence[Path] = ()) -> dict[str, Any]:
@@ -82,51 +105,61 @@ def write_report(folder: Path, also: Sequence[Path] = ()) -> dict[str, Any]:
         InputError: a folder that is not a study, or one without finished cells.
     """
     study, results = open_study(folder)
-    others = {}
-    for path in also:
-        other, theirs = open_study(path)
-        others[str(path)] = (other, with_yardstick(theirs))
-        if other.name != study.name:
-            raise InputError(f"{path} is a study of {other.name}, expected one of {study.name} as {folder}")
-    comparisons, everywhere = all_comparisons(results), with_yardstick(results)
-    binary = study.name not in CLASSES
-    crossed = crossed_named(folder, results)
-    verdicts, paper_form = judge_claims(results, binary, crossed), judge_paper_form(results, binary)
-    chance = 0.5 if binary else 1 / max(1, results[0].numbers.get("outputs", 100))
-    diagnoses = diagnose(results, chance)
-    calibration = calibration_rows(folder, results)
-    diverged = sorted({shown_name(cell.row.label) for cell in study.cells if diverged_path(folder, cell).exists()})
-    figures = draw_figures(folder, study, everywhere, comparisons)
+    found = _find(folder, study, results, _open_others(also, folder, study))
+    figures = draw_figures(folder, study, found.results, found.comparisons)
+    facts = made_by(command_of(study, folder.name), study.config)
     page = render(
-        title_of(study), subtitle_of(study, results), _facts(folder, study),
-        verdicts,
-        _sections(
-            folder, study, everywhere, comparisons, diagnoses, crossed, calibration, figures, others, diverged,
-            forms_table(verdicts, paper_form) if paper_form else None,
-        ),
+        title_of(study), subtitle_of(study, len(results)), facts, found.verdicts, _sections(found, figures)
     )  # fmt: skip
     (folder / "figures").mkdir(exist_ok=True)
     for name, figure in figures.items():
         write_bytes(folder / "figures" / f"{name}.svg", figure.svg.encode())
     write_bytes(folder / "cells.csv", cells_csv(results).encode())
-    write_bytes(folder / "comparisons.csv", comparisons_csv(comparisons).encode())
-    write_bytes(folder / "calibration.csv", calibration_csv(calibration).encode())
+    write_bytes(folder / "comparisons.csv", comparisons_csv(found.comparisons).encode())
+    write_bytes(folder / "calibration.csv", calibration_csv(found.calibration).encode())
+    forms = {"verdicts_as_in_the_paper": [vars(verdict) for verdict in found.paper_form]} if found.paper_form else {}
     result = {
         "study": {key: value for key, value in study.to_json().items() if key != "config"},  # which holds local paths
-        "command": _facts(folder, study)["command"],
-        "commit": source_commit(),
-        "verdicts": [vars(verdict) for verdict in verdicts],
-        **({"verdicts_as_in_the_paper": [vars(verdict) for verdict in paper_form]} if paper_form else {}),
-        "primary": {name: finite(value) for name, value in _primary_json(results, crossed).items()},
-        "diagnoses": [vars(diagnosis) for diagnosis in diagnoses],
+        "command": facts["command"],
+        "commit": facts["commit"],
+        "verdicts": [vars(verdict) for verdict in found.verdicts],
+        **forms,
+        "primary": {name: finite(value) for name, value in _primary_json(results, found.crossed).items()},
+        "diagnoses": [vars(diagnosis) for diagnosis in found.diagnoses],
         "cells": len(results),
         "constant": [result.name for result in results if result.constant],
-        "diverged": diverged,
+        "diverged": found.diverged,
         "report": str(folder / REPORT),
     }
     write_json(folder / RESULTS, result)
     write_bytes(folder / REPORT, page.encode())
-    return {**result, "text": describe(folder, study, results, verdicts, diagnoses, diverged)}
+    return {**result, "text": describe(found)}
+
+
+def _open_others(also: Sequence[Path], folder: Path, study: Study) -> list[tuple[Study, list[Result]]]:
+    others = []
+    for path in also:
+        other, results = open_study(path)
+        if other.name != study.name:
+            raise InputError(f"{path} is a study of {other.name}, expected one of {study.name} as {folder}")
+        others.append((other, with_yardstick(results)))
+    return others
+
+
+def _find(folder: Path, study: Study, results: list[Result], others: list[tuple[Study, list[Result]]]) -> Found:
+    binary = study.name not in CLASSES
+    crossed = crossed_named(folder, results)
+    chance = 0.5 if binary else 1 / max(1, results[0].numbers.get("outputs", 100))
+    return Found(
+        folder, study, with_yardstick(results), others, len(results),
+        verdicts=judge_claims(results, binary, crossed),
+        paper_form=judge_paper_form(results, binary),
+        crossed=crossed,
+        comparisons=all_comparisons(results),
+        diagnoses=diagnose(results, chance),
+        calibration=calibration_rows(folder, results),
+        diverged=sorted({shown_name(c.row.label) for c in study.cells if diverged_path(folder, c).exists()}),
+    )  # fmt: skip
 
 
 def open_study(folder: Path) -> tuple[Study, list[Result]]:
@@ -153,75 +186,54 @@ def open_study(folder: Path) -> tuple[Study, list[Result]]:
     return study, held_constant(results, incomplete_yardsticks(results)) if study.same_halves else results
 
 
-def _sections(
-    folder: Path,
-    study: Study,
-    results: Sequence[Result],
-    comparisons: Sequence[Comparison],
-    diagnoses: Sequence[Diagnosis],
-    crossed: Mapping[str, CrossedDifference],
-    calibration: Sequence[Sequence[Any]],
-    figures: Mapping[str, Figure],
-    others: Mapping[str, tuple[Study, list[Result]]],
-    diverged: Sequence[str],
-    forms: Table | None,
-) -> list[Section]:
+def _sections(found: Found, figures: Mapping[str, Figure]) -> list[Section]:
+    """Every section that has something to show, in the order of the page."""
+
     def drawn(*names: str) -> list[Block]:
         return [figures[name] for name in names if name in figures]
 
-    sections = [
-        Section("The comparison named beforehand", _primary_blocks(results, crossed)),
-        *([Section("Both forms of the method", [forms])] if forms else []),
-        Section(
-            "All methods, open readout",
-            [table for variant in VARIANTS if (table := main_table(study, results, variant)).rows]
-            + drawn("accuracy", "differences_residual", "differences_base"),
-        ),
-    ]
-    binary: list[Block] = [
-        found for v in VARIANTS for make in (binary_table, group_table) if (found := make(results, v))
-    ]
-    if binary:
-        sections.append(Section("Binary tasks", binary))
-    beyond: list[Block] = [table for v in VARIANTS if (table := short_table(results, v, "restricted")).rows]
-    beyond += [biased for v in VARIANTS if (biased := bias_table(results, v)) is not None]
-    if beyond:
-        text = (
-            "Most of what the open readout rewards is knowing which classes belong to the task. With the class mask every "
-            "method is what it is in the **restricted** readout: the task's classes are given, and what is left is what the "
-            "features add (the row **no task** is the class mask itself). Beside a learned **task bias** the same question is "
-            "asked in the open readout."
-        )
-        sections.append(Section("What routing adds beyond mask and bias", [Text(text), *beyond]))
-    if options := options_table(results):
-        sections.append(Section("Options, and other regimes", options))
-    sections.append(Section("Calibration", [calibration_table(calibration), *drawn("reliability", "confidence")]))
-    if mechanism := mechanism_table(results):
-        sections.append(
-            Section(
-                "Mechanism",
-                [mechanism, *drawn("one_image", "gain_map", "informativeness", "separability", "noise", "gains")],
-            )
-        )
-    if by_task := task_table(folder, study, results):
-        sections.append(Section("By task", [by_task]))
-    if drawn("learning"):
-        sections.append(Section("Learning", drawn("learning")))
-    lost = [Text(f"Training diverged, so that there is no cell: {', '.join(diverged)}.")] if diverged else []
-    sections.append(Section("Failure signatures", [diagnosis_table(diagnoses), *lost]))
-    if others:
-        sections.append(Section("Over what it holds", [others_table(folder, study, results, others)]))
-    sections += [
-        Section(
-            "Searches and defaults", [block for block in (search_table(folder, study), ablation_table(folder)) if block]
-        ),
-        Section("Methods", [methods_table(results)]),
-        Section(
-            "All comparisons",
-            [Details("Every pair, metric, variant and readout", comparisons_tables(comparisons, results))],
-        ),
-    ]
-    return sections
+    study, results = found.study, found.results
+    forms = [forms_table(found.verdicts, found.paper_form)] if found.paper_form else []
+    main = [table for variant in VARIANTS if (table := main_table(study, results, variant)).rows]
+    mechanism = mechanism_table(results)
+    mechanism_figures = drawn("one_image", "gain_map", "informativeness", "separability", "noise", "gains")
+    lost = (
+        [Text(f"Training diverged, so that there is no cell: {', '.join(found.diverged)}.")] if found.diverged else []
+    )
+    blocks: dict[str, Sequence[Block | None]] = {
+        "The comparison named beforehand": _primary_blocks(results, found.crossed),
+        "Both forms of the method": forms,
+        "All methods, open readout": [*main, *drawn("accuracy", "differences_residual", "differences_base")],
+        "Binary tasks": [make(results, v) for v in VARIANTS for make in (binary_table, group_table)],
+        "What routing adds beyond mask and bias": _beyond(results),
+        "Options, and other regimes": options_table(results),
+        "Calibration": [calibration_table(found.calibration), *drawn("reliability", "confidence")],
+        "Mechanism": [mechanism, *mechanism_figures] if mechanism else [],
+        "By task": [task_table(found.folder, study, results)],
+        "Learning": drawn("learning"),
+        "Failure signatures": [diagnosis_table(found.diagnoses), *lost],
+        "Over what it holds": [others_table(study, results, found.others)] if found.others else [],
+        "Searches and defaults": [search_table(found.folder, study), ablation_table(found.folder)],
+        "Methods": [methods_table(results)],
+        "All comparisons": [
+            Details("Every pair, metric, variant and readout", comparisons_tables(found.comparisons, results))
+        ],
+    }
+    there = {title: [block for block in own if block is not None] for title, own in blocks.items()}
+    return [Section(title, own) for title, own in there.items() if own]
+
+
+def _beyond(results: Sequence[Result]) -> list[Block]:
+    """What is left of routing where the task's classes are given, and beside a bias."""
+    tables: list[Block] = [table for v in VARIANTS if (table := short_table(results, v, "restricted")).rows]
+    tables += [biased for v in VARIANTS if (biased := bias_table(results, v)) is not None]
+    text = (
+        "Most of what the open readout rewards is knowing which classes belong to the task. With the class mask every "
+        "method is what it is in the **restricted** readout: the task's classes are given, and what is left is what the "
+        "features add (the row **no task** is the class mask itself). Beside a learned **task bias** the same question is "
+        "asked in the open readout."
+    )
+    return [Text(text), *tables] if tables else []
 
 
 def _primary_blocks(results: Sequence[Result], crossed: Mapping[str, CrossedDifference]) -> list[Block]:
@@ -231,14 +243,11 @@ def _primary_blocks(results: Sequence[Result], crossed: Mapping[str, CrossedDiff
         d = compare(results, variant, readout, metric, a, b).difference
         if d is None:
             return [Text("Fewer than two seeds have both methods: there is nothing to compare yet.")]
-        scale, unit, digits = (1, "", 3) if metric == "nll" else (100, " points", 2)
-
-        def between(low: float, high: float, scale: float = scale, digits: int = digits) -> str:
-            return f"[{scale * low:+.{digits}f}, {scale * high:+.{digits}f}]"
-
+        unit = "" if metric == "nll" else " points"
+        scale, digits = scale_of(metric)
         lines.append(
             f"**{shown_name(a)} minus {shown_name(b)}**, {metric}, {variant} variant, {readout} readout: "
-            f"**{scale * d.mean:+.{digits}f}{unit}**, 95% t interval over {d.n} seeds {between(d.low, d.high)}, "
+            f"**{scale * d.mean:+.{digits}f}{unit}**, 95% t interval over {d.n} seeds {shown_ends(d.low, d.high, scale, digits)}, "
             f"paired t-test p {shown_p(d.p) or 'not computed: all differences are equal'}, "
             f"Wilcoxon p {shown_p(d.p_wilcoxon) or 'not computed: ' + (d.note or 'all differences are 0')}."
         )
@@ -247,60 +256,51 @@ def _primary_blocks(results: Sequence[Result], crossed: Mapping[str, CrossedDiff
         if (over := crossed.get(metric)) is not None:
             lines.append(
                 f"Over other test inputs as well (bootstrap crossed over {over.seeds} seeds and {over.images:,} test inputs, "
-                f"95% of the two metrics together, which decides): {between(over.low, over.high)}. {over.note}"
+                f"95% of the two metrics together, which decides): {shown_ends(over.low, over.high, scale, digits)}. {over.note}"
             )
     return [Text("\n\n".join(lines))]
 
 
-def describe(
-    folder: Path,
-    study: Study,
-    results: Sequence[Result],
-    verdicts: Sequence[Verdict],
-    diagnoses: Sequence[Diagnosis],
-    diverged: Sequence[str],
-) -> str:
+def describe(found: Found) -> str:
     """What the terminal shows at the end."""
-    lines = [f"{title_of(study)}: {len(results)} cells, {len(study.seeds)} seeds", ""]
-    results, plan = with_yardstick(results), study.plan()
+    study, note = found.study, constant_note(found.results).strip()
+    lines = [f"{title_of(study)}: {found.number} cells, {len(study.seeds)} seeds", ""]
     for variant in VARIANTS:
-        rows = [row.label for row in (*plan.yardstick, *plan.core)]
-        names = [name for name in rows if values(results, variant, "open", name, "accuracy")]
-        others = ("attention", *([YARDSTICK] if YARDSTICK in names else []))
-        wanted = [(variant, "open", "accuracy", name, other) for name in names for other in others]
-        judged = judged_together(results, wanted)
-        if names:
-            head = "".join(f" {f'− {other}':24s}" for other in others)
-            lines.append(f"{variant:30s} accuracy      NLL    ECE  {head}accuracy, {family_words(judged.values())}")
-        for name in names:
-            accuracy, nll, ece = (
-                mean(values(results, variant, "open", name, m).values()) for m in ("accuracy", "nll", "ece")
-            )
-            found = [judged.get((variant, "open", "accuracy", name, other)) for other in others]
-            against = "".join(f" {interval(d, 100, 2).text:24s}" for d in found).rstrip()
-            lines.append(f"  {shown_name(name):28s} {100 * accuracy:7.2f}%  {nll:7.3f}  {100 * ece:4.1f}%  {against}")
-    lines += [constant_note(results).strip(), ""] if constant_note(results) else [""]
-    for v in verdicts:
+        lines += _method_lines(study, found.results, variant)
+    lines += [note, ""] if note else [""]
+    for v in found.verdicts:
         numbers = ", ".join(part for part in (v.effect, v.interval, v.p and f"p {v.p}", v.n) if part)
         lines.append(f"{v.claim}: {v.verdict}{f' ({numbers})' if numbers else ''}")
-    for signature in diagnoses:
+    for signature in found.diagnoses:
         if signature.found:
             where = f"{signature.name} ({signature.variant})"
             lines.append(f"failure signature: {where}: {signature.evidence}. Try {signature.advice}.")
-    if diverged:
-        lines.append(f"training diverged, so that there is no cell: {', '.join(diverged)}")
-    lines += ["", f"{folder}: {REPORT}, cells.csv, comparisons.csv, calibration.csv, {RESULTS}, figures/"]
+    if found.diverged:
+        lines.append(f"training diverged, so that there is no cell: {', '.join(found.diverged)}")
+    lines += ["", f"{found.folder}: {REPORT}, cells.csv, comparisons.csv, calibration.csv, {RESULTS}, figures/"]
     return "\n".join(lines)
 
 
-def _facts(folder: Path, study: Study) -> dict[str, str]:
-    return {
-        "command": command_of(study, folder.name),
-        "commit": source_commit(),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-        "data": Path(study.config.data).name,
-    }
+def _method_lines(study: Study, results: Sequence[Result], variant: str) -> list[str]:
+    """The core's rows of a variant, as lines below a head; none where it has none."""
+    rows = [row.label for row in (*study.plan().yardstick, *study.plan().core)]
+    names = [name for name in rows if values(results, variant, "open", name, "accuracy")]
+    if not names:
+        return []
+    others = ("attention", *([YARDSTICK] if YARDSTICK in names else []))
+    judged = judged_together(
+        results, [(variant, "open", "accuracy", name, other) for name in names for other in others]
+    )
+    head = "".join(f" {f'− {other}':24s}" for other in others)
+    lines = [f"{variant:30s} accuracy      NLL    ECE  {head}accuracy, {family_words(judged.values())}"]
+    for name in names:
+        accuracy, nll, ece = (
+            mean(values(results, variant, "open", name, m).values()) for m in ("accuracy", "nll", "ece")
+        )
+        found = [judged.get((variant, "open", "accuracy", name, other)) for other in others]
+        against = "".join(f" {interval(d, 'accuracy').text:24s}" for d in found).rstrip()
+        lines.append(f"  {shown_name(name):28s} {100 * accuracy:7.2f}%  {nll:7.3f}  {100 * ece:4.1f}%  {against}")
+    return lines
 
 
 def command_of(study: Study, out: str) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from ...errors import InputError
-from ...evaluation import BINARY_METRICS, METRICS, PairedDifference, as_family, paired_by_task
+from ...evaluation import BINARY_METRICS, PairedDifference, as_family, paired_by_task
 from ...networks.methods import METHODS
 from ...report import Block, Table, Verdict
 from ..cells import (
@@ -21,10 +21,12 @@ from ..cells import (
     YARDSTICK,
     Comparison,
     Result,
+    Row,
     as_table,
     compare,
     constant_seed,
     family_words,
+    names_of,
     primary_scores,
     scores_by_seed,
     values,
@@ -32,7 +34,7 @@ from ..cells import (
 from .claims import relative_to_hard_sharing
 from .diagnosis import Diagnosis
 from .reproduction import Study
-from .words import YARDSTICK_NOTE, constant_note, encoder_of, interval, mean, parameters, shown_name, spread
+from .words import YARDSTICK_NOTE, constant_note, encoder_of, interval, mean, scale_of, shown_name, spread
 
 PRIMARY_APART = " (the primary comparison, comodulation's accuracy minus attention's, stands alone)"
 Compared = tuple[str, str, str, str, str]  # variant, readout, metric, a, b
@@ -59,56 +61,78 @@ def _reversed(key: Compared) -> Compared:
     return variant, readout, metric, b, a
 
 
+class Column(NamedTuple):
+    """What a table of methods shows of each row: a metric's mean over seeds, or its difference from another row's.
+
+    Attributes:
+        head: of the column. metric: by its path in a cell's numbers. minus: name of the other row; None for the mean.
+        with_sd: whether a mean has its standard deviation beside it.
+    """
+
+    head: str
+    metric: str
+    minus: str | None = None
+    with_sd: bool = False
+
+
+ACCURACY = Column("accuracy, %", "accuracy", with_sd=True)
+NLL, ECE = Column("NLL", "nll"), Column("ECE, %", "ece")
+
+
+def method_table(
+    results: Sequence[Result],
+    place: tuple[str, str],
+    names: Sequence[str],
+    columns: Sequence[Column],
+    caption: str,
+    shown: Callable[[str], str] = shown_name,
+) -> Table:
+    """Rows of a study beside each other, their differences judged together.
+
+    Args:
+        results: finished cells. place: variant and readout. names: of the rows. columns: behind the name and the number of seeds.
+        caption: with ``{family}`` where it says how the differences are judged. shown: a row's name for readers.
+    """
+    judged = judged_together(results, [(*place, c.metric, name, c.minus) for c in columns if c.minus for name in names])
+
+    def cell(name: str, column: Column) -> object:
+        if column.minus:
+            return interval(judged.get((*place, column.metric, name, column.minus)), column.metric)
+        by_seed = values(results, *place, name, column.metric)
+        if column.metric == "learnable_parameters":
+            return int(next(iter(by_seed.values())))
+        return spread(by_seed, column.metric, with_sd=column.with_sd)
+
+    rows = [
+        [shown(name), len(values(results, *place, name, "accuracy")), *(cell(name, column) for column in columns)]
+        for name in names
+    ]
+    heads = ("method", "seeds", *(column.head for column in columns))
+    formats = {column.head: "," for column in columns if column.metric == "learnable_parameters"}
+    return Table(heads, rows, caption.format(family=family_words(judged.values())), formats)
+
+
 def main_table(study: Study, results: Sequence[Result], variant: str) -> Table:
     """Every method in the open readout, and its differences from attention."""
     plan = study.plan()
     names = [row.label for row in (*plan.yardstick, *plan.core, *plan.others, *plan.layers, *plan.aggregation)]
     names = [name for name in names if values(results, variant, "open", name, "accuracy")]
-    linear = [(variant, "open", m, name, YARDSTICK) for name in names for m in ("accuracy", "nll")]
-    wanted = [(variant, "open", m, name, "attention") for name in names for m in ("accuracy", "nll", "ece")]
-    # The mask with a temperature, beside each row with its own.
-    wanted += [(variant, "open", "scaled.nll", name, "class-mask") for name in names if "class-mask" in names]
-    judged = judged_together(results, wanted + (linear if YARDSTICK in names else []))
-    rows = []
-    for name in names:
-        found = {
-            m: values(results, variant, "open", name, m) for m in (*METRICS, "scaled.ece", "scaled.nll", "seconds")
-        }
-        against = {m: judged.get((variant, "open", m, name, "attention")) for m in ("accuracy", "nll", "ece")}
-        rows.append(
-            [
-                shown_name(name),
-                len(found["accuracy"]),
-                spread(found["accuracy"], 100, 2),
-                interval(against["accuracy"], 100, 2),
-                spread(found["nll"], 1, 3, with_sd=False),
-                interval(against["nll"], 1, 3),
-                spread(found["ece"], 100, 2, with_sd=False),
-                interval(against["ece"], 100, 2),
-                spread(found["scaled.ece"], 100, 2, with_sd=False),
-                spread(found["scaled.nll"], 1, 3, with_sd=False),
-                interval(judged.get((variant, "open", "scaled.nll", name, "class-mask")), 1, 3),
-                spread(found["brier"], 1, 3, with_sd=False),
-                parameters(results, variant, name),
-                spread(found["seconds"], 1, 0, with_sd=False),
-                interval(judged.get((variant, "open", "accuracy", name, YARDSTICK)), 100, 2),
-                interval(judged.get((variant, "open", "nll", name, YARDSTICK)), 1, 3),
-            ]
-        )
-    columns: tuple[str, ...] = (
-        "method", "seeds", "accuracy, %", "− attention", "NLL", "− attention, NLL", "ECE, %", "− attention, ECE", "ECE scaled, %",
-        "NLL scaled", "− class mask, NLL scaled", "Brier", "learned", "seconds", "− linear", "− linear, NLL",
-    )  # fmt: skip
+    columns = [
+        ACCURACY, Column("− attention", "accuracy", "attention"), NLL, Column("− attention, NLL", "nll", "attention"),
+        ECE, Column("− attention, ECE", "ece", "attention"), Column("ECE scaled, %", "scaled.ece"),
+        # The mask with a temperature, beside each row with its own.
+        Column("NLL scaled", "scaled.nll"), Column("− class mask, NLL scaled", "scaled.nll", "class-mask"),
+        Column("Brier", "brier"), Column("learned", "learnable_parameters"), Column("seconds", "seconds"),
+    ]  # fmt: skip
     caption = (
         f"**{variant.capitalize()} variant.** Test split, mean (± sd) over seeds; differences from attention with "
-        f"{family_words(judged.values())}{PRIMARY_APART if variant == PRIMARY[0] else ''}. Scaled: after temperature scaling "
+        f"{{family}}{PRIMARY_APART if variant == PRIMARY[0] else ''}. Scaled: after temperature scaling "
         "on validation data, of the class mask too. Seconds: of training, in one process of several."
     )
-    if YARDSTICK not in names:  # of a study from before there was one
-        columns, rows = columns[:-2], [row[:-2] for row in rows]
-    else:
+    if YARDSTICK in names:  # studies from before there was one have none
+        columns += [Column("− linear", "accuracy", YARDSTICK), Column("− linear, NLL", "nll", YARDSTICK)]
         caption = f"{caption} {YARDSTICK_NOTE}{constant_note(results)}"
-    return Table(columns, rows, caption, {"learned": ","})
+    return method_table(results, (variant, "open"), names, columns, caption)
 
 
 def forms_table(library: Sequence[Verdict], paper: Sequence[Verdict]) -> Table:
@@ -142,46 +166,24 @@ def bias_table(results: Sequence[Result], variant: str) -> Table | None:
         YARDSTICK,
     ]
     names = [name for name in names if values(results, variant, "open", name, "accuracy")]
-    pairs = [("accuracy", "task-bias"), ("accuracy", "attention task_bias=True"), ("nll", "task-bias")]
-    judged = judged_together(results, [(variant, "open", m, name, other) for name in names for m, other in pairs])
-    rows = []
-    for name in names:
-        against = [judged.get((variant, "open", m, name, other)) for m, other in pairs]
-        accuracy = values(results, variant, "open", name, "accuracy")
-        row: list[object] = [shown_name(name), len(accuracy), spread(accuracy, 100, 2)]
-        row += [interval(d, 100, 2) for d in against[:2]]
-        row.append(spread(values(results, variant, "open", name, "nll"), 1, 3, with_sd=False))
-        row.append(interval(against[2], 1, 3))
-        rows.append(row)
-    columns = ("method", "seeds", "accuracy, %", "− task bias", "− attention with it", "NLL", "− task bias, NLL")
-    caption = f"**{variant.capitalize()} variant, open readout, beside a task bias.** Differences with "
-    caption += f"{family_words(judged.values())}.{constant_note(results)}"
-    return Table(columns, rows, caption) if len(rows) > 1 + (YARDSTICK in names) else None
+    columns = [
+        ACCURACY, Column("− task bias", "accuracy", "task-bias"),
+        Column("− attention with it", "accuracy", "attention task_bias=True"), NLL,
+        Column("− task bias, NLL", "nll", "task-bias"),
+    ]  # fmt: skip
+    caption = f"**{variant.capitalize()} variant, open readout, beside a task bias.** Differences with {{family}}."
+    table = method_table(results, (variant, "open"), names, columns, f"{caption}{constant_note(results)}")
+    return table if len(names) > 1 + (YARDSTICK in names) else None
 
 
 def short_table(results: Sequence[Result], variant: str, readout: str) -> Table:
-    names = list(dict.fromkeys(r.name for r in results if (r.cell.variant, r.cell.readout) == (variant, readout)))
+    names = names_of(results, variant, readout)
     others = ("base", "attention", *([YARDSTICK] if YARDSTICK in names else []))
-    judged = judged_together(
-        results, [(variant, readout, "accuracy", name, other) for name in names for other in others]
+    columns = [ACCURACY, NLL, ECE, *(Column(f"accuracy − {other}", "accuracy", other) for other in others)]
+    caption = (
+        f"**{variant.capitalize()} variant, {readout} readout.** Differences with {{family}}.{constant_note(results)}"
     )
-    rows = []
-    for name in names:
-        accuracy = values(results, variant, readout, name, "accuracy")
-        row: list[object] = [shown_name(name), len(accuracy), spread(accuracy, 100, 2)]
-        row += [
-            spread(values(results, variant, readout, name, m), s, d, with_sd=False)
-            for m, s, d in (("nll", 1, 3), ("ece", 100, 2))
-        ]
-        row += [interval(judged.get((variant, readout, "accuracy", name, other)), 100, 2) for other in others]
-        rows.append(row)
-    columns = ("method", "seeds", "accuracy, %", "NLL", "ECE, %", *(f"accuracy − {other}" for other in others))
-    return Table(
-        columns,
-        rows,
-        f"**{variant.capitalize()} variant, {readout} readout.** Differences with {family_words(judged.values())}."
-        f"{constant_note(results)}",
-    )
+    return method_table(results, (variant, readout), names, columns, caption)
 
 
 def binary_table(results: Sequence[Result], variant: str) -> Table | None:
@@ -194,9 +196,9 @@ def binary_table(results: Sequence[Result], variant: str) -> Table | None:
     for name in names:
         row: list[object] = [shown_name(name), len(values(results, variant, "open", name, "accuracy"))]
         for metric in BINARY_METRICS:
-            row.append(spread(values(results, variant, "open", name, f"binary.macro.{metric}"), 100, 2, with_sd=False))
+            row.append(spread(values(results, variant, "open", name, f"binary.macro.{metric}"), metric))
         for metric in ("accuracy", "balanced_accuracy", "f1"):
-            row.append(interval(judged.get((name, metric)), 100, 2))
+            row.append(interval(judged.get((name, metric)), metric))
         rows.append(row)
     shown = [f"{metric.replace('_', ' ')}, %" for metric in BINARY_METRICS]
     columns = ("method", "seeds", *shown, "accuracy, relative %", "balanced, relative %", "F1, relative %")
@@ -224,49 +226,36 @@ def group_table(results: Sequence[Result], variant: str) -> Table | None:
     return Table(columns, rows, caption, {column: ".2f" for column in columns[1:]}) if rows else None
 
 
+REGIMES = {
+    "images=25": "**Few images**: 25 a task in fine-tuning.",
+    "distractors=1": "**Distractors**: every scene holds a second image of another task, which the network "
+    "must not answer about.",
+}
+
+
 def options_table(results: Sequence[Result]) -> list[Block]:
+    """Rows of each regime against attention there, and options of comodulation against its default."""
     blocks: list[Block] = []
-    mine = [r for r in results if r.cell.variant == "residual" and r.cell.readout == "open" and r.cell.row.options]
-    regimes = {
-        "images=25": "**Few images**: 25 a task in fine-tuning.",
-        "distractors=1": "**Distractors**: every scene holds a second image of another task, which the network "
-        "must not answer about.",
-    }
-    for mark, caption in regimes.items():
-        names = list(dict.fromkeys(r.name for r in mine if mark in r.cell.row.described))
-        reference = f"attention {mark}"
-        if names:
-            text = f"{caption} Residual variant; differences from attention there."
-            blocks.append(
-                _rows_against(results, names, reference, text, lambda n, m=mark: shown_name(n.replace(f" {m}", "")))
-            )
-    names = list(
-        dict.fromkeys(
-            r.name for r in mine if r.cell.row.method == "comodulation" and not any(m in r.name for m in regimes)
-        )
-    )
-    names = [name for name in names if "task_bias" not in name]
-    if names:
-        text = "**Options of comodulation.** Residual variant; differences from its default on the same seeds."
-        blocks.append(_rows_against(results, names, "comodulation", text, shown_name))
+    names = [name for name in names_of(results, "residual") if Row.parse(name).options]
+    for mark, caption in REGIMES.items():
+        if own := [name for name in names if mark in name.split()]:
+            caption = f"{caption} Residual variant; differences from attention there."
+            blocks.append(_rows_against(results, own, f"attention {mark}", caption))
+    usual = [name for name in names if not {"task_bias=True", *REGIMES} & set(name.split())]
+    if own := [name for name in usual if Row.parse(name).method == "comodulation"]:
+        caption = "**Options of comodulation.** Residual variant; differences from its default on the same seeds."
+        blocks.append(_rows_against(results, own, "comodulation", caption))
     return blocks
 
 
-def _rows_against(results: Sequence[Result], names: Sequence[str], reference: str, caption: str, shown: Any) -> Table:
-    pairs = (("accuracy", 100, 2), ("nll", 1, 3))
-    judged = judged_together(results, [("residual", "open", m, name, reference) for name in names for m, *_ in pairs])
-    rows = []
-    for name in names:
-        row: list[object] = [shown(name), len(values(results, "residual", "open", name, "accuracy"))]
-        for metric, scale, digits in (("accuracy", 100, 2), ("nll", 1, 3), ("ece", 100, 2)):
-            row.append(
-                spread(values(results, "residual", "open", name, metric), scale, digits, with_sd=metric == "accuracy")
-            )
-        for metric, scale, digits in pairs:
-            row.append(interval(judged.get(("residual", "open", metric, name, reference)), scale, digits))
-        rows.append(row)
-    columns = ("method", "seeds", "accuracy, %", "NLL", "ECE, %", "Δ accuracy", "Δ NLL")
-    return Table(columns, rows, f"{caption} Δ with {family_words(judged.values())}.")
+def _rows_against(results: Sequence[Result], names: Sequence[str], reference: str, caption: str) -> Table:
+    """Rows and their differences from another one; what their regime is, the caption says and names do not."""
+    columns = [ACCURACY, NLL, ECE, Column("Δ accuracy", "accuracy", reference), Column("Δ NLL", "nll", reference)]
+
+    def shown(name: str) -> str:
+        return shown_name(" ".join(word for word in name.split() if word not in REGIMES))
+
+    return method_table(results, ("residual", "open"), names, columns, f"{caption} Δ with {{family}}.", shown)
 
 
 def mechanism_table(results: Sequence[Result]) -> Table | None:
@@ -276,7 +265,7 @@ def mechanism_table(results: Sequence[Result]) -> Table | None:
         "noise.participation_ratio", "noise.share", "noise.share_after_gains", "noise.share_permuted", "noise.chance",
     )  # fmt: skip
     for variant in VARIANTS:
-        for name in dict.fromkeys(r.name for r in results if (r.cell.variant, r.cell.readout) == (variant, "open")):
+        for name in names_of(results, variant):
             found = [values(results, variant, "open", name, f"mechanism.{m}") for m in measures]
             if found[0] and " images=" not in name:
                 below = _below(results, variant, name)
@@ -302,7 +291,7 @@ def _or_none(value: float) -> float | None:
 
 
 def _below(results: Sequence[Result], variant: str, name: str) -> list[float]:
-    mine = [r for r in results if (r.cell.variant, r.cell.readout, r.name) == (variant, "open", name)]
+    mine = [result for result in results if result.series == (variant, "open", name)]
     found = [r.numbers["mechanism"]["decoder"]["below"] for r in mine if "decoder" in r.numbers.get("mechanism", {})]
     return [mean(entry[t] for entry in found) for t in ("0.01", "0.03", "0.1", "0.3")]
 
@@ -312,11 +301,7 @@ def task_table(folder: Path, study: Study, results: Sequence[Result]) -> Table |
     found = primary_scores(folder / CELLS, results)
     if found is None:
         return None
-    first = next(
-        r
-        for r in results
-        if (r.cell.variant, r.cell.readout, r.name, r.cell.seed) == (variant, readout, a, found.seeds[0])
-    )
+    first = next(r for r in results if (*r.series, r.cell.seed) == (variant, readout, a, found.seeds[0]))
     left, right, task = found.a.astype(float), found.b.astype(float), found.task
     names, numbers = list(first.numbers["tasks"]), sorted(set(task.tolist()))
     if len(names) != len(numbers):
@@ -335,7 +320,7 @@ def task_table(folder: Path, study: Study, results: Sequence[Result]) -> Table |
                 entry.images,
                 100 * mine,
                 100 * (mine - d.mean),
-                interval(d, 100, 2),
+                interval(d, "accuracy"),
                 entry.difference.p,
                 d.p,
             ]
@@ -364,9 +349,7 @@ def diagnosis_table(diagnoses: Sequence[Diagnosis]) -> Table:
     )
 
 
-def others_table(
-    folder: Path, study: Study, results: Sequence[Result], others: Mapping[str, tuple[Study, list[Result]]]
-) -> Table:
+def others_table(study: Study, results: Sequence[Result], others: Sequence[tuple[Study, list[Result]]]) -> Table:
     pairs = (
         ("accuracy", "attention"),
         ("accuracy", "ia3"),
@@ -375,7 +358,7 @@ def others_table(
         ("nll", "attention"),
         ("ece", "attention"),
     )
-    places = [(own, found, v) for own, found in ((study, results), *others.values()) for v in VARIANTS]
+    places = [(own, found, v) for own, found in ((study, results), *others) for v in VARIANTS]
     compared = [
         (own, compare(found, variant, "open", metric, "comodulation", rival))
         for own, found, variant in places
@@ -387,7 +370,7 @@ def others_table(
     rows = []
     for own, found, variant in places:
         row: list[object] = [encoder_of(own), variant]
-        row += [interval(next(shown), *((1, 3) if metric == "nll" else (100, 2))) for metric, _ in pairs]
+        row += [interval(next(shown), metric) for metric, _ in pairs]
         row.append(len(values(found, variant, "open", "comodulation", "accuracy")))
         rows.append(row)
     columns = (
@@ -427,7 +410,6 @@ def comparisons_tables(comparisons: Sequence[Comparison], results: Sequence[Resu
 
 
 def _comparisons_table(variant: str, readout: str, metric: str, comparisons: Sequence[Comparison], note: str) -> Table:
-    scale, digits = (100, 2) if metric in ("accuracy", "ece") else (1, 3)
     rows = []
     for c in comparisons:
         numbers = [c.difference.p, c.difference.p_wilcoxon, c.p_holm] if c.difference else [None] * 3
@@ -435,13 +417,13 @@ def _comparisons_table(variant: str, readout: str, metric: str, comparisons: Seq
             [
                 f"{shown_name(c.a)} − {shown_name(c.b)}",
                 len(c.seeds),
-                interval(c.judged, scale, digits),
-                interval(c.difference, scale, digits),
+                interval(c.judged, metric),
+                interval(c.difference, metric),
                 *numbers,
             ]
         )
     columns = ("pair", "seeds", "difference", "alone", "p, t-test", "p, Wilcoxon", "p, Holm")
-    unit = " (points)" if scale == 100 else ""
+    unit = " (points)" if scale_of(metric)[0] == 100 else ""
     apart = PRIMARY_APART if (variant, readout, metric) == PRIMARY[:3] else ""
     caption = (
         f"**{variant.capitalize()} variant, {readout} readout, {metric}{unit}.** Differences with "

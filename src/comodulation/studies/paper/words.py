@@ -10,7 +10,7 @@ import numpy as np
 
 from ...evaluation import PairedDifference
 from ...report import Cell as Shown
-from ..cells import Result, Row, shown_difference, values
+from ..cells import Result, Row, shown_difference
 from .reproduction import Study
 
 NAMES = {
@@ -52,10 +52,10 @@ def title_of(study: Study) -> str:
     }[study.name]
 
 
-def subtitle_of(study: Study, results: Sequence[Result]) -> str:
+def subtitle_of(study: Study, networks: int) -> str:
     return (
         f"The claims of arXiv 2311.15053, tested with {len(study.seeds)} seeds on a frozen {encoder_of(study)}; "
-        f"{len(results)} networks trained."
+        f"{networks} networks trained."
     )
 
 
@@ -74,11 +74,18 @@ def shown_name(label: str) -> str:
     return f"{method} ({', '.join(options)})" if options else method
 
 
-def parameters(results: Sequence[Result], variant: str, name: str) -> int:
-    return int(next(iter(values(results, variant, "open", name, "learnable_parameters").values())))
+# By metric: the scale in which it is shown, and the digits behind the point.
+SCALES = {"nll": (1, 3), "brier": (1, 3), "seconds": (1, 0)}
 
 
-def spread(by_seed: Mapping[int, float], scale: float, digits: int, *, with_sd: bool = True) -> Shown:
+def scale_of(metric: str) -> tuple[int, int]:
+    """Scale and digits of a metric, of a section of the numbers too; a share, in per cent, where nothing else is said."""
+    return SCALES.get(metric.rpartition(".")[2], (100, 2))
+
+
+def spread(by_seed: Mapping[int, float], metric: str, *, with_sd: bool = False) -> Shown:
+    """The mean of a metric over seeds, with its standard deviation if asked for."""
+    scale, digits = scale_of(metric)
     numbers = [scale * value for value in by_seed.values()]
     if not numbers:
         return Shown("", None)
@@ -87,9 +94,11 @@ def spread(by_seed: Mapping[int, float], scale: float, digits: int, *, with_sd: 
     return Shown(f"{middle:.{digits}f}{sd}", middle)
 
 
-def interval(d: PairedDifference | None, scale: float, digits: int) -> Shown:
+def interval(d: PairedDifference | None, metric: str) -> Shown:
+    """A difference in a metric with its interval; nothing for a row and itself."""
     if d is None or (d.mean == 0 and d.low == d.high):
         return Shown("", None)
+    scale, digits = scale_of(metric)
     return Shown(shown_difference(d, scale, digits), scale * d.mean)
 
 
