@@ -172,5 +172,5 @@ def test_a_piece_that_begins_again_goes_on_after_the_cells_that_are_there(tmp_pa
         settings=lambda laboratory, cell, out: {},
         measure=lambda laboratory, cell, settings, out: dict.fromkeys(("accuracy", "nll", "ece"), 0.25),
     )
-    work = engine._worker(study, tmp_path, tmp_path, "torch", Budget(None))
+    work = engine._Worker(study, tmp_path, tmp_path, "torch", Budget(None))
     assert [(cell, numbers) for cell, numbers, _ in work(("cells", cells))] == [(cells[2], (0.25,) * 3)]

@@ -11,7 +11,7 @@ from typing import Any
 from ...data.features import Source, extract_in_pieces, settled_engine
 from ...errors import DivergedError
 from ...files import locked, read_json, remove_partials, writable, write_bytes, write_json
-from ...processes import Resources, Worker, in_rounds, run
+from ...processes import Resources, in_rounds, run
 from ...runs import deal_images
 from ...training import Progress, Silent
 from .agenda import CELLS, FIGURES, SEARCH, Agenda, Besides, Stage
@@ -142,7 +142,7 @@ class _Works:
     ) -> None:
         self.study, self.out, self.budget, self.resources, self.say = study, out, budget, resources, say
         self.devices, self.shared = resources.workers, [out / study.manifest.name, *study.config.places]
-        self.make_worker = partial(_worker, study, out, cache, engine, budget)
+        self.make_worker = partial(_Worker, study, out, cache, engine, budget)
 
     def run(self, pieces: Sequence[Any], on_event: Callable[[Any], None]) -> None:
         run(pieces, self.resources, self.make_worker, on_event, shared=self.shared)
@@ -227,47 +227,50 @@ def _namer(cells: Sequence[Cell]) -> Callable[[Cell], str]:
 # ---- in a process that works ----
 
 
-def _worker(study: Agenda, out: Path, cache: Path, engine: str, budget: Budget) -> Worker:
+class _Worker:
     """What a process does with a piece, as much of it as the time allows: a search, cells, or something besides."""
-    laboratory = study.laboratory(cache, engine=engine)
 
-    def trials(search: Cell) -> Iterator[tuple[Cell, int, float]]:
-        numbers, kind = study.search(laboratory, search, out), kind_of(search)
-        for _ in range(study.tried(out, search), study.trials):
-            if not budget.allows(kind):
+    def __init__(self, study: Agenda, out: Path, cache: Path, engine: str, budget: Budget) -> None:
+        self.study, self.out, self.budget = study, out, budget
+        self.laboratory = study.laboratory(cache, engine=engine)
+
+    def __call__(self, piece: Any) -> Iterator[Any]:
+        kind, what = piece
+        if kind == "search":
+            yield from self.search(what)
+        elif kind == "cells":
+            for cell in what:
+                if not is_over(self.out, cell):  # by a process that was lost in the middle of this piece
+                    yield from self.train(cell)
+        else:
+            stage, content = what
+            yield from stage.do(self.study, self.laboratory, self.out, content)
+
+    def search(self, search: Cell) -> Iterator[tuple[Cell, int, float]]:
+        """Trials of a search; yields how many are finished, and the seconds of each."""
+        numbers, kind = self.study.search(self.laboratory, search, self.out), kind_of(search)
+        for _ in range(self.study.tried(self.out, search), self.study.trials):
+            if not self.budget.allows(kind):
                 return
             began = time.perf_counter()
             number = next(numbers)
             seconds = time.perf_counter() - began
-            budget.spent(kind, seconds)
+            self.budget.spent(kind, seconds)
             yield search, number, seconds
 
-    def train(cell: Cell) -> Iterator[tuple[Cell, tuple[float, ...] | str, float]]:
-        if not budget.allows(kind_of(cell)):
+    def train(self, cell: Cell) -> Iterator[tuple[Cell, tuple[float, ...] | str, float]]:
+        """A cell; yields its accuracy, NLL and ECE, or why it failed, and its seconds."""
+        if not self.budget.allows(kind_of(cell)):
             return  # a cheaper one may still fit
         began = time.perf_counter()
-        settings = study.settings(laboratory, cell, out)
+        settings = self.study.settings(self.laboratory, cell, self.out)
         try:
-            numbers = study.measure(laboratory, cell, settings, out / CELLS)
+            numbers = self.study.measure(self.laboratory, cell, settings, self.out / CELLS)
         except DivergedError as error:  # one cell's failure, which the others must not share
-            write_bytes(diverged_path(out, cell), f"{error}\n".encode())
+            write_bytes(diverged_path(self.out, cell), f"{error}\n".encode())
             yield cell, str(error), time.perf_counter() - began
             return
         seconds = time.perf_counter() - began
-        write_json(cell_path(out, cell), {**numbers, "seconds_in_all": round(seconds, 2)})
-        budget.spent(kind_of(cell), seconds)
+        write_json(cell_path(self.out, cell), {**numbers, "seconds_in_all": round(seconds, 2)})
+        self.budget.spent(kind_of(cell), seconds)
         yield cell, (numbers["accuracy"], numbers["nll"], numbers["ece"]), seconds
-
-    def work(piece: Any) -> Iterator[Any]:
-        kind, what = piece
-        if kind == "search":
-            yield from trials(what)
-        elif kind == "cells":
-            for cell in what:
-                if not is_over(out, cell):  # by a process that was lost in the middle of this piece
-                    yield from train(cell)
-        else:
-            stage, content = what
-            yield from stage.do(study, laboratory, out, content)
-
-    return work

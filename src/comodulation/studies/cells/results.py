@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ class Comparison:
         variant, readout, metric: where.
         a, b: names of rows; the difference is a - b.
         seeds: the seeds both have.
-        difference: alone; None with fewer than two seeds: said, not computed.
+        difference: alone; None with fewer than two seeds.
         judged: the same as one of its table's family, which decides; the primary comparison's as it stands. None as
             ``difference``, or where it has not been put into a table (``as_table``).
     """
@@ -220,17 +220,30 @@ def read_gains(folder: Path, result: Result) -> dict[str, np.ndarray]:
     return read_arrays(path)[0] if path.exists() else {}
 
 
-def values(results: Sequence[Result], variant: str, readout: str, name: str, metric: str) -> dict[int, float]:
-    """A metric of a row by seed; metrics of a section of the numbers as ``section.metric``."""
-    found = {}
+def values(
+    results: Sequence[Result], variant: str, readout: str, name: str, metric: str | Sequence[str]
+) -> dict[int, float]:
+    """A metric of a row by seed; metrics of a section of the numbers as ``section.metric``, or by their keys."""
+    found, keys = {}, metric.split(".") if isinstance(metric, str) else metric
     for result in results:
         if result.series == (variant, readout, name):
             value: Any = result.numbers
-            for part in metric.split("."):
-                value = value.get(part) if isinstance(value, dict) else None
+            for key in keys:
+                value = value.get(key) if isinstance(value, dict) else None
             if value is not None and math.isfinite(value):
                 found[result.cell.seed] = float(value)
     return found
+
+
+def minus(left: Mapping[int, float], right: Mapping[int, float]) -> dict[int, float]:
+    """Differences of two series, by the seeds that both have, in order."""
+    return {seed: left[seed] - right[seed] for seed in sorted(left.keys() & right.keys())}
+
+
+def paired(left: Mapping[int, float], right: Mapping[int, float]) -> PairedDifference | None:
+    """The paired difference of two series over the seeds that both have; None with fewer than two: said, not computed."""
+    seeds = sorted(left.keys() & right.keys())
+    return paired_difference([left[s] for s in seeds], [right[s] for s in seeds]) if len(seeds) > 1 else None
 
 
 def compare(results: Sequence[Result], variant: str, readout: str, metric: str, a: str, b: str) -> Comparison:
@@ -242,8 +255,7 @@ def compare(results: Sequence[Result], variant: str, readout: str, metric: str, 
     elif other is not None and one is None and other in right:
         right = dict.fromkeys(left, right[other])
     seeds = tuple(sorted(left.keys() & right.keys()))
-    difference = paired_difference([left[s] for s in seeds], [right[s] for s in seeds]) if len(seeds) > 1 else None
-    return Comparison(variant, readout, metric, a, b, seeds, difference)
+    return Comparison(variant, readout, metric, a, b, seeds, paired(left, right))
 
 
 def as_table(comparisons: Sequence[Comparison]) -> list[Comparison]:

@@ -22,7 +22,7 @@ from ...evaluation import (
     relative_improvement,
 )
 from ...report import UNKNOWN, Verdict
-from ..cells import Finding, Result, compare, judged, shown_difference, values
+from ..cells import Finding, Result, compare, judged, minus, paired, shown_difference, values
 from .named import CLAIMED_POINTS, named_verdicts, size_verdict
 
 CLAIMED_RELATIVE = 2.8  # per cent over hard sharing (C1)
@@ -40,7 +40,14 @@ def judge_claims(
         results: finished cells. binary: whether the tasks are binary attributes. crossed: as ``crossed_named``, where there is any.
     """
     attributes, *others = judged(
-        [_c1(results, binary), _interaction(results), _c3(results), _c4(results), *_c5(results)]
+        [
+            _c1(results, binary),
+            _interaction(results),
+            _c3(results),
+            _c4(results),
+            _sparsity(results),
+            _consequence(results),
+        ]
     )
     return [attributes, *named_verdicts(results, crossed or {}), *others]
 
@@ -60,7 +67,8 @@ def judge_paper_form(results: Sequence[Result], binary: bool) -> list[Verdict]:
             "C2 likelihood", f"A lower NLL {rival}", (_against_attention(results, PAPER, "nll"),),
             positive=False, scale=1, unit="",
         ),
-        _interaction(results, PAPER), _c3(results, PAPER), _c4(results, PAPER), *_c5(results, PAPER),
+        _interaction(results, PAPER), _c3(results, PAPER), _c4(results, PAPER), _sparsity(results, PAPER),
+        _consequence(results, PAPER),
     ]  # fmt: skip
     findings += [_c1(results, binary, PAPER)] if binary else []
     sign, *others = judged(findings)
@@ -113,18 +121,12 @@ def _c1(results: Sequence[Result], binary: bool, form: str = LIBRARY) -> Finding
 
 def _interaction(results: Sequence[Result], form: str = LIBRARY) -> Finding:
     """Whether the advantage over attention is larger in the residual variant."""
-    series = [
-        values(results, variant, "open", name, "accuracy")
+    residual, base = (
+        minus(*(values(results, variant, "open", name, "accuracy") for name in (form, "attention")))
         for variant in ("residual", "base")
-        for name in (form, "attention")
-    ]
-    seeds = sorted(set.intersection(*(set(s) for s in series)))
-    difference = None
-    if len(seeds) > 1:
-        residual, base = ([left[s] - right[s] for s in seeds] for left, right in (series[:2], series[2:]))
-        difference = paired_difference(residual, base)
+    )
     statement = "The advantage over attention is larger in the residual variant than in the base variant."
-    return Finding("C2 residual", statement, (difference,))
+    return Finding("C2 residual", statement, (paired(residual, base),))
 
 
 def _c3(results: Sequence[Result], form: str = LIBRARY) -> Finding:
@@ -152,58 +154,52 @@ def _c4(results: Sequence[Result], form: str = LIBRARY) -> Finding:
     return Finding("C4 calibration", statement, (main,), note, positive=False)
 
 
-def _c5(results: Sequence[Result], form: str = LIBRARY) -> list[Finding]:
-    def sparser(name: str, threshold: str) -> PairedDifference | None:
-        by_variant: dict[str, dict[int, float]] = {"residual": {}, "base": {}}
-        for result in results:
-            below = result.numbers.get("mechanism", {}).get("decoder", {}).get("below", {})
-            if (result.cell.readout, result.name) == ("open", name) and math.isfinite(below.get(threshold, math.nan)):
-                by_variant[result.cell.variant][result.cell.seed] = float(below[threshold])
-        residual, base = by_variant.values()
-        seeds = sorted(residual.keys() & base.keys())
-        return paired_difference([residual[s] for s in seeds], [base[s] for s in seeds]) if len(seeds) > 1 else None
+def _sparsity(results: Sequence[Result], form: str = LIBRARY) -> Finding:
+    def sparser(name: str, threshold: str = "0.3") -> PairedDifference | None:
+        path = ("mechanism", "decoder", "below", threshold)
+        return paired(*(values(results, variant, "open", name, path) for variant in ("residual", "base")))
 
     # The paper's link decides where it was run. Under the other one sparsity depends on beta more than on anything else, and the
     # searches choose it for each variant: there it is read at beta 1.
     rows = {"rectified link, gains averaged over a task's images (those of images are not kept)": f"{PAPER} level=task"}
     if form == LIBRARY:
         rows = {"rectified link": "comodulation link=rectified", "exponential link, beta 1": "comodulation beta=1.0"}
-    decisive = next((link for link, name in rows.items() if sparser(name, "0.3") is not None), next(iter(rows)))
-    main = sparser(rows[decisive], "0.3")
+    decisive = next((link for link, name in rows.items() if sparser(name) is not None), next(iter(rows)))
     notes = [f"Share of decoder gains below 0.3, residual minus base, {decisive} in both variants."]
     for link, name in rows.items():
         for threshold in ("0.01", "0.03", "0.1", "0.3"):
             d = sparser(name, threshold)
-            shown = d is not None and (name, threshold) != (rows[decisive], "0.3")
+            shown = (link, threshold) != (decisive, "0.3")
             if d is not None and shown and (d.mean or d.sd):  # a link that cannot fall below a threshold is left out
                 notes.append(f"{link}, below {threshold}: {_signed(d, 100)}.")
-    searched = sparser(form, "0.3") if form == LIBRARY else None
-    if searched is not None:
+    if form == LIBRARY and (searched := sparser(form)) is not None:
         notes.append(f"With each variant's own searched beta, below 0.3: {_signed(searched, 100)}.")
     statement = "Residual connections make decoder gains sparser."
-    sparsity = Finding("C5 sparsity", statement, (main,), " ".join(notes), unit="% of gains")
-    helped = {}
-    for name in ("attention", form):
-        series = [
-            values(results, v, "open", n, "accuracy")
-            for v in ("residual", "base")
-            for n in (name, "class-mask", "base")
-        ]
-        reference = 1 if series[1] and series[4] else 2
-        left = (series[0], series[reference], series[3], series[3 + reference])
-        seeds = sorted(set.intersection(*(set(s) for s in left)))
-        if len(seeds) > 1:
-            beyond = [left[0][s] - left[1][s] for s in seeds], [left[2][s] - left[3][s] for s in seeds]
-            helped[name] = paired_difference(*(beyond if name == form else beyond[::-1]))
+    return Finding("C5 sparsity", statement, (sparser(rows[decisive]),), " ".join(notes), unit="% of gains")
+
+
+def _consequence(results: Sequence[Result], form: str = LIBRARY) -> Finding:
+    accuracy = {
+        (variant, name): values(results, variant, "open", name, "accuracy")
+        for variant in ("residual", "base")
+        for name in (form, "attention", "class-mask", "base")
+    }
+    reference = "class-mask" if accuracy["residual", "class-mask"] and accuracy["base", "class-mask"] else "base"
+
+    def beyond(variant: str, name: str) -> dict[int, float]:
+        return minus(accuracy[variant, name], accuracy[variant, reference])
+
+    helped = paired(beyond("residual", form), beyond("base", form))
+    hurt = paired(beyond("base", "attention"), beyond("residual", "attention"))
     statement = "Residual connections help comodulation and hurt attention."
-    if len(helped) < 2:
-        return [sparsity, Finding("C5 consequence", statement, (None,))]
+    if helped is None or hurt is None:
+        return Finding("C5 consequence", statement, (None,))
     note = (
         "What residual connections change in accuracy beyond what they change in the network that both adapt "
         f"(under its class mask, where there is one), for {form}; what they take from attention, each alone: "
-        f"{_signed(helped['attention'], 100)} points."
+        f"{_signed(hurt, 100)} points."
     )
-    return [sparsity, Finding("C5 consequence", statement, (helped[form], helped["attention"]), note)]
+    return Finding("C5 consequence", statement, (helped, hurt), note)
 
 
 def _signed(d: PairedDifference, scale: float, unit: str = "") -> str:

@@ -264,13 +264,14 @@ def mechanism_table(results: Sequence[Result]) -> Table | None:
         "dprime", "fisher", "encoder.auc", "decoder.auc", "decoder.auc_activity", "decoder.movement",
         "noise.participation_ratio", "noise.share", "noise.share_after_gains", "noise.share_permuted", "noise.chance",
     )  # fmt: skip
+    paths = [tuple(measure.split(".")) for measure in measures]
+    paths += [("decoder", "below", threshold) for threshold in ("0.01", "0.03", "0.1", "0.3")]
     for variant in VARIANTS:
         for name in names_of(results, variant):
-            found = [values(results, variant, "open", name, f"mechanism.{m}") for m in measures]
+            found = [values(results, variant, "open", name, ("mechanism", *path)) for path in paths]
             if found[0] and " images=" not in name:
-                below = _below(results, variant, name)
-                means = [_or_none(mean(f.values())) for f in found]
-                rows.append([f"{shown_name(name)}, {variant}", len(found[0]), *means, *map(_or_none, below)])
+                means = [_or_none(mean(own.values())) for own in found]
+                rows.append([f"{shown_name(name)}, {variant}", len(found[0]), *means])
     columns = (
         "network", "seeds", "d'", "Fisher", "AUC encoder", "AUC decoder", "AUC activity", "gain moved", "noise dims",
         "noise in task", "after gains", "gains permuted", "chance", "< 0.01", "< 0.03", "< 0.1", "< 0.3",
@@ -288,12 +289,6 @@ def mechanism_table(results: Sequence[Result]) -> Table | None:
 
 def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def _below(results: Sequence[Result], variant: str, name: str) -> list[float]:
-    mine = [result for result in results if result.series == (variant, "open", name)]
-    found = [r.numbers["mechanism"]["decoder"]["below"] for r in mine if "decoder" in r.numbers.get("mechanism", {})]
-    return [mean(entry[t] for entry in found) for t in ("0.01", "0.03", "0.1", "0.3")]
 
 
 def task_table(folder: Path, study: Study, results: Sequence[Result]) -> Table | None:
