@@ -1,5 +1,5 @@
 from .agenda import CELLS, SEARCH, Agenda, Besides, Manifest, Stage, stage
-from .answer import made_by, write_answer
+from .answer import made_by, write_answer, write_figures
 from .asked import Asked, finished, rates_at_an_end, read_cell, search_of, search_path, tried_rates
 from .balance import common_seeds, on_common_seeds
 from .clock import Budget
@@ -8,7 +8,7 @@ from .folder import cell_path, claim, diverged_path
 from .laboratory import Laboratory, classes_kept
 from .material import CLASSES, STUDIES, Material, read_material, study_config
 from .measure import measure_accuracy, measure_everything, train_and_test
-from .mechanism import MOST_PER_TASK, NOISE_NODES, NOISE_PER_TASK, at_most, represent
+from .mechanism import MOST_PER_TASK, NOISE_PER_TASK, at_most, represent, under_noise
 from .numbers import cell_numbers, check_alike, checked_illustration, checked_numbers, read_probabilities
 from .rates import at_an_end, next_rate
 from .results import (
@@ -75,7 +75,6 @@ __all__ = [
     "LAYERS",
     "MOST_PER_TASK",
     "NAMED",
-    "NOISE_NODES",
     "NOISE_PER_TASK",
     "PRIMARY",
     "QUESTION",
@@ -167,8 +166,10 @@ __all__ = [
     "together",
     "train_and_test",
     "tried_rates",
+    "under_noise",
     "usual_settings",
     "values",
     "with_yardstick",
     "write_answer",
+    "write_figures",
 ]

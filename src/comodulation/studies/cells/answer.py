@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 
 from ...errors import InputError
 from ...files import write_bytes, write_json
-from ...report import Section, Table, Text, Verdict, finite, render, source_commit
+from ...report import Figure, Section, Table, Text, Verdict, finite, render, source_commit
 from ...runs import RunConfig
 from .agenda import FIGURES
 from .asked import Asked, finished, rates_at_an_end
@@ -57,22 +57,10 @@ def write_answer(question: Question, inquiry: Inquiry, out: Path) -> dict[str, A
         f"{question.asks} {len(inquiry.seeds)} seeds on a frozen {network}; "
         f"{len(results)} of {len(cells)} networks trained."
     )
-    sections = [
-        Section("Answer", [Text(sentence(answer.verdicts[0])), *answer.figures.values()]),
-        Section("What was expected", [Text(question.predicts)]),
-        *answer.sections,
-        *([Section("How far from logistic regression", [yardstick_table(distances)])] if distances else []),
-        Section("What weakens this", [Text("\n".join(f"- {note}" for note in notes) or "- Nothing was left out.")]),
-    ]
-    if left_out:
-        rows = [
-            [label, number] for label, number in Counter(cell.row.without("draw").label for cell in left_out).items()
-        ]
-        sections.append(Section("Not reached", [Table(("row", "cells"), rows, "Cells that the time did not reach.")]))
-    page = render(question.title, subtitle, facts, answer.verdicts, sections)
-    (out / FIGURES).mkdir(exist_ok=True)
-    for name, figure in answer.figures.items():
-        write_bytes(out / FIGURES / f"{name}.svg", figure.svg.encode())
+    page = render(
+        question.title, subtitle, facts, answer.verdicts, _sections(question, answer, distances, notes, left_out)
+    )  # fmt: skip
+    write_figures(out, answer.figures)
     write_bytes(out / TABLE, cells_csv(results, question.columns).encode())
     result = {
         "question": question.name,
@@ -92,6 +80,29 @@ def write_answer(question: Question, inquiry: Inquiry, out: Path) -> dict[str, A
     write_json(out / RESULTS, result)
     write_bytes(out / REPORT, page.encode())
     return {**result, "text": _terminal(question, answer, distances, results, len(cells), notes, out)}
+
+
+def _sections(
+    question: Question, answer: Answer, distances: Sequence[Distance], notes: Sequence[str], left_out: Sequence[Cell]
+) -> list[Section]:
+    sections = [
+        Section("Answer", [Text(sentence(answer.verdicts[0])), *answer.figures.values()]),
+        Section("What was expected", [Text(question.predicts)]),
+        *answer.sections,
+        *([Section("How far from logistic regression", [yardstick_table(distances)])] if distances else []),
+        Section("What weakens this", [Text("\n".join(f"- {note}" for note in notes) or "- Nothing was left out.")]),
+    ]
+    if left_out:
+        rows = list(Counter(cell.row.without("draw").label for cell in left_out).items())
+        sections.append(Section("Not reached", [Table(("row", "cells"), rows, "Cells that the time did not reach.")]))
+    return sections
+
+
+def write_figures(out: Path, figures: Mapping[str, Figure]) -> None:
+    """Write the figures of a report beside it, as files of their own."""
+    (out / FIGURES).mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        write_bytes(out / FIGURES / f"{name}.svg", figure.svg.encode())
 
 
 def made_by(command: str, config: RunConfig) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, create_model
 
 from ...errors import DivergedError, InputError
-from ...files import read_json, write_bytes
+from ...files import read_json
 from ...runs import Written, checked
 from ...training import Progress
 from .agenda import SEARCH, Agenda, Besides, Manifest, Stage
@@ -23,7 +22,7 @@ from .numbers import Finite, Number, TestedNumbers, check_own
 from .rates import at_an_end, next_rate
 from .results import Result
 from .rows import YARDSTICK, Cell
-from .searches import DIVERGED, SEARCH_SEED, read_trials
+from .searches import DIVERGED, SEARCH_SEED, read_trials, write_lines
 from .study import Inquiry, Question
 
 # A search multiplies and divides the best rate until a neighbour is new: for 0 and infinity none ever is.
@@ -92,8 +91,7 @@ class Asked(Agenda):
             except DivergedError:
                 line |= {"diverged": True, "nll": DIVERGED}
             path = search_path(out, search)
-            lines = [*read_trials(path), line]
-            write_bytes(path, "".join(json.dumps(entry) + "\n" for entry in lines).encode())
+            write_lines(path, [*read_trials(path), line])
             yield len(tried) + 1
 
     def settings(self, laboratory: Laboratory, cell: Cell, out: Path) -> dict[str, Any]:

@@ -90,35 +90,29 @@ class Laboratory:
 
         A method without layers learns from those images, too, that the others are validated on.
         """
-        data, whole = session.tuning_data(), METHODS[cell.row.method].without_layers and not cell.row.get("images")
-        if (
-            session.family.kind == "binary" and not whole
-        ):  # every image has a label for every task: a sample of the pairs will do
-            kept = few_per_task(
-                data.validation, VALIDATION_PAIRS // session.family.num_tasks, derived_seed(cell.seed, "validation")
-            )
-            data = TuningData(data.features, data.tuning, data.validation.take(kept))
-        if classes := cell.row.get("classes"):
+        data, row = session.tuning_data(), cell.row
+        whole = METHODS[row.method].without_layers and not row.get("images")
+        if session.family.kind == "binary" and not whole:
+            # Every image has a label for every task: a sample of the pairs will do.
+            number, seed = VALIDATION_PAIRS // session.family.num_tasks, derived_seed(cell.seed, "validation")
+            data = replace(data, validation=data.validation.take(few_per_task(data.validation, number, seed)))
+        if classes := row.get("classes"):
             kept = classes_kept(session.family, classes, cell.seed)
-            tuning, validation = (
-                part.take(kept[part.target].nonzero()[:, 0]) for part in (data.tuning, data.validation)
-            )
-            data = TuningData(data.features, tuning, validation)
-        draw = cell.row.get("draw")
-        if number := cell.row.get("images"):
-            drawn = () if draw is None else (draw,)
-            rows = few_per_task(data.tuning, number, derived_seed(cell.seed, "few images", *drawn))
-            data = TuningData(data.features, data.tuning.take(rows), data.validation)
+            data = replace(data, tuning=_of_classes(data.tuning, kept), validation=_of_classes(data.validation, kept))
+        if number := row.get("images"):
+            draw = row.get("draw")
+            seed = derived_seed(cell.seed, "few images", *(() if draw is None else (draw,)))
+            data = replace(data, tuning=data.tuning.take(few_per_task(data.tuning, number, seed)))
             if draw is not None:
-                kept = few_per_task(data.validation, number, derived_seed(cell.seed, "few validate", draw))
-                data = TuningData(data.features, data.tuning, data.validation.take(kept))
-        if distractors := cell.row.get("distractors"):
+                seed = derived_seed(cell.seed, "few validate", draw)
+                data = replace(data, validation=data.validation.take(few_per_task(data.validation, number, seed)))
+        if distractors := row.get("distractors"):
             features, (tuning, validation) = make_scenes(
                 data.features, [data.tuning, data.validation], distractors, derived_seed(cell.seed, "scenes")
             )
             data = TuningData(features, tuning, validation)
         if whole:  # what judges it, it keeps out by itself
-            data = TuningData(data.features, data.tuning.followed_by(data.validation), data.validation)
+            data = replace(data, tuning=data.tuning.followed_by(data.validation))
         return data
 
     def test_data(self, session: Session, cell: Cell) -> tuple[Any, Examples]:
@@ -128,8 +122,7 @@ class Laboratory:
             return data.features, data.validation
         features, examples = session.features[session.config.test_split], session.test_examples
         if classes := cell.row.get("classes"):
-            kept = classes_kept(session.family, classes, cell.seed)
-            examples = examples.take(kept[examples.target].nonzero()[:, 0])
+            examples = _of_classes(examples, classes_kept(session.family, classes, cell.seed))
         if distractors := cell.row.get("distractors"):
             scenes, (examples,) = make_scenes(features, [examples], distractors, derived_seed(cell.seed, "test scenes"))
             return scenes, examples
@@ -148,6 +141,10 @@ def classes_kept(family: TaskFamily, number: int, seed: int) -> Tensor:
         order = torch.randperm(len(members), generator=generator)[:number]
         kept[torch.tensor(members)[order]] = True
     return kept
+
+
+def _of_classes(examples: Examples, kept: Tensor) -> Examples:
+    return examples.take(kept[examples.target].nonzero()[:, 0])
 
 
 def task_vectors(kind: str, session: Session) -> list[list[float]]:

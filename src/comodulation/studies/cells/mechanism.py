@@ -108,6 +108,23 @@ def measure_mechanism(session: Session, adapted: Adapted, features: FeatureRows,
     return result
 
 
+def under_noise(method: Method, activity: Tensor, coupling: Tensor) -> tuple[Tensor, Tensor]:
+    """The decoder at the nodes of the modulator's quadrature.
+
+    Args:
+        method: whose head. activity: of the encoder, ``(B, E, H, W)``. coupling: of a task, ``(E,)``.
+
+    Returns:
+        Pooled activity ``(T, B, D)``, and the weights of the nodes ``(T,)``.
+    """
+    std = method.head.modulation.std
+    nodes, weights = gauss_hermite(NOISE_NODES, torch.float32, torch.device("cpu"))
+    number = len(activity)
+    modulated = modulate(activity, coupling.expand(number, -1), (std * nodes)[:, None].expand(-1, number), std)
+    decoded = method.head.decode(modulated.flatten(0, 1).to(_device(method))).mean((-2, -1)).cpu()
+    return decoded.unflatten(0, modulated.shape[:2]), weights
+
+
 def at_most(examples: Examples, number: int) -> Examples:
     """The first ``number`` examples of each task."""
     rows = [(examples.task == task).nonzero()[:number, 0] for task in examples.task.unique()]
@@ -118,8 +135,6 @@ def _noise(
     method: Method, activity: Tensor, held: Examples, fit_seen: Tensor, fitted: Examples, gains: dict[str, Tensor]
 ) -> dict[str, float]:
     """Where the modulator's fluctuation goes in the decoder, mean over tasks: before and after the decoder's gains."""
-    std, device = method.head.modulation.std, _device(method)
-    nodes, weights = gauss_hermite(NOISE_NODES, torch.float32, torch.device("cpu"))
     names = ("participation_ratio", "share", "share_after_gains", "share_permuted", "chance", "total")
     rows_of: dict[str, list[float]] = {name: [] for name in names}
     for task in range(len(gains["coupling"])):
@@ -128,10 +143,7 @@ def _noise(
         basis = task_subspace(fit_seen[mine], fitted.target[mine])
         if not len(rows) or not basis.shape[1]:
             continue
-        w = gains["coupling"][task].expand(len(rows), -1)
-        modulated = modulate(activity[rows], w, (std * nodes)[:, None].expand(-1, len(rows)), std)
-        decoded = method.head.decode(modulated.flatten(0, 1).to(device)).mean((-2, -1)).cpu()
-        samples = decoded.unflatten(0, modulated.shape[:2])
+        samples, weights = under_noise(method, activity[rows], gains["coupling"][task])
         before = noise_geometry(samples, basis, weights)
         gain = gains["decoder"][task] if "decoder" in gains else torch.ones(samples.shape[-1])
         after = noise_geometry(samples * gain, basis, weights)

@@ -180,7 +180,7 @@ def search(laboratory: Laboratory, cell: Cell, trials: int, path: Path) -> Itera
         except DivergedError:
             line |= {"diverged": True, "nll": DIVERGED}
         done.append(line)
-        write_bytes(path, "".join(json.dumps(entry) + "\n" for entry in done).encode())
+        write_lines(path, done)
         yield number + 1
 
 
@@ -210,8 +210,13 @@ def ablate(
         except DivergedError as error:
             line = {"row": row.label, "failed": str(error)}
         done.append(line)
-        write_bytes(path, "".join(json.dumps(entry) + "\n" for entry in done).encode())
+        write_lines(path, done)
         yield row.label
+
+
+def write_lines(path: Path, entries: Sequence[dict[str, Any]]) -> None:
+    """Write what is finished of a search or an ablation, one JSON object a line."""
+    write_bytes(path, "".join(json.dumps(entry) + "\n" for entry in entries).encode())
 
 
 def read_trials(path: Path) -> list[dict[str, Any]]:
@@ -219,7 +224,6 @@ def read_trials(path: Path) -> list[dict[str, Any]]:
 
     A line is finished once it has its end: what a power cut leaves of the last one is drawn again, to the same numbers.
     """
-
     return _read_lines(path, Trial)
 
 

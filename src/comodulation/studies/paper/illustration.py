@@ -15,19 +15,19 @@ import torch
 from torch import Tensor
 
 from ...evaluation import fluctuation_covariance, informativeness, subspace_share, task_subspace
-from ...mathematics import gauss_hermite, modulate, modulator_noise
+from ...mathematics import modulate, modulator_noise
 from ...networks.methods import Method, gains_of
 from ...tasks import Examples, TaskFamily
 from ...tensors import read_arrays, write_tensors
 from ..cells import (
     MOST_PER_TASK,
-    NOISE_NODES,
     NOISE_PER_TASK,
     Cell,
     Laboratory,
     at_most,
     checked_illustration,
     represent,
+    under_noise,
 )
 
 TRACE = 60  # modulator samples shown for the one image
@@ -81,16 +81,13 @@ def _noise(
     method: Method, activity: Tensor, held: Examples, fit_seen: Tensor, fitted: Examples, gains: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     """Spectra of the fluctuation, mean over tasks, and its shares: in the task's subspace, others', and by chance."""
-    std, tasks = method.head.modulation.std, range(len(gains["coupling"]))
-    nodes, weights = gauss_hermite(NOISE_NODES, torch.float32, torch.device("cpu"))
+    tasks = range(len(gains["coupling"]))
     bases = [task_subspace(fit_seen[fitted.task == k], fitted.target[fitted.task == k]) for k in tasks]
     spectra: dict[str, list[Tensor]] = {"before": [], "after": []}
     shares: dict[str, list[float]] = {"before": [], "after": [], "chance": [], "control": []}
     for task in tasks:
         rows = (held.task == task).nonzero()[:NOISE_PER_TASK, 0]
-        w = gains["coupling"][task].expand(len(rows), -1)
-        modulated = modulate(activity[rows], w, (std * nodes)[:, None].expand(-1, len(rows)), std)
-        samples = method.head.decode(modulated.flatten(0, 1)).mean((-2, -1)).unflatten(0, modulated.shape[:2])
+        samples, weights = under_noise(method, activity[rows], gains["coupling"][task])
         for name, seen in (("before", samples), ("after", samples * gains["decoder"][task])):
             covariance = fluctuation_covariance(seen, weights)
             shares[name].append(subspace_share(covariance, bases[task]))

@@ -39,6 +39,7 @@ from ..cells import (
     study_config,
     values,
     with_yardstick,
+    write_figures,
 )
 from .calibration_tables import calibration_csv, calibration_rows, calibration_table
 from .claims import judge_claims, judge_paper_form
@@ -111,9 +112,7 @@ def write_report(folder: Path, also: Sequence[Path] = ()) -> dict[str, Any]:
     page = render(
         title_of(study), subtitle_of(study, len(results)), facts, found.verdicts, _sections(found, figures)
     )  # fmt: skip
-    (folder / "figures").mkdir(exist_ok=True)
-    for name, figure in figures.items():
-        write_bytes(folder / "figures" / f"{name}.svg", figure.svg.encode())
+    write_figures(folder, figures)
     write_bytes(folder / "cells.csv", cells_csv(results).encode())
     write_bytes(folder / "comparisons.csv", comparisons_csv(found.comparisons).encode())
     write_bytes(folder / "calibration.csv", calibration_csv(found.calibration).encode())
