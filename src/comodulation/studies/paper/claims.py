@@ -21,9 +21,9 @@ from ...evaluation import (
     paired_difference,
     relative_improvement,
 )
-from ...report import UNKNOWN, Verdict
+from ...report import Verdict
 from ..cells import Finding, Result, compare, judged, minus, paired, shown_difference, values
-from .named import CLAIMED_POINTS, named_verdicts, size_verdict
+from .named import RIVAL, named_verdicts, size_verdict
 
 CLAIMED_RELATIVE = 2.8  # per cent over hard sharing (C1)
 LIBRARY, PAPER = "comodulation", "paper"  # the forms of the method
@@ -59,12 +59,11 @@ def judge_paper_form(results: Sequence[Result], binary: bool) -> list[Verdict]:
     """
     if not any(result.name == PAPER for result in results):
         return []
-    rival = "than deterministic attention with as many parameters (residual)."
     accuracy = _against_attention(results, PAPER, "accuracy")
     findings = [
-        Finding("C2 accuracy", f"More accurate {rival}", (accuracy,)),
+        Finding("C2 accuracy", f"More accurate {RIVAL}", (accuracy,)),
         Finding(
-            "C2 likelihood", f"A lower NLL {rival}", (_against_attention(results, PAPER, "nll"),),
+            "C2 likelihood", f"A lower NLL {RIVAL}", (_against_attention(results, PAPER, "nll"),),
             positive=False, scale=1, unit="",
         ),
         _interaction(results, PAPER), _c3(results, PAPER), _c4(results, PAPER), _sparsity(results, PAPER),
@@ -72,11 +71,8 @@ def judge_paper_form(results: Sequence[Result], binary: bool) -> list[Verdict]:
     ]  # fmt: skip
     findings += [_c1(results, binary, PAPER)] if binary else []
     sign, *others = judged(findings)
-    size = ("C2 size", f"The advantage is {CLAIMED_POINTS} points in the residual variant.")
     (together, *_) = as_family([d for finding in findings for d in finding.differences])
-    if together is None:
-        return [sign, Verdict(*size, UNKNOWN, note=sign.note), *others]
-    return [sign, size_verdict(*size, sign, together.mean, together.low, together.high), *others]
+    return [sign, size_verdict(sign, together), *others]
 
 
 def relative_to_hard_sharing(

@@ -181,59 +181,73 @@ def _gain_histograms(folder: Path, results: Sequence[Result], seed: int) -> Figu
 
 
 def _illustrated(arrays: dict[str, np.ndarray], names: dict[str, Any]) -> dict[str, Figure]:
-    found = {}
-    noise = noise_figure(
-        {"before the gains": arrays["spectrum_before"], "after them": arrays["spectrum_after"]},
-        {"before the gains": arrays["share_before"], "after them": arrays["share_after"]},
-        {"before the gains": arrays["share_chance"], "after them": arrays["share_chance"]},
-        {"before the gains": arrays["share_control"], "after them": arrays["share_control"]},
+    """The figures of the one network that is followed through, as ``read_illustration`` has it."""
+    tasks = [name.replace("_", " ") for name in names["tasks"]]
+    gain_map = svg(gains_figure(arrays["encoder"], arrays["decoder"], tasks))
+    return {
+        "noise": _noise(arrays),
+        "informativeness": _informativeness(arrays),
+        "one_image": _one_image(arrays, names, tasks),
+        "gain_map": Figure(
+            gain_map,
+            "How to read it: a row is a task, a column a neuron. White: gain 1. Purple: higher gain; orange: lower gain.",
+            "Gains of every task",
+        ),
+    }
+
+
+def _noise(arrays: dict[str, np.ndarray]) -> Figure:
+    def beside(before: str, after: str) -> dict[str, np.ndarray]:
+        return {"before the gains": arrays[before], "after them": arrays[after]}
+
+    figure = noise_figure(
+        beside("spectrum_before", "spectrum_after"),
+        beside("share_before", "share_after"),
+        beside("share_chance", "share_chance"),
+        beside("share_control", "share_control"),
     )
-    found["noise"] = Figure(
-        svg(noise),
-        "How to read it: left, how few dimensions of the decoder the modulator's fluctuation fills. Right, how "
-        "much of it lies in the "
-        "task's own subspace, a dot a task; beside it the share in other tasks' subspaces and the share of a "
-        "random subspace.",
+    return Figure(
+        svg(figure),
+        "How to read it: left, how few dimensions of the decoder the modulator's fluctuation fills. Right, how much of it lies in "
+        "the task's own subspace, a dot a task; beside it the share in other tasks' subspaces and the share of a random subspace.",
         "The modulator's fluctuation in the decoder",
     )
-    informed = informativeness_figure(
+
+
+def _informativeness(arrays: dict[str, np.ndarray]) -> Figure:
+    figure = informativeness_figure(
         {"comodulation": (arrays["encoder_dprime"].ravel(), arrays["coupling"].ravel())},
         {"comodulation": (arrays["decoder_dprime"].ravel(), arrays["decoder"].ravel())},
     )
-    found["informativeness"] = Figure(
-        svg(informed),
-        "How to read it: neurons of all tasks in bins of informativeness (d' between the task's classes, "
-        "unmodulated). A rising line "
-        "means that informative neurons are coupled to the modulator (left) and turned up (right).",
+    return Figure(
+        svg(figure),
+        "How to read it: neurons of all tasks in bins of informativeness (d' between the task's classes, unmodulated). A rising "
+        "line means that informative neurons are coupled to the modulator (left) and turned up (right).",
         "Informative neurons and their gains",
     )
-    task = int(arrays["image_task"])
-    outputs = ("no", "yes") if names["kind"] == "binary" else names["outputs"]
-    shown = np.argsort(-arrays["after"])[:5]
-    other = (task + 1) % len(names["tasks"])
-    what = "image" if names.get("text") is None else "text"
-    one = one_image_figure(
-        names["text"] if names.get("text") is not None else arrays["image"],
-        {names["tasks"][k].replace("_", " "): arrays["coupling"][k] for k in (task, other)},
+
+
+def _one_image(arrays: dict[str, np.ndarray], names: dict[str, Any], tasks: Sequence[str]) -> Figure:
+    """One input, or text, from its couplings to its five most likely answers."""
+    task, text = int(arrays["image_task"]), names.get("text")
+    outputs = [name.replace("_", " ") for name in (("no", "yes") if names["kind"] == "binary" else names["outputs"])]
+    likely = np.argsort(-arrays["after"])[:5]
+    figure = one_image_figure(
+        arrays["image"] if text is None else text,
+        {tasks[k]: arrays["coupling"][k] for k in (task, (task + 1) % len(tasks))},
         arrays["modulator"], arrays["trace"], arrays["decoder"][task],
-        {outputs[c].replace("_", " "): float(arrays["before"][c]) for c in shown},
-        {outputs[c].replace("_", " "): float(arrays["after"][c]) for c in shown},
-        outputs[int(arrays["image_target"])].replace("_", " "),
+        {outputs[c]: float(arrays["before"][c]) for c in likely},
+        {outputs[c]: float(arrays["after"][c]) for c in likely},
+        outputs[int(arrays["image_target"])],
     )  # fmt: skip
-    found["one_image"] = Figure(
-        svg(one),
-        f"How to read it, from the top: the {what} and what the network answers without and with the task; the "
-        "couplings that the task "
-        "sets, beside those of another task; the modulator's fluctuation; decoder neurons under it, of the tenths with the "
+    what = "image" if text is None else "text"
+    return Figure(
+        svg(figure),
+        f"How to read it, from the top: the {what} and what the network answers without and with the task; the couplings that the "
+        "task sets, beside those of another task; the modulator's fluctuation; decoder neurons under it, of the tenths with the "
         f"highest and the lowest gains those that move most for this {what}; the gains, which are the task's.",
         f"One {what} followed through",
     )
-    found["gain_map"] = Figure(
-        svg(gains_figure(arrays["encoder"], arrays["decoder"], [n.replace("_", " ") for n in names["tasks"]])),
-        "How to read it: a row is a task, a column a neuron. White: gain 1. Purple: higher gain; orange: lower gain.",
-        "Gains of every task",
-    )
-    return found
 
 
 def _calibration(folder: Path, results: Sequence[Result], name: str) -> Reliability:

@@ -17,6 +17,11 @@ from ...report import FAILS, HOLDS, UNKNOWN, Verdict
 from ..cells import CELLS, NAMED, PRIMARY, Result, compare, primary_scores, shown_ends, shown_p, strength
 
 CLAIMED_POINTS = 1.8  # of accuracy over attention
+RIVAL = "than deterministic attention with as many parameters (residual)."
+STATEMENTS = {
+    "accuracy": ("C2 accuracy", f"Comodulation is more accurate {RIVAL}"),
+    "nll": ("C2 likelihood", f"Comodulation has a lower NLL {RIVAL}"),
+}
 _SHOWN = {"accuracy": (100, "points", 2), "nll": (1, "", 3)}
 
 
@@ -44,48 +49,47 @@ def named_differences(results: Sequence[Result]) -> dict[str, PairedDifference |
 
 
 def named_verdicts(results: Sequence[Result], crossed: Mapping[str, CrossedDifference]) -> list[Verdict]:
-    """On accuracy, on NLL, and on the size of the first.
+    """On accuracy, on the size of that advantage, and on NLL.
 
     Args:
         results: finished cells. crossed: as ``crossed_named``.
     """
-    rival = "than deterministic attention with as many parameters (residual)."
-    statements = {
-        "accuracy": ("C2 accuracy", f"Comodulation is more accurate {rival}"),
-        "nll": ("C2 likelihood", f"Comodulation has a lower NLL {rival}"),
-    }
-    size = ("C2 size", f"The advantage is {CLAIMED_POINTS} points in the residual variant.")
-    found, differences = [], named_differences(results)
-    for metric, (claim, statement) in statements.items():
-        d, over = differences[metric], crossed.get(metric)
-        if d is None:
-            note = "Fewer than two seeds have what this needs."
-            found.append(Verdict(claim, statement, UNKNOWN, note=note))
-            if metric == "accuracy":
-                found.append(Verdict(*size, UNKNOWN, note=note))
-            continue
-        scale, unit, digits = _SHOWN[metric]
-        low, high = (d.low, d.high) if over is None else (over.low, over.high)
-        edge = min(abs(low), abs(high)) < EDGE * (high - low) / 2
-        positive = metric == "accuracy"
-        word = UNKNOWN if edge or low <= 0 <= high or not d.sd else HOLDS if (low > 0) == positive else FAILS
-        kind = "over seeds" if over is None else f"over seeds and {over.images:,} test inputs"
-        notes = ["The primary comparison, named beforehand."]
-        notes += ["At the edge: an end of the interval is 0 as far as rounding lets it be told."] * edge
-        notes += [part for part in (strength(d, scale, unit), d.note) if part]
-        shown = Verdict(
-            claim, statement, word, f"{scale * d.mean:+.{digits}f} {unit}".rstrip(),
-            f"{shown_ends(low, high, scale, digits)}, 95% of {len(NAMED)} together, {kind}",
-            shown_p(d.p) + (" (Holm)" if shown_p(d.p) else ""), f"{d.n} seeds", " ".join(notes),
-        )  # fmt: skip
-        found.append(shown)
-        if metric == "accuracy":
-            found.append(size_verdict(*size, shown, d.mean, low, high))
-    return found
+    differences = named_differences(results)
+    accuracy, nll = (_verdict(metric, differences[metric], crossed.get(metric)) for metric in ("accuracy", "nll"))
+    return [accuracy, size_verdict(accuracy, differences["accuracy"], crossed.get("accuracy")), nll]
 
 
-def size_verdict(claim: str, statement: str, sign: Verdict, mean: float, low: float, high: float) -> Verdict:
+def _verdict(metric: str, d: PairedDifference | None, over: CrossedDifference | None) -> Verdict:
+    """Whether a difference has the claimed sign, by the bootstrap where there is one."""
+    if d is None:
+        return Verdict(*STATEMENTS[metric], UNKNOWN, note="Fewer than two seeds have what this needs.")
+    scale, unit, digits = _SHOWN[metric]
+    low, high = _ends(d, over)
+    edge = min(abs(low), abs(high)) < EDGE * (high - low) / 2
+    positive = metric == "accuracy"
+    word = UNKNOWN if edge or low <= 0 <= high or not d.sd else HOLDS if (low > 0) == positive else FAILS
+    kind = "over seeds" if over is None else f"over seeds and {over.images:,} test inputs"
+    notes = ["The primary comparison, named beforehand."]
+    notes += ["At the edge: an end of the interval is 0 as far as rounding lets it be told."] * edge
+    notes += [part for part in (strength(d, scale, unit), d.note) if part]
+    return Verdict(
+        *STATEMENTS[metric], word, f"{scale * d.mean:+.{digits}f} {unit}".rstrip(),
+        f"{shown_ends(low, high, scale, digits)}, 95% of {len(NAMED)} together, {kind}",
+        shown_p(d.p) + (" (Holm)" if shown_p(d.p) else ""), f"{d.n} seeds", " ".join(notes),
+    )  # fmt: skip
+
+
+def _ends(d: PairedDifference, over: CrossedDifference | None) -> tuple[float, float]:
+    """Of the interval that decides."""
+    return (d.low, d.high) if over is None else (over.low, over.high)
+
+
+def size_verdict(sign: Verdict, d: PairedDifference | None, over: CrossedDifference | None = None) -> Verdict:
     """Whether an advantage in accuracy has the claimed size, read off the interval of the verdict on its sign."""
+    claim, statement = "C2 size", f"The advantage is {CLAIMED_POINTS} points in the residual variant."
+    if d is None:
+        return Verdict(claim, statement, UNKNOWN, note=sign.note)
+    low, high = _ends(d, over)
     reached = FAILS if 100 * high < CLAIMED_POINTS else HOLDS if 100 * low >= CLAIMED_POINTS else UNKNOWN
-    note = f"Reached: {100 * mean:.2f} of {CLAIMED_POINTS}. Read off the same interval."
+    note = f"Reached: {100 * d.mean:.2f} of {CLAIMED_POINTS}. Read off the same interval."
     return Verdict(claim, statement, reached, sign.effect, sign.interval, sign.p, sign.n, note)

@@ -258,13 +258,7 @@ def _network_table(kinds: Sequence[Network]) -> Table:
             shown(kind.options), len(kind.seeds), 100 * kind.base, 100 * kind.attention, 100 * mean, 100 * low, 100 * high,
             float(np.mean(kind.nll)), *(kind.properties[name] for name in PROPERTIES),
         ])  # fmt: skip
-    formats = {
-        "no task (%)": ".2f",
-        "attention (%)": ".2f",
-        "advantage (points)": "+.2f",
-        "low": "+.2f",
-        "high": "+.2f",
-    }
+    formats = {**dict.fromkeys(columns[2:4], ".2f"), **dict.fromkeys(columns[4:7], "+.2f")}
     formats |= {"NLL": "+.3f", **dict.fromkeys(PROPERTIES.values(), ".3f")}
     caption = (
         "**Comodulation minus attention** in networks that were pretrained with other skip connections. Intervals: "
