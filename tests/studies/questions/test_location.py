@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from comodulation import comodulate, decoder_gains
+from comodulation.data.features import BackboneSettings
 from comodulation.errors import InputError
 from comodulation.studies.cells import Cell, Inquiry, Row, judged, on_common_seeds, study_config
 from comodulation.studies.questions.location import (
@@ -298,8 +299,6 @@ def test_training_learns_places_by_position_alone(laboratory):
 
 
 def test_other_networks_and_data_are_refused(tmp_path):
-    from comodulation.data.features import BackboneSettings
-
     config = study_config("cifar100", "digits", backbone=BackboneSettings("test_resnet", "random", 32))
     with pytest.raises(InputError, match="pretrains a network of its own: leave out --backbone"):
         laboratories.make_laboratory(Inquiry("location", config, (0, 1), 0), tmp_path)
@@ -309,7 +308,8 @@ def test_other_networks_and_data_are_refused(tmp_path):
 
 
 def test_a_study_of_location_from_data_to_verdict(small, tmp_path, monkeypatch):
-    """Verdicts, table and figures there; time that is over leaves cells out, and the next call goes on."""
+    """Verdicts, table and figures there, no other network loaded; time that is over leaves cells out, and the next call goes on."""
+    monkeypatch.setattr(BackboneSettings, "encoder", lambda *given: pytest.fail("a backbone was loaded"))
     whole = QUESTIONS["location"]
 
     def few(seeds):

@@ -75,7 +75,7 @@ class LocationLaboratory(Laboratory):
         self._encoded: tuple[tuple[int, bool, int], dict[str, Encoded]] | None = None
 
     @cached_property
-    def backbone(self) -> Any:
+    def encoder(self) -> Any:
         """None from elsewhere: the network is the study's own."""
 
     def source(self) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -169,18 +168,17 @@ def modulated(
     sequences: bool,
     num_tasks: int,
     example: Tensor,
-    **options: Any,
 ) -> Comodulated:
     """Task modulation of a network at a location.
 
     Args:
         network: frozen. location: 1 to 3. neurons: ``channel``; ``position`` (channel and position, of canvases); ``moment``
             (channel and moment, of sequences). sequences: whether inputs are sequences.
-        num_tasks: number K of tasks. example: activity of the encoder, as ``FromEncoder`` takes it. **options: of ``comodulate``.
+        num_tasks: number K of tasks. example: activity of the encoder, as ``FromEncoder`` takes it.
     """
     model = FromEncoder(network, location, sequences, by_moment=neurons == "moment")
     by_place = neurons == "position"
     return comodulate(
         model, encoder="encoder", decoder="decoder", num_tasks=num_tasks, example=example,
-        neurons="position" if by_place else "channel", neuron_dim=None if by_place else 1, **options,
+        neurons="position" if by_place else "channel", neuron_dim=None if by_place else 1,
     )  # fmt: skip
