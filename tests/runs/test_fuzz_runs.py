@@ -15,9 +15,10 @@ from comodulation.data.features import FeatureStore
 from comodulation.errors import InputError
 from comodulation.files import read_json
 from comodulation.networks import load_adapter, save_adapter
+from comodulation.processes import ALONE
 from comodulation.runs.run import Run
 from comodulation.tensors import read_tensors, write_tensors
-from comodulation.training.loop import _read_checkpoint
+from comodulation.training.checkpoint import State
 from support.command import comodulate
 from support.mutations import ABSURD, changed, damaged, few_or_hundreds, few_or_many, hunt, is_refusal, refused_or
 from support.packed import repacked, unpacked
@@ -166,10 +167,12 @@ def test_damaged_checkpoints(cases, tmp_path):
         path, tensors, {"identity": "this", "history": [{"epoch": 1, "loss": 0.5, "nll": 0.4, "seconds": 1.0}]}
     )
     good = path.read_bytes()
+    parameter = torch.nn.Parameter(torch.zeros(3, 4))
+    state = State([parameter], [], torch.optim.AdamW([parameter]), ALONE)
 
     def check(content):
         path.write_bytes(content)
-        found = refused_or(lambda: _read_checkpoint(path, "this", 1, 1))
+        found = refused_or(lambda: state.read(path, "this"))
         if found is not None and not is_refusal(found):
             assert all(torch.equal(found[0][name], value) for name, value in tensors.items())
 

@@ -20,11 +20,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ..errors import DivergedError, InputError
 from ..mathematics import derived_seed
 from ..processes import Processes
-from ..tensors import read_tensors, write_tensors
+from .checkpoint import State
 from .optimizers import AdamW
 from .progress import Epoch, Progress, Silent
 
@@ -140,71 +141,80 @@ def train(objective: Objective, settings: TrainingSettings, venue: Venue, *, see
         InputError: the checkpoint belongs to another training.
         LostProcess: another process is gone.
     """
-    module, fabric, checkpoint = objective.module, venue.fabric, venue.checkpoint
+    module, fabric = objective.module, venue.fabric
     processes = Processes.of(fabric)
+    wrapped, optimizer = _set_up(objective, settings, fabric)
     parameters = [parameter for parameter, _ in objective.learnable]
+    state = State(parameters, objective.state, optimizer, processes)
+    state.resume(venue.checkpoint, venue.identity)
+    for epoch in range(len(state.history), settings.epochs):
+        if _stalled(state.history, settings.patience):
+            break
+        began = time.perf_counter()
+        module.train()
+        losses = _run_epoch(epoch, objective, settings, wrapped, optimizer, fabric, seed)
+        loss = float(processes.sum(torch.stack(losses).mean()))
+        if not math.isfinite(loss):
+            raise DivergedError(f"the training loss became {loss} in epoch {epoch + 1}; try a lower learning rate")
+        module.eval()
+        with torch.no_grad():
+            validation = processes.agree(objective.validate())
+        if validation["nll"] < min([objective.begin, *(entry["nll"] for entry in state.history)]):
+            state.mark_best()
+        seconds = time.perf_counter() - began
+        state.history.append({"epoch": epoch + 1, "loss": loss, **validation, "seconds": seconds})
+        if processes.first:
+            if venue.checkpoint is not None:
+                state.save(venue.checkpoint, venue.identity)
+            left = (settings.epochs - epoch - 1) * seconds
+            venue.tell.epoch(objective.name, Epoch(epoch + 1, settings.epochs, loss, validation, seconds, left))
+    state.return_to_best()
+    module.eval()
+    return state.history
+
+
+def _set_up(objective: Objective, settings: TrainingSettings, fabric: Any) -> tuple[Any, Optimizer]:
+    """Module and optimizer, as Fabric gives them."""
     # Neighbours with the same factor share a group, so that parameters keep their order in the optimizer's state.
     groups = [
         {"params": [parameter for parameter, _ in same], "factor": factor}
         for factor, same in itertools.groupby(objective.learnable, lambda item: item[1])
     ]
     optimizer = AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    wrapped, optimizer = fabric.setup(module, optimizer)
+    wrapped, optimizer = fabric.setup(objective.module, optimizer)
     if hasattr(wrapped, "mark_forward_method"):  # Fabric's
         wrapped.mark_forward_method("loss")
-    history: list[dict[str, float]] = []
-    kept = [*parameters, *objective.state]  # what an epoch leaves
-    for tensor in kept:
-        processes.follow(tensor)
-    best = [tensor.detach().clone() for tensor in kept]
-    stored = None
-    if checkpoint is not None and processes.first:
-        stored = _read_checkpoint(checkpoint, venue.identity, len(kept), len(parameters))
-    if (stored := _followed(stored, kept, parameters, processes)) is not None:
-        history, best = _restore(*stored, kept, len(parameters), optimizer)
+    return wrapped, optimizer
+
+
+def _run_epoch(
+    epoch: int,
+    objective: Objective,
+    settings: TrainingSettings,
+    wrapped: Any,
+    optimizer: Optimizer,
+    fabric: Any,
+    seed: int,
+) -> list[Tensor]:
+    """One pass over the data; the losses of its batches."""
+    processes, losses = Processes.of(fabric), []
     total = settings.epochs * objective.steps_per_epoch
-    for epoch in range(len(history), settings.epochs):
-        if _stalled(history, settings.patience):
-            break
-        began = time.perf_counter()
-        module.train()
-        losses: list[Tensor] = []
-        with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
-            torch.manual_seed(derived_seed(seed, "dropout", epoch))
-            generator = torch.Generator().manual_seed(derived_seed(seed, "order", epoch))
-            for step, batch in enumerate(objective.batches(epoch, generator), epoch * objective.steps_per_epoch):
-                for group in optimizer.param_groups:
-                    rate = one_cycle(step, total, settings.learning_rate, settings.warmup)
-                    group["lr"] = rate * group["factor"]
-                optimizer.zero_grad()
-                loss = objective.gradients(wrapped, fabric, batch)
-                if processes.several:
-                    sum_gradients(parameters, processes)
-                optimizer.step()
-                if objective.after_step is not None:
-                    objective.after_step(step + 1)
-                losses.append(loss.detach())
-        mean_loss = float(processes.sum(torch.stack(losses).mean()))
-        if not math.isfinite(mean_loss):
-            raise DivergedError(f"the training loss became {mean_loss} in epoch {epoch + 1}; try a lower learning rate")
-        module.eval()
-        with torch.no_grad():
-            validation = processes.agree(objective.validate())
-        if validation["nll"] < min([objective.begin, *(entry["nll"] for entry in history)]):
-            best = [tensor.detach().clone() for tensor in kept]
-        seconds = time.perf_counter() - began
-        history.append({"epoch": epoch + 1, "loss": mean_loss, **validation, "seconds": seconds})
-        if checkpoint is not None and processes.first:
-            _save(checkpoint, venue.identity, kept, best, optimizer, history)
-        if processes.first:
-            left = (settings.epochs - epoch - 1) * seconds
-            told = Epoch(epoch + 1, settings.epochs, mean_loss, validation, seconds, left)
-            venue.tell.epoch(objective.name, told)
-    with torch.no_grad():
-        for tensor, value in zip(kept, best, strict=True):
-            tensor.copy_(value)
-    module.eval()
-    return history
+    with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
+        torch.manual_seed(derived_seed(seed, "dropout", epoch))
+        generator = torch.Generator().manual_seed(derived_seed(seed, "order", epoch))
+        for step, batch in enumerate(objective.batches(epoch, generator), epoch * objective.steps_per_epoch):
+            rate = one_cycle(step, total, settings.learning_rate, settings.warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["factor"]
+            optimizer.zero_grad()
+            loss = objective.gradients(wrapped, fabric, batch)
+            if processes.several:
+                sum_gradients([parameter for parameter, _ in objective.learnable], processes)
+            optimizer.step()
+            if objective.after_step is not None:
+                objective.after_step(step + 1)
+            losses.append(loss.detach())
+    return losses
 
 
 def sum_gradients(parameters: list[nn.Parameter], processes: Processes) -> None:
@@ -230,80 +240,3 @@ def _stalled(history: list[dict[str, float]], patience: int) -> bool:
         return False
     losses = [entry["nll"] for entry in history]
     return losses.index(min(losses)) < len(losses) - patience
-
-
-def _save(
-    path: Path,
-    identity: str,
-    kept: list[Tensor],
-    best: list[Tensor],
-    optimizer: torch.optim.Optimizer,
-    history: list[dict[str, float]],
-) -> None:
-    tensors: dict[str, Tensor] = {}
-    for place, (now, then) in enumerate(zip(kept, best, strict=True)):
-        tensors[f"now.{place}"], tensors[f"best.{place}"] = now, then
-    for place, state in optimizer.state_dict()["state"].items():
-        tensors.update({f"optimizer.{place}.{name}": torch.as_tensor(value) for name, value in state.items()})
-    write_tensors(path, tensors, {"identity": identity, "history": history})
-
-
-def _read_checkpoint(
-    path: Path, identity: str, num_kept: int, num_parameters: int
-) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """A checkpoint's content; None if there is none or it is damaged, and training starts over. Raises InputError if foreign."""
-    try:
-        tensors, metadata = read_tensors(path)
-    except InputError:
-        return None
-    if metadata.get("identity") != identity:
-        raise InputError(
-            f"the checkpoint {path} belongs to a training with other settings or data; remove it to start over"
-        )
-    names = {f"{key}.{place}" for place in range(num_kept) for key in ("now", "best")}
-    names |= {
-        f"optimizer.{place}.{key}" for place in range(num_parameters) for key in ("exp_avg", "exp_avg_sq", "step")
-    }
-    return (tensors, metadata) if set(tensors) == names else None
-
-
-def _followed(
-    stored: tuple[dict[str, Tensor], dict[str, Any]] | None,
-    kept: list[Tensor],
-    parameters: list[nn.Parameter],
-    processes: Processes,
-) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The first process's checkpoint, in every process: the others need not see the file."""
-    if not processes.several:
-        return stored
-    metadata = processes.agree(None if stored is None else stored[1])
-    if metadata is None:
-        return None
-    like = {f"{key}.{place}": tensor for place, tensor in enumerate(kept) for key in ("now", "best")}
-    for place, parameter in enumerate(parameters):
-        like |= {f"optimizer.{place}.{key}": parameter for key in ("exp_avg", "exp_avg_sq")}
-        like[f"optimizer.{place}.step"] = torch.zeros(())  # where torch keeps it: on the CPU
-    tensors = {}
-    for name, tensor in like.items():
-        tensors[name] = torch.zeros_like(tensor) if stored is None else stored[0][name]
-        processes.follow(tensors[name])
-    return tensors, metadata
-
-
-def _restore(
-    tensors: dict[str, Tensor],
-    metadata: dict[str, Any],
-    kept: list[Tensor],
-    num_parameters: int,
-    optimizer: torch.optim.Optimizer,
-) -> tuple[list[dict[str, float]], list[Tensor]]:
-    with torch.no_grad():
-        for place, tensor in enumerate(kept):
-            tensor.copy_(tensors[f"now.{place}"])
-    state: dict[int, dict[str, Tensor]] = {place: {} for place in range(num_parameters)}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, number, key = name.split(".", 2)
-            state[int(number)][key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return metadata["history"], [tensors[f"best.{place}"].to(now.device) for place, now in enumerate(kept)]

@@ -123,6 +123,7 @@ HOSTILE = {
     "features turned round": changed(**{"1_at_features": torch.tensor([6, 0])}),
     "no features": changed(**{"1_at_features": torch.tensor([3, 3])}),
     "features that are fractions": changed(**{"1_at_features": torch.tensor([0.0, 6.0])}),
+    "features that are complex": changed(**{"1_at_features": torch.tensor([0j, 6j])}),
     "features that are truths": changed(**{"1_at_features": torch.tensor([False, True])}),
     "features of 2^62": changed(**{"1_at_features": torch.tensor([0, 2**62])}),
     "more than a readout holds": changed(**{"1_at_first": torch.zeros(1).expand(2**20, 2**10, 2**10)}),

@@ -127,46 +127,59 @@ class Readouts(nn.Module):
         Raises:
             InputError: tensors that are not those of readouts of such questions.
         """
-        wrong = InputError("the adapter is damaged: its tensors are not those of readouts of these tasks")
+        made = cls._laid_out_as(tensors, sizes)
+        if made is None or not made._take(tensors):
+            raise InputError("the adapter is damaged: its tensors are not those of readouts of these tasks")
+        return made
+
+    @classmethod
+    def _laid_out_as(cls, tensors: dict[str, Tensor], sizes: Sequence[int]) -> Readouts | None:
+        """Readouts of the members that tensors are of; None where they are of none."""
         mean, weights = tensors.get("mean"), tensors.get("weights")
         if mean is None or weights is None or mean.ndim != 1 or weights.ndim != 2:
-            raise wrong
+            return None
         if sum(value.numel() for value in tensors.values()) > MAX_NUMBERS or not 0 < len(weights) <= len(sizes):
-            raise wrong
+            return None
         own = tuple(sizes[: len(weights)])
         bias = tensors.get("0.bias")
         binary = bias is not None and bias.ndim > 0 and bias.shape[-1] == len(own) and max(own) <= 2
         questions = Questions((1,) * len(own), True) if binary else Questions(own)
         members: list[tuple[Probe | Bag, int, int]] = []
-        while (place := tensors.get(f"{len(members)}.features")) is not None:
-            if tuple(place.shape) != (2,) or place.is_floating_point():
-                raise wrong
-            start, stop = place.tolist()
-            first, outputs = tensors.get(f"{len(members)}.first"), questions.num_outputs
-            if not 0 <= start < stop <= len(mean) or (first is not None and (first.ndim != 3 or 0 in first.shape)):
-                raise wrong
-            member: Probe | Bag
-            if first is None:
-                weight = tensors.get(f"{len(members)}.weight")
-                rectified = weight is not None and weight.ndim == 2 and weight.shape[1] == 2 * (stop - start)
-                member = Probe(stop - start, outputs, rectified=rectified)
-            else:
-                member = Bag(first.shape[0], stop - start, first.shape[2], outputs)
-            members.append((member, start, stop))
-        if not members:
-            raise wrong
-        result = cls(questions, len(mean), members)
-        for name, value in (kept := result.tensors()).items():
-            given = tensors.get(name)
-            if len(kept) != len(tensors) or given is None or given.shape != value.shape or given.dtype != value.dtype:
-                raise wrong
-            if not bool(given.isfinite().all()):
-                raise wrong
+        while f"{len(members)}.features" in tensors:
+            member = _member_of(tensors, len(members), len(mean), questions.num_outputs)
+            if member is None:
+                return None
+            members.append(member)
+        return cls(questions, len(mean), members) if members else None
+
+    def _take(self, tensors: dict[str, Tensor]) -> bool:
+        """Copy tensors of the same names into one's own; False for those that do not fit, and for values that cannot be."""
+        own = self.tensors()
+        if own.keys() != tensors.keys():
+            return False
+        for name, value in own.items():
+            given = tensors[name]
+            if given.shape != value.shape or given.dtype != value.dtype or not bool(given.isfinite().all()):
+                return False
             if not name.endswith("features"):
                 value.copy_(given)
-        shares = result.weights.sum(1)
-        if not all(bool((value > 0).all()) for value in (result.deviation, result.temperature, shares)):
-            raise wrong
-        if bool((result.weights < 0).any()):
-            raise wrong
-        return result
+        positive = (self.deviation, self.temperature, self.weights.sum(1))
+        return all(bool((value > 0).all()) for value in positive) and bool((self.weights >= 0).all())
+
+
+def _member_of(
+    tensors: dict[str, Tensor], number: int, width: int, outputs: int
+) -> tuple[Probe | Bag, int, int] | None:
+    """A member that tensors are of, by its number, and its part of a row of ``width`` features; None where there is none such."""
+    place, first, weight = (tensors.get(f"{number}.{name}") for name in ("features", "first", "weight"))
+    if place is None or tuple(place.shape) != (2,) or place.is_floating_point() or place.is_complex():
+        return None
+    start, stop = place.tolist()
+    if not 0 <= start < stop <= width:
+        return None
+    if first is None:
+        rectified = weight is not None and weight.ndim == 2 and weight.shape[1] == 2 * (stop - start)
+        return Probe(stop - start, outputs, rectified=rectified), start, stop
+    if first.ndim != 3 or 0 in first.shape:
+        return None
+    return Bag(first.shape[0], stop - start, first.shape[2], outputs), start, stop

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -135,62 +135,101 @@ def fit_readouts(
     fold = deal_folds(answers, number, derived_seed(seed, "folds"), unit)
     generator = torch.Generator().manual_seed(derived_seed(seed, "judged"))
     judged = torch.randperm(len(rows), generator=generator)[: max(1, JUDGED_NUMBERS // questions.num_outputs)].sort()[0]
-    settings = settings or next(own for most, own in BAGS if len(rows) < most)
-    mean, deviation = moments_of(rows)
+    fitting = _Fitting(
+        rows, answers, questions, allowed, fold, seed, settings or next(own for most, own in BAGS if len(rows) < most)
+    )
     members: list[tuple[Probe | Bag, int, int]] = []
     unseen: list[Tensor] = []
-    names, strengths, history = [], {}, {}
-    probes: dict[tuple[int, int], FittedProbe] = {}
-
-    def judge(logits: Tensor) -> float:
-        return float(_truth(_limited(logits, allowed), answers, questions)[0].mean().neg())
-
     for candidate in candidates:
-        columns = slice(candidate.start, candidate.stop)
-        if candidate.kind == "frequencies":
-            guess, logits = fit_frequencies(answers, questions, fold, candidate.stop - candidate.start)
-            members.append((guess, candidate.start, candidate.stop))
-        elif candidate.kind == "probe":
-            probe = fit_probe(rows[:, columns], answers, questions, fold, (mean[columns], deviation[columns]), seed)
-            probes[columns.start, columns.stop] = probe
-            members.append((probe.probe, candidate.start, candidate.stop))
-            logits, strengths[candidate.name] = probe.unseen, probe.strength.tolist()[:SHOWN_STRENGTHS]
-        elif candidate.kind == "means":
-            standard = (rows[:, columns] - mean[columns]) / deviation[columns]
-            means, logits = fit_class_means(standard, answers, questions, fold)
-            members.append((means, candidate.start, candidate.stop))
-        elif candidate.kind == "gains":
-            assert allowed is not None
-            standard = (rows[:, columns] - mean[columns]) / deviation[columns]
-            gained, logits = fit_gains(standard, answers, allowed, fold, probes[columns.start, columns.stop])
-            members.append((gained, candidate.start, candidate.stop))
-        else:
-            standard = (rows[:, columns] - mean[columns]) / deviation[columns]
-            trained = train_bag(standard, answers, questions, fold, judge, settings, derived_seed(seed, candidate.name))
-            members.append((trained.bag, candidate.start, candidate.stop))
-            logits, history[candidate.name] = trained.unseen, trained.history
-        names.append(candidate.name)
+        network, logits = fitting.fit(candidate)
+        members.append((network, candidate.start, candidate.stop))
         unseen.append(_limited(logits.to(rows.dtype), allowed)[judged])
-        tell(f"{candidate.name}: NLL {judge(logits):.3f} out of fold")
+        tell(f"{candidate.name}: NLL {fitting.nll(logits):.3f} out of fold")
     readouts = Readouts(questions, rows.shape[1], members)
-    readouts.mean.copy_(mean)
-    readouts.deviation.copy_(deviation)
+    readouts.mean.copy_(fitting.mean)
+    readouts.deviation.copy_(fitting.deviation)
     own = answers[judged]
-    found = [_truth(logits, own, questions) for logits in unseen]
-    truth, question = torch.stack([one[0] for one in found]).clamp(min=CERTAIN), found[0][1]
-    readouts.weights.copy_(mixture_weights(truth, question, len(questions.sizes)))
-    stacked, weights = torch.stack(unseen), readouts.weights.T.log()
-    if calibrate:
-        known = answered_elsewhere(answers, questions, fold)[judged]
-        readouts.temperature.copy_(_temperatures(questions, readouts.combine(stacked, weights), own, known))
-    mixed = readouts.combine(stacked, weights)
-    nll = {name: float(-one.mean()) for name, one in zip(names, truth, strict=True)}
+    known = answered_elsewhere(answers, questions, fold)[judged] if calibrate else None
+    mixed, losses = _weigh(readouts, torch.stack(unseen), own, known)
+    names = [candidate.name for candidate in candidates]
+    nll = dict(zip(names, losses, strict=True))
     nll["together"] = float(-_truth(mixed, own, questions)[0].clamp(min=CERTAIN).mean())
     shares = dict(zip(names, readouts.weights.mean(0).tolist(), strict=True))
     linear_places = [place for place, candidate in enumerate(candidates) if candidate.kind == "probe"]
     best = min(linear_places, key=lambda place: nll[names[place]], default=None)
     linear = None if best is None else (best, unseen[best])
-    return Fitted(readouts, judged, mixed, nll, shares, strengths, history, linear)
+    return Fitted(readouts, judged, mixed, nll, shares, fitting.strengths, fitting.history, linear)
+
+
+@dataclass
+class _Fitting:
+    """A table whose candidates are fitted one after the other; arguments as of ``fit_readouts``, and the ``fold`` of each row.
+
+    Attributes:
+        mean, deviation: of each feature, ``(V,)``. strengths, history: as in ``Fitted``. probes: by the features that they read.
+    """
+
+    rows: Tensor
+    answers: Tensor
+    questions: Questions
+    allowed: Tensor | None
+    fold: Tensor
+    seed: int
+    settings: BagSettings
+    strengths: dict[str, list[float]] = field(default_factory=dict)
+    history: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    probes: dict[tuple[int, int], FittedProbe] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.mean, self.deviation = moments_of(self.rows)
+
+    def nll(self, logits: Tensor) -> float:
+        """Mean NLL of logits ``(N, C)`` of every row, out of fold."""
+        return float(_truth(_limited(logits, self.allowed), self.answers, self.questions)[0].mean().neg())
+
+    def fit(self, candidate: Candidate) -> tuple[Probe | Bag, Tensor]:
+        """A candidate's network on all rows, and logits ``(N, C)`` of each row by what has not seen its fold."""
+        columns = slice(candidate.start, candidate.stop)
+        read, moments = self.rows[:, columns], (self.mean[columns], self.deviation[columns])
+        if candidate.kind == "frequencies":
+            return fit_frequencies(self.answers, self.questions, self.fold, read.shape[1])
+        if candidate.kind == "probe":
+            probe = fit_probe(read, self.answers, self.questions, self.fold, moments, self.seed)
+            self.probes[candidate.start, candidate.stop] = probe
+            self.strengths[candidate.name] = probe.strength.tolist()[:SHOWN_STRENGTHS]
+            return probe.probe, probe.unseen
+        standard = (read - moments[0]) / moments[1]
+        if candidate.kind == "means":
+            return fit_class_means(standard, self.answers, self.questions, self.fold)
+        if candidate.kind == "gains":
+            assert self.allowed is not None
+            return fit_gains(
+                standard, self.answers, self.allowed, self.fold, self.probes[candidate.start, candidate.stop]
+            )
+        seed = derived_seed(self.seed, candidate.name)
+        trained = train_bag(standard, self.answers, self.questions, self.fold, self.nll, self.settings, seed)
+        self.history[candidate.name] = trained.history
+        return trained.bag, trained.unseen
+
+
+def _weigh(readouts: Readouts, unseen: Tensor, answers: Tensor, known: Tensor | None) -> tuple[Tensor, list[float]]:
+    """Set what each member's answers weigh, and temperatures.
+
+    Args:
+        unseen: logits of the judged rows by each member, out of fold, ``(M, J, C)``. answers: to these rows, ``(J, Q)``.
+        known: as in ``_temperatures``; None leaves temperatures at 1.
+
+    Returns:
+        Logits of the mixture ``(J, C)``, and the mean NLL of each member.
+    """
+    questions = readouts.questions
+    found = [_truth(logits, answers, questions) for logits in unseen]
+    truth, question = torch.stack([one[0] for one in found]).clamp(min=CERTAIN), found[0][1]
+    readouts.weights.copy_(mixture_weights(truth, question, len(questions.sizes)))
+    weights = readouts.weights.T.log()
+    if known is not None:
+        readouts.temperature.copy_(_temperatures(questions, readouts.combine(unseen, weights), answers, known))
+    return readouts.combine(unseen, weights), [float(-one.mean()) for one in truth]
 
 
 def _limited(logits: Tensor, allowed: Tensor | None) -> Tensor:
