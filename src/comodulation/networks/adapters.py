@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ..errors import InputError, brief, first_difference
-from ..files import PARTIAL as PARTIAL
 from ..tasks import TaskFamily
 from ..tensors import read_tensors, write_tensors
 

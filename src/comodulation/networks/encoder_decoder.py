@@ -166,9 +166,8 @@ class EncoderDecoder(nn.Module):
     def _convolve(self, activity: Tensor, layer: nn.Conv2d) -> Tensor:
         """A layer's convolution without bias; a frozen layer's matrix for small maps is built once."""
         weight, (height, width) = layer.weight, activity.shape[2:]
-        if (
-            torch.compiler.is_compiling()
-        ):  # a graph is for one convolution and any number of inputs; it keeps no matrices
+        # A graph is for one convolution and any number of inputs; it keeps no matrices.
+        if torch.compiler.is_compiling():
             return nn.functional.conv2d(activity, weight, padding=weight.shape[-1] // 2)
         if weight.requires_grad or not is_small(height, width, weight.shape[-1]):
             return convolve(activity, weight)

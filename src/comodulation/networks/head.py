@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from ..errors import InputError, choose
 from ..mathematics import (
     Decode,
     DecoderStatistics,
+    Modulation,
     MonteCarlo,
     ResponseByColumns,
     TaskResponse,
@@ -39,23 +40,19 @@ from ..mathematics import (
     statistics_of_samples,
     task_response,
 )
-from ..mathematics import Modulation as Modulation
 from ..processes import ALONE, Processes
 from ..tensors import hash_tensors
 from .controller import Controller, checked_task_ids, coupling
 from .encoder_decoder import EncoderDecoder
 from .layers import normalisation_scale
 from .settings import HeadSettings
-from .stored_gains import MAX_RESPONSE, TaskGains, pairs
+from .stored_gains import MAX_RESPONSE, Mode, TaskGains, pairs
 from .task_averages import TaskAverages
 
-Mode = Literal["base", "attention", "comodulation"]
 DECODER_NOISE = 1  # the noise layer of monte_carlo gains; 0 is the encoder's
 ADDED_OUTPUTS = "readout.added."  # names of what methods/added_tasks.py adds to the readout
 RESPONSE_INPUTS = 40  # inputs of each task that the response of several decoder layers is averaged over
 RESPONSE_ROWS = 1024  # of them that go through the decoder at once
-
-
 RESPONSE = "response_"  # names of the response that all tasks share
 
 
@@ -241,7 +238,8 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
             return False
         weight = self.decoder.weight
         seen = (
-            (h.to(weight.dtype), torch.zeros_like(tasks) if shared else self._own_tasks(tasks, h))
+            # Checked: -1, a missing task elsewhere, would be counted with the last one.
+            (h.to(weight.dtype), torch.zeros_like(tasks) if shared else checked_task_ids(tasks, self.num_tasks, len(h)))
             for h, tasks in self._activities(batches)
         )
         outside = outside_autocast(weight.device) if autocasts(weight.device) else contextlib.nullcontext()
@@ -269,10 +267,6 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
                     "head.encode(features), not the features"
                 )
             yield activity, tasks
-
-    def _own_tasks(self, tasks: Tensor, activity: Tensor) -> Tensor:
-        # -1, a missing task elsewhere, would be counted with the last one.
-        return checked_task_ids(tasks, self.num_tasks, len(activity))
 
     def _response(self, batches: Iterable[tuple[Tensor, Tensor]], shared: bool) -> TaskResponse:
         """Of one decoder layer, over all inputs."""
@@ -309,7 +303,7 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
             return
         averages = TaskAverages(self.num_tasks)
         for activity, given in self._activities(batches):
-            tasks = self._own_tasks(given, activity)
+            tasks = checked_task_ids(given, self.num_tasks, len(activity))
             averages.add(self._statistics_at(activity, self.controller(tasks)), tasks)
         statistics, counts = averages.result(self.processes)
         if not bool(counts.any()):
@@ -452,12 +446,10 @@ class ComodulatedHead(EncoderDecoder, TaskGains):
                 "in the batch"
             )
         m = self.modulation
-        ids = (
-            tasks if not tasks.is_floating_point() else torch.zeros(len(tasks), dtype=torch.int64, device=tasks.device)
-        )
-        modulator = m.std * modulator_noise(sample_ids, ids, m.num_samples, seed=self.seed, step=step).to(
-            activity.dtype
-        )
+        # Task vectors have no number.
+        ids = tasks.new_zeros(len(tasks), dtype=torch.int64) if tasks.is_floating_point() else tasks
+        noise = modulator_noise(sample_ids, ids, m.num_samples, seed=self.seed, step=step)
+        modulator = m.std * noise.to(activity.dtype)
         return modulate(activity, coupling(u, m.link), modulator, m.std), modulator
 
 

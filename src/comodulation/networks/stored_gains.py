@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from ..mathematics import DecoderStatistics, Modulation, TaskResponse, gains_fro
 from ..tensors import copy_checked
 from .controller import Controller, coupling
 
+Mode = Literal["base", "attention", "comodulation"]  # no task signal, encoder gains alone, or both
 MAX_RESPONSE = 2**28  # numbers in a response that is kept (1 GiB in float32)
 CLOSE = 1e-4  # differences of log gains below this are rounding: of another device, of batches of another size
 

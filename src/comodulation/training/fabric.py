@@ -51,9 +51,9 @@ class Alone:
 
     def setup(self, module: nn.Module, optimizer: Optimizer) -> tuple[Any, Optimizer]:
         """The module and its optimizer on the device, as ``Fabric.setup`` gives them."""
-        return (
-            (module.to(self.device), optimizer) if self.device.type == "cpu" else self._fabric.setup(module, optimizer)
-        )
+        if self.device.type == "cpu":
+            return module.to(self.device), optimizer
+        return self._fabric.setup(module, optimizer)
 
     def backward(self, loss: Tensor) -> None:
         """Add a loss's gradients to those of what it was computed from."""

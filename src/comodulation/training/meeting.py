@@ -206,9 +206,8 @@ def _store(place: Place) -> Any:
     held_here = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     if not held_here:
-        socket.create_connection(
-            (host, port), timeout=5
-        ).close()  # torch would write a page of its own about each attempt
+        # torch would write a page of its own about each attempt.
+        socket.create_connection((host, port), timeout=5).close()
     store = TCPStore(
         host, port, is_master=held_here, timeout=timedelta(seconds=30), wait_for_workers=False, multi_tenant=True
     )

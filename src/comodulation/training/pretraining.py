@@ -19,10 +19,9 @@ from ..networks import ComodulatedHead, taking
 from ..networks.readouts import Questions
 from ..processes import ALONE, Processes, Share
 from ..tasks import TaskFamily, task_logits
+from .inputs import EVALUATION_BATCH
 from .loop import Objective, TrainingSettings, Venue, train
 from .probe_start import begin_at_probe
-
-EVALUATION_BATCH = 1024
 
 
 class Pretraining(nn.Module):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -34,58 +35,81 @@ def tune(
     With ``balance`` `classes` the loss, and the validation NLL that chooses the epoch, are weighted by ``class_weights``.
     Where ``venue`` has several processes, all of them call this with the same arguments and end with the same method.
     """
-    device, processes = inputs.device, Processes.of(venue.fabric)
+    processes = Processes.of(venue.fabric)
     with method.head.among(processes):
         weights = class_weights(method.family, examples) if balance == "classes" else None
-
-        def seen() -> Iterable[tuple[Tensor, Tensor]]:
-            for rows in own.split(EVALUATION_BATCH):
-                part = examples.take(rows)
-                yield inputs.rows(part.image), part.task.to(device)
-
-        # Few tasks in a batch: what is summed by task is summed at once.
-        own = examples.task.argsort(stable=True)[processes.share(len(examples)).rows]
-        images = examples.image.unique()
-        # As many pairs as images times tasks: every image has a label for every task.
-        if len(examples) > len(images) and len(examples) == len(images) * method.family.num_tasks:
-            shown = images[processes.share(len(images)).rows].split(EVALUATION_BATCH)
-            method.observe(((inputs.rows(part), torch.zeros_like(part).to(device)) for part in shown), shared=True)
-        else:
-            method.observe(seen())
+        tuning = _Tuning(method, inputs, examples, validation, settings, processes, weights)
+        tuning.observe()
         history: list[dict[str, float]] = []
         if method.learnable():
-
-            def batches(epoch: int, generator: torch.Generator) -> Iterator[tuple[Any, ...]]:
-                for whole in epoch_examples(examples, generator, settings.batch_size):
-                    share = processes.share(len(whole)) if processes.several else None
-                    part = whole if share is None else whole.take(torch.arange(len(whole))[share.rows])
-                    batch = (part.task.to(device), part.target.to(device), part.image.to(device), epoch + 1)
-                    weight = None if weights is None else weights[part.task, part.target].to(device)
-                    yield (inputs.rows(part.image), *batch, weight, share)
-
-            def validate() -> dict[str, float]:
-                method.settle(seen())
-                result = predict(method, inputs, validation, processes)
-                if bool(result.log_probabilities.isnan().any()):
-                    raise DivergedError(
-                        f"the predictions of {method.name} are no longer numbers; try a lower learning rate"
-                    )
-                values = metrics(result.log_probabilities, result.target)
-                if weights is not None:  # the epoch that is kept must be the best at what is trained
-                    values["nll"] = weighted_nll(result, weights)
-                return {name: values[name] for name in METRICS}
-
-            steps_per_epoch = -(-len(examples.image.unique()) // settings.batch_size)
-            total = settings.epochs * steps_per_epoch
-            learnable = list(zip(method.learnable(), method.rate_factors(), strict=True))
-            objective = Objective(
-                method.name, method, learnable, batches, steps_per_epoch, validate, method.gradients,
-                after_step=lambda steps: method.after_step(steps, total), state=list(method.state().values()),
-            )  # fmt: skip
-            history = train(objective, settings, venue, seed=derived_seed(seed, "tuning"))
+            history = train(tuning.objective(), settings, venue, seed=derived_seed(seed, "tuning"))
         method.eval()
-        method.settle(seen())
+        method.settle(tuning.seen())
         return history
+
+
+@dataclass(frozen=True)
+class _Tuning:
+    """What ``tune`` is given, as a training sees it; ``weights`` of classes ``(K, V)``, or None."""
+
+    method: Method
+    inputs: Inputs
+    examples: Examples
+    validation: Examples
+    settings: TrainingSettings
+    processes: Processes
+    weights: Tensor | None
+
+    def seen(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's share of the training pairs: what the method reads, and task ids."""
+        # Few tasks in a batch: what is summed by task is summed at once.
+        own = self.examples.task.argsort(stable=True)[self.processes.share(len(self.examples)).rows]
+        for rows in own.split(EVALUATION_BATCH):
+            part = self.examples.take(rows)
+            yield self.inputs.rows(part.image), part.task.to(self.inputs.device)
+
+    def observe(self) -> None:
+        """Show the method its training inputs, those that all tasks share once for all."""
+        images = self.examples.image.unique()
+        # As many pairs as images times tasks: every image has a label for every task.
+        if len(self.examples) > len(images) and len(self.examples) == len(images) * self.method.family.num_tasks:
+            shown = images[self.processes.share(len(images)).rows].split(EVALUATION_BATCH)
+            rows = ((self.inputs.rows(part), torch.zeros_like(part).to(self.inputs.device)) for part in shown)
+            self.method.observe(rows, shared=True)
+        else:
+            self.method.observe(self.seen())
+
+    def batches(self, epoch: int, generator: torch.Generator) -> Iterator[tuple[Any, ...]]:
+        """An epoch's batches, as ``Method.loss`` takes them."""
+        device, processes = self.inputs.device, self.processes
+        for whole in epoch_examples(self.examples, generator, self.settings.batch_size):
+            share = processes.share(len(whole)) if processes.several else None
+            part = whole if share is None else whole.take(torch.arange(len(whole))[share.rows])
+            batch = (part.task.to(device), part.target.to(device), part.image.to(device), epoch + 1)
+            weight = None if self.weights is None else self.weights[part.task, part.target].to(device)
+            yield (self.inputs.rows(part.image), *batch, weight, share)
+
+    def validate(self) -> dict[str, float]:
+        """Metrics of the validation examples. Raises DivergedError where predictions are no numbers."""
+        self.method.settle(self.seen())
+        result = predict(self.method, self.inputs, self.validation, self.processes)
+        if bool(result.log_probabilities.isnan().any()):
+            raise DivergedError(
+                f"the predictions of {self.method.name} are no longer numbers; try a lower learning rate"
+            )
+        values = metrics(result.log_probabilities, result.target)
+        if self.weights is not None:  # the epoch that is kept must be the best at what is trained
+            values["nll"] = weighted_nll(result, self.weights)
+        return {name: values[name] for name in METRICS}
+
+    def objective(self) -> Objective:
+        method, steps_per_epoch = self.method, -(-len(self.examples.image.unique()) // self.settings.batch_size)
+        total = self.settings.epochs * steps_per_epoch
+        learnable = list(zip(method.learnable(), method.rate_factors(), strict=True))
+        return Objective(
+            method.name, method, learnable, self.batches, steps_per_epoch, self.validate, method.gradients,
+            after_step=lambda steps: method.after_step(steps, total), state=list(method.state().values()),
+        )  # fmt: skip
 
 
 def class_weights(family: TaskFamily, examples: Examples) -> Tensor:

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from numbers import Integral
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from ...mathematics import Modulation, average_over_tasks, position_labels
 from ...tensors import hash_tensors
 from ..controller import Controller, checked_task_ids
 from ..position_weights import LEARNED, Weights, gains_by_labels
-from ..stored_gains import pairs
+from ..stored_gains import Mode, pairs
 from ..task_averages import TaskAverages
 from .between import Between, Unrectified, times_factor
 from .call_state import copied
@@ -43,7 +43,6 @@ _DISABLED: ContextVar[frozenset[int]] = ContextVar("disabled networks", default=
 # Networks whose gains stay in place (``under``), likewise.
 _PLACED: ContextVar[frozenset[int]] = ContextVar("networks with gains in place", default=frozenset())
 
-Mode = Literal["base", "attention", "comodulation"]
 BATCH = "(inputs, task_ids)"
 
 
@@ -216,7 +215,7 @@ class Comodulated(Between):
         with torch.no_grad():
             u = self.controller(tasks)
             gains = self.stored_gains(u, tasks)
-        factors = list(self._by_layer(u.exp())) if self._encoder == "gain" else []
+        factors = list(self._by_layer(u.exp())) if self.modulation.encoder == "gain" else []
         self._hold_still()
         token = _PLACED.set(_PLACED.get() | {id(self)})
         try:
@@ -420,10 +419,6 @@ class Comodulated(Between):
     def _device(self) -> torch.device:
         return next(self.controller.parameters()).device
 
-    @property
-    def _encoder(self) -> str:
-        return self.modulation.encoder_in(self.training)
-
     @contextmanager
     def _recording(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Recording]:
         """A recorded call, outside inference mode.
@@ -512,7 +507,7 @@ class Comodulated(Between):
             return call.run(self._encoder_gains(u))
         if self.labels == "positions":
             return call.run({self.decoder: self._pooling(call, tasks, u)})
-        edits = self._encoder_gains(u) if self._encoder == "gain" else {}
+        edits = self._encoder_gains(u) if self.modulation.encoder == "gain" else {}
         times = times_factor(self.decoder_site, self._gains(call, tasks, u))
         if self.labels == "both":
             pooling = self._pooling(call, tasks, u)

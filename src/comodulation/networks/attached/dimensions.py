@@ -50,12 +50,8 @@ def look(
 
         def forward(own: Any, *inputs: Any, **named: Any) -> Any:
             output = own(*inputs, **named)
-            if (
-                isinstance(output, Tensor)
-                and output.ndim > 1
-                and output.shape[dim] == width
-                and dim % output.ndim != batch_dim
-            ):
+            wide = isinstance(output, Tensor) and output.ndim > 1 and output.shape[dim] == width
+            if wide and dim % output.ndim != batch_dim:
                 told.append((output.shape, dim % output.ndim))
             return output
 

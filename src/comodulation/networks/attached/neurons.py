@@ -51,11 +51,8 @@ class Neurons:
 
     def dimension(self, activity: Tensor) -> int:
         """The dimension of the neurons in activity. Raises InputError where none can be it."""
+        self._check_dimensions(activity)
         dims = activity.ndim
-        if dims < 2 or self.batch_dim >= dims:
-            raise InputError(
-                f"layer {self.layer!r} has activity of shape {tuple(activity.shape)}, expected at least inputs and neurons"
-            )
         if self.neuron_dim is not None:
             candidates = [self.neuron_dim % dims] if -dims <= self.neuron_dim < dims else []
         else:
@@ -72,12 +69,9 @@ class Neurons:
 
     def at(self, dim: int | None, shape: torch.Size) -> Neurons:
         """These neurons in a dimension that was found to hold them, where it can; None: as they are."""
-        if (
-            dim is None
-            or self.kind == "position"
-            or self.neuron_dim is not None
-            or self.width not in (None, shape[dim])
-        ):
+        if dim is None or self.kind == "position" or self.neuron_dim is not None:
+            return self
+        if self.width not in (None, shape[dim]):
             return self
         return replace(self, neuron_dim=dim, width=shape[dim])
 
@@ -161,6 +155,12 @@ class Neurons:
         # The product in float32: in half precision a large factor alone would overflow.
         return (activity.to(precise) * factor.to(precise).reshape(shape)).to(activity.dtype)
 
+    def _check_dimensions(self, activity: Tensor) -> None:
+        if activity.ndim < 2 or self.batch_dim >= activity.ndim:
+            raise InputError(
+                f"layer {self.layer!r} has activity of shape {tuple(activity.shape)}, expected at least inputs and neurons"
+            )
+
     def _channels(self, activity: Tensor) -> int:
         """Where every position is a neuron: the dimension of the channels, which is the last of tokens, else 1 (or 0)."""
         dim = activity.ndim - 1 if activity.ndim == 3 else 1
@@ -169,10 +169,7 @@ class Neurons:
     def _sizes(self, activity: Tensor) -> tuple[int, ...]:
         """Sizes of the dimensions whose every entry is a neuron. Raises InputError where they are not ``sizes``, or not ``width``
         in all."""
-        if activity.ndim < 2 or self.batch_dim >= activity.ndim:
-            raise InputError(
-                f"layer {self.layer!r} has activity of shape {tuple(activity.shape)}, expected at least inputs and neurons"
-            )
+        self._check_dimensions(activity)
         sizes = (*activity.shape[: self.batch_dim], *activity.shape[self.batch_dim + 1 :])
         if self.width not in (None, math.prod(sizes)) or self.sizes not in (None, sizes):
             expected = "" if self.sizes is None else f" {self.sizes}"

@@ -33,50 +33,41 @@ def check_name(model: nn.Module, name: str | None) -> None:
 
 
 def masks_of(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], name: str | None) -> Masks:
-    """Which positions of any layer's activity count in a call: ``mask_at`` of what ``positions_that_count`` finds."""
-    counts = positions_that_count(model, args, kwargs, name)
-    cached = counts is not None and is_cached(args, kwargs)
-    return lambda site, activity: mask_at(site, activity, counts, cached=cached)
-
-
-def positions_that_count(
-    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], name: str | None
-) -> Tensor | None:
-    """Where the mask among a call's arguments lets positions count.
+    """Which positions of any layer's activity count in a call.
 
     Args:
         model, args, kwargs: the call. name: of the argument that is the mask ``(B, L)``: not 0 where a position counts; or, if the
             name ends in ``padding_mask`` (PyTorch's own convention), true or not 0 where it does not. ``auto``: the first of
             ``attention_mask``, ``src_key_padding_mask``, ``key_padding_mask``, ``padding_mask`` that is given. None: all count.
 
-    Returns:
-        Boolean ``(B, L)``, or None where all positions count.
-
     Raises:
         InputError: a mask of another shape, which does not say what is padding.
     """
-    if name is None:
+    counts = _positions_that_count(_by_name(model, args, kwargs), name)
+    # Of a call that is given a cache of earlier positions, the activity has the last ones alone.
+    cached = counts is not None and (kwargs.get("past_key_values") is not None or objects_in((args, kwargs)))
+    return lambda site, activity: _mask_at(site, activity, counts, cached=cached)
+
+
+def _positions_that_count(given: Mapping[str, Any], name: str | None) -> Tensor | None:
+    """Where the mask among a call's arguments lets positions count, boolean ``(B, L)``; None: all."""
+    names = () if name is None else NAMES if name == AUTO else (name,)
+    named = next((each for each in names if given.get(each) is not None), None)
+    if named is None:
         return None
-    given = _by_name(model, args, kwargs)
-    mask = next((given[each] for each in (NAMES if name == AUTO else (name,)) if given.get(each) is not None), None)
-    if mask is None:
-        return None
+    mask = given[named]
     if not isinstance(mask, Tensor) or mask.ndim != 2:
         what = f"of shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
         raise InputError(
             f"the mask among the arguments is {what}, which does not say which positions are padding and must not count in "
             "statistics; give one (inputs, positions), or mask=None to comodulate(...) where nothing is padded"
         )
-    named = next(each for each in (NAMES if name == AUTO else (name,)) if given.get(each) is mask)
     counts = mask == 0 if named.endswith("padding_mask") else mask != 0
     return None if not torch.compiler.is_compiling() and bool(counts.all()) else counts
 
 
-def mask_at(site: Neurons, activity: Tensor, counts: Tensor | None, *, cached: bool) -> Tensor | None:
+def _mask_at(site: Neurons, activity: Tensor, counts: Tensor | None, *, cached: bool) -> Tensor | None:
     """The part of a mask ``(B, L)`` that belongs to the positions of a layer's activity, ``(B, P)``; None where all count.
-
-    Args:
-        cached: earlier positions are in a cache: the activity has the last ones.
 
     Raises:
         InputError: the layer's positions are not those of the mask.
@@ -94,11 +85,6 @@ def mask_at(site: Neurons, activity: Tensor, counts: Tensor | None, *, cached: b
             "padding, a layer with the positions of the mask, or mask=None to comodulate(...) to count all of them"
         )
     return counts
-
-
-def is_cached(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a call is given a cache of earlier positions: ``past_key_values``, or an object of another kind than tensors."""
-    return kwargs.get("past_key_values") is not None or objects_in((args, kwargs))
 
 
 def _by_name(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

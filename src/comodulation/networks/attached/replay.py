@@ -297,12 +297,9 @@ class Recording(Call):
             if reached:  # traced, and so running on
                 return output
             (again if module in ran else ran).add(module)
-            if not any(
-                inner._forward_hooks or inner._forward_pre_hooks for inner in module.modules() if inner is not module
-            ):
-                for (
-                    inner
-                ) in module.modules():  # they will not run again where this module does not: their memory is free
+            inside = [inner for inner in module.modules() if inner is not module]
+            if not any(inner._forward_hooks or inner._forward_pre_hooks for inner in inside):
+                for inner in inside:  # they will not run again where this module does not: their memory is free
                     outputs.pop(inner, None)
                 kept = tree_map_only(Tensor, torch.clone, output) if module in self.changed else output
                 outputs[module], kept_at[module] = kept, versions([kept])

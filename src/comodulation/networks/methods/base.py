@@ -14,7 +14,7 @@ from ...errors import InputError, choose
 from ...mathematics import Modulation
 from ...processes import Share
 from ...tasks import Readout, TaskFamily, task_logits
-from ...tensors import copy_checked as copy_checked
+from ...tensors import copy_checked
 from ..head import ComodulatedHead
 from ..layers import taking
 
@@ -126,9 +126,8 @@ class Method(nn.Module, ABC):
 
         By default none, or, of a method that trains the layers, their running statistics.
         """
-        return (
-            {f"head.{name}": buffer for name, buffer in self.head.layer_buffers().items()} if self.trains_layers else {}
-        )
+        buffers = self.head.layer_buffers() if self.trains_layers else {}
+        return {f"head.{name}": buffer for name, buffer in buffers.items()}
 
     def prepare(self, features: Tensor) -> Tensor:
         """What the method reads, from features ``(B, C, H, W)``."""
@@ -190,14 +189,13 @@ class Method(nn.Module, ABC):
         """
         with taking(share, self.head):
             logits = self(inputs, task_ids, sample_ids, step)
-        if share is not None:
-            losses = F.cross_entropy(logits.flatten(0, 1), targets.repeat(len(logits)), reduction="none")
-            counted = losses if weights is None else losses * weights.repeat(len(logits))
-            return counted.sum() / (share.total * len(logits))
-        if weights is None:
-            return F.cross_entropy(logits.flatten(0, 1), targets.repeat(len(logits)))
-        losses = F.cross_entropy(logits.flatten(0, 1), targets.repeat(len(logits)), reduction="none")
-        return (losses * weights.repeat(len(logits))).mean()
+        samples, answers = len(logits), targets.repeat(len(logits))
+        if share is None and weights is None:
+            return F.cross_entropy(logits.flatten(0, 1), answers)
+        losses = F.cross_entropy(logits.flatten(0, 1), answers, reduction="none")
+        if weights is not None:
+            losses = losses * weights.repeat(samples)
+        return losses.mean() if share is None else losses.sum() / (share.total * samples)
 
     @torch.no_grad()
     def log_probabilities(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None = None) -> Tensor:

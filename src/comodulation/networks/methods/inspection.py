@@ -136,10 +136,8 @@ def _modulated(method: Comodulation, activity: Tensor, task: int, deviations: Te
     answering = after if m.encoder == "gain" else activity
     modulator = (m.std * deviations.to(activity.dtype))[:, None]
     decoded = head.decode(modulate(labelling, w, modulator, m.std)[:, 0]).mean((-2, -1))
-    gained = (
-        head.decode(modulate(answering, w, modulator, m.std)[:, 0]) * head.gains(activity, u, tasks)[:, :, None, None]
-    )
-    logits = head.read(gained)
+    answered = head.decode(modulate(answering, w, modulator, m.std)[:, 0])
+    logits = head.read(answered * head.gains(activity, u, tasks)[:, :, None, None])
     logits = method.finish(logits, tasks.expand(len(logits)))
     return Modulated(
         m.std, deviations, w[0], modulate(torch.ones_like(w), w, modulator, m.std)[:, 0], decoded,

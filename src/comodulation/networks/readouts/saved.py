@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ...tensors import read_tensors, write_tensors
 from .members import Readouts
 
 _FORMAT = 1
+_FIELDS = ("settings", "features", "feature_names", "shape", "seed", "form", "nll")  # that a file has as they are
 _SETTINGS = ("method", "quality", "calibrate", "random_state")
 
 
@@ -80,24 +81,13 @@ class SavedClassifier:
         for column in self.columns:
             if not isinstance(column.name, (str, int, np.integer)):
                 raise InputError(f"cannot save the name {brief(column.name)}: expected a text or a whole number")
-        named: dict[str, Any] = {}
-        if self.encoder is not None:
-            named = {
-                "encoder": self.encoder.name,
-                "image_size": self.encoder.image_size,
-                "pooled": self.encoder.pooled,
-                "fingerprint": self.encoder.fingerprint,
-            }
+        encoder = {} if self.encoder is None else asdict(self.encoder)
+        if encoder:
+            encoder = {"encoder": encoder.pop("name"), **encoder}
         about = {
-            **named,
+            **encoder,
             "comodulation.sklearn": _FORMAT,
-            "settings": self.settings,
-            "features": self.features,
-            "feature_names": self.feature_names,
-            "shape": list(self.shape),
-            "seed": self.seed,
-            "form": self.form,
-            "nll": self.nll,
+            **{name: getattr(self, name) for name in _FIELDS},
             "columns": [
                 {
                     "name": column.name if isinstance(column.name, str) else int(column.name),  # type: ignore[call-overload]

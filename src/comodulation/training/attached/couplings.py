@@ -190,10 +190,8 @@ class _Learning(nn.Module):
             known = _known(labels)
             losses = self.each(outputs, labels, tasks)
             right = is_right(self.named, outputs, labels, tasks) if self.named else torch.zeros_like(losses)
-            rows = torch.stack([losses.double(), right.double(), torch.ones_like(losses, dtype=torch.float64)])[
-                :, known
-            ]
-            sums.index_add_(1, tasks[known].cpu(), rows.cpu())
+            rows = torch.stack([losses.double(), right.double(), torch.ones_like(losses, dtype=torch.float64)])
+            sums.index_add_(1, tasks[known].cpu(), rows[:, known].cpu())
         total = sums.sum(1)
         if not total[2]:
             raise InputError("the validation batches have no labels: every one is missing")

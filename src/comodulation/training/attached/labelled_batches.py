@@ -63,7 +63,9 @@ class LabelledBatches:
 
     def __iter__(self) -> Iterator[Labelled]:
         for number, batch in enumerate(self.loader):
-            yield self._labelled(tree_map_only(Tensor, lambda one: one.to(self.device), _plain(batch)), number)
+            # Batches of tokenizers are dictionaries of a class of their own.
+            plain = dict(batch) if isinstance(batch, Mapping) else batch
+            yield self._labelled(tree_map_only(Tensor, lambda one: one.to(self.device), plain), number)
 
     def __len__(self) -> int:
         """Number of batches; of a loader that does not know it, they are counted."""
@@ -120,11 +122,6 @@ class _Pairs:
 def is_known(labels: Tensor) -> Tensor:
     """Which labels are there, bool of their shape: all but NaN and -1."""
     return labels != -1 if not labels.is_floating_point() else ~(labels.isnan() | (labels == -1))
-
-
-def _plain(batch: Any) -> Any:
-    """Batches of tokenizers are dictionaries of a class of their own."""
-    return dict(batch) if isinstance(batch, Mapping) else batch
 
 
 def _shown(value: Any) -> str:

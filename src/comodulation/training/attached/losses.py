@@ -63,10 +63,10 @@ def classes_loss(outputs: Any, labels: Tensor, tasks: Tensor) -> Tensor:
             f"labels {tuple(labels.shape)} for logits {tuple(logits.shape)}, expected a class for each input, (B,) and (B, C), or "
             "for each position"
         )
-    if bool((chosen != chosen.round()).any()) or bool(((chosen < 0) | (chosen >= logits.shape[1])).any()):
-        wrong = chosen[(chosen != chosen.round()) | (chosen < 0) | (chosen >= logits.shape[1])][0].item()
+    wrong = chosen[(chosen != chosen.round()) | (chosen < 0) | (chosen >= logits.shape[1])]
+    if len(wrong):
         raise InputError(
-            f"label {wrong:g} is no class, expected 0 to {logits.shape[1] - 1}, and -1 where it is missing; to predict numbers "
+            f"label {wrong[0]:g} is no class, expected 0 to {logits.shape[1] - 1}, and -1 where it is missing; to predict numbers "
             "pass a loss= of your own"
         )
     losses = F.cross_entropy(logits, chosen.long(), reduction="none") * known
@@ -85,9 +85,9 @@ def binary_loss(outputs: Any, labels: Tensor, tasks: Tensor) -> Tensor:
     if labels.shape != own.shape:
         raise InputError(f"labels {tuple(labels.shape)} for tasks of no and yes, expected one for each input, (B,)")
     chosen = torch.where(known, labels, 0).to(own.dtype)
-    if bool(((chosen != 0) & (chosen != 1)).any()):
-        wrong = chosen[(chosen != 0) & (chosen != 1)][0].item()
-        raise InputError(f"label {wrong:g} is neither 0 nor 1; to predict numbers pass a loss= of your own")
+    wrong = chosen[(chosen != 0) & (chosen != 1)]
+    if len(wrong):
+        raise InputError(f"label {wrong[0]:g} is neither 0 nor 1; to predict numbers pass a loss= of your own")
     return F.binary_cross_entropy_with_logits(own, chosen, reduction="none") * known
 
 

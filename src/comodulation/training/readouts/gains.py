@@ -19,10 +19,8 @@ from ...networks.readouts import Probe
 from ..optimizers import LBFGS
 from .probe import FittedProbe
 
-STRENGTHS = (
-    10.0,
-    100.0,
-)  # of the penalty strength / 2 sum_j u_j^2 on a task's gains, beside the sum of its rows' losses
+# Of the penalty strength / 2 sum_j u_j^2 on a task's gains, beside the sum of its rows' losses.
+STRENGTHS = (10.0, 100.0)
 STEPS = 30  # of L-BFGS, at most
 
 

@@ -61,17 +61,12 @@ def fit_method(
         quality: `fast` (no committees), `default`, or `best` (more committees; of classes in groups, gains of each group, too).
         calibrate: whether temperatures are fitted.
     """
-    images = examples.image.unique()
     channels, height, width = features.shape
     positions = height * width
     narrow = pooled or channels
     row = channels if positions == 1 else channels * (1 + positions)
-    if len(images) * row > MOST_NUMBERS:
-        generator = torch.Generator().manual_seed(derived_seed(seed, "images"))
-        kept = torch.randperm(len(images), generator=generator)[: MOST_NUMBERS // row]
-        tell.message(f"readouts are fitted to {len(kept):,} of {len(images):,} images, drawn at random")
-        images = images[kept].sort()[0]
-        examples = examples.of_images(images)
+    examples = _as_many_as_fit(examples, row, seed, tell)
+    images = examples.image.unique()
     questions, allowed, unit, gained = Questions.of(method.family), None, images, False
     if method.family.kind == "classes":  # one question, whose answers depend on the group: a row is a pair
         unit, answers = examples.image, examples.target[:, None]
@@ -141,6 +136,17 @@ def candidates_of(
     if "frequencies" in method.kinds_of_members:
         found.append(Candidate("frequencies", "frequencies", 0, 1))
     return found
+
+
+def _as_many_as_fit(examples: Examples, row: int, seed: int, tell: Progress) -> Examples:
+    """The examples, or those of some images, where the features of all, ``row`` of each, are too many to hold."""
+    images = examples.image.unique()
+    if len(images) * row <= MOST_NUMBERS:
+        return examples
+    generator = torch.Generator().manual_seed(derived_seed(seed, "images"))
+    kept = torch.randperm(len(images), generator=generator)[: MOST_NUMBERS // row]
+    tell.message(f"readouts are fitted to {len(kept):,} of {len(images):,} images, drawn at random")
+    return examples.of_images(images[kept])
 
 
 def _choice(nll: dict[str, float], weights: dict[str, float]) -> str:
