@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ...tasks import TaskFamily
 from ..head import ComodulatedHead
 from ..readouts import Probe, Questions, Readouts
 from .base import Method
@@ -50,8 +49,10 @@ class ReadoutMethod(Method):
     def build(self) -> None:
         if self.bias is not None:
             raise InputError(f"method {self.name!r} has a bias for each output already; leave task_bias out")
+        questions, width = Questions.of(self.family), self.head.feature_mean.numel()
+        probe = Probe(width, questions.num_outputs)  # as it is made: before anything is fitted, all answers are alike
         self.fitted = False
-        self.parts: Any = nn.ModuleList([even_readouts(self.family, self.head.feature_mean.numel())])
+        self.parts: Any = nn.ModuleList([Readouts(questions, width, [(probe, 0, width)])])
 
     def set_parts(self, parts: Iterable[nn.Module]) -> None:
         """Answer by these from now on."""
@@ -157,12 +158,6 @@ class Auto(ReadoutMethod):
     name = "auto"
     kinds_of_members = ("probe", "bag", "frequencies")
     measured_by_linear = True
-
-
-def even_readouts(family: TaskFamily, width: int) -> Readouts:
-    """What answers before anything is fitted: all of a task's answers are alike."""
-    questions = Questions.of(family)
-    return Readouts(questions, width, [(Probe(width, questions.num_outputs), 0, width)])
 
 
 def rows_of(features: Tensor) -> Tensor:
