@@ -11,14 +11,70 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+from ...errors import InputError, brief
+from ..controller import checked_task_ids
 
-def takes(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a model's ``forward`` can be called with such arguments."""
+
+def split_arguments(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], number: int | None
+) -> tuple[tuple[Any, ...], Tensor | None]:
+    """A model's own positional arguments, and the task ids behind them, if there are any.
+
+    Args:
+        args, kwargs: of a call. number: of the model's positional arguments, where an example has shown it.
+
+    Raises:
+        InputError: a last argument that may be the model's or the tasks.
+    """
+    if len(args) < 2 or not _looks_like_tasks(args[-1]):
+        return args, None
+    if number is not None:
+        return (args[:-1], args[-1]) if len(args) > number else (args, None)
+    with_it, without_it = _takes(model, args, kwargs), _takes(model, args[:-1], kwargs)
+    if with_it and without_it:
+        raise InputError(
+            f"the last of {len(args)} arguments, integers {tuple(args[-1].shape)}, may be the model's own or the tasks; pass "
+            "task_ids= by name, or give comodulate(...) an example"
+        )
+    return (args, None) if with_it else (args[:-1], args[-1])
+
+
+def tasks_of(task_ids: Any, num_tasks: int, args: tuple[Any, ...]) -> Tensor:
+    """Task ids as int64 ``(B,)``.
+
+    Args:
+        task_ids: as they are given. num_tasks: number K of tasks. args: positional arguments of a call that was given none by name.
+
+    Raises:
+        ValueError: none, or of another type or shape.
+        IndexError: out of range.
+    """
+    if task_ids is None:
+        last = "" if len(args) < 2 else f" (the last argument, {_shown(args[-1])}, is none)"
+        raise ValueError(
+            "task_ids is missing: net(inputs, task_ids=...), integers (B,), or `with net.disabled():` for the model itself"
+            + last
+        )
+    if not isinstance(task_ids, Tensor):
+        raise ValueError(f"task ids must be a tensor of integers (B,), got {_shown(task_ids)}")
+    return checked_task_ids(task_ids, num_tasks)
+
+
+def _takes(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     try:
         inspect.signature(model.forward).bind(*args, **kwargs)
     except TypeError:
         return False
     return True
+
+
+def _looks_like_tasks(value: Any) -> bool:
+    """Whether an argument could be task ids: integers ``(B,)``."""
+    return isinstance(value, Tensor) and value.ndim == 1 and not value.is_floating_point() and value.dtype != torch.bool
+
+
+def _shown(value: Any) -> str:
+    return f"a tensor {tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else brief(value)
 
 
 def takes_further_keywords(model: nn.Module) -> bool:
@@ -27,11 +83,6 @@ def takes_further_keywords(model: nn.Module) -> bool:
     parameters = inspect.signature(model.forward).parameters.values()
     named = any(parameter.kind == inspect.Parameter.VAR_KEYWORD for parameter in parameters)
     return bool(getattr(model, "accepts_loss_kwargs", named))
-
-
-def looks_like_tasks(value: Any) -> bool:
-    """Whether an argument could be task ids: integers ``(B,)``."""
-    return isinstance(value, Tensor) and value.ndim == 1 and not value.is_floating_point() and value.dtype != torch.bool
 
 
 def number_of_inputs(values: Any, batch_dim: int) -> int:

@@ -22,13 +22,13 @@ from torch.utils._pytree import tree_map_only
 from ...errors import InputError, brief, choose, first_difference
 from ...mathematics import Modulation, average_over_tasks, position_labels
 from ...tensors import hash_tensors
-from ..controller import Controller, checked_task_ids
+from ..controller import Controller
 from ..position_weights import LEARNED, Weights, gains_by_labels
 from ..stored_gains import Mode, pairs
 from ..task_averages import TaskAverages
 from .between import Between, Unrectified, times_factor
 from .call_state import copied
-from .calls import arguments, joined_answers, looks_like_tasks, number_of_inputs, takes, takes_further_keywords
+from .calls import arguments, joined_answers, number_of_inputs, split_arguments, takes_further_keywords, tasks_of
 from .dimensions import look
 from .neurons import Neurons
 from .observing import calibrated, couplings_by, exact_response
@@ -130,7 +130,7 @@ class Comodulated(Between):
             InputError: what ``comodulate`` had no example to find; a last argument that may be the model's or the tasks.
         """
         if task_ids is None:
-            args, task_ids = self._split(args, kwargs)
+            args, task_ids = split_arguments(self.model, args, kwargs, self.num_arguments)
         self._refuse_placed()
         self._hold_still()
         if self._is_base(mode):
@@ -474,31 +474,8 @@ class Comodulated(Between):
             self.encoder_sites = tuple(encoders)
         self._looked = True
 
-    def _split(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], Tensor | None]:
-        """The model's own positional arguments, and the task ids behind them, if there are any."""
-        if len(args) < 2 or not looks_like_tasks(args[-1]):
-            return args, None
-        if self.num_arguments is not None:
-            return (args[:-1], args[-1]) if len(args) > self.num_arguments else (args, None)
-        with_it, without_it = takes(self.model, args, kwargs), takes(self.model, args[:-1], kwargs)
-        if with_it and without_it:
-            raise InputError(
-                f"the last of {len(args)} arguments, integers {tuple(args[-1].shape)}, may be the model's own or the tasks; pass "
-                "task_ids= by name, or give comodulate(...) an example"
-            )
-        return (args, None) if with_it else (args[:-1], args[-1])
-
     def _checked(self, task_ids: Any, args: tuple[Any, ...] = ()) -> Tensor:
-        """Task ids as int64 ``(B,)``. args: positional arguments of a call that was given none by name."""
-        if task_ids is None:
-            last = "" if len(args) < 2 else f" (the last argument, {_shown(args[-1])}, is none)"
-            raise ValueError(
-                "task_ids is missing: net(inputs, task_ids=...), integers (B,), or `with net.disabled():` for the model itself"
-                + last
-            )
-        if not isinstance(task_ids, Tensor):
-            raise ValueError(f"task ids must be a tensor of integers (B,), got {_shown(task_ids)}")
-        return checked_task_ids(task_ids, self.num_tasks)
+        return tasks_of(task_ids, self.num_tasks, args)
 
     def _answer(self, call: Call, tasks: Tensor, mode: Mode = "comodulation") -> Any:
         """What the model returns from the encoder on."""
@@ -544,7 +521,3 @@ class Comodulated(Between):
             averaged = average_over_tasks(statistics, tasks, self.num_tasks)
             return self._link(averaged).index_select(0, tasks)
         return self._link(statistics)
-
-
-def _shown(value: Any) -> str:
-    return f"a tensor {tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else brief(value)
