@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import cache as cache_of
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ torch.set_num_threads(1)  # the tensors are small, and two threads only get in e
 # them (it would begin with the files of most tests; the Makefile tells it to keep this order).
 FIRST = (
     "test_together.py", "test_documentation.py", "test_pool.py", "test_faults.py", "test_sklearn.py", "test_reproduction.py",
-    "test_engine.py", "test_demo.py", "test_store.py", "test_service.py", "test_load.py",
+    "test_export.py", "test_engines.py", "test_engine.py", "test_demo.py", "test_store.py", "test_service.py", "test_load.py",
+    "test_table.py",
 )  # fmt: skip
 
 
@@ -165,6 +167,24 @@ def no_study_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(report, "draw_figures", lambda *arguments: {})
     monkeypatch.setattr(report, "calibration_rows", lambda *arguments: [])
+
+
+@pytest.fixture(scope="session")
+def quick_onnx() -> Iterator[None]:
+    """ONNX's exporter reads the sources of 500 functions and asks for all operators of torch for each network: here once."""
+    try:
+        from torch.export import decomp_utils, exported_program
+        from torch.onnx._internal._lazy_import import onnxscript_apis
+
+        functions, operators = onnxscript_apis.get_torchlib_ops, exported_program._collect_all_valid_cia_ops
+    except (ImportError, AttributeError):  # another version has other insides, and is only slower
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnxscript_apis, "get_torchlib_ops", cache_of(functions))
+        for module in (decomp_utils, exported_program):
+            patch.setattr(module, "_collect_all_valid_cia_ops", cache_of(operators), raising=False)
+        yield
 
 
 def _never(*arguments, **options):

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from comodulation.runs import Run, fit, make_config
 from support.command import comodulate
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("undrawn", "quick_onnx")
 
 ROWS, WIDTH = 240, 12
 RNG = np.random.default_rng(0)

@@ -18,6 +18,8 @@ from support import command, networks
 from support.networks import couple
 from support.synthetic import picture
 
+pytestmark = pytest.mark.usefixtures("quick_onnx")
+
 TASKS = torch.tensor([0, 1, 2])
 OTHER_TASKS = torch.tensor([2, 2, 0, 1, 1])
 

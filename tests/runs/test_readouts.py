@@ -13,7 +13,7 @@ from comodulation.runs.run import Run
 from support.command import GROUPED, SMALL, comodulate
 from support.synthetic import CLASSES, GROUPS, picture, snapshot
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("undrawn", "quick_onnx")
 
 NAMES = [CLASSES[row % 8] for row in range(104)]
 FILES = [f"{row}.png" for row in range(104)]

@@ -17,7 +17,7 @@ from comodulation.sklearn import MultiTaskClassifier
 from support.command import comodulate
 from support.texts import write_encoder, write_texts
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("undrawn", "quick_onnx")
 
 FAST = ("--quality", "fast", "--method", "linear")
 ASKED = ["we see rain and wind now", "SOUP 🎉 bread", "the ship is at the border, see we", "数字 Größe"]

@@ -15,7 +15,7 @@ from comodulation.training import Silent
 from support import command
 from support.synthetic import picture, snapshot
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("undrawn", "quick_onnx")
 
 
 class Told(Silent):

@@ -24,6 +24,8 @@ from support.synthetic import write
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 
+pytestmark = pytest.mark.usefixtures("quick_onnx")
+
 KINDS = {"onnx": OnnxForward, "openvino": OpenVinoForward}
 translated = pytest.mark.parametrize("engine", KINDS)
 
