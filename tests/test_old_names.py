@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import comodulation
+from comodulation.data import pictures
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,12 @@ def test_old_names(old, name):
     with pytest.warns(DeprecationWarning, match=rf"comodulation\.{old} is comodulation\.[a-z._]+ now"):
         module = importlib.import_module(f"comodulation.{old}")
     assert getattr(module, name)
+
+
+@pytest.mark.parametrize("name", ["BadImageError", "decode_image"])
+def test_what_has_moved_within_a_room_is_found_where_it_was(name):
+    """Public code imports both from here."""
+    assert getattr(importlib.import_module("comodulation.data.source"), name) is getattr(pictures, name)
 
 
 def test_nothing_else_is_found():

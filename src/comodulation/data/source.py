@@ -17,9 +17,12 @@ from PIL import Image
 
 from ..errors import InputError, RunError, brief, choose
 from ..files import user_path
-from .pictures import ABSENT, DECODING, decode_image
+from .pictures import ABSENT, DECODING, BadImageError, decode_image
 from .texts import Texts
 from .vectors import Vectors
+
+# Until 0.1.0 images were decoded here: who imports that from here goes on to find it.
+__all__ = ["ID_COLUMNS", "BadImageError", "Split", "decode_image"]
 
 _HASH_ROWS = 1000
 ID_COLUMNS = ("id", "image_id", "file_name", "filename", "file", "path", "name", "key")  # what tables call a row
