@@ -24,7 +24,7 @@ from comodulation.runs import fitting
 from comodulation.studies.cells import CELLS, claim, study_config
 from comodulation.studies.paper import Study
 from comodulation.tensors import read_tensors, write_tensors
-from comodulation.training import loop as training
+from comodulation.training import checkpoint as training
 from support.command import GROUPED, SMALL, comodulate, comodulate_here, fit
 from support.command import SHORT as EPOCHS_OF_RUN
 from support.faults import (

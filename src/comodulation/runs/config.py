@@ -342,7 +342,7 @@ def read_values(path: Path) -> dict[str, Any]:
     try:
         values = parse_yaml(read_bounded(path, MAX_CONFIG).decode())
     except Exception as error:  # PyYAML lets through what its constructors raise: ValueError, KeyError, RecursionError
-        raise InputError(f"{path} cannot be read as YAML: {reason_of(error)}") from error
+        raise InputError(f"{path} cannot be read as YAML: {reason_of(error, str(path))}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} is not a configuration: it holds {brief(values)}")
     return values
