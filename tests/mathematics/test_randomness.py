@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from comodulation.mathematics.randomness import modulator_noise, philox
+from comodulation.mathematics.randomness import drawing_from, modulator_noise, philox
 
 DEVICE = torch.device(os.environ.get("COMODULATION_TEST_DEVICE", "cpu"))
 
@@ -179,3 +179,29 @@ def test_empty_batch() -> None:
 def test_errors(samples: list[int], tasks: list[int], options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         modulator_noise(torch.tensor(samples), torch.tensor(tasks), 2, **({"seed": 0} | options))
+
+
+def test_drawing_from_a_seed_disturbs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers of ``torch.manual_seed``; what is drawn afterwards is what would have been, on other devices too."""
+    torch.manual_seed(7)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    undisturbed = torch.rand(4)
+    torch.manual_seed(3)
+
+    def never(seed: int) -> None:
+        pytest.fail("the generators of all devices begin anew")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", never)
+    with drawing_from(7), torch.no_grad():
+        assert torch.equal(torch.rand(4), expected)
+    assert torch.equal(torch.rand(4), undisturbed)
+
+
+def test_what_is_made_from_a_seed_leaves_other_devices_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from comodulation.data.features import BackboneSettings
+
+    seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    BackboneSettings("test_resnet", "random", 32).encoder()
+    assert seeds == []

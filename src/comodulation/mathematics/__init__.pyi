@@ -28,7 +28,7 @@ from .positions import (
     position_labels,
 )
 from .precision import autocasts, outside_autocast, widened
-from .randomness import derived_seed, modulator_noise
+from .randomness import derived_seed, drawing_from, modulator_noise
 from .response import ResponseByColumns, TaskResponse, some_of_each, task_response
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "dense_matrix",
     "derived_seed",
     "directional_derivative",
+    "drawing_from",
     "gains_from_statistics",
     "gauss_hermite",
     "informativeness",

@@ -7,8 +7,10 @@ Box-Muller transform in float64.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -92,3 +94,22 @@ def modulator_noise(
 def derived_seed(seed: int, *what: object) -> int:
     """A seed for one purpose, independent of the others: a hash of the run's seed and the purpose."""
     return int.from_bytes(hashlib.sha256(repr((seed, *what)).encode()).digest()[:6], "little")
+
+
+@contextlib.contextmanager
+def drawing_from(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """While it lasts, torch draws from a seed; afterwards it goes on where it was, on every device.
+
+    ``torch.manual_seed`` alone would begin the generators of all devices anew, and nothing would bring those back.
+
+    Args:
+        seed: of what is drawn. device: where, besides the CPU.
+    """
+    with torch.random.fork_rng([device] if device is not None and device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device is not None and device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        elif device is not None and device.type != "cpu":
+            torch.manual_seed(seed)
+        yield

@@ -25,7 +25,7 @@ from ..data.features import Encoder, FeatureRows, Features
 from ..errors import InputError, RunError
 from ..evaluation import Predictions, evaluate_predictions, metrics, scaled, temperature_of
 from ..files import locked, read_json, remove_partials, write_json
-from ..mathematics import derived_seed
+from ..mathematics import derived_seed, drawing_from
 from ..networks import ComodulatedHead
 from ..networks.methods import METHODS, Method, NoLayers, ReadoutMethod, make_method
 from ..processes import Processes
@@ -351,8 +351,7 @@ def config_method(config: RunConfig, head: ComodulatedHead, family: TaskFamily) 
 
 def build_head(config: RunConfig, family: TaskFamily, in_channels: int) -> ComodulatedHead:
     """The head a configuration describes, initialised from its seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(config.seed, "initialisation"))
+    with drawing_from(derived_seed(config.seed, "initialisation")):
         if METHODS[config.method].without_layers:
             return NoLayers(in_channels, family.num_outputs, family.num_tasks, seed=config.seed)
         return ComodulatedHead(

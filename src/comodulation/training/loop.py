@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import DivergedError, InputError
-from ..mathematics import derived_seed
+from ..mathematics import derived_seed, drawing_from
 from ..processes import Processes
 from .checkpoint import State
 from .optimizers import AdamW
@@ -199,8 +199,7 @@ def _run_epoch(
     """One pass over the data; the losses of its batches."""
     processes, losses = Processes.of(fabric), []
     total = settings.epochs * objective.steps_per_epoch
-    with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
-        torch.manual_seed(derived_seed(seed, "dropout", epoch))
+    with drawing_from(derived_seed(seed, "dropout", epoch), fabric.device):
         generator = torch.Generator().manual_seed(derived_seed(seed, "order", epoch))
         for step, batch in enumerate(objective.batches(epoch, generator), epoch * objective.steps_per_epoch):
             rate = one_cycle(step, total, settings.learning_rate, settings.warmup)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from ...errors import InputError, choose, reason_of, refusing
 from ...files import user_path
+from ...mathematics import drawing_from
 from ...tensors import hash_tensors
 from ..asked import Asked, asked_pictures, images_in
 from ..hub import hub_or_offline
@@ -352,8 +353,8 @@ def _judge(settings: BackboneSettings, architecture: str, channels: int | None) 
 def _create(settings: BackboneSettings, architecture: str, *, pretrained: bool) -> nn.Module:
     name = settings.name if pretrained else architecture
     try:
-        with torch.random.fork_rng(devices=[]), hub_or_offline() if pretrained else contextlib.nullcontext():
-            torch.manual_seed(0)  # so that `random` weights are the same ones each time
+        # The seed makes `random` weights the same ones each time.
+        with drawing_from(0), hub_or_offline() if pretrained else contextlib.nullcontext():
             if architecture in SMALL_RESNETS:
                 return small_resnet(architecture)
             return _timm_model(name, settings.image_size, pretrained=pretrained)

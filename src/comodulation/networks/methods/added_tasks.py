@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError, brief, choose, first_difference
-from ...mathematics import derived_seed
+from ...mathematics import derived_seed, drawing_from
 from ...tasks import NO_YES, TaskFamily
 from ..controller import Controller
 from ..head import RESPONSE, ComodulatedHead
@@ -81,8 +81,7 @@ def begin_tasks(method: Method, added: Added) -> Method:
         return _readouts(method, family)
     head = _copy(method.head, family.num_tasks)
     if family.kind != "classes":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derived_seed(head.seed, "added outputs", *family.tasks))
+        with drawing_from(derived_seed(head.seed, "added outputs", *family.tasks)):
             block = nn.Linear(_hidden_width(head), family.num_outputs)
         _set_readout(head, GrownReadout(_layers(head), [block.to(head.decoder.weight)], first=False))
         head.num_outputs = family.num_outputs

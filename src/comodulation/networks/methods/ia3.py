@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ...mathematics import derived_seed
+from ...mathematics import derived_seed, drawing_from
 from ..controller import Controller
 from .decoder_gains import DecoderGains
 
@@ -43,8 +42,7 @@ class IA3(DecoderGains):
         if not isinstance(rank, int) or isinstance(rank, bool) or not 0 <= rank <= most:
             raise InputError(f"decoder_rank must be a whole number from 0 to {most}, got {rank!r}")
         if rank:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(derived_seed(self.head.seed, "decoder gains"))
+            with drawing_from(derived_seed(self.head.seed, "decoder gains")):
                 self.decoder_controller = Controller(self.head.num_tasks, most, rank=rank)
 
     def head_logits(self, inputs: Tensor, task_ids: Tensor, sample_ids: Tensor | None, step: int) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import DivergedError, InputError
-from ...mathematics import derived_seed
+from ...mathematics import derived_seed, drawing_from
 from ...networks.attached import Comodulated, arguments
 from ..fabric import Alone
 from ..loop import Objective, TrainingSettings, Venue
@@ -106,7 +105,7 @@ def train(
     batches = LabelledBatches(loader, "loader", net.num_tasks, place)
     judged = batches if validation is None else LabelledBatches(validation, "validation", net.num_tasks, place)
     # What a DataLoader draws for its order is the caller's generator's: it is left as it was.
-    with _drawing(place, derived_seed(seed, "first look")):
+    with drawing_from(derived_seed(seed, "first look"), place):
         loss = _settled(net, batches, loss)
         steps = len(batches)
     learning = _Learning(net, loss)
@@ -124,7 +123,7 @@ def train(
             net.store_task_gains(pairs)
 
     def validate() -> dict[str, float]:
-        with _drawing(place, derived_seed(seed, "validation")):
+        with drawing_from(derived_seed(seed, "validation"), place):
             store()
             losses, values = learning.judged(judged)
         if not bool(losses.nansum().isfinite()) or "nll" not in values:
@@ -135,7 +134,7 @@ def train(
     learnable = [(parameter, 1.0) for parameter in net.learnable()]
     objective = Objective("couplings", learning, learnable, drawn, steps, validate)
     history = train_module(objective, settings, Venue(Alone(place), _Told(report)), seed=seed)
-    with _drawing(place, derived_seed(seed, "validation")):
+    with drawing_from(derived_seed(seed, "validation"), place):
         store()
     best = min(range(len(history)), key=lambda number: history[number]["nll"])
     told = [{"validation" if name == "nll" else name: value for name, value in entry.items()} for entry in history]
@@ -234,11 +233,3 @@ def _known(labels: Tensor) -> Tensor:
     """Inputs ``(B,)`` of which any label is there."""
     known = is_known(labels)
     return known if known.ndim == 1 else known.flatten(1).any(1)
-
-
-@contextmanager
-def _drawing(device: torch.device, seed: int) -> Iterator[None]:
-    """While it lasts, torch draws from a seed; afterwards it goes on where it was."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield

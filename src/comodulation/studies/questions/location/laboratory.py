@@ -19,7 +19,7 @@ from ....data.sets import DIGITS, PLACES, Canvases, digit_splits, draw_canvases,
 from ....errors import InputError
 from ....evaluation import METRICS, Predictions, metrics
 from ....files import locked
-from ....mathematics import derived_seed
+from ....mathematics import derived_seed, drawing_from
 from ....networks.attached import Comodulated
 from ....runs import HeadSettings, deal_images, read_family, read_labels
 from ....tasks import Examples
@@ -121,8 +121,7 @@ class LocationLaboratory(Laboratory):
         key = hashlib.sha256(identity.encode()).hexdigest()[:32]
         folder = self.material.cache / "networks"
         folder.mkdir(parents=True, exist_ok=True)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derived_seed(seed, "network"))
+        with drawing_from(derived_seed(seed, "network")):
             network = LocationNetwork(outputs)
         network = network.to(memory_format=torch.channels_last)
         path = folder / f"{key}.safetensors"
