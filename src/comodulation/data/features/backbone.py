@@ -8,6 +8,7 @@ import inspect
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -329,11 +330,9 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 
 def _judge(settings: BackboneSettings, architecture: str, channels: int | None) -> None:
-    """Refuse a model by its sizes, before any memory is taken for it: it is built without its values."""
-    try:
-        with torch.device("meta"):
-            model = _timm_model(architecture, settings.image_size)
-    except Exception:  # a few architectures compute with values while they are built
+    """Refuse a model by its sizes, before any memory is taken for it."""
+    model = _without_values(architecture, settings.image_size)
+    if model is None:
         return
     check_fits(model, f"backbone {settings.name!r}")
     stages = getattr(model, "feature_info", None)
@@ -348,6 +347,16 @@ def _judge(settings: BackboneSettings, architecture: str, channels: int | None) 
             f"backbone {settings.name!r} has features of {found} channels at layer {settings.layer}, expected {channels}: the "
             "layers were trained on another one"
         )
+
+
+@lru_cache(8)  # a model of hundreds of layers takes half a second, and a server or a study asks again
+def _without_values(architecture: str, image_size: int | None) -> nn.Module | None:
+    """A model with the sizes of its tensors and without their values; None of the few that compute while they are built."""
+    try:
+        with torch.device("meta"):
+            return _timm_model(architecture, image_size)
+    except Exception:
+        return None
 
 
 def _create(settings: BackboneSettings, architecture: str, *, pretrained: bool) -> nn.Module:
