@@ -59,3 +59,20 @@ def test_nodes_that_cannot_come_any_more_are_not_waited_for(monkeypatch):
     monkeypatch.setattr(clusters, "COMING", -1.0)
     with pytest.raises(RunError, match="reach this one at its address, or give them another one with COMODULATION_"):
         clusters._await_nodes(2, lambda: None)
+
+
+def test_what_ray_tells_is_never_on_standard_output(monkeypatch, capsys):
+    """Not either while it ends: the news of a process that was killed may come as late as that. Standard output is the result's."""
+    ray = pytest.importorskip("ray", reason="needs the extra cluster")
+    from comodulation.processes import clusters
+
+    monkeypatch.setattr(clusters, "answers", lambda address: None)
+    monkeypatch.setattr(ray, "init", lambda **options: print("a node was found"))
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True}])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(ray, "shutdown", lambda: print("a worker was killed"))
+    with clusters.cluster("127.0.0.1:6379") as resources:
+        print("a worker has died")
+    print("the result")
+    assert resources.workers == 2
+    assert capsys.readouterr().out == "the result\n"

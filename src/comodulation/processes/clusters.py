@@ -59,22 +59,22 @@ def _connected(address: str, nodes: int = 1, ended: Callable[[], str | None] = l
         )
     import ray
 
-    # Ray has its workers look for modules in the folder in which a driver begins. Among someone's data may lie a yaml.py.
-    with tempfile.TemporaryDirectory() as empty, contextlib.chdir(empty):
+    # Ray prints what it has to tell of lost processes on standard output, which is the result's, and does so until it has ended.
+    with contextlib.redirect_stdout(sys.stderr):
+        # Ray has its workers look for modules in the folder in which a driver begins. Among someone's data may lie a yaml.py.
+        with tempfile.TemporaryDirectory() as empty, contextlib.chdir(empty):
+            try:
+                ray.init(address=address, logging_level="ERROR", log_to_driver=False, configure_logging=False)
+            except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+                raise InputError(f"no cluster at {address} that this command can use: {error}") from error
         try:
-            ray.init(address=address, logging_level="ERROR", log_to_driver=False, configure_logging=False)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            raise InputError(f"no cluster at {address} that this command can use: {error}") from error
-    try:
-        # Ray prints what it has to tell of lost processes on standard output, which is the result's.
-        with contextlib.redirect_stdout(sys.stderr):
             _await_nodes(nodes, ended)
             yield _resources(address, ray.cluster_resources())
-    finally:
-        # Ray would wait a minute for a head that is gone before it ends the process.
-        ending = threading.Thread(target=ray.shutdown, daemon=True)
-        ending.start()
-        ending.join(None if answers(address) is None else 1.0)
+        finally:
+            # Ray would wait a minute for a head that is gone before it ends the process.
+            ending = threading.Thread(target=ray.shutdown, daemon=True)
+            ending.start()
+            ending.join(None if answers(address) is None else 1.0)
 
 
 def _await_nodes(number: int, ended: Callable[[], str | None]) -> None:
