@@ -85,6 +85,10 @@ def test_an_unknown_verdict_is_refused():
         Verdict("a", "b", "maybe")
 
 
+def test_the_first_line_is_the_doctype(page):
+    assert page.startswith("<!doctype html>\n<html")
+
+
 def test_language_landmarks_and_names(parsed):
     assert parsed.all("html")[0][0]["lang"] == "en"
     for landmark in ("header", "nav", "main", "footer", "h1"):
